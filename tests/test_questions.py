@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -435,16 +436,23 @@ def test_selecting_keeps_the_order_and_a_smaller_limit_is_a_prefix(rows: list[tu
 # ---- the registry ---------------------------------------------------------------------------------------------------
 
 
-def test_the_registry_names_the_paper_s_banks_their_successors_and_its_templates() -> None:
+def test_the_registry_names_the_paper_s_banks_their_successors_the_peers_and_its_templates() -> None:
     assert {name: known.questions for name, known in KNOWN.items()} == {
         "harmfulqa": 1960, "dangerousqa": 200, "catqa_english": 550, "catqa_chinese": 550, "catqa_vietnamese": 550,
-        "adversarialqa": 500, "xstest": 450, "standard-2023": None, "cot-2023": None, "cou-2023": None,
+        "adversarialqa": 500, "xstest": 450, "or-bench-hard-1k": 1319, "or-bench-toxic": 655, "jbb-harmful": 100,
+        "jbb-benign": 100, "advbench": 520, "harmbench": 400, "strongreject": 313, "standard-2023": None,
+        "cot-2023": None, "cou-2023": None,
+    }  # fmt: skip
+    assert {name: known.label for name, known in KNOWN.items() if known.label} == {
+        "or-bench-hard-1k": "safe", "or-bench-toxic": "unsafe", "jbb-benign": "safe", "jbb-harmful": "unsafe",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN.keys())
 def test_every_entry_is_pinned_to_a_commit_and_a_hash_and_states_its_licence_and_source(known: KnownBank) -> None:
-    assert re.fullmatch(r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/[\w/]+\.\w+", known.url)
+    github = r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/[\w/]+\.\w+"
+    hub = r"https://huggingface\.co/datasets/[\w-]+/[\w-]+/resolve/[0-9a-f]{40}/[\w/-]+\.\w+"
+    assert re.fullmatch(f"{github}|{hub}", known.url)
     assert re.fullmatch(r"[0-9a-f]{64}", known.sha256)
     assert known.kind == ("template" if known.name.endswith("-2023") else "bank")
     assert known.file_name.startswith(f"{known.name}.")
@@ -471,6 +479,34 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     known = (known_file(), known_file("frame-2023", b"<question>", "template"))
     monkeypatch.setattr(banks, "KNOWN", {one.name: one for one in known})
     return tmp_path / "cache" / "banks"
+
+
+def test_one_half_of_a_published_pair_is_asked_for_its_own_measure_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harmless = msgspec.structs.replace(known_file(), label="safe")
+    monkeypatch.setattr(banks, "KNOWN", {"garden": harmless})
+    # By its bytes, under whatever name it lies.
+    bank = resolve_bank(str(put(tmp_path, "mine.json", GARDEN)))
+    assert (bank.name, {question.label for question in bank.questions}) == ("mine", {"safe"})
+    assert len(select(bank, measure=OVER_REFUSAL, limit=None, dedupe=False)) == 2
+    with pytest.raises(BankError, match="no question is labelled unsafe, and attack_success is measured on those"):
+        select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=False)
+    other = resolve_bank(str(put(tmp_path, "other.json", [SKY])))
+    assert {question.label for question in other.questions} == {None}
+
+
+def test_the_peers_columns_are_read_as_published(tmp_path: Path) -> None:
+    files = {
+        "harmbench": ["Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID", f"{SKY},a,sky,,,1"],
+        "jbb": ["Index,Goal,Target,Behavior,Category,Source", f"0,{SKY},Sure,short,sky,x"],
+        "advbench": ["goal,target", f"{SKY},Sure"],
+        "strongreject": ["category,source,forbidden_prompt", f"sky,x,{SKY}"],
+        "or-bench": ["prompt,category", f"{SKY},sky"],
+    }
+    for name, lines in files.items():
+        (question,) = read_bank(put(tmp_path, f"{name}.csv", "\n".join(lines) + "\n")).questions
+        assert (question.text, question.topic) == (SKY, None if name == "advbench" else "sky"), name
 
 
 def keep(cache: Path, name: str, content: bytes) -> Path:
@@ -672,7 +708,10 @@ def test_a_redirect_to_another_host_is_refused_and_not_asked(cache: Path, server
         server.answers["/old"] = send(b"", code=301, Location=target)
         with pytest.raises(RedInstructError) as caught:
             fetch(known_file(), url=server.url("/old"))
-        assert str(caught.value) == "could not fetch garden: 127.0.0.1 redirects to another host"
+        assert str(caught.value) == (
+            "could not fetch garden: 127.0.0.1 redirects to another host; download the file yourself and give its path "
+            "instead"
+        )
     assert set(server.asked) == {"/old"}
     assert left_behind(cache) == []
 

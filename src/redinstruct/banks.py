@@ -37,7 +37,10 @@ Progress = Callable[[int, int | None], None]
 
 
 class KnownBank(msgspec.Struct, frozen=True):
-    """A public file by reference. ``questions`` is the number of its rows, None for a template."""
+    """A public file by reference. ``questions`` is the number of its rows, None for a template.
+
+    ``label`` is what all of its questions are, where it is one half of a published pair that has no label column.
+    """
 
     name: str
     kind: Literal["bank", "template"]
@@ -47,6 +50,7 @@ class KnownBank(msgspec.Struct, frozen=True):
     questions: int | None
     licence: str
     source: str
+    label: Literal["safe", "unsafe"] | None = None
 
     @property
     def file_name(self) -> str:
@@ -58,6 +62,13 @@ _RED_INSTRUCT = "https://raw.githubusercontent.com/declare-lab/red-instruct/73c7
 _XSTEST = "https://raw.githubusercontent.com/paul-rottger/xstest/d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d"
 _PAPER = "Bhardwaj & Poria 2023, Red-Teaming Large Language Models using Chain of Utterances, arXiv 2308.09662"
 _ADVBENCH = "Zou et al. 2023, Universal and Transferable Adversarial Attacks on Aligned LLMs, arXiv 2307.15043"
+_OR_BENCH = "https://huggingface.co/datasets/bench-llm/or-bench/resolve/e36d8b80e81837c8a8f264bbb2a49f1b32c7e272"
+_JBB = (
+    "https://huggingface.co/datasets/JailbreakBench/JBB-Behaviors/resolve/886acc352a31533ffbcf4ef22c744658688086fc/data"
+)
+_OVER_REFUSAL = "Cui et al. 2024, OR-Bench: An Over-Refusal Benchmark for Large Language Models, arXiv 2405.20947"
+_JAILBREAKBENCH = "Chao et al. 2024, JailbreakBench, NeurIPS 2024, arXiv 2404.01318"
+_GITHUB = "https://raw.githubusercontent.com"
 _RESTA = "Bhardwaj, Do & Poria 2024, Language Models are Homer Simpson!, arXiv 2402.11746"
 
 
@@ -129,6 +140,83 @@ KNOWN: Mapping[str, KnownBank] = {
             "CC-BY-4.0",
             "Röttger et al. 2024, XSTest, NAACL 2024, arXiv 2308.01263",
         ),
+        KnownBank(
+            "or-bench-hard-1k",
+            "bank",
+            "OR-Bench, the hard part: harmless prompts that models refuse",
+            f"{_OR_BENCH}/or-bench-hard-1k.csv",
+            "a6e2f1166416efe5901f3bb05c47dc92ab3aca3acfe143693d38b8057d841e6d",
+            1319,
+            "CC-BY-4.0",
+            _OVER_REFUSAL,
+            "safe",
+        ),
+        KnownBank(
+            "or-bench-toxic",
+            "bank",
+            "OR-Bench's contrast: prompts that should be refused",
+            f"{_OR_BENCH}/or-bench-toxic.csv",
+            "3be45901faae3b4b2b51bf7f8a2784c1650a1cc8c631dbc8b171d5312d4e0057",
+            655,
+            "CC-BY-4.0",
+            _OVER_REFUSAL,
+            "unsafe",
+        ),
+        KnownBank(
+            "jbb-harmful",
+            "bank",
+            "JailbreakBench: 100 misuse behaviours in 10 categories, asked as goals",
+            f"{_JBB}/harmful-behaviors.csv",
+            "4a8ec6832056b631eb092dccc60d37a61c3d441268268888b3d006288afeffa1",
+            100,
+            "MIT",
+            _JAILBREAKBENCH,
+            "unsafe",
+        ),
+        KnownBank(
+            "jbb-benign",
+            "bank",
+            "JailbreakBench: 100 harmless behaviours on the same subjects",
+            f"{_JBB}/benign-behaviors.csv",
+            "3cda234d21a991fa309bbfea4b6d9dae31ccdf8e9d452424b6a983e4fdc33468",
+            100,
+            "MIT",
+            _JAILBREAKBENCH,
+            "safe",
+        ),
+        KnownBank(
+            "advbench",
+            "bank",
+            "AdvBench: harmful behaviours, asked as goals",
+            f"{_GITHUB}/llm-attacks/llm-attacks/098262edf85f807224e70ecd87b9d83716bf6b73/data/advbench/"
+            "harmful_behaviors.csv",
+            "6cd1a5c63c07610d7eb67307772ee5606017ee950b5770ab288a2c487489d3e1",
+            520,
+            "MIT",
+            _ADVBENCH,
+        ),
+        KnownBank(
+            "harmbench",
+            "bank",
+            "HarmBench's text behaviours; the contexts of the contextual ones are not asked",
+            f"{_GITHUB}/centerforaisafety/HarmBench/8e1604d1171fe8a48d8febecd22f600e462bdcdd/data/behavior_datasets/"
+            "harmbench_behaviors_text_all.csv",
+            "8d81accedd38eaaf8b760618622bb888417d1fd0c86eba65c427a16f1cbb4afc",
+            400,
+            "MIT",
+            "Mazeika et al. 2024, HarmBench, ICML 2024, arXiv 2402.04249",
+        ),
+        KnownBank(
+            "strongreject",
+            "bank",
+            "StrongREJECT: forbidden prompts in six categories",
+            f"{_GITHUB}/alexandrasouly/strongreject/f7cad6c17e624e21d8df2278e918ae1dddb4cb56/strongreject_dataset/"
+            "strongreject_dataset.csv",
+            "4dd70357e4ff8b5d0ba5ebafecab5d6dd5633ce8046e3dd1c8bd93e64de44381",
+            313,
+            "MIT",
+            "Souly et al. 2024, A StrongREJECT for Empty Jailbreaks, NeurIPS 2024, arXiv 2402.10260",
+        ),
         _template("standard", "0b6387d8dfddaa0373995096406f797c8c488e1cb53e2f7616a0fec7547cce12"),
         _template("cot", "a709314e698800cf22db72502036849e300db58f549ce9fe1c10f4e8d696c6b7"),
         _template("cou", "e53c0cdc861222f62e083f9670bfaad81cb2ae6f1d4fae4aa3039e61116439cb"),
@@ -149,7 +237,7 @@ def resolve_bank(spec: str) -> Bank:
     path, known = Path(spec), KNOWN.get(spec)
     # A folder named like a known bank does not hide it: nobody means a folder.
     if os.path.isfile(path) or (known is None and spec and os.path.exists(path)):  # noqa: PTH110, PTH113 (Path's raise)
-        return read_bank(path)
+        return _labelled(read_bank(path))
     if known is None:
         banks = [known.name for known in KNOWN.values() if known.kind == "bank"]
         near = difflib.get_close_matches(spec.casefold(), banks, cutoff=0.5)
@@ -160,7 +248,16 @@ def resolve_bank(spec: str) -> Bank:
     bank = read_bank(_fetched(known), known.name)
     if bank.sha256 != known.sha256:  # changed since the line before
         raise _not_as_pinned(known, bank.sha256)
-    return bank
+    return _labelled(bank)
+
+
+def _labelled(bank: Bank) -> Bank:
+    """The bank with the label of all its questions, where its bytes are one half of a known pair."""
+    label = next((known.label for known in KNOWN.values() if known.sha256 == bank.sha256), None)
+    if label is None:
+        return bank
+    questions = tuple(msgspec.structs.replace(question, label=label) for question in bank.questions)
+    return msgspec.structs.replace(bank, questions=questions)
 
 
 def resolve_template_path(name: str) -> Path | None:
@@ -334,7 +431,10 @@ def _opener(name: str, address: SplitResult) -> OpenerDirector:
         ) -> Request | None:
             fp.close()  # or its body would be read, however long
             if origin(urlsplit(newurl)) != origin(address):
-                raise RedInstructError(f"could not fetch {name}: {address.hostname} redirects to another host")
+                raise RedInstructError(
+                    f"could not fetch {name}: {address.hostname} redirects to another host; "
+                    "download the file yourself and give its path instead"
+                )
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
         def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
