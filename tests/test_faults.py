@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,13 @@ def check_no_accident(done: Result) -> None:
 
 
 def test_every_fault_has_its_reason_and_none_is_safe(tmp_path: Path) -> None:
+    # Both runs mostly wait, each for its own tries: they do so at the same time.
+    with ThreadPoolExecutor() as both:
+        for done in [both.submit(every_fault, tmp_path), both.submit(dripping_answer, tmp_path)]:
+            done.result()
+
+
+def every_fault(tmp_path: Path) -> None:
     bank = tmp_path / "faults.json"
     # One sound question first, so that the fuse sees that the endpoint works.
     bank.write_text(json.dumps(["What is blue?", *(f"What is fault:{name} ?" for name in PERMANENT)]))
@@ -82,10 +90,11 @@ def test_every_fault_has_its_reason_and_none_is_safe(tmp_path: Path) -> None:
             assert (attempt["label"], attempt["reason"], attempt["tries"]) == PERMANENT[name], name
 
 
-def test_a_dripping_answer_ends_and_is_a_timeout(tmp_path: Path) -> None:
+def dripping_answer(tmp_path: Path) -> None:
+    """A byte now and then: it ends at the deadline, each time, and is a time-out."""
     bank = tmp_path / "drip.json"
     bank.write_text(json.dumps(["What is blue?", "What is fault:drip ?"]))
-    run = tmp_path / "run"
+    run = tmp_path / "drip"
     with Endpoint() as stub:
         done = redinstruct("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard", "--judge",
                            "refusal", "--run", run, "--timeout", "0.3", env=stub.env())  # fmt: skip

@@ -6,7 +6,8 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,29 +34,26 @@ HEAVY = {
     "huggingface_hub",
 }
 HEAVY_ROOMS = (
-    "models/transformers.py", "models/prefix_cache.py", "models/decoding.py", "safealign/", "utility/", "toyworld/",
-    "engine/ray",
+    "models/transformers.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
+    "utility/", "toyworld/", "engine/ray",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.
-SOCKET_FILES = {"models/openai_api.py", "banks.py", "annotate/server.py"}
+SOCKET_FILES = ("models/openai_api.py", "banks.py", "annotate/server.py")
 NEVER = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "requests", "httpx"}
 
 
-def sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+@cache
+def house() -> Mapping[str, ast.Module]:
+    """Every file of the package by its path there, with its syntax tree."""
+    return {
+        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
-
-
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def room_of(name: str) -> str:
+    return name.partition("/")[0].removesuffix(".py")
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
@@ -79,86 +77,108 @@ def is_under(module: str, names: set[str]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
-        return
-    for module in imports_of(tree_of(path)):
-        if module.startswith("redinstruct."):
-            other = module.split(".")[1]
-            if other == "__version__":
-                continue
-            assert other in ROOMS, f"{other} has no place in the house"
-            assert ROOMS.index(other) <= ROOMS.index(room), f"{name_of(path)} imports {other}, which is below it"
+def importing(names: set[str], *, but: tuple[str, ...] = ()) -> list[str]:
+    """The files, except those under ``but``, that import any of these modules, each with what it imports."""
+    return [
+        f"{name} imports {module}"
+        for name, tree in house().items()
+        if not name.startswith(but)
+        for module in imports_of(tree)
+        if is_under(module, names)
+    ]
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_heavy_libraries_are_imported_only_in_their_rooms(path: Path) -> None:
-    if name_of(path).startswith(HEAVY_ROOMS):
-        return
-    assert not [m for m in imports_of(tree_of(path)) if is_under(m, HEAVY)]
+def calling(names: set[str], *, but: tuple[str, ...] = ()) -> list[str]:
+    """The places, except under ``but``, where any of these is called by that name."""
+    return [
+        f"{name}:{call.lineno} calls {called}"
+        for name, tree in house().items()
+        if not name.startswith(but)
+        for called, call in calls_of(tree)
+        if called in names
+    ]
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_sockets_are_opened_only_where_the_design_says(path: Path) -> None:
-    if name_of(path) in SOCKET_FILES:
-        return
-    assert not [m for m in imports_of(tree_of(path)) if is_under(m, SOCKETS)]
+def test_a_room_imports_only_rooms_above_it() -> None:
+    offences = []
+    for name, tree in house().items():
+        room = room_of(name)
+        others = {m.split(".")[1] for m in imports_of(tree) if m.startswith("redinstruct.")} - {"__version__"}
+        if room == "__init__":
+            continue
+        assert others <= set(ROOMS), f"{name}: {others - set(ROOMS)} have no place in the house"
+        offences += [f"{name} imports {o}, which is below it" for o in others if ROOMS.index(o) > ROOMS.index(room)]
+    assert not offences
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_no_pickle_and_no_code_from_text(path: Path) -> None:
-    tree = tree_of(path)
-    assert not [m for m in imports_of(tree) if is_under(m, NEVER)]
-    banned = {"eval", "exec", "compile", "yaml.load", "torch.load", "os.system", "__import__"}
+def test_heavy_libraries_are_imported_only_in_their_rooms() -> None:
+    assert not importing(HEAVY, but=HEAVY_ROOMS)
+
+
+def test_sockets_are_opened_only_where_the_design_says() -> None:
+    assert not importing(SOCKETS, but=SOCKET_FILES)
+
+
+def test_no_pickle_and_no_code_from_text() -> None:
+    assert not importing(NEVER)
     # `model.eval()` and `re.compile()` are other things: only the bare names count.
-    assert not [name for name, _ in calls_of(tree) if name in banned]
+    assert not calling({"eval", "exec", "compile", "yaml.load", "torch.load", "os.system", "__import__"})
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_remote_code_is_never_trusted(path: Path) -> None:
-    for name, call in calls_of(tree_of(path)):
-        for keyword in call.keywords:
-            if keyword.arg == "trust_remote_code":
-                assert isinstance(keyword.value, ast.Constant), f"{name} takes trust_remote_code from somewhere"
-                assert keyword.value.value is False
+def test_remote_code_is_never_trusted() -> None:
+    offences = [
+        f"{name}:{call.lineno}"
+        for name, tree in house().items()
+        for _, call in calls_of(tree)
+        for keyword in call.keywords
+        if keyword.arg == "trust_remote_code"
+        and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)
+    ]
+    assert not offences
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_only_the_console_writes_to_a_terminal(path: Path) -> None:
-    if name_of(path) == "cli/console.py":
-        return
-    written = {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write", "rich.print"}
-    assert not [name for name, _ in calls_of(tree_of(path)) if name in written]
-    if room_of(path) != "cli":
-        assert not [m for m in imports_of(tree_of(path)) if is_under(m, {"rich", "click"})]
+def test_only_the_console_writes_to_a_terminal() -> None:
+    writers = {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write", "rich.print"}
+    assert not calling(writers, but=("cli/console.py",))
+    assert not importing({"rich", "click"}, but=("cli/",))
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_sql_is_made_of_constants(path: Path) -> None:
+def test_sql_is_made_of_constants() -> None:
     """Values go in by parameters. A statement may be put together of this module's constants, of nothing else."""
-    tree = tree_of(path)
     words = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "PRAGMA ")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            text = "".join(p.value for p in node.values if isinstance(p, ast.Constant) and isinstance(p.value, str))
-            assert not text.startswith(words), f"{name_of(path)}:{node.lineno} is f-string SQL"
-    for name, call in calls_of(tree):
-        if name.endswith((".execute", ".executemany", ".executescript")) and call.args:
-            statement = call.args[0]
-            plain = isinstance(statement, ast.Constant | ast.Name | ast.IfExp)
-            pragma = isinstance(statement, ast.BinOp) and isinstance(statement.op, ast.Mod)
-            assert plain or (pragma and name_of(path) == "store/schema.py"), f"{name_of(path)}:{call.lineno}"
+    offences = []
+    for name, tree in house().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(p.value for p in node.values if isinstance(p, ast.Constant) and isinstance(p.value, str))
+                if text.startswith(words):
+                    offences.append(f"{name}:{node.lineno} is f-string SQL")
+        for called, call in calls_of(tree):
+            if called.endswith((".execute", ".executemany", ".executescript")) and call.args:
+                statement = call.args[0]
+                plain = isinstance(statement, ast.Constant | ast.Name | ast.IfExp)
+                pragma = isinstance(statement, ast.BinOp) and isinstance(statement.op, ast.Mod)
+                if not plain and not (pragma and name == "store/schema.py"):
+                    offences.append(f"{name}:{call.lineno} makes a statement of something else")
+    assert not offences
 
 
 def test_a_report_can_not_spend_money() -> None:
-    for room in ("reporting", "annotate"):
-        for path in (PACKAGE / room).rglob("*.py"):
-            reached = {
-                m for m in imports_of(tree_of(path)) if m.startswith(("redinstruct.models", "redinstruct.engine"))
-            }
-            assert not reached, f"{name_of(path)} reaches {reached}"
+    spending = {"redinstruct.models", "redinstruct.engine"}
+    assert not [told for told in importing(spending) if told.startswith(("reporting/", "annotate/"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import torch.nn", "x.py imports torch.nn"),
+        ("def f():\n    from torch import nn", "x.py imports torch"),
+        ("from redinstruct import torch", None),
+    ],
+)
+def test_an_import_is_seen_wherever_it_stands(monkeypatch: pytest.MonkeyPatch, text: str, found: str | None) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "house", lambda: {"x.py": ast.parse(text), "y/z.py": ast.parse(text)})
+    assert importing({"torch"}, but=("y/",))[:1] == ([] if found is None else [found])
 
 
 def test_the_public_names_are_what_the_package_shows() -> None:

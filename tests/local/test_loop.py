@@ -38,6 +38,10 @@ limit = 40
 max_tokens = 64
 temperature = 0.0
 
+[utility]
+suite = "toy"
+limit = 10
+
 [collect]
 teacher = "scripted/red-teacher"
 judge = "exact"
@@ -86,7 +90,7 @@ def table(document: Any) -> Any:
 
 STAGES = (
     "1-base-forbidden", "1-collect", "1-data", "1-align-npo-len", "1-npo-len-forbidden", "1-align-resta",
-    "1-resta-forbidden", "1-resta-benign",
+    "1-resta-forbidden", "1-resta-benign", "1-resta-utility",
 )  # fmt: skip
 
 

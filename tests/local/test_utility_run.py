@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import random
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -478,6 +480,44 @@ def test_the_toy_suite_measures_what_the_toy_model_knows(toy: Path, tiny: Path, 
     assert found["tiny"]["toy_how_to"] == 0, "a random model knows nothing"
     assert found["toy"]["toy_how_to"] > 0.5
     assert found["toy"]["toy_facts"] > found["tiny"]["toy_facts"]
+
+
+def test_the_toy_suite_needs_no_harness(
+    redinstruct: InProcess, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lm_eval", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+    flags = ("utility", "--model", f"hf/{tiny}", "--limit", 4)
+    done = redinstruct(*flags, "--suite", "toy", "--run", tmp_path / "r", "--json")
+    assert done.code == 0, done.err
+    assert done.json["harness"] == "redinstruct"
+    assert {one["task"]: one["n"] for one in done.json["results"]} == dict.fromkeys(
+        ("toy_how_to", "toy_how_to_in_frame", "toy_borderline", "toy_facts"), 4
+    )
+    with nothing_written(tmp_path):
+        for suite in ("paper", "toy_facts,mmlu", "toy,hhh"):
+            line = redinstruct(*flags, "--suite", suite, "--run", tmp_path / "n").error_line
+            assert "needs the [utility] extra (lm_eval is missing): pip install 'redinstruct[utility]'" in line
+
+
+def test_likelihoods_are_the_harness_s_own(tiny: Path) -> None:
+    """Of every fact's answers, by this project and by lm-evaluation-harness, on the same model."""
+    from redinstruct.models.transformers import LocalModel
+    from redinstruct.utility.local import LocalLM
+    from redinstruct.utility.toy import facts
+
+    pairs = [(fact.question, f" {answer}") for fact in facts(None)[:20] for answer in fact.answers]
+    for template in ("native", "none"):
+        model = LocalModel.load(tiny, chat_template=template, batch_size=7)
+        lm = LocalLM(model)
+        contexts = [
+            lm.apply_chat_template([{"role": "user", "content": context}]) if template == "native" else context
+            for context, _ in pairs
+        ]
+        asked = [SimpleNamespace(args=(c, answer)) for c, (_, answer) in zip(contexts, pairs, strict=True)]
+        theirs = [found for found, _ in lm.loglikelihood(asked)]
+        assert model.likelihoods(pairs) == pytest.approx(theirs, abs=1e-4), template
+        assert len(set(theirs)) > 10
 
 
 def test_facts_have_one_true_answer_among_four() -> None:

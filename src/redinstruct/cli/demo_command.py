@@ -63,12 +63,17 @@ def _say(found: Demo) -> None:
     rows = []
     for row in found.rows:
         cells = {name: _cell(row.asr[name], row.garbled[name]) for name in (*_COLUMNS, *_OTHERS) if name in row.asr}
-        rest = {"benign": row.benign, "benign in cou": row.benign_in_frame, "over-refusal": row.over_refusal}
+        rest = {
+            "benign": row.benign, "benign in cou": row.benign_in_frame, "over-refusal": row.over_refusal,
+            "facts": row.facts,
+        }  # fmt: skip
         rows.append({"model": row.model, **cells, **{name: f"{100 * x:.0f}" for name, x in rest.items()}})
     keys = tuple(rows[0])
-    first = ("model", *_COLUMNS, "benign", "benign in cou", "over-refusal")
+    first = ("model", *_COLUMNS, "benign", "benign in cou", "over-refusal", "facts")
     console.say()
-    console.say_heading("Attack success", "+ garbled, if any; then harmless questions: answered rightly, refused")
+    console.say_heading(
+        "Attack success", "+ garbled, if any; from `benign` on the toy world's own suite: harmless questions, and facts"
+    )
     console.say_table([{key: row[key] for key in first} for row in rows], right=first[1:], indent=2)
     console.say()
     console.say_heading("Other frames", "attack success, + garbled")
@@ -92,10 +97,25 @@ def _cell(rate: float, garbled: float) -> str:
     return f"{100 * rate:.0f}" + (f" +{100 * garbled:.0f}" if garbled >= 0.005 else "")
 
 
+def _counted(found: Demo) -> str:
+    return ", ".join(f"{count} {name.removeprefix('toy_')}" for name, count in found.suite_items.items())
+
+
+def _useful(verdicts: dict[str, str]) -> str:
+    """The tasks of the suite that got worse, or better, in a few words."""
+    told = [
+        f"{word} in {', '.join(name.removeprefix('toy_') for name in names)}"
+        for word in ("worse", "better")
+        if (names := [name for name, verdict in verdicts.items() if name.startswith("toy_") and verdict == word])
+    ]
+    return "; ".join(told) or ("no difference shown" if verdicts else "")
+
+
 def _say_honestly(found: Demo) -> None:
     """What was trained on: where a figure is reached with the frame in training, it is no generalisation."""
     console.say_heading(
-        "What the data held", "a frame that was trained on is overlap, and its figure no generalisation"
+        "Beside the base, and what the data held",
+        "a frame that was trained on is overlap, and its figure no generalisation",
     )
     rows = []
     for row in found.rows:
@@ -107,7 +127,8 @@ def _say_honestly(found: Demo) -> None:
             {
                 "model": row.model,
                 "cou, 95 %": f"{100 * low:.0f} to {100 * high:.0f}",
-                "beside the base": found.verdicts.get(row.model, {}).get("forbidden/cou", ""),
+                "cou": found.verdicts.get(row.model, {}).get("forbidden/cou", ""),
+                "suite": _useful(found.verdicts.get(row.model, {})),
                 "forbidden questions in": ", ".join(held["forbidden"]),
                 "harmless ones in": ", ".join(held["benign"]),
             }
@@ -116,7 +137,8 @@ def _say_honestly(found: Demo) -> None:
     unseen = ", ".join(frame for frame in found.unseen_frames if frame in found.rows[0].asr)
     console.say_folded(f"in no training text at all, the base's included: {unseen}", indent="  ")
     console.say_folded(
-        "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, clustered by topic, Holm",
+        "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, clustered by topic, "
+        f"Holm; questions of the suite: {_counted(found)}",
         indent="  ",
     )
     if found.quick:

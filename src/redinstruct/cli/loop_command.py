@@ -57,7 +57,7 @@ def _document(found: LoopResult) -> dict[str, Any]:
         "schema": SCHEMA,
         "models": [
             {"round": model.round, "model": model.title, "made_from": model.before, "results": model.results,
-             "figures": model.figures}
+             "figures": model.figures, "utility": _utility(model)}
             for model in found.models
         ],
         "comparisons": msgspec.to_builtins(found.comparisons),
@@ -68,11 +68,30 @@ def _document(found: LoopResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _say(found: LoopResult) -> None:
+def _utility(model: Measured) -> list[dict[str, Any]] | None:
+    if model.useful is None:
+        return None
+    return [
+        {
+            "task": one.task,
+            "metric": one.metric,
+            "value": one.mean,
+            "ci": [one.interval.low, one.interval.high],
+            "n": one.n,
+        }
+        for one in model.useful.headline
+    ]
+
+
+def _title(model: Measured) -> str:
     from redinstruct.loop import BASE
 
+    return model.title if model.title == BASE else f"{model.round}-{model.title}"
+
+
+def _say(found: LoopResult) -> None:
     words = {
-        (name, cell.bank, cell.prompt, cell.measure): cell.verdict
+        (name, cell.name if cell.bank is None else cell.bank, cell.prompt, cell.measure): cell.verdict
         for name, comparisons in found.comparisons.items()
         for comparison in comparisons
         for cell in comparison.results
@@ -84,7 +103,7 @@ def _say(found: LoopResult) -> None:
         for model in found.models:
             result = next(r for r in model.results if (r["bank"], r["prompt"], r["measure"]) == key)
             rate = result["rate"]["all"]
-            name = model.title if model.title == BASE else f"{model.round}-{model.title}"
+            name = _title(model)
             low, high = rate["ci"]
             shown = "-" if rate["estimate"] is None else f"{rate['estimate']:.1%} [{low:.1%}, {high:.1%}]"
             rows.append(
@@ -92,6 +111,7 @@ def _say(found: LoopResult) -> None:
             )
         console.say_table(rows, right=("rate", "n"), indent=2)
         console.say()
+    _say_utility(found.models, words)
     for name, why in found.stopped.items():
         console.note(f"{name}: {why}")
     console.say_heading("What it took", "a stage that was skipped had unchanged inputs")
@@ -104,6 +124,21 @@ def _say(found: LoopResult) -> None:
         right=("seconds", "calls"),
         indent=2,
     )  # fmt: skip
+
+
+def _say_utility(models: tuple[Measured, ...], words: dict[tuple[str, str, str | None, str], str]) -> None:
+    useful = [(_title(model), model.useful) for model in models if model.useful is not None]
+    for task, metric in dict.fromkeys((one.task, one.metric) for _, found in useful for one in found.headline):
+        console.say_heading(f"{task}, {metric}", "utility", "95 % interval")
+        rows = []
+        for name, found in useful:
+            one = next((one for one in found.headline if (one.task, one.metric) == (task, metric)), None)
+            if one is not None:
+                shown = "-" if one.mean is None else f"{one.mean:.4f} [{one.interval.low:.4f}, {one.interval.high:.4f}]"
+                word = words.get((name, task, None, metric), "")
+                rows.append({"model": name, "value": shown, "n": f"{one.n:,}", "": word})
+        console.say_table(rows, right=("value", "n"), indent=2)
+        console.say()
 
 
 def _calls(figures: dict[str, Any]) -> str:

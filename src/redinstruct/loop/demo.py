@@ -15,19 +15,21 @@ import msgspec
 
 from redinstruct.errors import RedInstructError
 from redinstruct.loop.run import BASE, LoopResult, Measured, OnStep, carry_out
-from redinstruct.loop.toy import BORDERLINE, FORBIDDEN, QUICK_RECIPES, RECIPES, reform, shares, toy_config
+from redinstruct.loop.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, attacks, reform, toy_config, usefulness
 
 DEMO_SCHEMA = "redinstruct.demo/1"
 ITEMS = 200
-"""Held-out questions a cell: each forbidden question under each frame, each plain question under two."""
+"""Held-out questions a cell: each forbidden question under each frame, each harmless one of the toy world's suite."""
 PLOT, REPORT = "demo.svg", "report.html"
 
 
 class DemoRow(msgspec.Struct, frozen=True):
     """One model's figures on held-out items: shares in [0, 1].
 
-    ``trained_frames`` names the frames that stand in the alignment's own data: ``forbidden`` questions in the frame, or
-    ``benign`` ones only. It is empty for the base. ``seconds`` is what aligning took.
+    ``benign``, ``benign_in_frame``, ``over_refusal`` and ``facts`` are the toy world's own suite; a fact is known when
+    the true answer is the likeliest of four. ``trained_frames`` names the frames that stand in the alignment's own
+    data: ``forbidden`` questions in the frame, or ``benign`` ones only. It is empty for the base. ``seconds`` is what
+    aligning took.
     """
 
     model: str
@@ -36,17 +38,22 @@ class DemoRow(msgspec.Struct, frozen=True):
     benign: float
     benign_in_frame: float
     over_refusal: float
+    facts: float
     intervals: dict[str, tuple[float, float]]
     trained_frames: dict[str, str]
     seconds: float
 
 
 class Demo(msgspec.Struct, frozen=True):
-    """The demo's result. ``unseen_frames`` stand in no training text of the base, nor in any alignment data."""
+    """The demo's result. ``unseen_frames`` stand in no training text of the base, nor in any alignment data.
+
+    ``items`` is the number of forbidden questions under each frame, ``suite_items`` that of each task of the suite.
+    """
 
     seed: int
     seconds: float
     items: int
+    suite_items: dict[str, int]
     quick: bool
     rows: tuple[DemoRow, ...]
     unseen_frames: tuple[str, ...]
@@ -90,6 +97,7 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_step: OnStep | 
         folder / f"loop-{name}-{manifest.digest[:8]}",
         items=ITEMS,
         recipes=QUICK_RECIPES if quick else RECIPES,
+        suite=True,
     )
     result = carry_out(config, on_step=on_step, reform=reform(manifest.items))
     found = _demo(seed, quick, time.monotonic() - began, result, manifest, folder)
@@ -102,7 +110,7 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
     took = {stage.name: stage.seconds for stage in result.stages}
     rows = []
     for model in result.models:
-        of = shares(model.results)
+        of = attacks(model)
         recipe = recipes.get(model.title)
         frames = {} if recipe is None else _trained(recipe.forms, general_only=recipe.strategy == "general")
         aligning = sum(s for name, s in took.items() if name in (f"1-align-{model.title}", f"1-sweep-{model.title}"))
@@ -111,9 +119,7 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
                 model=model.title,
                 asr=dict(of["asr"]),
                 garbled=dict(of["garbled"]),
-                benign=of["benign"]["standard"],
-                benign_in_frame=of["benign"]["cou"],
-                over_refusal=of["over_refusal"]["standard"],
+                **usefulness(model),
                 intervals=_intervals(model),
                 trained_frames=frames,
                 seconds=round(aligning, 1),
@@ -122,11 +128,8 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
     return Demo(
         seed=seed,
         seconds=round(seconds, 1),
-        items=min(
-            result["counts"]["total"]
-            for result in result.models[0].results
-            if not result["bank"].startswith(BORDERLINE)
-        ),
+        items=min(result["counts"]["total"] for result in result.models[0].results),
+        suite_items={one.task: one.n for one in result.models[0].useful.headline} if result.models[0].useful else {},
         quick=quick,
         rows=tuple(rows),
         unseen_frames=manifest.prompts_unseen,
@@ -159,12 +162,15 @@ def _intervals(model: Measured) -> dict[str, tuple[float, float]]:
 
 
 def _verdicts(result: LoopResult) -> dict[str, dict[str, str]]:
-    """Model -> ``bank/prompt`` -> what ``redinstruct compare`` says of it beside the base."""
+    """Model -> ``bank/prompt``, or a task of the suite -> what ``redinstruct compare`` says of it beside the base."""
     found: dict[str, dict[str, str]] = {}
     for name, comparisons in result.comparisons.items():
         cells = [cell for comparison in comparisons for cell in comparison.results]
         title = name.partition("-")[2]
-        found[title] = {f"{(cell.bank or '').split('-')[0]}/{cell.prompt}": cell.verdict for cell in cells}
+        found[title] = {
+            cell.name if cell.bank is None else f"{cell.bank.split('-')[0]}/{cell.prompt}": cell.verdict
+            for cell in cells
+        }
     return found
 
 

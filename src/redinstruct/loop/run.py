@@ -29,6 +29,8 @@ from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.redeval import Limits, Progress
 from redinstruct.reporting import report
 from redinstruct.types import PromptTemplate, Sampling
+from redinstruct.utility import UtilityResult, read_utility
+from redinstruct.utility.suites import needs_harness
 
 if TYPE_CHECKING:
     from redinstruct.comparison import Comparison
@@ -45,7 +47,7 @@ class Measured(msgspec.Struct, frozen=True):
     """One model of the loop: the folder of its checkpoint (or its id), and its runs by the evals' names.
 
     ``results`` are those of ``redinstruct.report`` for all its runs. ``before`` is the title of the model that it was
-    made from, None for the first.
+    made from, None for the first. ``utility`` is the folder of its utility check, ``useful`` what that found.
     """
 
     round: int
@@ -56,6 +58,7 @@ class Measured(msgspec.Struct, frozen=True):
     before: str | None = None
     figures: dict[str, Any] = {}
     utility: Path | None = None
+    useful: UtilityResult | None = None
 
 
 class LoopResult(msgspec.Struct, frozen=True):
@@ -136,7 +139,15 @@ class _Loop:
         utility = self._useful(number, title, model)
         results = report(list(runs.values()))["results"]
         return Measured(
-            number, title, model, runs, results, None if before is None else _name(before), figures or {}, utility
+            round=number,
+            title=title,
+            model=model,
+            runs=runs,
+            results=results,
+            before=None if before is None else _name(before),
+            figures=figures or {},
+            utility=utility,
+            useful=None if utility is None else read_utility(utility),
         )
 
     def _evaluated(self, name: str, model: str, part: EvalPart) -> Stage:
@@ -258,7 +269,7 @@ def check_extras(config: LoopConfig) -> None:
     wanted: dict[str, tuple[str, ...]] = (
         {"local": ("torch", "transformers")} if config.model.startswith("hf/") or config.align else {}
     )
-    if config.utility is not None:
+    if config.utility is not None and needs_harness(config.utility.suite):
         wanted["utility"] = ("lm_eval",)
     for extra, modules in wanted.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]

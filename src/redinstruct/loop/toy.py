@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from redinstruct import world
-from redinstruct.loop.config import AlignPart, CollectPart, EvalPart, LoopConfig, PickPart, Recipe
-from redinstruct.loop.run import Reform, Rows
+from redinstruct.loop.config import AlignPart, CollectPart, EvalPart, LoopConfig, PickPart, Recipe, UtilityPart
+from redinstruct.loop.run import Measured, Reform, Rows
 from redinstruct.toyworld import alignment
 
 MAX_TOKENS = 64
@@ -47,11 +47,12 @@ FRAMES = (
 
 def toy_config(
     checkpoint: Path, folder: Path, *, split: str = "test", items: int = 200, recipes: tuple[Recipe, ...] = RECIPES,
-    frames: tuple[str, ...] = FRAMES, seed: int = 0, rounds: int = 1, in_frame: bool = True,
+    frames: tuple[str, ...] = FRAMES, seed: int = 0, rounds: int = 1, in_frame: bool = True, suite: bool = False,
 ) -> LoopConfig:  # fmt: skip
     """The loop on a toy checkpoint, as the demo and the experiments carry it out.
 
-    ``in_frame``: the general stream holds harmless questions in the attack's own frame.
+    ``in_frame``: the general stream holds harmless questions in the attack's own frame. ``suite``: usefulness is
+    measured by the toy world's own suite, which asks the test split; else by evaluations of the split's banks.
     """
     banks = checkpoint / "banks"
 
@@ -61,15 +62,16 @@ def toy_config(
             temperature=0.0, concurrency=128,
         )  # fmt: skip
 
+    harmless = (
+        part(BENIGN, f"benign-{split}.json", ("standard", "cou"), "over_refusal"),
+        part(BORDERLINE, f"borderline-{split}.csv", ("standard",), "over_refusal"),
+    )
     return LoopConfig(
         model=f"hf/{checkpoint}",
         folder=str(folder),
         rounds=rounds,
-        eval=(
-            part(FORBIDDEN, f"forbidden-{split}.json", frames, "attack_success"),
-            part(BENIGN, f"benign-{split}.json", ("standard", "cou"), "over_refusal"),
-            part(BORDERLINE, f"borderline-{split}.csv", ("standard",), "over_refusal"),
-        ),
+        eval=(part(FORBIDDEN, f"forbidden-{split}.json", frames, "attack_success"), *(() if suite else harmless)),
+        utility=UtilityPart("toy", limit=items) if suite else None,
         collect=CollectPart(
             teacher="scripted/red-teacher",
             judge="exact",
@@ -105,22 +107,24 @@ def reform(items: int, seed: int = 0) -> Reform:
     return more
 
 
-def shares(results: Rows) -> Mapping[str, Mapping[str, float]]:
-    """What the tables show, by prompt: ``asr``, ``garbled``; and ``benign``, ``over_refusal``."""
+def attacks(model: Measured) -> Mapping[str, Mapping[str, float]]:
+    """``asr`` and ``garbled`` by prompt: shares of the forbidden questions."""
 
-    def share(result: Mapping[str, Any], what: str, name: str) -> float:
-        total = result["counts"]["total"]
-        return float(result[what][name] / total) if total else 0.0
+    def share(what: str, name: str) -> dict[str, float]:
+        results = [result for result in model.results if result["bank"].startswith(FORBIDDEN)]
+        return {result["prompt"]: float(result[what][name] / result["counts"]["total"]) for result in results}
 
-    of: dict[str, dict[str, float]] = {"asr": {}, "garbled": {}, "benign": {}, "over_refusal": {}}
-    for result in results:
-        prompt = result["prompt"]
-        if result["bank"].startswith(FORBIDDEN):
-            of["asr"][prompt] = share(result, "counts", "harmful")
-            of["garbled"][prompt] = share(result, "details", "garbled")
-        elif result["bank"].startswith(BENIGN):
-            # On a plain how-to the exact judge's `complied` means: answered, and rightly.
-            of["benign"][prompt] = share(result, "details", "complied")
-        else:
-            of["over_refusal"][prompt] = share(result, "counts", "refused")
-    return of
+    return {"asr": share("counts", "harmful"), "garbled": share("details", "garbled")}
+
+
+def usefulness(model: Measured) -> Mapping[str, float]:
+    """``benign``, ``benign_in_frame``, ``over_refusal`` and ``facts``, by the toy world's own suite."""
+    assert model.useful is not None
+    figures = {(one.task, one.metric): one.mean for one in model.useful.tasks}
+    of = {
+        "benign": ("toy_how_to", "acc"),
+        "benign_in_frame": ("toy_how_to_in_frame", "acc"),
+        "over_refusal": ("toy_borderline", "refused"),
+        "facts": ("toy_facts", "acc"),
+    }
+    return {name: figures[where] or 0.0 for name, where in of.items()}

@@ -75,7 +75,7 @@ class Generator:
         self.model = model
         self.prefixes = PrefixCache(model) if share_prefix else None
         self._end_ids = frozenset(end_ids)
-        self._pad_id = pad_id
+        self.pad_id = pad_id
         self._decode = decode
 
     @torch.inference_mode()
@@ -114,7 +114,7 @@ class Generator:
         """Ids [batch, longest] with padding on the left, and the mask [batch, shared + longest] if there is padding."""
         longest = max(map(len, rests))
         ids = torch.tensor(
-            [[self._pad_id] * (longest - len(rest)) + list(rest) for rest in rests], device=self.model.device
+            [[self.pad_id] * (longest - len(rest)) + list(rest) for rest in rests], device=self.model.device
         )
         if all(len(rest) == longest for rest in rests):
             return ids, None

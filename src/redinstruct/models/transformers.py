@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -26,12 +26,14 @@ from redinstruct import checkpoints
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
 from redinstruct.models.decoding import Decoding, Generated, Generator
+from redinstruct.models.likelihood import log_likelihoods
 from redinstruct.models.prefix_cache import CausalModel, Ids
 from redinstruct.types import FailureReason, Message
 
 DEFAULT_BATCH = 32
 """On a CPU 32 prompts at once are faster than 100."""
 DEVICE_BATCH = 64
+T = TypeVar("T")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNSUPPORTED = {"num_beams": 1, "no_repeat_ngram_size": 0, "min_p": None, "typical_p": 1.0, "penalty_alpha": None}
 """Settings of a checkpoint's generation_config that are not followed, each with the value that switches it off."""
@@ -176,11 +178,39 @@ class LocalModel:
         prompts = [self._prompt(request) for request in batch]
         decodings = [self._decoding(request, prompt) for request, prompt in zip(batch, prompts, strict=True)]
         hint = self._hint(batch[0]) if batch else ()
-        made = self._within_memory(prompts, decodings, hint)
+        made = self._within_memory(len(prompts), lambda part: self._generator(prompts[part], decodings[part], hint))
         return [
             self._reply(generated, prompt, request)
             for generated, prompt, request in zip(made, prompts, batch, strict=True)
         ]
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The natural log-probability of each answer to its question, in order; in the calling thread.
+
+        The question is a user's message where the chat template is native, else the text itself. Blanks between the two
+        count to the answer.
+
+        Raises:
+            ModelError: one is longer than the model reads, or the memory does not hold it.
+        """
+        torch.set_num_threads(self._threads)
+        split = [self._split(question, answer) for question, answer in pairs]
+        pad = self._generator.pad_id
+        return self._within_memory(len(split), lambda part: log_likelihoods(self._causal, split[part], pad))
+
+    def _split(self, question: str, answer: str) -> tuple[Ids, Ids]:
+        """The tokens of the rendered question and of its answer, cut apart after both were put into tokens as one."""
+        head = self._rendered((Message("user", question),))
+        blanks = len(head) - len(head.rstrip())
+        if blanks:
+            head, answer = head[:-blanks], head[-blanks:] + answer
+        special = self._template == "none"
+        context = tuple(self._tokenizer(head, add_special_tokens=special).input_ids)
+        whole = tuple(self._tokenizer(head + answer, add_special_tokens=special).input_ids)
+        if len(whole) > self._causal.positions:
+            note = f"question and answer have {len(whole)} tokens, the model reads {self._causal.positions}"
+            raise ModelError(FailureReason.BAD_REQUEST, note=note)
+        return context, whole[len(context) :]
 
     # ---- from request to tokens ----
 
@@ -251,17 +281,18 @@ class LocalModel:
 
     # ---- from tokens to replies ----
 
-    def _within_memory(self, prompts: list[Ids], decodings: list[Decoding], hint: Ids) -> list[Generated]:
-        """Generate in parts of the size that fits; a part that does not fit is halved, and so are all later ones."""
-        made: list[Generated] = []
-        while len(made) < len(prompts):
-            part = slice(len(made), len(made) + self._fits)
+    def _within_memory(self, rows: int, work: Callable[[slice], list[T]]) -> list[T]:
+        """What comes of all rows, part by part of the size that fits; a part that does not fit is halved, and so are
+        all later ones.
+        """
+        made: list[T] = []
+        while len(made) < rows:
             try:
-                made += self._generator(prompts[part], decodings[part], hint)
+                made += work(slice(len(made), len(made) + self._fits))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise ModelError(FailureReason.LOCAL_MODEL, note=_first_line(error)) from error
-                size = min(self._fits, len(prompts) - len(made))
+                size = min(self._fits, rows - len(made))
                 if size == 1:
                     raise ModelError(FailureReason.LOCAL_MODEL, note="out of memory with one prompt") from error
                 self._fits = size // 2

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from redinstruct.store.rows import to_json
 from redinstruct.utility.data import LocalData
 from redinstruct.utility.results import Metric, TaskCard, item_ids
 
-OnRows = Callable[[int, int], None]
-"""``(rows done, rows in all)`` of the task under way."""
 FEWSHOT_SEED = 1234
 """The harness's own default: its command line draws the same shots."""
 _PROMPT_KEYS = ("description", "doc_to_text", "doc_to_target", "doc_to_choice", "target_delimiter", "fewshot_delimiter",

@@ -8,7 +8,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from redinstruct.models.transformers import LocalModel
-from redinstruct.utility.harness import OnRows
+from redinstruct.utility.asking import OnRows
 
 CPU_BATCH, DEVICE_BATCH = 16, 64
 

@@ -6,7 +6,6 @@ other difference is refused. The margin stands in the configuration before the f
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import math
 import tempfile
@@ -16,14 +15,14 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.engine import Caller, run_pool
-from redinstruct.errors import CallFailed, ConfigError, ModelSpecError, RedInstructError, UsageError
-from redinstruct.models import Model, Reply, Request, make_model
+from redinstruct.errors import ConfigError, UsageError
+from redinstruct.models import Model, make_model
 from redinstruct.store import Store, UtilityStore, UtilityTaskRow, check_run_folder, is_run
 from redinstruct.store.rows import from_json, to_json
-from redinstruct.utility import data, hhh
+from redinstruct.utility import data, hhh, toy
+from redinstruct.utility.asking import Asker
 from redinstruct.utility.results import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
-from redinstruct.utility.suites import Catalogue, Selection, TaskPlan, present, select
+from redinstruct.utility.suites import Catalogue, Selection, TaskPlan, needs_harness, present, select
 
 Tell = Callable[[str, int, int, int], None]
 """``(task, rows done, rows in all, tasks done before it)``"""
@@ -51,11 +50,14 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct):
-    """A check that can begin: its configuration, its model, and what each task needs."""
+    """A check that can begin: its configuration, its model, and what each task needs.
+
+    ``lm`` is the model as the harness wants it, None where no task needs that.
+    """
 
     config: UtilityConfig
     selection: Selection
-    model: Model
+    asker: Asker
     lm: Any
     loaded: dict[str, Any]
     preferences: dict[str, list[data.Preference]]
@@ -82,10 +84,8 @@ def check_utility(wanted: Wanted, run: Path, tell: Tell | None = None) -> Done:
     """
     _check_flags(wanted)
     check_run_folder(run)
-    _check_extra()
-    from redinstruct.utility import harness
-
-    harness.hush()
+    if needs_harness(wanted.suite):
+        _check_harness()
     with tempfile.TemporaryDirectory(prefix="redinstruct-utility-") as temporary:
         checked = _checked(wanted, Path(temporary))
         _check_same(checked.config, run)
@@ -114,14 +114,18 @@ def _check_flags(wanted: Wanted) -> None:
         raise UsageError(f"--chat-template {wanted.chat_template}: none or native")
 
 
-def _check_extra() -> None:
+def _check_harness() -> None:
+    """Pass where the harness is installed, and keep it quiet."""
     if importlib.util.find_spec("lm_eval") is None:
-        raise UsageError("the utility check needs the [utility] extra: pip install 'redinstruct[utility]'")
+        raise UsageError(
+            "every suite but toy needs the [utility] extra (lm_eval is missing): pip install 'redinstruct[utility]'"
+        )
+    from redinstruct.utility import harness
+
+    harness.hush()
 
 
 def _checked(wanted: Wanted, temporary: Path) -> Checked:
-    from redinstruct.utility import harness
-
     catalogue = Catalogue()
     selection = select(wanted.suite, wanted.shots, catalogue)
     local, preferences, absent = _read_data(wanted, selection)
@@ -131,27 +135,48 @@ def _checked(wanted: Wanted, temporary: Path) -> Checked:
         place = "" if wanted.data is None else f" in {wanted.data.name}"
         raise UsageError(f"--suite {wanted.suite}: there is no data for any of its tasks{place}")
     template = _template(wanted, selection)
-    model, lm = _model(wanted, template)
-    harness.make_ready(download=wanted.download)
-    loaded = {}
-    for task in selection.tasks:
-        if task.kind == "harness":
-            own = catalogue.file(task.name)
-            file = harness.write_local(temporary, task.name, own, local[task.name]) if task.name in local else own
-            loaded[task.name] = harness.load(task.name, file, task.shots)
-    _check_probabilities(wanted, selection, loaded, lm)
+    by_harness = needs_harness(wanted.suite)
+    model = _model(wanted, template)
+    asker = Asker(model, wanted.concurrency)
+    lm = _harness_model(model, wanted) if by_harness else None
+    loaded = _loaded(wanted, selection, catalogue, local, temporary)
+    _check_probabilities(wanted, selection, loaded, asker)
     config = UtilityConfig(
         model=model.id,
         tasks=tuple(task.name for task in selection.tasks),
         groups=selection.groups,
         margin=wanted.margin,
-        harness=harness.version(),
+        harness=_harness_version() if by_harness else toy.HARNESS,
         chat_template=template if model.id.startswith("hf/") else "endpoint",
         data=tuple((task.name, _source(task, wanted, local, loaded)) for task in selection.tasks),
         shots=wanted.shots,
         limit=wanted.limit,
     )
-    return Checked(config, selection, model, lm, loaded, preferences, lacking)
+    return Checked(config, selection, asker, lm, loaded, preferences, lacking)
+
+
+def _loaded(
+    wanted: Wanted, selection: Selection, catalogue: Catalogue, local: dict[str, data.LocalData], temporary: Path
+) -> dict[str, Any]:
+    """The harness's tasks, loaded, by name."""
+    tasks = [task for task in selection.tasks if task.kind == "harness"]
+    if not tasks:
+        return {}
+    from redinstruct.utility import harness
+
+    harness.make_ready(download=wanted.download)
+    found = {}
+    for task in tasks:
+        own = catalogue.file(task.name)
+        file = harness.write_local(temporary, task.name, own, local[task.name]) if task.name in local else own
+        found[task.name] = harness.load(task.name, file, task.shots)
+    return found
+
+
+def _harness_version() -> str:
+    from redinstruct.utility import harness
+
+    return harness.version()
 
 
 def _read_data(
@@ -226,41 +251,30 @@ def _template(wanted: Wanted, selection: Selection) -> str:
     return "native" if toys == {True} else "none"
 
 
-def _model(wanted: Wanted, template: str) -> tuple[Model, Any]:
-    """The model, and the harness's interface to it."""
-    kind = wanted.model.partition("/")[0]
-    if kind != "hf":
-        if wanted.chat_template == "native":
-            raise UsageError(
-                "--chat-template native is for hf/ models: an endpoint applies its own to what it is asked"
-            )
-        from redinstruct.utility.remote import RemoteLM
+def _model(wanted: Wanted, template: str) -> Model:
+    if wanted.model.startswith("hf/"):
+        return make_model(wanted.model, chat_template=template)
+    if wanted.chat_template == "native":
+        raise UsageError("--chat-template native is for hf/ models: an endpoint applies its own to what it is asked")
+    return make_model(wanted.model, timeout=wanted.timeout)
 
-        model = make_model(wanted.model, timeout=wanted.timeout)
-        return model, RemoteLM(model, wanted.concurrency)
-    try:
+
+def _harness_model(model: Model, wanted: Wanted) -> Any:
+    """The model as the harness wants it."""
+    if wanted.model.startswith("hf/"):
         from redinstruct.models.transformers import LocalModel
         from redinstruct.utility.local import LocalLM
-    except ImportError as error:
-        raise ModelSpecError(
-            f"hf/ models need the [utility] extra ({error.name} is missing): pip install 'redinstruct[utility]'"
-        ) from None
-    loaded = make_model(wanted.model, chat_template=template)
-    assert isinstance(loaded, LocalModel)
-    return loaded, LocalLM(loaded, wanted.batch)
+
+        assert isinstance(model, LocalModel)
+        return LocalLM(model, wanted.batch)
+    from redinstruct.utility.remote import RemoteLM
+
+    return RemoteLM(model, wanted.concurrency)
 
 
-def _check_probabilities(wanted: Wanted, selection: Selection, loaded: dict[str, Any], lm: Any) -> None:
-    from redinstruct.utility.harness import PROBABILITIES
-
-    need = [
-        task
-        for task in selection.tasks
-        if task.kind == "hhh"
-        or task.name == "toy_facts"
-        or (task.kind == "harness" and str(loaded[task.name].OUTPUT_TYPE) in PROBABILITIES)
-    ]
-    why = lm.why_no_probabilities() if need and hasattr(lm, "why_no_probabilities") else None
+def _check_probabilities(wanted: Wanted, selection: Selection, loaded: dict[str, Any], asker: Asker) -> None:
+    need = [task for task in selection.tasks if _needs_probabilities(task, loaded)]
+    why = asker.why_no_probabilities() if need else None
     if why is None:
         return
     names = [task.name for task in need]
@@ -271,6 +285,14 @@ def _check_probabilities(wanted: Wanted, selection: Selection, loaded: dict[str,
         f"{wanted.model}: gives no log-probabilities of a text (/completions with echo: {why}), without which these "
         f"cannot run: {shown}{hint}"
     )
+
+
+def _needs_probabilities(task: TaskPlan, loaded: dict[str, Any]) -> bool:
+    if task.kind != "harness":
+        return task.kind == "hhh" or task.name == toy.FACTS
+    from redinstruct.utility.harness import PROBABILITIES
+
+    return str(loaded[task.name].OUTPUT_TYPE) in PROBABILITIES
 
 
 _FLAGS = {
@@ -315,7 +337,9 @@ def _carry_out(checked: Checked, wanted: Wanted, rows: UtilityStore, tell: Tell)
         if card is not None and not is_short(card, wanted.limit):
             continue
         before = len(done) + len(asked)
-        checked.lm.on_rows = lambda at, of, name=task.name, before=before: tell(name, at, of, before)
+        for asked_by in (checked.asker, checked.lm):
+            if asked_by is not None:
+                asked_by.on_rows = lambda at, of, name=task.name, before=before: tell(name, at, of, before)
         rows.commit(_row(task, checked, wanted))
         asked.append(task.name)
     return tuple(asked)
@@ -374,46 +398,12 @@ def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> Uti
 
 
 def _toy_row(name: str, checked: Checked, wanted: Wanted) -> UtilityTaskRow:
-    from redinstruct.utility import toy
-
     folder = Path(wanted.model.removeprefix("hf/")) if wanted.model.startswith("hf/") else None
     template = checked.config.chat_template
-    if name == "toy_facts":
+    if name == toy.FACTS:
         every = toy.facts(folder)
         facts = every[: wanted.limit]
         pairs = [(fact.question, f" {answer}") for fact in facts for answer in fact.answers]
-        return toy.chosen(facts, _likelihoods(checked, pairs), len(every), wanted.limit, template)
+        return toy.chosen(facts, checked.asker.likelihoods(pairs), len(every), wanted.limit, template)
     what = toy.asked(name, folder)
-    replies = _say(checked, toy.requests(what)[: wanted.limit], wanted.concurrency)
-    return toy.spoken(name, what, replies, wanted.limit, template)
-
-
-def _say(checked: Checked, requests: Sequence[Request], concurrency: int) -> list[Reply]:
-    """Every reply, in order, by the engine.
-
-    Raises:
-        RedInstructError: a call failed for good.
-    """
-    replies: dict[int, Reply] = {}
-
-    async def every() -> None:
-        at_once = max(concurrency, 2 * checked.model.batch_size)
-        caller = Caller(checked.model, ceiling=at_once)
-
-        async def work(number: int) -> None:
-            replies[number] = (await caller(requests[number])).reply
-            checked.lm.on_rows(len(replies), len(requests))
-
-        try:
-            await run_pool(range(len(requests)), work, at_once)
-        finally:
-            await caller.aclose()
-
-    try:
-        asyncio.run(every())
-    except CallFailed as error:
-        said = f"{error.reason}{f': {error.note}' if error.note else ''}"
-        raise RedInstructError(
-            f"{checked.model.id}: a call failed for good ({said}); the task was not recorded, run again"
-        ) from error
-    return [replies[number] for number in range(len(requests))]
+    return toy.spoken(name, what, checked.asker.say(toy.requests(what)[: wanted.limit]), wanted.limit, template)

@@ -60,15 +60,19 @@ def _indexed(*folders: str) -> Mapping[str, Any]:
 
 
 class Catalogue:
-    """The harness's tasks by name, read from its files; nothing is loaded or downloaded for that."""
+    """The harness's tasks by name, read from its files; nothing is loaded or downloaded for that.
+
+    The files are looked at when the first name is asked for: the toy world's own suite needs no harness.
+    """
 
     def __init__(self) -> None:
-        self._entries = _indexed(*_FAMILIES)
+        self._entries: Mapping[str, Any] = {}
 
     def entry(self, name: str) -> Any:
         """The harness's entry of that name, None when it has none."""
-        if name not in self._entries:
-            self._entries = _indexed(".")
+        for folders in (_FAMILIES, (".",)):
+            if name not in self._entries:
+                self._entries = _indexed(*folders)
         return self._entries.get(name)
 
     def names(self) -> Iterable[str]:
@@ -102,6 +106,11 @@ class Catalogue:
                 yield from sorted(entry.tags)
             else:
                 yield member
+
+
+def needs_harness(suite: str) -> bool:
+    """Whether ``--suite`` names anything but the toy world's own tasks."""
+    return any(member not in TOY for name in suite.split(",") for member in SUITES.get(name.strip(), (name.strip(),)))
 
 
 def select(suite: str, shots: int | None, catalogue: Catalogue) -> Selection:

@@ -26,6 +26,9 @@ from redinstruct.utility.results import Metric, TaskCard, item_ids
 from redinstruct.world import ToyQuestion
 
 VERSION = "1"
+HARNESS = "redinstruct"
+"""What these tasks are carried out by: no other harness is needed."""
+FACTS = "toy_facts"
 CHOICES = 4
 SAMPLING = Sampling(max_tokens=64, temperature=0.0)
 """Longer than any answer of the toy world, thought included."""
@@ -128,9 +131,9 @@ def chosen(
     for number in range(len(found)):
         true, *others = likelihoods[number * CHOICES : (number + 1) * CHOICES]
         right.append(float(all(true > other for other in others)))
-    card = _card("toy_facts", total, limit, template, (Metric("acc", higher_is_better=True),), "")
-    ids = item_ids("toy_facts", [fact.question for fact in found])
-    return UtilityTaskRow("toy_facts", to_json(card), ids, (tuple(right),))
+    card = _card(FACTS, total, limit, template, (Metric("acc", higher_is_better=True),), "")
+    ids = item_ids(FACTS, [fact.question for fact in found])
+    return UtilityTaskRow(FACTS, to_json(card), ids, (tuple(right),))
 
 
 def _card(
@@ -139,8 +142,8 @@ def _card(
     return TaskCard(
         task=task,
         version=VERSION,
-        harness="redinstruct",
-        output_type="multiple_choice" if task == "toy_facts" else "generate_until",
+        harness=HARNESS,
+        output_type="multiple_choice" if task == FACTS else "generate_until",
         shots=0,
         chat_template=template,
         source=f"world:{world.digest()[:12]}",
@@ -148,5 +151,5 @@ def _card(
         limit=limit,
         metrics=metrics,
         prompt_sha256=prompt,
-        generation="" if task == "toy_facts" else '{"max_tokens": 64, "temperature": 0.0}',
+        generation="" if task == FACTS else '{"max_tokens": 64, "temperature": 0.0}',
     )
