@@ -489,3 +489,14 @@ def test_tables_are_readable_on_a_terminal(
             assert sum(bool(re.match(r"[0-9a-f]{12}  ", line)) for line in lines) == 22, shown
         # No figure is torn over two lines.
         assert not re.search(r"\[ *[0-9.]+,\s*$", "\n".join(lines), re.MULTILINE), shown
+
+
+def test_a_column_that_holds_nothing_takes_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    from redinstruct.cli import console
+
+    rows = [{"stage": "1-npo-len-forbidden", "seconds": "4.8", "": ""}, {"stage": "1-data", "seconds": "0.5", "": ""}]
+    console.say_table(rows, right=("seconds",))
+    assert [line.split() for line in capsys.readouterr().out.splitlines()][2:] == [
+        ["1-npo-len-forbidden", "4.8"],
+        ["1-data", "0.5"],
+    ]

@@ -32,7 +32,7 @@ def test_the_tutorial_succeeds_from_top_to_bottom(tmp_path: Path, toy: Path, sha
     assert "corrected by people's labels" in shown
     # Safer step by step, and useless: the two lessons of the page.
     assert any(line.startswith("better") and " cot " in line for line in shown.splitlines())
-    assert any(line.startswith("worse") and "standard" in line for line in shown.splitlines())
+    assert any(line.startswith("worse") and "toy_how_to " in line for line in shown.splitlines())
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
-        "base", "imported", "safer", "toy-benign", "safer-benign",
+        "base", "imported", "safer", "toy-useful", "safer-useful",
     }  # fmt: skip
