@@ -44,7 +44,12 @@ def test_the_demo_shows_the_effect_and_keeps_its_contract(demo_folder: Path, cac
     best = aligned[-1]
     assert best["asr"]["cou"] + 0.3 < base["asr"]["cou"]
     assert best["benign"] > base["benign"] - 0.2
+    assert document["unseen_frames"]
     assert set(document["unseen_frames"]) <= base["asr"].keys()
+    # The toy world's own suite: what it is good for, beside.
+    assert document["suite_items"].keys() == {"toy_how_to", "toy_how_to_in_frame", "toy_borderline", "toy_facts"}
+    assert base["facts"] > 0.5 > abs(best["facts"] - base["facts"])
+    assert document["verdicts"]["npo-len"].keys() >= {"forbidden/cou", "toy_how_to_in_frame"}
 
 
 def test_the_same_command_again_asks_nothing(demo_folder: Path, cache: dict[str, str]) -> None:
@@ -52,9 +57,10 @@ def test_the_same_command_again_asks_nothing(demo_folder: Path, cache: dict[str,
     again = run("demo", "--quick", "--out", demo_folder, env=cache, timeout=300)
     assert again.code == 0
     assert "standard" in again.out
-    assert "What the data held" in again.out
+    assert "Beside the base, and what the data held" in again.out
     assert first["seconds"] < 60  # everything was there: this is the time of reading it
-    assert len([path.parent for path in demo_folder.rglob("run.sqlite")]) == 3 * 3 + 1
+    # Two runs of each model (attacks, usefulness), and the collection.
+    assert len(list(demo_folder.rglob("run.sqlite"))) == 3 * 2 + 1
     assert (demo_folder / "demo.svg").read_text().startswith("<svg")
     assert (demo_folder / "report.html").is_file()
 

@@ -134,7 +134,7 @@ def _say_honestly(found: Demo) -> None:
             }
         )
     console.say_table(rows, indent=2)
-    unseen = ", ".join(frame for frame in found.unseen_frames if frame in found.rows[0].asr)
+    unseen = ", ".join(found.unseen_frames)
     console.say_folded(f"in no training text at all, the base's included: {unseen}", indent="  ")
     console.say_folded(
         "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, clustered by topic, "
