@@ -378,6 +378,14 @@ def test_purge_removes_the_run_and_nothing_else(cli: InProcess, folder: Path, ba
     assert "no run" in cli("purge", folder).error_line
 
 
+def test_purge_without_a_standard_input_asks_nobody(folder: Path) -> None:
+    """As a service starts a child: `<&-`."""
+    close = ["sh", "-c", 'exec "$@" <&-', "sh"]
+    done = subprocess.run([*close, *command("purge", folder)], env=environment(), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert not folder.exists()
+
+
 def test_purge_refuses_what_is_no_run(cli: InProcess, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"x")
