@@ -101,7 +101,7 @@ class Caller:
             EndpointDenied: the fuse blew.
         """
         if self._batcher is not None:
-            return await self._local(self._batcher, request)
+            return await self._local(self._batcher, request, allowance)
         tries = 0
         while True:
             tries += 1
@@ -140,12 +140,21 @@ class Caller:
             if allowance is not None and paid:
                 allowance.settle(paid, reply, self.prices, billed=billed)
 
-    async def _local(self, batcher: Batcher, request: Request) -> Answer:
+    async def _local(self, batcher: Batcher, request: Request, allowance: Allowance | None) -> Answer:
+        paid = 0.0
+        reply: Reply | None = None
+        if allowance is not None:
+            paid = self.prices.bound(request)
+            allowance.take(paid)
         try:
             self.calls += 1
-            return Answer(await batcher(request), 1)
+            reply = await batcher(request)
+            return Answer(reply, 1)
         except ModelError as error:
             raise CallFailed(error.reason, 1, error.note) from None
+        finally:
+            if allowance is not None and paid:
+                allowance.settle(paid, reply, self.prices, billed=reply is not None)
 
     async def aclose(self) -> None:
         """End what is still under way, and close the model."""
