@@ -56,5 +56,10 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
         console.note(decision)
     if outcome.complete or outcome.decided:
         return EXIT_DONE
-    console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
+    if outcome.cut:
+        console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
+    else:
+        console.note(
+            "the other banks and prompts are recorded whole, and undecided: their rates lie too near the limit"
+        )
     return EXIT_INCONCLUSIVE

@@ -72,7 +72,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """How an invocation ended. ``complete`` is false when a limit of calls or money cut it, or a decision ended it.
 
     ``decided`` tells, under ``stop_when_decided``, whether every bank and prompt is decided; ``decisions`` says how, in
-    words. Both are empty otherwise.
+    words. Both are empty otherwise. ``cut`` tells a limit from a decision.
     """
 
     run: Path
@@ -82,6 +82,7 @@ class Outcome(msgspec.Struct, frozen=True):
     complete: bool
     decided: bool | None = None
     decisions: tuple[str, ...] = ()
+    cut: bool = False
 
 
 OnProgress = Callable[[Progress], None]
@@ -155,11 +156,10 @@ class Session:
         recorded = sum(row.count for row in self._store.counts(self._judge_row) if row.label is not None)
         calls = self._progress.calls
         if self._decider is None:
-            return Outcome(run, self._planned, recorded, calls, complete)
+            return Outcome(run, self._planned, recorded, calls, complete, cut=not complete)
         said = tuple(_in_words(self._decider, cell) for cell in self._decider.decisions)
-        return Outcome(
-            run, self._planned, recorded, calls, complete and not self._skipped, self._decider.all_decided, said
-        )
+        whole, decided = complete and not self._skipped, self._decider.all_decided
+        return Outcome(run, self._planned, recorded, calls, whole, decided, said, cut=not complete)
 
     def _callers(self) -> list[Caller]:
         return [caller for caller in (self._target, self._asked) if caller is not None]
