@@ -43,6 +43,7 @@ from redinstruct.store.folder import (
 from redinstruct.store.rows import (
     SELECT_ATTEMPTS,
     SELECT_COUNTS,
+    SELECT_JUDGE_TOKENS,
     SELECT_LABELS,
     SELECT_OWED,
     SELECT_TARGET_TOKENS,
@@ -493,11 +494,12 @@ class Store:
     def tokens(self) -> tuple[int, int, int, int]:
         """Tokens so far: target in, target out, judges in, judges out.
 
-        Where an endpoint told no count, every byte is a token: the bound that a budget was kept by when it was asked.
+        Where an endpoint told no count, every byte is a token: about the bound that a budget was kept by when it was
+        asked.
         """
         with _translated("summing tokens"):
             target = self._db.execute(SELECT_TARGET_TOKENS).fetchone()
-            judge = self._db.execute("SELECT total(tokens_in), total(tokens_out) FROM verdicts").fetchone()
+            judge = self._db.execute(SELECT_JUDGE_TOKENS).fetchone()
             tests = self._db.execute("SELECT total(tokens_in), total(tokens_out) FROM selftests").fetchone()
         return int(target[0]), int(target[1]), int(judge[0] + tests[0]), int(judge[1] + tests[1])
 
