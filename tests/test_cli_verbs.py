@@ -174,6 +174,7 @@ def test_the_beginning_of_an_id_shows_one_attempt(cli: InProcess, folder: Path) 
     for attempt in listed[:3]:
         hidden = cli("show", folder, attempt["id"][:12])
         assert attempt["id"] in hidden.out
+        assert re.search(rf"^row: +{attempt['row'] + 1}$", hidden.out, re.MULTILINE), "as in the list"
         assert "Inert" not in hidden.out
         assert "--show-content" in hidden.out
         shown = cli("show", folder, attempt["id"][:12].upper(), "--show-content")
@@ -419,11 +420,19 @@ def test_no_verb_prints_the_help(cli: InProcess) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["nope"], ["--nope"], ["eval", "--nope"], ["eval"], ["report"], ["show"], ["judge", "x"], ["purge"], ["plan"],
-     ["report", "a", "--csv"], ["banks", "nope"], ["banks", "fetch"], ["models", "extra"], ["eval", "--limit", "many"]],
+     ["report", "a", "--csv"], ["banks", "nope"], ["banks", "fetch"], ["toyworld"], ["models", "extra"],
+     ["eval", "--limit", "many"]],
     ids=" ".join,
 )  # fmt: skip
 def test_a_wrong_command_is_one_line_and_exit_2(cli: InProcess, arguments: list[str]) -> None:
-    assert cli(*arguments).error_line.startswith("redinstruct: ")
+    line = cli(*arguments).error_line
+    assert line.startswith("redinstruct: ")
+    assert "Usage:" not in line
+    assert len(line) < 300
+
+
+def test_the_demo_needs_a_folder(cli: InProcess, bank: Path) -> None:
+    assert "is not a folder" in cli("demo", "--out", bank).error_line
 
 
 @pytest.mark.parametrize("verb", ["report", "show", "judge", "purge"])

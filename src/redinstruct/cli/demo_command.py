@@ -41,8 +41,11 @@ def command(seed: int, quick: bool, out: Path, as_json: bool) -> int:
     questions plainly, step by step, and in dialogues; collects conversations from it; aligns it in several ways; and
     asks again: is it safer, and does it still answer what is harmless?
     """
+    from redinstruct.errors import UsageError
     from redinstruct.loop import demo
 
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is not a folder")
     with stop_signals(), console.steps() as tell:
         found = demo(out, seed, quick=quick, on_step=tell)
     if as_json:

@@ -145,7 +145,8 @@ def _say_one(view: AttemptView, content: bool, as_json: bool) -> None:
         console.say_json(shown)
         return
     blocks = [(name, shown.pop(name)) for name in ("question", "answer", "judged_text", "judge_reply") if name in shown]
-    for name, value in shown.items():
+    # Rows count from 1 for people, as in the list and in messages about a bank; from 0 in JSON.
+    for name, value in (shown | {"row": view.question.row + 1}).items():
         if value not in (None, [], ""):
             console.say(f"{name.replace('_', ' ') + ':':<15} {' '.join(value) if isinstance(value, list) else value}")
     for position, (name, value) in enumerate(blocks):

@@ -12,9 +12,12 @@ from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError
 
 
-@click.group("toyworld")
-def command() -> None:
+@click.group("toyworld", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
     """The embedded toy model: a tiny Llama of a fictional world, trained here, harmless by construction."""
+    if context.invoked_subcommand is None:
+        raise UsageError("toyworld: say what to do with it: redinstruct toyworld build --out DIR")
 
 
 @command.command("build")
