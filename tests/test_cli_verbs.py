@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import click
 import pytest
 
 from redinstruct import banks
@@ -279,6 +280,20 @@ def test_a_plan_counts_calls_tokens_and_money_and_asks_nothing(
         assert "$" in out
         assert "may end the run" in out
         assert "No prices given" in cli(*base).out
+
+
+def test_a_plan_takes_every_flag_of_eval(cli: InProcess, bank: Path) -> None:
+    from redinstruct.cli import root
+
+    def flags(verb: str) -> set[str]:
+        command = root.get_command(click.Context(root), verb)
+        assert command is not None
+        return {flag for parameter in command.params for flag in parameter.opts}
+
+    assert flags("eval") <= flags("plan")
+    base = ["plan", "--model", "scripted/weak", "--bank", bank, "--judge", "refusal"]
+    assert "may end the run earlier" in cli(*base, "--stop-when-decided", 0.1).out
+    assert "--stop-when-decided" in cli(*base, "--stop-when-decided", 2).error_line
 
 
 def test_a_plan_for_a_run_counts_what_is_still_owed(cli: InProcess, folder: Path, bank: Path) -> None:
