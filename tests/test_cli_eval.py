@@ -348,7 +348,7 @@ def test_twenty_first_answers_that_deny_stop_the_run_and_leave_nothing(
         use(stub, monkeypatch)
         line = cli(*flags(bank, tmp_path / "deep" / "run", "--concurrency", 4)).error_line
         assert "20" in line
-        assert "nothing was recorded" in line
+        assert "none of them was recorded" in line
         assert 20 <= stub.requests <= 23
 
 

@@ -61,12 +61,12 @@ class Fuse:
             said = f" ({failure.note})" if failure is not None and failure.note else ""
             raise EndpointDenied(
                 f"{self._who}: the first {FUSE_ANSWERS} answers were all {reason}{said}. "
-                "Check the key, the model's name and the address; nothing was recorded."
+                "Check the key, the model's name and the address; none of them was recorded."
             )
         if self._unreachable >= FUSE_ANSWERS:
             raise EndpointDenied(
                 f"{self._who}: nobody answers at the address in {self._address_from}. "
-                "Is the server up? Nothing was recorded."
+                "Is the server up? No failure was recorded."
             )
 
 
