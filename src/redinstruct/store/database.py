@@ -91,6 +91,18 @@ def _translated(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _opening(folder: Path) -> Iterator[None]:
+    """Which run it is stands in the line: a report reads several."""
+    try:
+        with _translated("opening the run store"):
+            yield
+    except StoreError as error:
+        if str(folder) in str(error):
+            raise
+        raise StoreError(f"{folder}: {error}") from error
+
+
+@contextlib.contextmanager
 def _reading(what: str) -> Iterator[None]:
     """Rows that hold what this program never writes, as one line too: only damage makes them."""
     try:
@@ -140,7 +152,7 @@ class Store:
             except OSError as error:
                 raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
             sealed = check_seal(folder)
-            with _translated("opening the run store"):
+            with _opening(folder):
                 connection = sqlite3.connect(
                     folder / STORE_NAME, isolation_level=None, check_same_thread=False, cached_statements=64
                 )
@@ -172,7 +184,7 @@ class Store:
         sealed = check_seal(folder)
         connection: sqlite3.Connection | None = None
         try:
-            with _translated("opening the run store"):
+            with _opening(folder):
                 connection = cls._connect_for_reading(folder)
                 version = check_origin(connection)
                 if version == SCHEMA_VERSION:
