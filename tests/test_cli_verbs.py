@@ -306,6 +306,24 @@ def test_a_plan_for_a_run_counts_what_is_still_owed(cli: InProcess, folder: Path
     assert "--max-tokens was 500" in cli(*base, "--max-tokens", 7).error_line
 
 
+def test_a_plan_with_retry_errors_counts_what_would_be_asked_again(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = tmp_path / "b.json"
+    bank.write_text(json.dumps(["What is one?", "fault:400 two?", "fault:422 three?"]))
+    flags = ["--model", "openai-api/stub/m", "--bank", bank, "--judge", "refusal", "--prompt", "standard"]
+    flags += ["--run", tmp_path / "run"]
+    with Endpoint() as stub:
+        for name, value in stub.env().items():
+            monkeypatch.setenv(name, value)
+        assert cli("eval", *flags).code == 0
+        assert cli("plan", *flags, "--json").json["total"]["calls"] == 0
+        planned = cli("plan", *flags, "--retry-errors", "--json").json["total"]["calls"]
+        before = stub.requests
+        assert cli("eval", *flags, "--retry-errors").code == 0
+        assert planned == stub.requests - before == 2
+
+
 # ---- banks, models ----
 
 
