@@ -539,3 +539,10 @@ def test_tables_are_readable_on_a_terminal(
             assert sum(bool(re.match(r"[0-9a-f]{12}  ", line)) for line in lines) == 22, shown
         # No figure is torn over two lines.
         assert not re.search(r"\[ *[0-9.]+,\s*$", "\n".join(lines), re.MULTILINE), shown
+
+
+def test_a_column_without_a_word_folds_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    from redinstruct.cli import console
+
+    console.say_table([{"model": "base", "rate": "0.0% [0.0%, 24.2%]", "n": "12", "": ""}], right=("rate", "n"))
+    assert "base   0.0% [0.0%, 24.2%]  12" in capsys.readouterr().out
