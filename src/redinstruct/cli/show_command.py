@@ -58,6 +58,7 @@ def command(
             if judge_name is not None:
                 raise UsageError(f"{run} holds a collection: it has the verdicts of its own judge, --judge names none")
             return show_collection(run, attempt, label, limit, show_content, as_json)
+        store.config()  # a utility check says that it is one
         judge = _judge_row(store.judges(), judge_name, run)
         if attempt is not None:
             found = list(itertools.islice(store.attempts(judge, key=_key(attempt)), 2))
