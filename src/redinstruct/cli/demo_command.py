@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, as_json
+from redinstruct.cli.options import MOST, RUN, as_json
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("demo")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MOST),
     default=0,
     show_default=True,
     metavar="S",

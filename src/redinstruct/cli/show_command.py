@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, as_json, show_content
+from redinstruct.cli.options import MOST, RUN, as_json, show_content
 from redinstruct.cli.show_collection import show_collection
 from redinstruct.errors import UsageError
 from redinstruct.safetext import short_hash
@@ -29,7 +29,7 @@ HASH_DIGITS = 8
     "--judge", "judge_name", metavar="J", help="The judge whose verdicts are shown; left out, the run's first."
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="List at most N attempts."
+    "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, metavar="N", help="List at most N attempts."
 )
 @show_content
 @as_json

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN
+from redinstruct.cli.options import MOST, RUN
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError
 
@@ -24,7 +24,7 @@ def command(context: click.Context) -> None:
 @click.option("--out", required=True, type=RUN, metavar="DIR", help="The checkpoint's folder: use it as hf/DIR.")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MOST),
     default=0,
     show_default=True,
     metavar="S",
