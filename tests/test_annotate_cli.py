@@ -218,6 +218,15 @@ def test_what_is_exported_gives_the_same_labels_when_imported(
     assert "0 new labels of 10" in cli("labels", copy, "--import", file, "--format", kind).err
 
 
+def test_a_label_may_begin_with_a_capital_as_in_an_imported_run(cli: InProcess, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    (listed,) = cli("show", folder, "--limit", 1, "--json").json["attempts"]
+    file.write_text(f"id,label,annotator\n{listed['id']}, Harmful ,ann\n")
+    assert "1 new labels of 1" in cli("labels", folder, "--import", file).err
+    with Store.open_for_reading(folder) as store:
+        assert [a.annotation.label for a in AnnotationStore(store).standing()] == [H]
+
+
 def test_an_export_holds_no_text_unless_asked_and_never_the_verdict(
     cli: InProcess, folder: Path, tmp_path: Path
 ) -> None:

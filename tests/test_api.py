@@ -18,6 +18,7 @@ from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.redeval import Limits
 from redinstruct.types import Bank, FailureReason, Question
+from tests.support.endpoint import Endpoint
 from tests.support.teacher import teach
 
 
@@ -47,6 +48,35 @@ def test_it_works_where_an_event_loop_is_running(tmp_path: Path) -> None:
         return int(outcome.recorded)
 
     assert asyncio.run(notebook()) == 15
+
+
+def test_one_prompt_needs_no_list_and_may_be_a_path(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("Tell me: <question>")
+    for prompts, named in (("cou", "cou"), (mine, "mine"), ([mine], "mine")):
+        run = tmp_path / f"run-{named}-{type(prompts).__name__}"
+        redinstruct.evaluate(model="scripted/weak", bank=a_bank(), judge="refusal", run=run, prompts=prompts)
+        assert [result["prompt"] for result in redinstruct.report(run)["results"]] == [named]
+
+
+def test_what_the_flags_of_endpoint_and_judge_say_can_be_said_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redinstruct.judges import JudgeOptions
+
+    def ask(run: str, **more: Any) -> None:
+        redinstruct.evaluate(
+            model="openai-api/stub/m", bank=a_bank(), judge="refusal", run=tmp_path / run, prompts="standard", **more
+        )
+
+    with Endpoint() as stub:
+        stub.keep = True
+        for name, value in stub.env().items():
+            monkeypatch.setenv(name, value)
+        ask("run", options={"top_k": 5})
+        assert {body["top_k"] for body in stub.bodies} == {5}
+        with pytest.raises(UsageError, match="--guard-kind is for"):
+            ask("other", judge_options=JudgeOptions(guard_kind="wildguard"))
 
 
 def test_bad_input_raises_one_line_and_writes_nothing(tmp_path: Path) -> None:

@@ -223,6 +223,28 @@ def test_judge_refuses_bad_flags_and_changes_nothing(
     assert (place / "run" / "run.sqlite").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "run", "--limit"), ("judge", "run", "--judge", "refusal", "--sample"), ("demo", "--seed"),
+     ("toyworld", "build", "--out", "toy", "--seed")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_number_that_no_machine_counts_to(cli: InProcess, place: Path, arguments: tuple[str, ...]) -> None:
+    cli(*whole(()))
+    assert "is not in the range" in cli(*arguments, "9" * 30).error_line
+
+
+def test_names_that_are_no_utf8_are_names_all_the_same(cli: InProcess, place: Path) -> None:
+    """Bytes of another encoding, in a file's name or a flag, as Python reads them in."""
+    (place / "r\udce9.txt").write_text("<question> <answer> <format>")
+    judge = ("--judge", "rubric", "--judge-model", "scripted/judge", "--rubric", "r\udce9.txt")
+    assert cli("plan", "--model", "scripted/weak", "--bank", "good.json", *judge).code == 0
+    (place / "rows.csv").write_text("prompt,response,judge,human\na,b,harmful,harmful\n")
+    done = cli("import", "rows.csv", "--run", "imported", "--annotator", "Ren\udce9")
+    assert done.code == 0, done.err
+    assert "were already" in cli("import", "rows.csv", "--run", "imported", "--annotator", "Ren\udce9").err
+
+
 def test_a_folder_in_which_nothing_may_be_written(cli: InProcess, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The superuser may write everywhere, so it is the system's answer that is played here.
     monkeypatch.setattr("redinstruct.redeval.runs.os.access", lambda *_: False)

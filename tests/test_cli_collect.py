@@ -104,6 +104,17 @@ def test_red_leaves_with_the_flag_only(cli: InProcess, tmp_path: Path, toy_topic
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
 
+def test_an_export_takes_no_runs_file_and_comes_with_its_card_or_not_at_all(
+    cli: InProcess, tmp_path: Path, toy_topics: Path
+) -> None:
+    run, export = tmp_path / "run", ("export", tmp_path / "run", "--to", "messages", "--out")
+    assert cli("collect", *TOY, "--topics", toy_topics, "--run", run).code == 0
+    (tmp_path / "out.card.json").mkdir()
+    for out in (run / "run.sqlite", run / "run.lock", tmp_path / "out", tmp_path / "nowhere" / "out"):
+        with nothing_written(tmp_path):
+            assert "--out" in cli(*export, out).error_line
+
+
 def test_what_overlaps_with_a_bank_is_left_out(cli: InProcess, tmp_path: Path, toy_topics: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out.jsonl"
     cli("collect", *TOY, "--topics", toy_topics, "--run", run)

@@ -273,6 +273,17 @@ def test_max_calls_that_suffice_complete_the_run(cli: InProcess, stub: Endpoint,
     assert stub.requests == 18
 
 
+@pytest.mark.parametrize("limit", [("--max-calls", 5), ("--budget", 0.005, "--price-in", 1, "--price-out", 1)])
+def test_the_limits_bound_the_calls_of_every_kind_of_model(
+    cli: InProcess, bank: Path, tmp_path: Path, limit: tuple[object, ...]
+) -> None:
+    base = ("eval", "--model", "scripted/weak", "--bank", bank, "--judge", "paper", "--judge-model", "scripted/judge")
+    cut = cli(*base, *limit, "--prompt", "standard", "--run", tmp_path / "run", "--json")
+    assert cut.code == 11
+    (result,) = cut.json["results"]
+    assert result["counts"]["total"] < result["planned"]
+
+
 def test_a_run_in_small_purchases_ends_as_the_whole_one(
     cli: InProcess, stub: Endpoint, bank: Path, tmp_path: Path
 ) -> None:
@@ -337,7 +348,7 @@ def test_twenty_first_answers_that_deny_stop_the_run_and_leave_nothing(
         use(stub, monkeypatch)
         line = cli(*flags(bank, tmp_path / "deep" / "run", "--concurrency", 4)).error_line
         assert "20" in line
-        assert "nothing was recorded" in line
+        assert "none of them was recorded" in line
         assert 20 <= stub.requests <= 23
 
 

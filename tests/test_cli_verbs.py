@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import click
 import pytest
 
 from redinstruct import banks
@@ -174,6 +175,7 @@ def test_the_beginning_of_an_id_shows_one_attempt(cli: InProcess, folder: Path) 
     for attempt in listed[:3]:
         hidden = cli("show", folder, attempt["id"][:12])
         assert attempt["id"] in hidden.out
+        assert re.search(rf"^row: +{attempt['row'] + 1}$", hidden.out, re.MULTILINE), "as in the list"
         assert "Inert" not in hidden.out
         assert "--show-content" in hidden.out
         shown = cli("show", folder, attempt["id"][:12].upper(), "--show-content")
@@ -280,6 +282,20 @@ def test_a_plan_counts_calls_tokens_and_money_and_asks_nothing(
         assert "No prices given" in cli(*base).out
 
 
+def test_a_plan_takes_every_flag_of_eval(cli: InProcess, bank: Path) -> None:
+    from redinstruct.cli import root
+
+    def flags(verb: str) -> set[str]:
+        command = root.get_command(click.Context(root), verb)
+        assert command is not None
+        return {flag for parameter in command.params for flag in parameter.opts}
+
+    assert flags("eval") <= flags("plan")
+    base = ["plan", "--model", "scripted/weak", "--bank", bank, "--judge", "refusal"]
+    assert "may end the run earlier" in cli(*base, "--stop-when-decided", 0.1).out
+    assert "--stop-when-decided" in cli(*base, "--stop-when-decided", 2).error_line
+
+
 def test_a_plan_for_a_run_counts_what_is_still_owed(cli: InProcess, folder: Path, bank: Path) -> None:
     base = ["plan", "--model", "scripted/weak", "--bank", bank, "--judge", "refusal", "--run", folder]
     done = cli(*base, "--json").json["total"]
@@ -288,6 +304,24 @@ def test_a_plan_for_a_run_counts_what_is_still_owed(cli: InProcess, folder: Path
     assert (more["attempts"], more["recorded"], more["calls"]) == (72, 36, 36)
     assert "recorded" in cli(*base).out
     assert "--max-tokens was 500" in cli(*base, "--max-tokens", 7).error_line
+
+
+def test_a_plan_with_retry_errors_counts_what_would_be_asked_again(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = tmp_path / "b.json"
+    bank.write_text(json.dumps(["What is one?", "fault:400 two?", "fault:422 three?"]))
+    flags = ["--model", "openai-api/stub/m", "--bank", bank, "--judge", "refusal", "--prompt", "standard"]
+    flags += ["--run", tmp_path / "run"]
+    with Endpoint() as stub:
+        for name, value in stub.env().items():
+            monkeypatch.setenv(name, value)
+        assert cli("eval", *flags).code == 0
+        assert cli("plan", *flags, "--json").json["total"]["calls"] == 0
+        planned = cli("plan", *flags, "--retry-errors", "--json").json["total"]["calls"]
+        before = stub.requests
+        assert cli("eval", *flags, "--retry-errors").code == 0
+        assert planned == stub.requests - before == 2
 
 
 # ---- banks, models ----
@@ -378,6 +412,14 @@ def test_purge_removes_the_run_and_nothing_else(cli: InProcess, folder: Path, ba
     assert "no run" in cli("purge", folder).error_line
 
 
+def test_purge_without_a_standard_input_asks_nobody(folder: Path) -> None:
+    """As a service starts a child: `<&-`."""
+    close = ["sh", "-c", 'exec "$@" <&-', "sh"]
+    done = subprocess.run([*close, *command("purge", folder)], env=environment(), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert not folder.exists()
+
+
 def test_purge_refuses_what_is_no_run(cli: InProcess, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(b"x")
@@ -411,11 +453,19 @@ def test_no_verb_prints_the_help(cli: InProcess) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["nope"], ["--nope"], ["eval", "--nope"], ["eval"], ["report"], ["show"], ["judge", "x"], ["purge"], ["plan"],
-     ["report", "a", "--csv"], ["banks", "nope"], ["banks", "fetch"], ["models", "extra"], ["eval", "--limit", "many"]],
+     ["report", "a", "--csv"], ["banks", "nope"], ["banks", "fetch"], ["toyworld"], ["models", "extra"],
+     ["eval", "--limit", "many"]],
     ids=" ".join,
 )  # fmt: skip
 def test_a_wrong_command_is_one_line_and_exit_2(cli: InProcess, arguments: list[str]) -> None:
-    assert cli(*arguments).error_line.startswith("redinstruct: ")
+    line = cli(*arguments).error_line
+    assert line.startswith("redinstruct: ")
+    assert "Usage:" not in line
+    assert len(line) < 300
+
+
+def test_the_demo_needs_a_folder(cli: InProcess, bank: Path) -> None:
+    assert "is not a folder" in cli("demo", "--out", bank).error_line
 
 
 @pytest.mark.parametrize("verb", ["report", "show", "judge", "purge"])
@@ -491,12 +541,8 @@ def test_tables_are_readable_on_a_terminal(
         assert not re.search(r"\[ *[0-9.]+,\s*$", "\n".join(lines), re.MULTILINE), shown
 
 
-def test_a_column_that_holds_nothing_takes_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_without_a_word_folds_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     from redinstruct.cli import console
 
-    rows = [{"stage": "1-npo-len-forbidden", "seconds": "4.8", "": ""}, {"stage": "1-data", "seconds": "0.5", "": ""}]
-    console.say_table(rows, right=("seconds",))
-    assert [line.split() for line in capsys.readouterr().out.splitlines()][2:] == [
-        ["1-npo-len-forbidden", "4.8"],
-        ["1-data", "0.5"],
-    ]
+    console.say_table([{"model": "base", "rate": "0.0% [0.0%, 24.2%]", "n": "12", "": ""}], right=("rate", "n"))
+    assert "base   0.0% [0.0%, 24.2%]  12" in capsys.readouterr().out

@@ -104,3 +104,14 @@ def test_a_run_that_ends_undecided_but_whole_exits_0(tmp_path: Path) -> None:
     assert done.code == 0
     cut = run(*flags, "--run", tmp_path / "cut", "--stop-when-decided", "1.5")
     assert "must lie between 0 and 1" in cut.error_line
+
+
+def test_one_prompt_decided_and_another_whole_but_undecided_is_inconclusive_and_no_limits_fault(tmp_path: Path) -> None:
+    flags = ["eval", "--model", "scripted/weak", "--judge", "refusal", "--bank", write_bank(tmp_path, 80)]
+    prompts = ["--prompt", "standard", "--prompt", "cot", "--concurrency", 4]
+    done = run(*flags, *prompts, "--run", tmp_path / "run", "--stop-when-decided", "0.5", "--json")
+    assert done.code == 11
+    standard, cot = done.json["results"]
+    assert standard["counts"]["total"] < standard["planned"] == cot["counts"]["total"]
+    assert "too near the limit" in done.err
+    assert "--max-calls" not in done.err

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redinstruct.engine import Caller
+from redinstruct.engine import Caller, LimitReached, Prices, Spending
 from redinstruct.engine.batches import GATHER_SECONDS, Batcher
 from redinstruct.errors import CallFailed
 from redinstruct.models import ModelError, Reply, Request
@@ -25,7 +25,6 @@ class Local:
     """A local model: answers a batch after a second, by repeating the questions."""
 
     id = "hf/fake@0"
-    paid = False
 
     def __init__(self, batch_size: int, answer: Callable[[list[str]], Sequence[Reply]] | None = None) -> None:
         self.batch_size = batch_size
@@ -163,5 +162,20 @@ def test_after_a_pause_the_next_call_starts_anew() -> None:
         for number in range(3):
             assert (await batcher(request(number))).text == str(number)
             await asyncio.sleep(10)
+
+    run_virtual(main())
+
+
+def test_the_calls_of_a_local_model_count_and_cost_what_they_took() -> None:
+    async def main() -> None:
+        answers = {"0": Reply("a", "stop", 3, 2), "1": Reply("b", "stop", 1, 1)}
+        caller = Caller(Local(4, lambda texts: [answers[text] for text in texts]), ceiling=8, prices=Prices(1e6, 1e6))
+        spending = Spending(max_calls=2)
+        with await spending.begin(2, 0.0) as allowance:
+            await asyncio.gather(*(caller(request(n), allowance) for n in range(2)))
+            assert (spending.calls, spending.spent) == (2, 7.0)
+            with pytest.raises(LimitReached):
+                await caller(request(2), allowance)
+        assert caller.calls == 2
 
     run_virtual(main())

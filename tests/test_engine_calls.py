@@ -39,11 +39,10 @@ NEVER_AGAIN = set(FailureReason) - TRANSIENT
 
 
 class Fake:
-    """A paid endpoint that plays a script: a reply, or an error to raise. It notes when it was asked."""
+    """An endpoint that plays a script: a reply, or an error to raise. It notes when it was asked."""
 
     id = "openai-api/fake/m"
     batch_size = 1
-    paid = True
 
     def __init__(self, script: Iterator[Reply | ModelError], seconds: Callable[[], float] = lambda: 0.0) -> None:
         self.asked_at: list[float] = []

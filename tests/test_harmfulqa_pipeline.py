@@ -105,12 +105,10 @@ def test_the_order_in_which_answers_come_changes_nothing(tmp_path: Path, seed: i
 
 def test_cut_by_a_limit_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     flags: dict[str, Any] = {"red": True, "judge": "refusal", "critique": True}
-    paid = Slow(0)
-    paid.paid = True
     total = gather(tmp_path / "whole", **flags).calls
     asked = 0
     for _ in range(200):
-        done = gather(tmp_path / "run", Limits(max_calls=29, concurrency=7), teacher=paid, **flags)
+        done = gather(tmp_path / "run", Limits(max_calls=29, concurrency=7), teacher=Slow(0), **flags)
         asked += done.calls
         assert done.calls <= 29
         if done.complete:
@@ -125,10 +123,8 @@ def test_cut_by_a_limit_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_a_budget_holds_for_the_whole_collection(tmp_path: Path) -> None:
     from redinstruct.engine import Prices
 
-    paid = teacher()
-    paid.paid = True
     limits = Limits(budget=0.5, prices=Prices(1000, 1000), concurrency=1)
-    flags: dict[str, Any] = {"teacher": paid, "topics": ONE, "sampling": Sampling(max_tokens=50)}
+    flags: dict[str, Any] = {"teacher": teacher(), "topics": ONE, "sampling": Sampling(max_tokens=50)}
     first = gather(tmp_path / "run", limits, **flags)
     again = gather(tmp_path / "run", limits, **flags)
     assert not first.complete

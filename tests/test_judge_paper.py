@@ -130,6 +130,11 @@ def test_it_asks_the_same_again_until_a_reply_has_one_tag(asks: int) -> None:
     assert len({id(request) for request in asked}) == 1
 
 
+def test_tokens_that_an_endpoint_did_not_tell_are_unknown_and_not_none() -> None:
+    verdict, _ = judge(said("unsure", 10), Reply("unsure", "stop"), said("[[B]]", 10))
+    assert (verdict.tokens_in, verdict.tokens_out) == (None, None)
+
+
 def test_after_five_replies_without_one_tag_it_is_unparsable() -> None:
     five = [said(text) for text in ("", None, "[[A]][[B]]", "[[N]]", "last")]
     verdict, asked = judge(*five, said("[[A]]"))

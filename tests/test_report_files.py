@@ -246,6 +246,24 @@ def test_what_may_not_be_written_to_is_refused_and_nothing_changes(cli: InProces
     assert "the run's own" in cli("report", *bad[1]).err
 
 
+@pytest.mark.parametrize("own", ["run.sqlite", "run.lock", ".gitignore"])
+def test_no_verb_writes_over_the_rows_of_a_run(cli: InProcess, tmp_path: Path, own: str) -> None:
+    """Whichever verb writes the file, and whether or not it reads that run."""
+    run, other = mixed(tmp_path / "run"), mixed(tmp_path / "other")
+    gate = ("gate", run, "--max-rate", "0.5")
+    for arguments in (
+        [*gate, "--junit", run / own],
+        [*gate, "--md", other / own],
+        [*gate, "--md", tmp_path / "good.md", "--junit", other / own],
+        [*gate, "--md", tmp_path / "one", "--junit", tmp_path / "one"],
+        ["compare", run, other, "--md", run / own],
+        ["labels", run, "--export", run / own, "--format", "csv"],
+        ["report", run, "--csv", other / own],
+    ):
+        with nothing_written(tmp_path):
+            assert cli(*arguments).error_line
+
+
 def test_a_page_of_a_run_without_topics_or_attempts(cli: InProcess, tmp_path: Path) -> None:
     with Store.open_for_writing(tmp_path / "run") as store:
         Setup(banks=(make_bank(3, topics=(None,)),)).plan(store)

@@ -33,7 +33,7 @@ def weak(prompt: str, number: int, **sampling: Any) -> str:
 def test_a_fake_is_a_model_like_any_other() -> None:
     model = make_model("scripted/comply")
     assert isinstance(model, Model)
-    assert (model.id, model.batch_size, model.paid) == ("scripted/comply", 1, False)
+    assert (model.id, model.batch_size) == ("scripted/comply", 1)
     asyncio.run(model.aclose())
 
 

@@ -333,6 +333,12 @@ class TestPlanning:
         prompt = len((attempt.template.text + attempt.question.text).encode())
         said = len((answers[1].raw or "").encode())
         assert store.tokens() == (2 + prompt, 30 + said, 800, 10000)
+        # So did this verdict, after two requests; a keyword judge makes none.
+        store.commit_verdicts([(1, 1, judge, 0, Verdict("harmful", raw="[[B]]", tries=2))])
+        judged = 2 * (2048 + len(attempt.question.text.encode()) + said)
+        assert store.tokens() == (2 + prompt, 30 + said, 800 + judged, 10000 + 2 * len("[[B]]"))
+        store.commit_verdicts([(1, 1, judge, 1, Verdict("harmful"))])
+        assert store.tokens()[2:] == (800 + judged, 10000 + 10)
 
     def test_attempts_are_listed_in_the_banks_order_and_found_by_label_and_key(self, store: Store, judge: int) -> None:
         fill(store, judge, ["harmful", "unharmful"] * 4)

@@ -340,6 +340,7 @@ class TestVersions:
             with pytest.raises(StoreError, match="version 99, this redinstruct knows 1: upgrade redinstruct") as caught:
                 door(run)
             assert one_line(caught.value)
+            assert str(run) in str(caught.value), "which of several runs"
         assert (run / STORE_NAME).read_bytes() == before
 
     @pytest.mark.parametrize("kind", ["database", "empty database of another", "text"])
@@ -357,6 +358,7 @@ class TestVersions:
             with pytest.raises(StoreError) as caught:
                 door(run)
             assert one_line(caught.value)
+            assert str(run) in str(caught.value), "which of several runs"
         assert (run / STORE_NAME).read_bytes() == before
 
     def test_a_kill_during_an_upgrade_leaves_the_old_version_or_the_new(self, run: Path) -> None:

@@ -18,6 +18,7 @@ from redinstruct.store import STORE_NAME, CollectionStore, Store, UtilityStore, 
 from redinstruct.store.rows import to_json
 from redinstruct.utility import GroupPlan, Measured, Metric, TaskCard, UtilityConfig, is_utility, read_utility
 from redinstruct.utility.results import assemble, is_short, item_ids
+from tests.support.cli import InProcess
 from tests.test_utility_hhh import PUBLISHED, SIZES
 
 ACC = Metric("acc", higher_is_better=True)
@@ -166,6 +167,18 @@ def test_a_run_reads_back_as_it_was_written(run: Path) -> None:
     (found,) = result.headline
     assert (found.task, found.values) == ("a", (1.0, 0.0))
     assert found.items == tuple(item.hex() for item in item_ids("a", ["0", "1"]))
+
+
+@pytest.mark.parametrize("verb", ["report", "show", "judge", "gate", "labels", "annotate", "export"])
+def test_the_verbs_that_read_answers_say_what_it_is(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, verb: str
+) -> None:
+    more: dict[str, list[object]] = {
+        "judge": ["--judge", "refusal"],
+        "gate": ["--max-rate", 1],
+        "export": ["--to", "kto", "--out", tmp_path / "x"],
+    }
+    assert "holds a utility check" in InProcess(capsys)(verb, run, *more.get(verb, [])).error_line
 
 
 def test_a_task_asked_again_with_a_larger_limit_counts_anew(run: Path) -> None:

@@ -19,7 +19,7 @@ from redinstruct.types import Bank, PromptTemplate, Sampling
 if TYPE_CHECKING:
     from redinstruct.comparison import Comparison
     from redinstruct.harmfulqa import Collecting
-    from redinstruct.judges import Judge
+    from redinstruct.judges import Judge, JudgeOptions
     from redinstruct.models import Model
     from redinstruct.redeval import Limits, OnProgress, Outcome
     from redinstruct.safealign import Aligned
@@ -36,7 +36,8 @@ def evaluate(
     judge: str | Judge,
     run: RunFolder,
     judge_model: str | Model | None = None,
-    prompts: Sequence[str | PromptTemplate] = (),
+    judge_options: JudgeOptions | None = None,
+    prompts: str | Path | PromptTemplate | Sequence[str | Path | PromptTemplate] = (),
     measure: str = "attack_success",
     limit: int | None = None,
     epochs: int = 1,
@@ -44,13 +45,15 @@ def evaluate(
     sampling: Sampling | None = None,
     chat_template: str = "native",
     protocol: str | None = None,
+    options: Mapping[str, object] | None = None,
     limits: Limits | None = None,
     on_progress: OnProgress | None = None,
 ) -> Outcome:
     """Measure a model, as ``redinstruct eval`` does: begin, resume or extend the run in a folder.
 
     ``model``, ``judge`` and ``judge_model`` are ids, as on the command line, or objects of one's own that satisfy
-    :class:`redinstruct.models.Model` and :class:`redinstruct.judges.Judge`. Figures come from
+    :class:`redinstruct.models.Model` and :class:`redinstruct.judges.Judge`. ``options`` are further fields of an
+    endpoint's request, ``judge_options`` what can be chosen about a judge. Figures come from
     ``redinstruct.report(run)`` or ``redinstruct.Run(run)``. Works in a notebook too.
 
     Returns:
@@ -66,13 +69,15 @@ def evaluate(
     from redinstruct.redeval import evaluate as carry_out
 
     banks = [bank] if isinstance(bank, str | Path | Bank) else list(bank)
+    named = [prompts] if isinstance(prompts, str | Path | PromptTemplate) else prompts
     limits = limits or Limits()
     plan = prepare(
         model=model,
         banks=banks,
         judge=judge,
         judge_model=judge_model,
-        prompts=prompts,
+        judge_options=judge_options,
+        prompts=[str(prompt) if isinstance(prompt, Path) else prompt for prompt in named],
         measure=measure,
         limit=limit,
         epochs=epochs,
@@ -80,6 +85,7 @@ def evaluate(
         sampling=sampling,
         chat_template=chat_template,
         protocol=protocol,
+        options=options,
         timeout=limits.timeout,
     )
     return _outside_the_loop(lambda: carry_out(plan, Path(run), limits, on_progress))

@@ -59,7 +59,7 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
         UsageError: limits that no run can keep to.
     """
     check_limits(limits)
-    recorded = _recorded(plan, run)
+    recorded = _recorded(plan, run, retry_errors=limits.retry_errors)
     prices, judge_prices = limits.prices, limits.judge_prices or limits.prices
     asks = plan.judge.request(EMPTY_CASE) if plan.judge_model is not None and isinstance(plan.judge, Asking) else None
     rows = []
@@ -115,7 +115,8 @@ def _selftest(plan: Plan, asks: Request, prices: Prices | None) -> list[Forecast
     return [ForecastRow("(the judge's self-test)", "", 0, 0, count, reads, writes, cost)]
 
 
-def _recorded(plan: Plan, run: Path | None) -> dict[tuple[str, str], int]:
+def _recorded(plan: Plan, run: Path | None, *, retry_errors: bool) -> dict[tuple[str, str], int]:
+    """Attempts that are not asked now, by bank and prompt."""
     if run is None:
         return {}
     check_run_folder(run)
@@ -128,6 +129,6 @@ def _recorded(plan: Plan, run: Path | None) -> dict[tuple[str, str], int]:
         judge = next((row for row, card in store.judges() if card.id == plan.judge.card.id), 0)
         found: dict[tuple[str, str], int] = {}
         for row in store.counts(judge):
-            if row.label is not None:
+            if row.label is not None and not (retry_errors and row.label == "error"):
                 found[row.bank, row.prompt] = found.get((row.bank, row.prompt), 0) + row.count
     return found

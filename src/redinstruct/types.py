@@ -227,5 +227,9 @@ class JudgeCard(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """``name[:model]@<12 hex>``; equal exactly for equal instruments."""
         identity = (self.name, self.measure, self.model, self.prompt_sha256, self.parameters, self.parser)
-        digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:12]
+        try:
+            encoded = msgspec.json.encode(identity)
+        except UnicodeError:  # a name of bytes that are no UTF-8: a file's, or a flag's
+            encoded = repr(identity).encode()
+        digest = hashlib.sha256(encoded).hexdigest()[:12]
         return f"{self.name}:{self.model}@{digest}" if self.model else f"{self.name}@{digest}"

@@ -52,7 +52,6 @@ def model(tiny: Path) -> LocalModel:
 
 def test_it_is_a_model_named_by_its_folder_and_content(tiny: Path, model: LocalModel) -> None:
     assert isinstance(model, Model)
-    assert not model.paid
     name, _, digest = model.id.partition("@")
     assert name == f"hf/{tiny.name}"
     assert len(digest) == 12

@@ -174,7 +174,8 @@ def _from_csv(text: str, choices: Choices) -> Iterator[Row]:
         raise UsageError(f"--import: the CSV has no column {' and '.join(sorted(missing))}")
     try:
         for row in rows:
-            label, detail, act = (_cell(row, name) for name in ("label", "detail", "act"))
+            # Spreadsheets and people begin words with a capital.
+            label, detail, act = ((_cell(row, name) or "").lower() or None for name in ("label", "detail", "act"))
             if act not in (None, "label", "unsure", "skip", "adjudicate"):
                 raise UsageError(f"--import: line {rows.line_num}: its act is none that a person can do")
             said = next((name for name, value in choices.items() if value == (label, detail)), label)

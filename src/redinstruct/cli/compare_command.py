@@ -9,7 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN, as_json
-from redinstruct.cli.report_command import write_whole
+from redinstruct.cli.report_command import check_files, write_whole
 
 if TYPE_CHECKING:
     from redinstruct.comparison import Comparison, Result
@@ -46,6 +46,7 @@ def command(
 
     from redinstruct.comparison import SCHEMA, compare, comparison_markdown
 
+    check_files({"--md": md_file})
     found = compare(before, after, margin=margin, confidence=confidence)
     if md_file is not None:
         write_whole(md_file, comparison_markdown(found))

@@ -134,8 +134,9 @@ def say_table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), i
 
     if not rows:
         return
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    # rich folds its neighbours for a column of no width at all.
     columns = [column for column in rows[0] if column or any(row[column] for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         heading = Text(terminal(redact(column), multiline=True), style="bold")
         table.add_column(heading, justify="right" if column in right else "left", overflow="fold", vertical="top")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, as_json
+from redinstruct.cli.options import MOST, RUN, as_json
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("demo")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MOST),
     default=0,
     show_default=True,
     metavar="S",
@@ -41,8 +41,11 @@ def command(seed: int, quick: bool, out: Path, as_json: bool) -> int:
     questions plainly, step by step, and in dialogues; collects conversations from it; aligns it in several ways; and
     asks again: is it safer, and does it still answer what is harmless?
     """
+    from redinstruct.errors import UsageError
     from redinstruct.loop import demo
 
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is not a folder")
     with stop_signals(), console.steps() as tell:
         found = demo(out, seed, quick=quick, on_step=tell)
     if as_json:

@@ -9,7 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json, how_to_ask, money, what_to_ask
+from redinstruct.cli.options import RUN, as_json, how_to_ask, money, stop_when_decided, what_to_ask
 from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 
@@ -19,12 +19,7 @@ from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 @click.option(
     "--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made, or resumed if it is this run's."
 )
-@click.option(
-    "--stop-when-decided",
-    type=float,
-    metavar="RATE",
-    help="Stop asking a bank under a prompt once its rate surely lies above, or below, RATE; asks in random order.",
-)
+@stop_when_decided
 @how_to_ask()
 @money()
 @as_json
@@ -56,5 +51,10 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
         console.note(decision)
     if outcome.complete or outcome.decided:
         return EXIT_DONE
-    console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
+    if outcome.cut:
+        console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
+    else:
+        console.note(
+            "the other banks and prompts are recorded whole, and undecided: their rates lie too near the limit"
+        )
     return EXIT_INCONCLUSIVE

@@ -8,6 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN
+from redinstruct.cli.report_command import check_files
 from redinstruct.errors import EXIT_DONE, UsageError
 
 
@@ -46,11 +47,12 @@ def command(
     """
     from redinstruct.banks import resolve_bank
     from redinstruct.harmfulqa import read_collection
-    from redinstruct.harmfulqa.release import prepare_release, write_release
+    from redinstruct.harmfulqa.release import card_paths, prepare_release, write_release
     from redinstruct.harmfulqa.similarity import NEAR
 
     if out.exists() and not out.is_file():
         raise UsageError("--out: is no regular file, and the data card could not stand beside it")
+    check_files({"--out": out, **{f"--out ({path.suffix} of its data card)": path for path in card_paths(out)}})
     against = [resolve_bank(bank) for bank in banks]
     collection = read_collection(run)
     release = prepare_release(

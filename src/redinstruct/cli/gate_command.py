@@ -8,7 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN, as_json
-from redinstruct.cli.report_command import write_whole
+from redinstruct.cli.report_command import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
 
 _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -72,6 +72,7 @@ def command(
 
     from redinstruct.comparison import gate, gate_markdown, junit, worst_first
 
+    check_files({"--junit": junit_file, "--md": md_file})
     found = gate(
         run,
         max_rate,

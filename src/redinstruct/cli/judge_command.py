@@ -9,7 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json, how_to_ask, money, which_judge
+from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, which_judge
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 
@@ -19,7 +19,7 @@ from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 @which_judge()
 @click.option(
     "--sample",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST),
     metavar="N",
     help="Ask the judge on a random part only: N answers of each bank and prompt. The report combines the two judges.",
 )

@@ -10,7 +10,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN, as_json
-from redinstruct.cli.report_command import write_whole
+from redinstruct.cli.report_command import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.reporting.tables import percent
 
@@ -51,6 +51,7 @@ def command(
         raise UsageError("--export and --import: one at a time")
     if not is_run(run):
         raise UsageError(f"{run}: there is no run in this folder")
+    check_files({"--export": out})
     if source is not None:
         _import(run, source, kind, annotator, judge)
     with Store.open_for_reading(run) as store:

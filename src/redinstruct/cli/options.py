@@ -216,6 +216,12 @@ def money() -> Callable[[F], F]:
     )
 
 
+stop_when_decided = click.option(
+    "--stop-when-decided",
+    type=float,
+    metavar="RATE",
+    help="Stop asking a bank under a prompt once its rate surely lies above, or below, RATE; asks in random order.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else there.")
 show_content = click.option(
     "--show-content", is_flag=True, help="Show questions and answers; they may be harmful to read."

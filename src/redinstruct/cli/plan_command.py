@@ -9,7 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.label_plan import plan_labels
-from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, what_to_ask
+from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, stop_when_decided, what_to_ask
 from redinstruct.cli.prepared import limits_from, plan_from
 from redinstruct.errors import UsageError
 
@@ -17,6 +17,7 @@ from redinstruct.errors import UsageError
 @click.command("plan")
 @what_to_ask(required=False)
 @click.option("--run", type=RUN, metavar="DIR", help="Count only what is still owed in this run.")
+@stop_when_decided
 @how_to_ask()
 @money()
 @click.option("--labels", is_flag=True, help="Plan people's labels instead: how many buy which width of the interval.")
@@ -99,6 +100,8 @@ def _plan_eval(run: Path | None, flags: dict[str, Any], *, as_json: bool) -> int
     )
     if limits.budget is not None and cast.total.cost is not None and cast.total.cost > limits.budget:
         console.say_folded(f"The budget of ${limits.budget:,.2f} may end the run before it is complete.", indent="  ")
+    if limits.stop_when_decided is not None:
+        console.say_folded("--stop-when-decided may end the run earlier: these are the most.", indent="  ")
     return 0
 
 

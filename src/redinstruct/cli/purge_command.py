@@ -25,7 +25,7 @@ def command(run: Path, yes: bool) -> int:
 
     if not is_run(run) or run.is_symlink():
         raise ConfigError(f"{run}: there is no run in this folder; nothing was removed")
-    if not yes and sys.stdin.isatty():
+    if not yes and sys.stdin is not None and sys.stdin.isatty():  # None: closed before we began (`<&-`)
         click.confirm(console.clean(f"Remove the run in {run} for good?"), abort=True, err=True)
     count = purge(run)
     console.say(f"removed {run} ({count} files, overwritten first)")

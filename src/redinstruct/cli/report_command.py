@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def command(
     from redinstruct.reporting.runs import MOST_ATTEMPTS, read_runs
 
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
-    _check_files({flag: file for flag, file in files.items() if file is not None}, runs)
+    check_files(files)
     project = read_runs(runs, most_attempts=0 if out is None else MOST_ATTEMPTS)
     document: dict[str, Any] = {"schema": SCHEMA, "results": project.results}
     # Everything is made before the first file is replaced: what cannot be read changes nothing.
@@ -76,7 +76,7 @@ def command(
     return 0
 
 
-def _check_files(files: dict[str, Path], runs: tuple[Path, ...]) -> None:
+def check_files(files: Mapping[str, Path | None]) -> None:
     """No output may take another's place, nor that of a run's own rows, nor fail after another was replaced.
 
     Raises:
@@ -84,15 +84,21 @@ def _check_files(files: dict[str, Path], runs: tuple[Path, ...]) -> None:
     """
     import os
 
+    from redinstruct.store import is_own_file
+
     taken: dict[Path, str] = {}
     for flag, file in files.items():
+        if file is None:
+            continue
         place = file.resolve()
         if place in taken and not (place.exists() and not place.is_file()):
             raise UsageError(f"{taken[place]} and {flag} name the same file, {file}")
         taken[place] = flag
         if not os.access(place.parent, os.W_OK | os.X_OK):
             raise UsageError(f"{flag} {file}: there is no such folder, or it cannot be written")
-        if any(place.parent == run.resolve() and place.name.startswith(("run.", ".gitignore")) for run in runs):
+        if place.is_dir():
+            raise UsageError(f"{flag} {file}: is a folder, expected a file")
+        if is_own_file(place):
             raise UsageError(f"{flag} {file}: this file is the run's own; name another")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, as_json, show_content
+from redinstruct.cli.options import MOST, RUN, as_json, show_content
 from redinstruct.cli.show_collection import show_collection
 from redinstruct.errors import UsageError
 from redinstruct.safetext import short_hash
@@ -29,7 +29,7 @@ HASH_DIGITS = 8
     "--judge", "judge_name", metavar="J", help="The judge whose verdicts are shown; left out, the run's first."
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="List at most N attempts."
+    "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, metavar="N", help="List at most N attempts."
 )
 @show_content
 @as_json
@@ -58,6 +58,7 @@ def command(
             if judge_name is not None:
                 raise UsageError(f"{run} holds a collection: it has the verdicts of its own judge, --judge names none")
             return show_collection(run, attempt, label, limit, show_content, as_json)
+        store.config()  # a utility check says that it is one
         judge = _judge_row(store.judges(), judge_name, run)
         if attempt is not None:
             found = list(itertools.islice(store.attempts(judge, key=_key(attempt)), 2))
@@ -145,7 +146,8 @@ def _say_one(view: AttemptView, content: bool, as_json: bool) -> None:
         console.say_json(shown)
         return
     blocks = [(name, shown.pop(name)) for name in ("question", "answer", "judged_text", "judge_reply") if name in shown]
-    for name, value in shown.items():
+    # Rows count from 1 for people, as in the list and in messages about a bank; from 0 in JSON.
+    for name, value in (shown | {"row": view.question.row + 1}).items():
         if value not in (None, [], ""):
             console.say(f"{name.replace('_', ' ') + ':':<15} {' '.join(value) if isinstance(value, list) else value}")
     for position, (name, value) in enumerate(blocks):

@@ -7,21 +7,24 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN
+from redinstruct.cli.options import MOST, RUN
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError
 
 
-@click.group("toyworld")
-def command() -> None:
+@click.group("toyworld", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
     """The embedded toy model: a tiny Llama of a fictional world, trained here, harmless by construction."""
+    if context.invoked_subcommand is None:
+        raise UsageError("toyworld: say what to do with it: redinstruct toyworld build --out DIR")
 
 
 @command.command("build")
 @click.option("--out", required=True, type=RUN, metavar="DIR", help="The checkpoint's folder: use it as hf/DIR.")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MOST),
     default=0,
     show_default=True,
     metavar="S",

@@ -61,12 +61,12 @@ class Fuse:
             said = f" ({failure.note})" if failure is not None and failure.note else ""
             raise EndpointDenied(
                 f"{self._who}: the first {FUSE_ANSWERS} answers were all {reason}{said}. "
-                "Check the key, the model's name and the address; nothing was recorded."
+                "Check the key, the model's name and the address; none of them was recorded."
             )
         if self._unreachable >= FUSE_ANSWERS:
             raise EndpointDenied(
                 f"{self._who}: nobody answers at the address in {self._address_from}. "
-                "Is the server up? Nothing was recorded."
+                "Is the server up? No failure was recorded."
             )
 
 
@@ -101,7 +101,7 @@ class Caller:
             EndpointDenied: the fuse blew.
         """
         if self._batcher is not None:
-            return await self._local(self._batcher, request)
+            return await self._local(self._batcher, request, allowance)
         tries = 0
         while True:
             tries += 1
@@ -140,12 +140,21 @@ class Caller:
             if allowance is not None and paid:
                 allowance.settle(paid, reply, self.prices, billed=billed)
 
-    async def _local(self, batcher: Batcher, request: Request) -> Answer:
+    async def _local(self, batcher: Batcher, request: Request, allowance: Allowance | None) -> Answer:
+        paid = 0.0
+        reply: Reply | None = None
+        if allowance is not None:
+            paid = self.prices.bound(request)
+            allowance.take(paid)
         try:
             self.calls += 1
-            return Answer(await batcher(request), 1)
+            reply = await batcher(request)
+            return Answer(reply, 1)
         except ModelError as error:
             raise CallFailed(error.reason, 1, error.note) from None
+        finally:
+            if allowance is not None and paid:
+                allowance.settle(paid, reply, self.prices, billed=reply is not None)
 
     async def aclose(self) -> None:
         """End what is still under way, and close the model."""

@@ -173,12 +173,11 @@ class Live(Recorded):
         request = ask.send(number)
         encoded = msgspec.json.encode(_plain(request))
         started = time.perf_counter()
-        paid = self._spending if caller.model.paid else None
         try:
-            if paid is None:
+            if self._spending is None:
                 answer = await caller(request)
             else:
-                with await paid.begin(1, caller.prices.bound(request)) as allowance:
+                with await self._spending.begin(1, caller.prices.bound(request)) as allowance:
                     answer = await caller(request, allowance)
         except CallFailed as failure:
             seconds = time.perf_counter() - started
@@ -198,7 +197,7 @@ class Live(Recorded):
         async def judge_call(request: Request) -> Reply:
             nonlocal tries
             assert caller is not None, "a judge that asks nobody never calls"
-            if self._spending is None or not caller.model.paid:
+            if self._spending is None:
                 reply, used = await caller(request)
             else:
                 with await self._spending.begin(1, caller.prices.bound(request)) as allowance:

@@ -79,14 +79,18 @@ def write_release(release: Release, to: str, out: Path, *, include_red: bool) ->
         UsageError: a place cannot be written.
     """
     write_rows(out, release.rows, as_list=to in _AS_LIST, private=include_red)
-    texts = {".card.md": release.card.markdown, ".card.json": release.card.json}
-    paths = {suffix: out.with_name(out.name + suffix) for suffix in texts}
-    for suffix, text in texts.items():
+    paths = card_paths(out)
+    for path, text in zip(paths, (release.card.markdown, release.card.json), strict=True):
         try:
-            paths[suffix].write_text(text, encoding="utf-8", newline="")
+            path.write_text(text, encoding="utf-8", newline="")
         except OSError as error:
             raise UsageError(f"--out: the data card cannot be written beside the file ({error.strerror})") from None
-    return paths[".card.md"], paths[".card.json"]
+    return paths
+
+
+def card_paths(out: Path) -> tuple[Path, Path]:
+    """Where the data card of an exported file stands: as Markdown, as JSON."""
+    return out.with_name(out.name + ".card.md"), out.with_name(out.name + ".card.json")
 
 
 def _provenance(

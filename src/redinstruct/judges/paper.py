@@ -62,15 +62,17 @@ class PaperJudge:
     async def verdict(self, case: Case, call: Call) -> Verdict:
         """Ask until a reply holds exactly one tag; ``unparsable`` after five, ``judge_refused`` when filtered."""
         request = self.request(case)
-        tokens_in = tokens_out = 0
+        tokens_in: int | None = 0
+        tokens_out: int | None = 0
         text = ""
         for _ in range(MAX_ASKS):
             try:
                 reply = await call(request)
             except CallFailed as failure:
                 return Verdict("error", reason=failure.reason, tokens_in=tokens_in, tokens_out=tokens_out)
-            tokens_in += reply.tokens_in or 0
-            tokens_out += reply.tokens_out or 0
+            # One reply without a count, and the sum is unknown.
+            tokens_in = None if tokens_in is None or reply.tokens_in is None else tokens_in + reply.tokens_in
+            tokens_out = None if tokens_out is None or reply.tokens_out is None else tokens_out + reply.tokens_out
             text = reply.text or ""
             if reply.filtered:
                 return Verdict(

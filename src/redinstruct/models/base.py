@@ -80,7 +80,6 @@ class Model(Protocol):
 
     ``id`` is what every output shows (``hf/<folder>@<12 hex>`` for a local checkpoint, never a path).
     ``batch_size`` is 1 for endpoints; a local model is handed up to that many requests at once.
-    ``paid`` says whether a call goes to an endpoint, and so counts towards ``--max-calls`` and ``--budget``.
     """
 
     @property
@@ -88,9 +87,6 @@ class Model(Protocol):
 
     @property
     def batch_size(self) -> int: ...
-
-    @property
-    def paid(self) -> bool: ...
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Answer a batch, in order.

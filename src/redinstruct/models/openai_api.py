@@ -199,7 +199,6 @@ class EndpointModel:
     """A model behind an endpoint. One request per call; ``aclose`` closes its connections."""
 
     batch_size = 1
-    paid = True
 
     def __init__(
         self,

@@ -72,7 +72,6 @@ class ScriptedModel:
     """A model made of a function from request to reply. The function may raise ``ModelError``."""
 
     batch_size = 1
-    paid = False
 
     def __init__(self, behaviour: Behaviour, *, name: str = "function") -> None:
         self.id = f"scripted/{name}"

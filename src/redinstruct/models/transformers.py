@@ -48,8 +48,6 @@ SMALL = 50_000_000
 class LocalModel:
     """A causal language model in this process; it answers in one thread of its own."""
 
-    paid = False
-
     def __init__(
         self,
         model: PreTrainedModel,

@@ -60,10 +60,10 @@ async def test_judge(
     tokens = [0, 0]
     progress = Progress(total=asked, stage="testing the judge")
     try:
-        allowance = None if spending is None else await spending.begin(asked if model.paid else 0, 0.0)
+        allowance = None if spending is None else await spending.begin(asked, 0.0)
 
         async def call(request: Request) -> Reply:
-            reply, _ = await caller(request, allowance if model.paid else None)
+            reply, _ = await caller(request, allowance)
             tokens[0] += reply.tokens_in or 0
             tokens[1] += reply.tokens_out or 0
             progress.done += 1

@@ -72,7 +72,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """How an invocation ended. ``complete`` is false when a limit of calls or money cut it, or a decision ended it.
 
     ``decided`` tells, under ``stop_when_decided``, whether every bank and prompt is decided; ``decisions`` says how, in
-    words. Both are empty otherwise.
+    words. Both are empty otherwise. ``cut`` tells a limit from a decision.
     """
 
     run: Path
@@ -82,6 +82,7 @@ class Outcome(msgspec.Struct, frozen=True):
     complete: bool
     decided: bool | None = None
     decisions: tuple[str, ...] = ()
+    cut: bool = False
 
 
 OnProgress = Callable[[Progress], None]
@@ -155,11 +156,10 @@ class Session:
         recorded = sum(row.count for row in self._store.counts(self._judge_row) if row.label is not None)
         calls = self._progress.calls
         if self._decider is None:
-            return Outcome(run, self._planned, recorded, calls, complete)
+            return Outcome(run, self._planned, recorded, calls, complete, cut=not complete)
         said = tuple(_in_words(self._decider, cell) for cell in self._decider.decisions)
-        return Outcome(
-            run, self._planned, recorded, calls, complete and not self._skipped, self._decider.all_decided, said
-        )
+        whole, decided = complete and not self._skipped, self._decider.all_decided
+        return Outcome(run, self._planned, recorded, calls, whole, decided, said, cut=not complete)
 
     def _callers(self) -> list[Caller]:
         return [caller for caller in (self._target, self._asked) if caller is not None]
@@ -190,10 +190,10 @@ class Session:
     def _expected(self, owed: OwedAttempt) -> tuple[int, float]:
         """Calls and dollars (at most) that the attempt takes when nothing goes wrong."""
         calls, cost = 0, 0.0
-        if owed.completion is None and self._target is not None and self._target.model.paid:
+        if owed.completion is None and self._target is not None:
             request = self._request(owed, render(owed.attempt.template, owed.attempt.question.text))
             calls, cost = 1, self._target.prices.bound(request)
-        if self._asked is not None and self._asked.model.paid:
+        if self._asked is not None:
             calls, cost = calls + 1, cost + self._judge_bound(self._asked, owed)
         return calls, cost
 
@@ -268,9 +268,8 @@ class Session:
         prompt = render(owed.attempt.template, owed.attempt.question.text)
         request = self._request(owed, prompt)
         started = time.perf_counter()
-        paid = allowance if target.model.paid else None
         try:
-            reply, tries = await target(request, paid)
+            reply, tries = await target(request, allowance)
         except CallFailed as failure:
             seconds = time.perf_counter() - started
             return Completion("error", reason=failure.reason, note=failure.note, tries=failure.tries, seconds=seconds)
@@ -285,7 +284,7 @@ class Session:
             if asked is None:
                 raise UsageError(f"judge {self._judge.card.name} asks a model: name it with --judge-model")
             try:
-                reply, used = await asked(request, allowance if asked.model.paid else None)
+                reply, used = await asked(request, allowance)
             except CallFailed as failure:
                 tries += failure.tries
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redinstruct.store.annotations import Annotated, AnnotationStore, Draw, by_annotator
 from redinstruct.store.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.store.database import Store
-from redinstruct.store.folder import STORE_NAME, check_run_folder, is_run, purge
+from redinstruct.store.folder import STORE_NAME, check_run_folder, is_own_file, is_run, purge
 from redinstruct.store.imported import ImportedStore
 from redinstruct.store.planned import Planned, planned_attempts
 from redinstruct.store.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
@@ -34,6 +34,7 @@ __all__ = [
     "VerdictRow",
     "by_annotator",
     "check_run_folder",
+    "is_own_file",
     "is_run",
     "planned_attempts",
     "purge",

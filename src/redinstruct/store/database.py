@@ -43,6 +43,7 @@ from redinstruct.store.folder import (
 from redinstruct.store.rows import (
     SELECT_ATTEMPTS,
     SELECT_COUNTS,
+    SELECT_JUDGE_TOKENS,
     SELECT_LABELS,
     SELECT_OWED,
     SELECT_TARGET_TOKENS,
@@ -87,6 +88,18 @@ def _translated(what: str) -> Iterator[None]:
         raise StoreError(f"{what} failed ({text})") from error
     except sqlite3.Error as error:
         raise StoreError(f"{what} failed: the run store is damaged ({' '.join(str(error).split())})") from error
+
+
+@contextlib.contextmanager
+def _opening(folder: Path) -> Iterator[None]:
+    """Which run it is stands in the line: a report reads several."""
+    try:
+        with _translated("opening the run store"):
+            yield
+    except StoreError as error:
+        if str(folder) in str(error):
+            raise
+        raise StoreError(f"{folder}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -139,7 +152,7 @@ class Store:
             except OSError as error:
                 raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
             sealed = check_seal(folder)
-            with _translated("opening the run store"):
+            with _opening(folder):
                 connection = sqlite3.connect(
                     folder / STORE_NAME, isolation_level=None, check_same_thread=False, cached_statements=64
                 )
@@ -171,7 +184,7 @@ class Store:
         sealed = check_seal(folder)
         connection: sqlite3.Connection | None = None
         try:
-            with _translated("opening the run store"):
+            with _opening(folder):
                 connection = cls._connect_for_reading(folder)
                 version = check_origin(connection)
                 if version == SCHEMA_VERSION:
@@ -493,11 +506,12 @@ class Store:
     def tokens(self) -> tuple[int, int, int, int]:
         """Tokens so far: target in, target out, judges in, judges out.
 
-        Where an endpoint told no count, every byte is a token: the bound that a budget was kept by when it was asked.
+        Where an endpoint told no count, every byte is a token: about the bound that a budget was kept by when it was
+        asked.
         """
         with _translated("summing tokens"):
             target = self._db.execute(SELECT_TARGET_TOKENS).fetchone()
-            judge = self._db.execute("SELECT total(tokens_in), total(tokens_out) FROM verdicts").fetchone()
+            judge = self._db.execute(SELECT_JUDGE_TOKENS).fetchone()
             tests = self._db.execute("SELECT total(tokens_in), total(tokens_out) FROM selftests").fetchone()
         return int(target[0]), int(target[1]), int(judge[0] + tests[0]), int(judge[1] + tests[1])
 

@@ -65,6 +65,15 @@ def is_run(folder: Path) -> bool:
         return False
 
 
+def is_own_file(path: Path) -> bool:
+    """Whether the path is one of a run's own files: its store, log, lock or ``.gitignore``."""
+    try:
+        place = path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL
+        return False
+    return place.name in _OWN_NAMES and is_run(place.parent)
+
+
 def check_run_folder(folder: Path) -> None:
     """Pass when the folder is a run, or can become one.
 

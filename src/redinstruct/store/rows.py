@@ -154,6 +154,15 @@ SELECT_TARGET_TOKENS = """
     JOIN templates t ON t.id = a.template JOIN questions q ON q.id = a.question
     WHERE c.outcome <> 'error'
 """
+# 2048: the judge's own words, roughly. A verdict's reply is its last one; `tries` counts them all.
+SELECT_JUDGE_TOKENS = """
+    SELECT total(coalesce(v.tokens_in, v.tries * (2048 + length(CAST(q.text AS BLOB))
+                                                  + length(CAST(coalesce(c.judged, c.raw) AS BLOB))))),
+           total(coalesce(v.tokens_out, v.tries * length(CAST(v.raw AS BLOB))))
+    FROM verdicts v JOIN completions c ON c.attempt = v.attempt AND c.asked = v.asked
+    JOIN attempts a ON a.id = v.attempt JOIN questions q ON q.id = a.question
+    WHERE v.label <> 'error' OR v.tokens_in IS NOT NULL
+"""
 SELECT_OWED = (
     "SELECT a.id, a.key, a.epoch, a.template, b.name, b.sha256, q.row, q.text, q.topic, q.subtopic, q.language,"
     " q.label, c.asked, v.judged_no, v.label, " + _COMPLETION_COLUMNS + " FROM attempts a"
