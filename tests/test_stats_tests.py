@@ -157,7 +157,7 @@ def test_the_clustered_variance_is_statsmodels() -> None:
     import statsmodels.api as sm
 
     rng = np.random.default_rng(4)
-    totals = rng.integers(5, 30, 20)
+    totals = np.full(20, 17)
     successes = rng.binomial(totals, rng.beta(2, 5, 20))
     trials = np.concatenate([[1.0] * x + [0.0] * (n - x) for x, n in zip(successes, totals, strict=True)])
     groups = np.repeat(np.arange(20), totals)

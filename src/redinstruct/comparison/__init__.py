@@ -7,6 +7,7 @@ from redinstruct.comparison.gate import FIGURES, GateCheck, GateResult, gate, wo
 from redinstruct.comparison.texts import comparison_markdown, gate_markdown
 from redinstruct.comparison.texts import gate_junit as junit
 from redinstruct.comparison.values import MARGIN, SCHEMA, Comparison, Result
+from redinstruct.comparison.words import clusters_in_words
 
 __all__ = [
     "FIGURES",
@@ -16,6 +17,7 @@ __all__ = [
     "GateCheck",
     "GateResult",
     "Result",
+    "clusters_in_words",
     "compare",
     "comparison_markdown",
     "gate",

@@ -16,6 +16,7 @@ import msgspec
 from redinstruct.comparison.paired import Rules, compare_evaluations
 from redinstruct.comparison.runs import Evaluation, Judged, corrected_rate, read_evaluation
 from redinstruct.comparison.values import MARGIN, Result
+from redinstruct.comparison.words import clusters_in_words
 from redinstruct.errors import UsageError
 from redinstruct.stats import Interval, rates, wilson
 from redinstruct.store import Planned
@@ -204,7 +205,8 @@ def _held(result: Result, baseline: Evaluation, limit: _Limit) -> GateCheck:
     estimate, low, high = (None, -1.0, 1.0) if change is None else (change.estimate, change.low, change.high)
     share = _unscored_share(result, baseline)
     state: State = "passed"
-    why = f"{result.verdict}: {result.why}"
+    # A passed check whose topics hide what its questions show must say so.
+    why = "; ".join(filter(None, (f"{result.verdict}: {result.why}", clusters_in_words(result))))
     if result.verdict == "worse":
         state = "failed"
     elif result.verdict == "not comparable":

@@ -135,7 +135,7 @@ def detectable(
     confidence: float = 0.95,
     power: float = POWER,
     design_effect: float = 1.0,
-    clusters: int | None = None,
+    freedom: float | None = None,
 ) -> float:
     """The smallest true change of a rate that so many pairs show with the given chance (the MDE).
 
@@ -146,7 +146,7 @@ def detectable(
         confidence: of the two-sided test.
         power: the wanted chance, inside (0, 1).
         design_effect: how many clustered pairs weigh as much as one independent pair; at least 1.
-        clusters: their number; Student's quantiles then, the normal ones otherwise.
+        freedom: of the clusters' variance; Student's quantiles then, the normal ones where it is None.
 
     Returns:
         The change, a proportion; 1 where no change could be shown.
@@ -156,9 +156,12 @@ def detectable(
 
     Source: Connor, Biometrics 43 (1987) 207-211, equation 1, for the pairs of McNemar's test, solved for the change.
     """
-    if not (pairs > 0 and 0.0 <= changed <= 1.0 and design_effect >= 1.0):
-        raise ValueError("detectable needs pairs, a share of changed ones in [0, 1], and a design effect of 1 or more")
-    z_test, z_power = _quantiles(checked_alpha(confidence), checked_rate("power", power), clusters)
+    if not (pairs > 0 and 0.0 <= changed <= 1.0 and design_effect >= 1.0 and (freedom is None or freedom > 0)):
+        raise ValueError(
+            "detectable needs pairs, a share of changed ones in [0, 1], a design effect of 1 or more, and degrees of "
+            "freedom above 0"
+        )
+    z_test, z_power = _quantiles(checked_alpha(confidence), checked_rate("power", power), freedom)
     root = math.sqrt(pairs / design_effect)
 
     def shown(change: float) -> bool:
@@ -193,11 +196,9 @@ def detectable_mean(low: float, high: float, *, confidence: float = 0.95, level:
     return (high - low) / 2 / z_interval * (z_test + z_power)
 
 
-def _quantiles(alpha: float, power: float, clusters: int | None) -> tuple[float, float]:
-    if clusters is None:
+def _quantiles(alpha: float, power: float, freedom: float | None) -> tuple[float, float]:
+    if freedom is None:
         return -NormalDist().inv_cdf(alpha / 2), NormalDist().inv_cdf(power)
-    if clusters < 2:
-        return math.inf, math.inf
     from scipy.special import stdtrit
 
-    return -float(stdtrit(clusters - 1, alpha / 2)), float(stdtrit(clusters - 1, power))
+    return -float(stdtrit(freedom, alpha / 2)), float(stdtrit(freedom, power))
