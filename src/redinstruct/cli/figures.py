@@ -8,6 +8,7 @@ from typing import Any
 from redinstruct.cli import console
 from redinstruct.config import PROTOCOL_DEFAULT
 from redinstruct.reporting.tables import BASELINES, percent
+from redinstruct.reporting.words import other_draws
 from redinstruct.types import MEASURES
 
 _TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}
@@ -188,11 +189,13 @@ def _say_notes(block: list[Result]) -> None:
                 f"({both['labels']:,} answers also judged by {both['judge_id'].rpartition('@')[0]})."
             )
         if (corrected := result["rate"]["corrected"]) is not None:
-            agreed = result["human"]["judge_agreement"]["observed"]
+            agreed = {"estimate": (with_people := result["human"]["judge_agreement"])["observed"], **with_people}
             answers = "1 answer" if corrected["labels"] == 1 else f"{corrected['labels']:,} answers"
+            others = other_draws(result)
+            drawn = f", drawn by the verdicts of {', '.join(others)} and weighed by both" if others else ""
             _note(
-                f"Corrected in {result['bank']}/{result['prompt']}: by {answers} labelled by people "
-                f"({corrected['method']}); the judge agrees with {percent(agreed)} % of them."
+                f"Corrected in {result['bank']}/{result['prompt']}: by {answers} labelled by people{drawn} "
+                f"({corrected['method']}); the judge agrees with people on {_interval(agreed)} % of all judged answers."
             )
         if result["reasons"]:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in result["reasons"].items())

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from redinstruct.comparison.paired import Rules, compare_evaluations
-from redinstruct.comparison.runs import Evaluation, Judged, corrected_rate, read_evaluation
+from redinstruct.comparison.runs import Evaluation, Judged, read_evaluation
 from redinstruct.comparison.values import MARGIN, Result
 from redinstruct.comparison.words import clusters_in_words
 from redinstruct.errors import UsageError
@@ -140,7 +140,7 @@ def _check(judged: Judged, bank: str, prompt: str, cell: list[Planned], run: Eva
         if outcome.label is not None:
             counts[outcome.label] += 1
     plain = rates(counts, measure, limit.confidence)
-    people = corrected_rate(cell, measure, run.settled, limit.confidence)
+    people = judged.corrected(cell, run.people, limit.confidence)
     figure = limit.figure or ("all" if people is None else "corrected")
     unscored = sum(counts[label] for label in UNSCORED_LABELS)
     ends = plain.all._replace(high=wilson(plain.positive + unscored, plain.total, limit.confidence).high)

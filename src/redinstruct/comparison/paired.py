@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from redinstruct.comparison.runs import Evaluation, Judged, Prompt, corrected_rate
+from redinstruct.comparison.runs import Evaluation, Judged, Prompt
 from redinstruct.comparison.values import Corrected, Difference, NonInferiority, Pairs, Result, Side, Unclustered, Word
 from redinstruct.comparison.words import clusters_in_words, people_in_words, why_in_words
 from redinstruct.errors import UsageError
-from redinstruct.stats import PROVISIONAL_BELOW, Change, detectable, detectable_mean, holm, paired_by_cluster
+from redinstruct.stats import PROVISIONAL_BELOW, Change, Interval, detectable, detectable_mean, holm, paired_by_cluster
 from redinstruct.store import Planned
 from redinstruct.types import Measure, Sampling
 
@@ -120,7 +120,11 @@ def _cells(
                 found.append(msgspec.structs.replace(blank, why="; ".join(reasons)))
             elif was is not None and now is not None:
                 cells = one.cell(sha, was.sha256), other.cell(sha, now.sha256)
-                found.append(_cell(blank, cells, other.measure, (before.settled, after.settled), rules))
+                people = [
+                    judged.corrected(cell.values(), run.people, rules.confidence)
+                    for judged, cell, run in zip((one, other), cells, (before, after), strict=True)
+                ]
+                found.append(_cell(blank, cells, other.measure, people, rules))
     return found
 
 
@@ -156,7 +160,7 @@ def _cell(
     blank: Result,
     cells: tuple[dict[tuple[int, int], Planned], dict[tuple[int, int], Planned]],
     measure: Measure,
-    settled: tuple[dict[bytes, str], dict[bytes, str]],
+    people: Sequence[tuple[Interval, int] | None],
     rules: Rules,
 ) -> Result:
     """One bank and prompt, before Holm has seen the others: its verdict is still open."""
@@ -179,10 +183,7 @@ def _cell(
     by, clusters = _clusters(scored)
     hits = [[o.label == measure.first for o in side] for side in zip(*scored, strict=True)]
     change = paired_by_cluster(hits[0], hits[1], clusters, margin=rules.margin, confidence=rules.confidence)
-    sides = [
-        _side(side, cell, measure, labels, rules.confidence)
-        for side, cell, labels in zip(hits, cells, settled, strict=True)
-    ]
+    sides = [_side(side, found) for side, found in zip(hits, people, strict=True)]
     same = counts.only_before == counts.only_after == 0
     return msgspec.structs.replace(
         blank,
@@ -213,14 +214,8 @@ def _topics(scored: Sequence[Pair]) -> set[str]:
     return {a.topic for _, a in scored if a.topic is not None}
 
 
-def _side(
-    hits: Sequence[bool],
-    cell: dict[tuple[int, int], Planned],
-    measure: Measure,
-    settled: dict[bytes, str],
-    confidence: float,
-) -> Side:
-    found = corrected_rate(list(cell.values()), measure, settled, confidence)
+def _side(hits: Sequence[bool], found: tuple[Interval, int] | None) -> Side:
+    """One run's figure, and what people's labels correct it to."""
     people = None
     if found is not None and found[0].estimate is not None:
         people = Corrected(found[0].estimate, found[0].low, found[0].high, found[1])

@@ -177,10 +177,29 @@ def _of_the_judge(results: Sequence[Result]) -> list[Caveat]:
     if with_labels:
         labels = number(sum(r["rate"]["corrected"]["labels"] for r in with_labels), "label")
         found.append(
-            Caveat("corrected", f"By {labels} that people gave. It holds where chance chose which answers they saw.")
+            Caveat(
+                "corrected",
+                f"By {labels} that people gave. It holds where chance chose which answers they saw."
+                + _drawn_by_another(with_labels[0]),
+            )
         )
     if results[0]["judge"] in BASELINES:
         found.append(Caveat("baseline judge", "A keyword baseline judged: it looks at how an answer opens, no more."))
     if test is not None and test["forced"]:
         found.append(Caveat("unfit judge", "The judge failed its self-test, and was forced."))
     return found
+
+
+def other_draws(result: Result) -> list[str]:
+    """The ids of the other judges by whose labels answers were drawn for people."""
+    drawn_for = [] if result["human"] is None else result["human"]["drawn_for"]
+    return [judge for judge in drawn_for if judge != result["judge_id"]]
+
+
+def _drawn_by_another(result: Result) -> str:
+    others = other_draws(result)
+    if not others:
+        return ""
+    return (
+        f" They were drawn by the verdicts of {', '.join(others)}, and are weighed by both judges' verdicts together."
+    )
