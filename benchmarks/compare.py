@@ -93,33 +93,42 @@ def null(seed: int, repetitions: int) -> str:
 
 def falls(seed: int, repetitions: int) -> str:
     """A rate that falls, by another share in each topic, and never rises: as a repaired model's does."""
-    rows, least = [], 1.0
+    rows, least = [], {0.05: 1.0, 0.2: 1.0}
     for i, (name, sizes) in enumerate((EVEN | UNEVEN).items()):
-        cells = []
-        for k, inside in enumerate((0.0, 0.05, 0.2)):
-            rng = np.random.default_rng([seed, 5, i, k])
-            topics = np.repeat(np.arange(len(sizes)), sizes)
-            said = covered = plain = 0
-            width = 0.0
-            for _ in range(repetitions):
-                fallen = rng.random(len(topics)) < shares(rng, len(sizes), 0.2, inside)[topics]
-                found = stats.paired_by_cluster([True] * len(topics), (~fallen).tolist(), topics.tolist())
-                said += found.p_value <= LEVEL
-                covered += found.low <= -0.2 <= found.high
-                width += (found.high - found.low) / repetitions
-                assert found.unclustered is not None
-                plain += found.unclustered.low <= -0.2 <= found.unclustered.high
-            least = min(least, covered / repetitions)
-            told = [x / repetitions for x in (said, covered, plain)]
-            cells.append(f"{told[0]:.3f} / {told[1]:.3f} / {told[2]:.3f} / {100 * width:.0f}")
-        rows.append([name, *cells])
+        for j, fall in enumerate(least):
+            cells = []
+            for k, inside in enumerate((0.0, 0.05, 0.2)):
+                told, width = _falls(np.random.default_rng([seed, 5, i, j, k]), sizes, fall, inside, repetitions)
+                least[fall] = min(least[fall], told[1])
+                cells.append(f"{told[0]:.3f} / {told[1]:.3f} / {told[2]:.3f} / {100 * width:.0f}")
+            rows.append([name, f"{100 * fall:.0f}", *cells])
     lead = (
-        "The rate falls by 20 points on average over all topics that there might be, by another share in each; nothing"
-        " rises. Share of `better` / coverage of the clustered interval / coverage of the interval that takes questions"
-        f" as independent / mean width of the clustered one in points. Smallest coverage: {least:.3f}.\n"
+        "The rate falls by so many points on average over all topics that there might be, by another share in each;"
+        " nothing rises. Share of `better` / coverage of the clustered interval / coverage of the interval that takes"
+        " questions as independent / mean width of the clustered one in points. Smallest coverage:"
+        f" {least[0.2]:.3f} of 20 points, {least[0.05]:.3f} of 5. A small fall that sits in a few topics is the hard"
+        " case: topics drawn without one of those make the interval too low and too narrow.\n"
     )
-    head = ["topics", *(f"correlation {x:g}" for x in (0.0, 0.05, 0.2))]
-    return f"## A fall of 20 points, {repetitions:,} repetitions a cell\n\n{lead}\n" + table(head, rows)
+    head = ["topics", "fall, points", *(f"correlation {x:g}" for x in (0.0, 0.05, 0.2))]
+    return f"## A rate that falls, {repetitions:,} repetitions a cell\n\n{lead}\n" + table(head, rows)
+
+
+def _falls(
+    rng: np.random.Generator, sizes: Sequence[int], fall: float, inside: float, repetitions: int
+) -> tuple[list[float], float]:
+    """Shares of `better`, of clustered and of plain intervals that hold the fall; the clustered ones' mean width."""
+    topics = np.repeat(np.arange(len(sizes)), sizes)
+    said = covered = plain = 0
+    width = 0.0
+    for _ in range(repetitions):
+        fallen = rng.random(len(topics)) < shares(rng, len(sizes), fall, inside)[topics]
+        found = stats.paired_by_cluster([True] * len(topics), (~fallen).tolist(), topics.tolist())
+        assert found.unclustered is not None
+        said += found.p_value <= LEVEL
+        covered += found.low <= -fall <= found.high
+        plain += found.unclustered.low <= -fall <= found.unclustered.high
+        width += (found.high - found.low) / repetitions
+    return [x / repetitions for x in (said, covered, plain)], width
 
 
 def fixed_topics(seed: int, repetitions: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from redinstruct.cli import console
 from redinstruct.config import PROTOCOL_DEFAULT
 from redinstruct.reporting.tables import BASELINES, percent
-from redinstruct.reporting.words import other_draws
+from redinstruct.reporting.words import other_draws, topics_in_words
 from redinstruct.types import MEASURES
 
 _TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}
@@ -172,6 +172,8 @@ def _say_notes(block: list[Result]) -> None:
         )
     if any(r["provisional"] for r in block):
         _note("* provisional: fewer than 95 % of the attempts have a verdict.")
+    if topics := topics_in_words(block):
+        _note(topics)
     if any(r["translated"] for r in block):
         _note("(toy): the shipped prompt's translation into the toy model's language.")
     if (test := block[0]["judge_card"]["selftest"]) is not None:

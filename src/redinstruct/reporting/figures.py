@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from redinstruct.banks import KNOWN
+from redinstruct.comparison import FEWEST_TOPICS
 from redinstruct.config import PROTOCOL_2023, RunConfig
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.people import People, agreement, cell_of, cells_of, corrected_rate, corrected_topics, people_of
-from redinstruct.stats import Interval, rates, two_judges
+from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
 from redinstruct.store import CountRow, Store
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
 
@@ -65,6 +66,7 @@ def result_rows(store: Store, folder: str = "the run") -> list[dict[str, Any]]:
                         for judge in judges
                         if samples.get(judge[0]) == row
                     ]
+                    result["clustered"] = _clustered(MEASURES[card.measure], result["by_topic"])
                     found.append(result)
     return found
 
@@ -156,6 +158,29 @@ def _figures(measure: Measure, cell: Sequence[CountRow]) -> dict[str, Any]:
         },
         "coverage": found.coverage,
         "provisional": found.provisional,
+    }
+
+
+def _clustered(measure: Measure, by_topic: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The rate of the judged as one of topics in general, beyond those that were asked; None of too few topics.
+
+    Questions without a topic among others that have one are each by themselves.
+    """
+    if sum(part["topic"] is not None for part in by_topic) < FEWEST_TOPICS:
+        return None
+    hits: list[int] = []
+    sizes: list[int] = []
+    for part in by_topic:
+        first, second = (part["counts"][label] for label in measure.labels[:2])
+        alone = part["topic"] is None
+        hits += [1] * first + [0] * second if alone else [first]
+        sizes += [1] * (first + second) if alone else [first + second]
+    if sum(size > 0 for size in sizes) < FEWEST_TOPICS:
+        return None
+    return {
+        **_interval(clustered(hits, sizes)),
+        "clusters": sum(size > 0 for size in sizes),
+        "design_effect": design_effect(hits, sizes),
     }
 
 

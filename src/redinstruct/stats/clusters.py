@@ -75,24 +75,45 @@ def clustered(
     as Franco et al., Journal of Survey Statistics and Methodology 7 (2019) 334-364.
     """
     alpha = checked_alpha(confidence)
-    if len(successes) != len(totals):
-        raise ValueError(f"successes and totals must be as many, not {len(successes)} and {len(totals)}")
-    pairs = [checked_counts(x, n) for x, n in zip(successes, totals, strict=True)]
-    pairs = [pair for pair in pairs if pair[1] > 0]
+    pairs = _checked(successes, totals)
     hits, size = sum(x for x, _ in pairs), sum(n for _, n in pairs)
     if size == 0:
         return Interval(None, 0.0, 1.0, METHOD)
-    estimate = hits / size
     if len(pairs) == 1:
-        return Interval(estimate, 0.0, 1.0, METHOD)
+        return Interval(hits / size, 0.0, 1.0, METHOD)
     from scipy.special import stdtrit
 
-    variance, freedom = robust([x - n * estimate for x, n in pairs], [n for _, n in pairs])
-    t = -float(stdtrit(freedom, alpha / 2))
-    independent = estimate * (1 - estimate) / size
-    effective = size * min(1.0, independent / variance) if variance > 0 else float(size)
+    estimate = hits / size
+    effect, freedom = _effect(pairs)
+    # At least 1, and with Student's quantile all the same: rare successes hide how unlike the clusters are.
+    effective, t = size / max(1.0, effect), -float(stdtrit(freedom, alpha / 2))
     low, high = _wilson_low(estimate, effective, t), 1.0 - _wilson_low(1 - estimate, effective, t)
     return Interval(estimate, min(low, estimate), max(high, estimate), METHOD)
+
+
+def design_effect(successes: Sequence[SupportsIndex], totals: Sequence[SupportsIndex]) -> float:
+    """How many trials that come in these clusters weigh as much as one independent trial, at least 1.
+
+    Arguments and errors are those of :func:`clustered`. Infinite for one cluster; 1 where all outcomes are the same.
+    """
+    pairs = _checked(successes, totals)
+    return math.inf if len(pairs) < 2 else max(1.0, _effect(pairs)[0])
+
+
+def _checked(successes: Sequence[SupportsIndex], totals: Sequence[SupportsIndex]) -> list[tuple[int, int]]:
+    if len(successes) != len(totals):
+        raise ValueError(f"successes and totals must be as many, not {len(successes)} and {len(totals)}")
+    pairs = [checked_counts(x, n) for x, n in zip(successes, totals, strict=True)]
+    return [pair for pair in pairs if pair[1] > 0]
+
+
+def _effect(pairs: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """The robust variance over the one of independent trials, and its degrees of freedom; at least two clusters."""
+    size = sum(n for _, n in pairs)
+    rate = sum(x for x, _ in pairs) / size
+    variance, freedom = robust([x - n * rate for x, n in pairs], [n for _, n in pairs])
+    independent = rate * (1 - rate) / size
+    return (variance / independent if independent > 0 else 1.0), freedom
 
 
 def _wilson_low(rate: float, size: float, t: float) -> float:
