@@ -46,6 +46,8 @@ _SLIPS, _ALIKE = 2, 0.94
 """How many slips of the hand, or from which share of equal letters on, make no difference, whatever words they make."""
 _LIGHT = 1 / 70
 """The share of the indexed texts from which a word is light: one of those that many questions hold."""
+_MUCH = 3.5
+"""How many words as rare as can be must be shared for one word in another's place to tell nothing."""
 _MANY_WORDS = 20
 """For each so many words of content one more may differ."""
 _FRAME_WEIGHT = 1.0
@@ -265,15 +267,17 @@ class NearIndex:
         return (shared / (shared + (mine + yours) / 2) + shared / (shared + min(mine, yours))) / 2
 
     def _telling(self, ours: frozenset[str], theirs: frozenset[str], met: Mapping[str, str]) -> bool:
-        """Whether they differ in more than a light word: one for another, added to theirs, or any that ours adds.
+        """Whether they differ in more than a light word, or one for another among many that they share.
 
-        What ours adds is not looked at: of a word that no indexed text holds nothing is known.
+        A word that ours alone has may be any: of words that no indexed text holds nothing is known.
         """
         mine, yours = ours - theirs - met.keys() - _FRAME, theirs - ours - set(met.values()) - _FRAME
         allowed = 1 + min(len(ours - _FRAME), len(theirs - _FRAME)) // _MANY_WORDS
         if max(len(mine), len(yours)) > allowed:
             return True
-        return not (self._light(yours) or (bool(mine) and self._light(mine)))
+        if self._light(yours) or (mine and self._light(mine)):
+            return False
+        return not mine or self._weight((ours & theirs) - _FRAME) < _MUCH * math.log(len(self._keys) + _PRIOR)
 
     def _light(self, words: Iterable[str]) -> bool:
         least = _LIGHT * (len(self._keys) + _PRIOR) - 0.5
