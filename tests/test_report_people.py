@@ -320,3 +320,18 @@ def test_it_is_said_that_labels_were_drawn_for_another_judge(
         assert (tmp_path / name).read_text().count("weighed by both judges") == 1
     assert "weighed by those labels" in " ".join(command("labels", folder, "--judge", OTHER_CARD.id).out.split())
     assert "weighed by those labels" not in command("labels", folder, "--judge", CARD.id).out
+
+
+def test_after_draws_for_both_judges_each_is_weighed_by_the_other_too(drawn_for_another: DrawnForAnother) -> None:
+    folder, truth, first, other, human = drawn_for_another
+    with Store.open_for_writing(folder) as store:
+        setup = setup_of(600)
+        places = {attempt.key: i for i, attempt in enumerate(setup.attempts)}
+        more = {places[key] for key in draw(store, 2, ATTACK_SUCCESS, 60, seed=2).keys} - human.keys()
+        said(store, setup, "ann", {i: P if truth[i] else N for i in more})
+    known = human | {i: truth[i] for i in more}
+    results = report([folder])["results"]
+    for result, judge, beside in zip(results, (first, other), (other, first), strict=True):
+        expected = corrected(judge, known, drawn_by=beside)
+        assert result["rate"]["corrected"]["ci"] == pytest.approx([expected.low, expected.high])
+        assert expected.low <= sum(truth) / len(truth) <= expected.high
