@@ -15,7 +15,7 @@ import functools
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,21 +186,25 @@ def calibrations(seed: int, repetitions: int) -> str:
     return f"{title}\n\n{lead}\n" + table(head, rows)
 
 
+UNEVEN = (5, 5, 8, 10, 10, 15, 20, 30, 60, 120)
+"""Questions of ten topics, more than half of them in two."""
+
+
 def clusters(seed: int, repetitions: int) -> str:
     rows = []
-    for i, (groups, size, inside) in enumerate(
-        [(10, 40, 0.0), (10, 40, 0.1), (98, 20, 0.0), (98, 20, 0.1), (98, 20, 0.3)]
-    ):
+    even = [((40,) * 10, 0.0), ((40,) * 10, 0.1), ((20,) * 98, 0.0), ((20,) * 98, 0.1), ((20,) * 98, 0.3)]
+    for i, (sizes, inside) in enumerate([*even, (UNEVEN, 0.0), (UNEVEN, 0.1)]):
         cells = []
         for j, p in enumerate((0.02, 0.25, 0.65)):
             rng = np.random.default_rng([seed, 4, i, j])
             spread = (1 - inside) / inside if inside else None
-            shape = (repetitions, groups)
+            shape = (repetitions, len(sizes))
             own = rng.beta(p * spread, (1 - p) * spread, shape) if spread else np.full(shape, p)
-            counts = rng.binomial(size, own)
-            held = [[i.low <= p <= i.high for i in pair] for pair in both_intervals(counts.tolist(), groups, size)]
+            counts = rng.binomial(sizes, own)
+            held = [[i.low <= p <= i.high for i in pair] for pair in both_intervals(counts.tolist(), sizes)]
             cells.append(" / ".join(f"{c:.3f}" for c in np.mean(held, axis=0)))
-        rows.append([f"{groups} of {size}", f"{inside:g}", *cells])
+        name = f"{len(sizes)} of {sizes[0]}" if len(set(sizes)) == 1 else f"{len(sizes)} of {sizes[0]} to {sizes[-1]}"
+        rows.append([name, f"{inside:g}", *cells])
     lead = (
         "Nothing was asked; reported. Topics differ by a beta distribution with the given correlation inside a topic.\n"
     )
@@ -208,10 +212,9 @@ def clusters(seed: int, repetitions: int) -> str:
     return f"{title}\n\n{lead}\n" + table(["topics", "correlation", "p = .02", "p = .25", "p = .65"], rows)
 
 
-def both_intervals(counts: list[list[int]], groups: int, size: int) -> Iterator[tuple[stats.Interval, stats.Interval]]:
-    totals = [size] * groups
+def both_intervals(counts: list[list[int]], sizes: Sequence[int]) -> Iterator[tuple[stats.Interval, stats.Interval]]:
     for row in counts:
-        yield stats.clustered(row, totals), stats.wilson(sum(row), groups * size)
+        yield stats.clustered(row, sizes), stats.wilson(sum(row), sum(sizes))
 
 
 def pairs() -> str:

@@ -189,7 +189,7 @@ def test_labels_say_what_may_make_their_rate_wrong(cli: InProcess, folder: Path,
     with Store.open_for_writing(folder) as store:
         store.add_judge(OTHER_CARD)
     shown = cli("labels", folder, "--import", file, "--judge", OTHER_CARD.id).out
-    assert "as a correction of another judge" in shown
+    assert "this judge's own together" in shown
     assert "2 labels were imported" in shown
     assert "another judge" not in cli("labels", folder).out
 

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.annotate.allocation import Assumed, drawn, expected_width, label_plan, labels_for, neyman
-from redinstruct.annotate.figures import cell_figures, cells_of, disagreements, jackknifed, people_figures, undecided
+from redinstruct.annotate.figures import cell_figures, disagreements, jackknifed, people_figures, undecided
 from redinstruct.errors import UsageError
+from redinstruct.people import People, cells_of
 from redinstruct.stats import corrected, gwet_ac1
 from redinstruct.store import Annotated, Store
-from redinstruct.types import ATTACK_SUCCESS, Annotation
+from redinstruct.types import Annotation
 from tests.support.labelling import make_run
+from tests.support.stores import CARD
 
 H, U = "harmful", "unharmful"
 
@@ -38,7 +40,7 @@ def test_agreement_with_the_judge_is_weighted_back_to_the_run(tmp_path: Path) ->
     keys = [attempt.key for attempt in setup.attempts]
     settled = {key: H if i < 5 else U for i, key in enumerate(keys[:20])}
     with Store.open_for_reading(tmp_path / "run") as store:
-        (cell,) = cell_figures(cells_of(store, 1), ATTACK_SUCCESS, settled)
+        (cell,) = cell_figures(cells_of(store, 1), CARD, People(settled))
     assert (cell.total, cell.labels, cell.judged.estimate) == (100, 20, 0.1)
     assert cell.corrected.estimate == pytest.approx(0.05)
     assert cell.agreement.estimate == pytest.approx(0.95)  # 75 % of the labels, 95 % of the run

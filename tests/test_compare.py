@@ -161,6 +161,51 @@ def test_a_topic_that_carries_the_whole_difference_is_one_observation() -> None:
     assert clustered.difference.design_effect > 10
 
 
+def test_where_topics_change_the_verdict_a_sentence_says_why(tmp_path: Path, cli: InProcess) -> None:
+    topics = [f"t{i}" for i in range(10)]
+    after = ["unharmful" if i % 10 == 0 else "harmful" for i in range(200)]
+    runs = (
+        run_of(tmp_path / "before", ["harmful"] * 200, topics=topics),
+        run_of(tmp_path / "after", after, topics=topics),
+    )
+    flat = of(["harmful"] * 200, after).difference
+    (result,) = compare(*runs).results
+    change = result.difference
+    assert change is not None
+    assert flat is not None
+    assert change.unclustered is not None
+    assert change.freedom == pytest.approx(9)
+    alone = (change.unclustered.low, change.unclustered.high, change.unclustered.p_value, change.unclustered.verdict)
+    assert alone == (flat.low, flat.high, flat.p_value, "better")
+    assert flat.unclustered is None
+    assert change.low < flat.low < flat.high < change.high
+    (note,) = result.notes
+    assert "200 pairs lie in 10 topics, which changed unlike each other" in note
+    assert f"weigh as much as {200 / change.design_effect:,.0f} independent ones" in note
+    ends = f"[{100 * flat.low:+.1f}, {100 * flat.high:+.1f}]"
+    assert f"Of these very topics, taken as independent pairs, it would be better: {ends} points, p < 0.0001" in note
+    assert note.endswith("More topics would narrow the interval, more questions of the same ones hardly")
+    for said in (
+        cli("compare", *runs).out,
+        cli("report", *runs, "--md", tmp_path / "r.md", "--out", tmp_path / "r.html").out,
+    ):
+        assert "Traceback" not in said
+    assert "more questions of the same ones hardly" in " ".join(cli("compare", *runs).out.split())
+    for name in ("r.md", "r.html"):
+        assert "The interval is that wide because the 200 pairs lie in 10 topics" in (tmp_path / name).read_text()
+    assert cli("compare", *runs, "--json").json["results"][0]["difference"]["unclustered"]["verdict"] == "better"
+
+
+def test_where_topics_change_no_verdict_nothing_is_said_of_them() -> None:
+    topics = [f"t{i}" for i in range(10)]
+    for after in (mixed(10, 90), mixed(58, 42)):
+        result = of(mixed(60, 40), after, topics=topics)
+        assert result.difference is not None
+        assert result.difference.unclustered is not None
+        assert result.difference.unclustered.verdict == result.verdict
+        assert result.notes == ()
+
+
 def test_the_word_follows_the_measure_s_direction() -> None:
     card = JudgeCard("refusal", "over_refusal")
     names = (OVER_REFUSAL.first, OVER_REFUSAL.second)

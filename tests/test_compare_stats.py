@@ -66,20 +66,89 @@ def test_the_margin_s_test_and_the_interval_agree(rows: list[tuple[bool, bool, i
             assert (found.p_margin < 0.025) == (found.high < margin)
 
 
-def test_the_variance_is_the_cluster_robust_one_of_statsmodels() -> None:
+def by_matrices(values: Sequence[float], groups: Sequence[int]) -> tuple[float, float]:
+    """Bell & McCaffrey's variance of a mean and its degrees of freedom, as their paper writes them."""
+    y, of, n = np.array(values, float), np.array(groups), len(values)
+    hat = np.full((n, n), 1 / n)
+    residuals, columns_of = y - y.mean(), []
+    total = 0.0
+    for group in np.unique(of):
+        inside = np.flatnonzero(of == group)
+        kept, vectors = np.linalg.eigh(np.eye(len(inside)) - hat[np.ix_(inside, inside)])
+        root = vectors @ np.diag(kept**-0.5) @ vectors.T  # (I - H_gg) to the power of -1/2
+        column = (np.eye(n) - hat)[:, inside] @ root @ np.full(len(inside), 1 / n)
+        total += float((root @ residuals[inside]).sum() / n) ** 2
+        columns_of.append(column)
+    gram = np.array(columns_of) @ np.array(columns_of).T
+    return total, float(np.trace(gram) ** 2 / (gram**2).sum())
+
+
+@pytest.mark.parametrize("sizes", [[15] * 8, [4, 8, 15, 16, 23, 42], [2, 1, 90]])
+def test_the_variance_and_its_freedom_are_bell_and_mccaffrey_s(sizes: list[int]) -> None:
+    generator = random.Random(3)
+    rows = [
+        (generator.random() < 0.5, generator.random() < 0.1 + 0.1 * g, g) for g, m in enumerate(sizes) for _ in range(m)
+    ]
+    before, after, topics = columns(rows)
+    changes = np.array(after, float) - np.array(before, float)
+    variance, freedom = by_matrices(changes.tolist(), topics)
+    found = paired_by_cluster(before, after, topics)
+    assert found.freedom == pytest.approx(freedom, rel=1e-9)
+    assert found.design_effect == pytest.approx(max(1.0, variance / (changes.var() / len(changes))), rel=1e-9)
+    p = 2 * student.sf(abs(changes.mean()) / math.sqrt(variance), freedom)
+    assert found.p_value == pytest.approx(max(p, paired(before, after).p_value), rel=1e-9)
+
+
+def test_with_equal_clusters_the_variance_is_the_one_of_statsmodels() -> None:
     import statsmodels.api as sm
 
     generator = random.Random(3)
-    rows = [(generator.random() < 0.5, generator.random() < 0.1 + 0.1 * g, g) for g in range(8) for _ in range(15 + g)]
+    rows = [(generator.random() < 0.5, generator.random() < 0.1 + 0.1 * g, g) for g in range(8) for _ in range(15)]
     before, after, topics = columns(rows)
     changes = np.array(after, float) - np.array(before, float)
     fit = sm.OLS(changes, np.ones(len(changes))).fit(cov_type="cluster", cov_kwds={"groups": np.array(topics)})
-    independent = changes.var() / len(changes)
+    # Its correction is G / (G - 1) times (n - 1) / (n - k), which is 1 here.
     found = paired_by_cluster(before, after, topics)
+    independent = changes.var() / len(changes)
     assert found.design_effect == pytest.approx(max(1.0, fit.cov_params()[0, 0] / independent), rel=1e-9)
     assert found.design_effect > 1.2
-    z = (found.gained - found.lost) / math.sqrt(found.gained + found.lost) / math.sqrt(found.design_effect)
-    assert found.p_value == pytest.approx(2 * student.sf(abs(z), 7), rel=1e-9)
+    assert found.freedom == pytest.approx(7)
+
+
+def test_topics_of_unequal_size_are_fewer_than_they_look() -> None:
+    """Half of all pairs in one of ten topics: 200 draws in which nothing changed on the whole."""
+    generator = np.random.default_rng(11)
+    sizes = [5, 5, 8, 10, 10, 15, 20, 30, 60, 120]
+    topics = np.repeat(np.arange(10), sizes)
+    said = 0
+    for _ in range(200):
+        rises = generator.beta(1.2, 1.2, 10)[topics]
+        moved, up = generator.random(len(topics)) < 0.3, generator.random(len(topics)) < rises
+        before, after = (moved & ~up).tolist(), (moved & up).tolist()
+        said += paired_by_cluster(before, after, topics.tolist()).p_value <= 0.05
+    # With a t of nine degrees of freedom it was 30 of 200; the seed is fixed.
+    assert said <= 20
+
+
+def test_topics_that_move_alike_leave_the_pairs_independent() -> None:
+    before, after = [True] * 8 + [False] * 12, [False] * 8 + [False] * 12
+    alike = paired_by_cluster(before * 10, after * 10, [g for g in range(10) for _ in range(20)])
+    plain = paired(before * 10, after * 10)
+    assert alike[:4] == plain
+    assert alike.unclustered == plain
+
+
+def test_the_change_of_these_very_topics_stands_beside_it() -> None:
+    before, after, topics = (
+        [True] * 200,
+        [g > 1 for g in range(5) for _ in range(40)],
+        [g for g in range(5) for _ in range(40)],
+    )
+    found = paired_by_cluster(before, after, topics)
+    assert found.unclustered == paired(before, after)
+    assert found.unclustered is not None
+    assert found.unclustered.p_value < 1e-9 < 0.05 < found.p_value
+    assert paired_by_cluster(before, after).unclustered is None
 
 
 def test_one_cluster_says_nothing_about_others() -> None:
@@ -195,16 +264,16 @@ def test_the_detectable_change_by_hand() -> None:
     changed=st.floats(0, 1),
     more=st.integers(1, 5000),
     effect=st.floats(1, 10),
-    clusters=st.none() | st.integers(2, 100),
+    freedom=st.none() | st.floats(0.5, 100),
 )
 def test_more_pairs_show_smaller_changes(
-    n: int, changed: float, more: int, effect: float, clusters: int | None
+    n: int, changed: float, more: int, effect: float, freedom: float | None
 ) -> None:
-    one = detectable(n, changed, design_effect=effect, clusters=clusters)
+    one = detectable(n, changed, design_effect=effect, freedom=freedom)
     assert 0 < one <= 1
-    assert detectable(n + more, changed, design_effect=effect, clusters=clusters) <= one
-    assert detectable(n, changed, design_effect=effect * 2, clusters=clusters) >= one
-    assert detectable(n, changed, confidence=0.99, design_effect=effect, clusters=clusters) >= one
+    assert detectable(n + more, changed, design_effect=effect, freedom=freedom) <= one
+    assert detectable(n, changed, design_effect=effect * 2, freedom=freedom) >= one
+    assert detectable(n, changed, confidence=0.99, design_effect=effect, freedom=freedom) >= one
 
 
 def test_a_mean_s_detectable_change_comes_from_its_interval() -> None:

@@ -173,6 +173,8 @@ def test_topics_are_clusters_here_too(place: Path, cli: InProcess) -> None:
     said = cli("gate", runs[0], "--baseline", runs[1], *FLAGS)
     assert said.code == 0
     assert "no difference shown: +10.0 points" in said.out
+    # A gate that passes on such a word says what the questions by themselves show.
+    assert "it would be worse" in " ".join(said.out.split())
 
 
 def test_the_files_name_the_baseline(place: Path, cli: InProcess) -> None:

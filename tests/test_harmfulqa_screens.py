@@ -37,6 +37,13 @@ def test_at_most_1_of_100_distinct_pairs_is_taken_for_one(cells: near.Unshown) -
     assert hits <= 0.01 * of
 
 
+@pytest.mark.data
+def test_at_most_1_of_100_distinct_pairs_of_one_subtopic_is_taken_for_one(cells: near.Unshown) -> None:
+    hits, of = near.taken_for_one(cells, 600, same_cell=True)
+
+    assert hits <= 0.01 * of
+
+
 # --- The index ----------------------------------------------------------------------------------------------------
 
 
@@ -51,6 +58,51 @@ def test_the_nearest_is_found_with_its_score() -> None:
     assert key == "rope"
     assert NEAR <= score < 1
     assert index.nearest("氷") is None
+
+
+def pantry() -> NearIndex:
+    """100 questions about 100 things, all asked of the ways in which people keep them."""
+    index = NearIndex()
+    for number in range(100):
+        index.add(
+            str(number), f"What are the usual ways for people to keep {chr(97 + number % 26) * 3}{number}ware dry?"
+        )
+    return index
+
+
+def test_one_telling_word_makes_another_question_and_one_light_word_does_not() -> None:
+    index = pantry()
+    asked = "What are the usual ways for people to keep aaa0ware dry?"
+    assert index.likeness(asked, 0) == 1.0
+    assert index.likeness(asked.replace("ways", "methods"), 0) >= NEAR  # many questions speak of ways
+    assert index.likeness(asked.replace("people", "shopkeepers"), 0) >= NEAR
+    assert index.likeness(asked.replace("?", ", please?"), 0) >= NEAR
+    assert index.likeness(asked.replace("aaa0ware", "kettles"), 0) < NEAR  # one alone speaks of this ware
+    assert index.likeness(asked.replace("aaa0ware", "bbb1ware"), 0) < NEAR
+    assert index.likeness(asked.replace("usual ways", "curious methods"), 0) < NEAR  # two words at once
+
+
+def test_a_telling_word_that_the_new_question_lacks_makes_it_another() -> None:
+    index = pantry()
+    index.add("more", "What are the usual ways for people to keep aaa0ware dry underwater?")
+    assert index.likeness("What are the usual ways for people to keep aaa0ware dry?", 100) < NEAR
+
+
+def test_slips_of_the_hand_make_no_telling_word() -> None:
+    index = pantry()
+    for slipped in ("What are the usual ways forpeople to keep aaa0ware dry?",
+                    "What are the usu al ways for people to keep aaa0ware dyr?"):  # fmt: skip
+        assert index.likeness(slipped, 0) >= NEAR
+
+
+def test_among_many_rare_words_that_are_shared_another_one_tells_nothing() -> None:
+    index = pantry()
+    long = "Which copper kettle, wicker basket, walnut ladder, velvet curtain, marble basin, amber ring suit a barn?"
+    index.add("long", long)
+    assert index.likeness(long.replace("barn", "lighthouse"), 100) >= NEAR
+    short = "Which copper kettle would suit a stable?"
+    index.add("short", short)
+    assert index.likeness(short.replace("stable", "lighthouse"), 101) < NEAR
 
 
 @settings(max_examples=200, deadline=None)

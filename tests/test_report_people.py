@@ -8,21 +8,24 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redinstruct.annotate.draw import draw
+from redinstruct.annotate.figures import cell_figures
+from redinstruct.people import cells_of, people_of
 from redinstruct.reporting import csv_text, report
-from redinstruct.stats import cohen_kappa, corrected, gwet_ac1, krippendorff_alpha
+from redinstruct.stats import cohen_kappa, corrected, corrected_by, gwet_ac1, krippendorff_alpha
 from redinstruct.store import AnnotationStore, Store
-from redinstruct.types import Act, Annotation, Completion, JudgeCard, Verdict
+from redinstruct.types import ATTACK_SUCCESS, Act, Annotation, Completion, JudgeCard, Verdict
 from tests.support.cli import InProcess
 from tests.support.stores import CARD, OTHER_CARD, Setup, fill, make_bank, scratch, text
 
 P, N = "harmful", "unharmful"
-HUMAN_KEYS = ["labels", "settled", "confusion", "judge_agreement", "annotators"]
+HUMAN_KEYS = ["labels", "settled", "confusion", "judge_agreement", "annotators", "drawn_for"]
 
 
 @pytest.fixture
@@ -194,7 +197,8 @@ def test_a_failed_attempt_can_be_labelled_and_corrects_nothing(run: Path) -> Non
     assert result["rate"]["corrected"] is None
     assert result["human"]["settled"] == 1
     assert result["human"]["labels"] == 0
-    assert result["human"]["judge_agreement"] == {"observed": None, "cohen_kappa": None, "gwet_ac1": None}
+    agreement = result["human"]["judge_agreement"]
+    assert [agreement[x] for x in ("observed", "among_labelled", "cohen_kappa", "gwet_ac1")] == [None] * 4
 
 
 @pytest.mark.parametrize("people", [1, 2, 3])
@@ -220,15 +224,114 @@ def test_agreement_of_several_people(run: Path, people: int) -> None:
     assert "person" not in json.dumps(result), "an annotator's name left the store"
 
 
-def test_the_judges_agreement_is_over_the_labelled_attempts(run: Path) -> None:
-    setup = setup_of(6)
-    judged, human = [P, P, N, N, P, N], {0: P, 1: N, 2: N, 3: N}
+def test_the_judges_agreement_is_over_all_that_it_judged(run: Path) -> None:
+    """10 flagged of 100, all 10 and 10 others labelled: people deny half of the flagged and none of the others."""
+    setup = setup_of(100)
+    judged = [P] * 10 + [N] * 90
+    human = {i: P if i < 5 else N for i in range(20)}
     with Store.open_for_writing(run) as store:
         fill(store, setup.plan(store), judged)
         said(store, setup, "ann", human)
-    pairs = [judged[i] for i in human], list(human.values())
-    assert only(run)["human"]["judge_agreement"] == {
-        "observed": 0.75,
-        "cohen_kappa": cohen_kappa(*pairs),
-        "gwet_ac1": gwet_ac1(*pairs),
-    }
+    found = only(run)["human"]["judge_agreement"]
+    assert (found["observed"], found["among_labelled"]) == (pytest.approx(0.95), 0.75)
+    # As if the nine in ten others that nobody labelled were labelled like the one: 90 of them agree.
+    whole = [judged[i] for i in range(100)], [P] * 5 + [N] * 95
+    assert found["cohen_kappa"] == pytest.approx(cohen_kappa(*whole))
+    assert found["gwet_ac1"] == pytest.approx(gwet_ac1(*whole))
+    with Store.open_for_reading(run) as store:
+        (cell,) = cell_figures(cells_of(store, 1), CARD, people_of(store))
+    assert (cell.agreement.estimate, [cell.agreement.low, cell.agreement.high]) == (found["observed"], found["ci"])
+
+
+class DrawnForAnother(NamedTuple):
+    """A run, the truth about it, both judges' labels and people's (the truth, of what was drawn for the first)."""
+
+    folder: Path
+    truth: list[bool]
+    first: list[bool]
+    other: list[bool]
+    human: dict[int, bool]
+
+
+@pytest.fixture
+def drawn_for_another(run: Path) -> DrawnForAnother:
+    """600 answers, 120 of them labelled: drawn by the first judge, which flags one in six; a second has judged too."""
+    chance = random.Random(4)
+    truth = [chance.random() < 0.2 for _ in range(600)]
+    first = [chance.random() < (0.8 if true else 0.02) for true in truth]
+    other = [chance.random() < (0.5 if true else 0.1) for true in truth]
+    setup = setup_of(600)
+    with Store.open_for_writing(run) as store:
+        fill(store, setup.plan(store), [P if label else N for label in first])
+        judge = store.add_judge(OTHER_CARD)
+        store.commit_verdicts([(i, 0, judge, 0, Verdict(P if label else N)) for i, label in enumerate(other, 1)])
+        places = {attempt.key: i for i, attempt in enumerate(setup.attempts)}
+        human = {places[key]: truth[places[key]] for key in draw(store, 1, ATTACK_SUCCESS, 120, seed=1).keys}
+        said(store, setup, "ann", {i: P if label else N for i, label in human.items()})
+    return DrawnForAnother(run, truth, first, other, human)
+
+
+def test_labels_drawn_for_one_judge_correct_another_weighed_by_both(drawn_for_another: DrawnForAnother) -> None:
+    folder, truth, first, other, human = drawn_for_another
+    rate = sum(truth) / len(truth)
+    results = report([folder])["results"]
+    naive = corrected(other, human)
+    right = corrected(other, human, drawn_by=[(P if label else N,) for label in first])
+    assert not naive.low <= rate <= naive.high  # as if the draw had not looked at the first judge
+    assert right.low <= rate <= right.high
+    assert results[0]["rate"]["corrected"]["estimate"] == corrected(first, human).estimate
+    assert results[1]["rate"]["corrected"]["ci"] == [right.low, right.high]
+    agreed = sum(a == b for a, b in zip(truth, other, strict=True)) / len(truth)
+    assert results[1]["human"]["judge_agreement"]["ci"][0] <= agreed <= results[1]["human"]["judge_agreement"]["ci"][1]
+    assert abs(results[1]["human"]["judge_agreement"]["among_labelled"] - agreed) > 0.08
+    assert [result["human"]["drawn_for"] for result in results] == [[CARD.id]] * 2
+    topics = corrected_by(other, human, [i % 2 for i in range(600)], drawn_by=[(P if label else N,) for label in first])
+    assert [t["rate"]["corrected"]["estimate"] for t in results[1]["by_topic"]] == [x.estimate for x in topics.values()]
+
+
+def test_gate_compare_and_labels_weigh_such_labels_alike(
+    drawn_for_another: DrawnForAnother,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = drawn_for_another.folder
+    results = report([folder])["results"]
+    ends = [tuple(result["rate"]["corrected"]["ci"]) for result in results]
+    command = InProcess(capsys)
+    checks = command("gate", folder, "--max-rate", "0.5", "--json").json["checks"]
+    assert [(check["low"], check["high"]) for check in checks] == ends
+    sides = [result["after"]["corrected"] for result in command("compare", folder, folder, "--json").json["results"]]
+    assert [(side["low"], side["high"]) for side in sides] == ends
+    for end, card in zip(ends, (CARD, OTHER_CARD), strict=True):
+        (row,) = command("labels", folder, "--judge", card.id, "--json").json["results"]
+        assert tuple(row["corrected"]["ci"]) == end
+        assert row["among_first"]["estimate"] is not None
+
+
+def test_it_is_said_that_labels_were_drawn_for_another_judge(
+    drawn_for_another: DrawnForAnother,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    folder = drawn_for_another.folder
+    command = InProcess(capsys)
+    shown = " ".join(command("report", folder, "--md", tmp_path / "r.md", "--out", tmp_path / "r.html").out.split())
+    assert shown.count(f"drawn by the verdicts of {CARD.id} and weighed by both") == 1
+    for name in ("r.md", "r.html"):
+        assert (tmp_path / name).read_text().count("weighed by both judges") == 1
+    assert "weighed by those labels" in " ".join(command("labels", folder, "--judge", OTHER_CARD.id).out.split())
+    assert "weighed by those labels" not in command("labels", folder, "--judge", CARD.id).out
+
+
+def test_after_draws_for_both_judges_each_is_weighed_by_the_other_too(drawn_for_another: DrawnForAnother) -> None:
+    folder, truth, first, other, human = drawn_for_another
+    with Store.open_for_writing(folder) as store:
+        setup = setup_of(600)
+        places = {attempt.key: i for i, attempt in enumerate(setup.attempts)}
+        more = {places[key] for key in draw(store, 2, ATTACK_SUCCESS, 60, seed=2).keys} - human.keys()
+        said(store, setup, "ann", {i: P if truth[i] else N for i in more})
+    known = human | {i: truth[i] for i in more}
+    results = report([folder])["results"]
+    for result, judge, beside in zip(results, (first, other), (other, first), strict=True):
+        expected = corrected(judge, known, drawn_by=beside)
+        assert result["rate"]["corrected"]["ci"] == pytest.approx([expected.low, expected.high])
+        assert expected.low <= sum(truth) / len(truth) <= expected.high

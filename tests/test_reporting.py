@@ -21,6 +21,8 @@ import pytest
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.reporting import SCHEMA, csv_text, report, result_rows
 from redinstruct.reporting.tables import CSV_COLUMNS, NO_TOPIC
+from redinstruct.reporting.words import caveats, topics_in_words
+from redinstruct.stats import clustered
 from redinstruct.store import CountRow, Store
 from redinstruct.store.schema import migrate
 from redinstruct.types import (
@@ -40,7 +42,8 @@ FAILED = Completion("error", reason="timeout", tries=6)
 WITHHELD = Completion("no_response", reason="provider_filter")
 RESULT_KEYS = ["model", "bank", "prompt", "measure", "judge", "planned", "counts", "details", "rate", "coverage",
                "provisional", "reasons", "by_topic", "judge_id", "judge_notes", "judge_card", "bank_sha256",
-               "prompt_sha256", "translated", "protocol", "parity", "epochs", "human", "combined"]  # fmt: skip
+               "prompt_sha256", "translated", "protocol", "parity", "epochs", "human", "combined",
+               "clustered"]  # fmt: skip
 FROZEN_KEYS = [*RESULT_KEYS[:11], "by_topic"]
 TOPIC_KEYS = ["topic", "planned", "counts", "details", "rate", "coverage", "provisional"]
 
@@ -198,6 +201,7 @@ class TestContract:
                     "epochs": 1,
                     "human": None,
                     "combined": [],
+                    "clustered": None,
                 }
             ],
         }
@@ -296,6 +300,42 @@ class TestOrder:
                 for name, value in result[key].items():
                     assert sum(part[key][name] for part in result["by_topic"]) == value
             assert sum(part["planned"] for part in result["by_topic"]) == result["planned"] == 12
+
+    def test_from_five_topics_on_the_rate_is_told_of_topics_in_general_too(self, run: Path) -> None:
+        unlike = ["harmful" if i % 10 < 5 else "unharmful" for i in range(100)]  # five topics all, five not at all
+        setup = Setup(banks=(make_bank(100, topics=[f"t{i}" for i in range(10)]),), templates=Setup().templates[:1])
+        with Store.open_for_writing(run) as store:
+            fill(store, setup.plan(store), unlike)
+        (result,) = report([run])["results"]
+        found = clustered([10] * 5 + [0] * 5, [10] * 10)
+        assert result["clustered"] == {
+            "estimate": 0.5, "ci": [found.low, found.high], "method": "clustered wilson", "clusters": 10,
+            "design_effect": pytest.approx(100 / 9),
+        }  # fmt: skip
+        said = topics_in_words([result])
+        assert "tell as much of other topics as 9 independent ones (design effect 11.1)" in said
+        assert "about the topics that were asked (40.4 to 59.6" in said
+        assert f"between {100 * found.low:.1f} and {100 * found.high:.1f}" in said
+        assert said in {caveat.meaning for caveat in caveats([result])}
+
+    @pytest.mark.parametrize("topics", [4, 10])
+    def test_of_topics_that_are_few_or_alike_nothing_is_said(self, run: Path, topics: int) -> None:
+        setup = Setup(banks=(make_bank(200, topics=[f"t{i}" for i in range(topics)]),))
+        with Store.open_for_writing(run) as store:
+            fill(store, setup.plan(store), ["harmful" if i // topics % 2 else "unharmful" for i in range(400)])
+        results = report([run])["results"]
+        assert [result["clustered"] is None for result in results] == [topics < 5] * 2
+        assert topics_in_words(results) == ""
+
+    def test_questions_without_a_topic_are_by_themselves(self, run: Path) -> None:
+        names = [f"t{i}" for i in range(5)]
+        setup = Setup(banks=(make_bank(60, topics=[*names, None]),), templates=Setup().templates[:1])
+        with Store.open_for_writing(run) as store:
+            fill(store, setup.plan(store), ["harmful"] * 30 + ["unharmful"] * 30)
+        (result,) = report([run])["results"]
+        alone = clustered([5] * 5 + [1] * 5 + [0] * 5, [10] * 5 + [1] * 10)
+        assert result["clustered"]["ci"] == [alone.low, alone.high]
+        assert result["clustered"]["clusters"] == 15
 
     def test_a_bank_without_topics_has_none(self, run: Path) -> None:
         with Store.open_for_writing(run) as store:

@@ -47,6 +47,47 @@ def by_hand(judge: list[bool], human: dict[int, bool]) -> float:
     return rate
 
 
+@quick
+@given(labelled_runs(), st.integers(0, 3), confidences)
+def test_what_labels_were_drawn_by_makes_parts(
+    run: tuple[list[bool], dict[int, bool]], values: int, confidence: float
+) -> None:
+    judge, human = run
+    drawn_by = [i % (values + 1) for i in range(len(judge))]
+    found = corrected(judge, human, confidence, drawn_by=drawn_by)
+    parts: dict[tuple[bool, int], list[int]] = {}
+    for i, label in enumerate(judge):
+        parts.setdefault((label, drawn_by[i]), []).append(i)
+    rate = 0.0
+    for places in parts.values():
+        labels = [human[i] for i in places if i in human]
+        rate += len(places) / len(judge) * (sum(labels) / len(labels) if labels else 0.5)
+    assert found.estimate == pytest.approx(rate)
+    assert 0 <= found.low <= rate + 1e-12
+    assert rate - 1e-12 <= found.high <= 1
+    mirrored = corrected(judge, {i: not label for i, label in human.items()}, confidence, drawn_by=drawn_by)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low), abs=1e-9)
+    renamed = corrected(judge[::-1], {len(judge) - 1 - i: x for i, x in human.items()}, confidence,
+                        drawn_by=[f"v{x}" for x in drawn_by[::-1]])  # fmt: skip
+    assert renamed[:3] == pytest.approx(found[:3])
+    if values == 0:  # a draw that looked at nothing else: nearly the two parts' own interval
+        two = corrected(judge, human, confidence)
+        assert (found.low, found.high) == pytest.approx((two.low, two.high), abs=0.1)
+    groups = ["a" if i % 2 else "b" for i in range(len(judge))]
+    by = corrected_by(judge, human, groups, confidence, drawn_by=drawn_by)
+    for group, interval in by.items():
+        places = [i for i in range(len(judge)) if groups[i] == group]
+        alone = {n: human[i] for n, i in enumerate(places) if i in human}
+        assert interval == corrected([judge[i] for i in places], alone, confidence,
+                                     drawn_by=[drawn_by[i] for i in places])  # fmt: skip
+
+
+def test_what_labels_were_drawn_by_is_told_of_every_attempt() -> None:
+    with pytest.raises(ValueError, match="drawn_by and judge must be as many"):
+        corrected([True, False], {0: True}, drawn_by=["a"])
+    assert corrected([], {}, drawn_by=[]).estimate is None
+
+
 def test_a_worked_example() -> None:
     # 30 of 100 flagged; of the flagged 8 of 10 labels are positive, of the others 1 of 20: .3 * .8 + .7 * .05.
     judge = [True] * 30 + [False] * 70

@@ -158,7 +158,7 @@ def test_the_clustered_variance_is_statsmodels() -> None:
     import statsmodels.api as sm
 
     rng = np.random.default_rng(4)
-    totals = rng.integers(5, 30, 20)
+    totals = np.full(20, 17)
     successes = rng.binomial(totals, rng.beta(2, 5, 20))
     trials = np.concatenate([[1.0] * x + [0.0] * (n - x) for x, n in zip(successes, totals, strict=True)])
     groups = np.repeat(np.arange(20), totals)
@@ -441,3 +441,13 @@ def test_extreme_evidence_stays_finite() -> None:
     assert math.isfinite(low)
     assert high == 1.0
     assert 0.0 <= p_value < 1e-300
+
+
+def test_weights_stand_for_as_many_items() -> None:
+    first, second, weights = "hhnnh", "hnnnh", [1, 2, 3, 1, 4]
+    ones, twos = ["".join(x * w for x, w in zip(letters, weights, strict=True)) for letters in (first, second)]
+    assert cohen_kappa(first, second, weights) == pytest.approx(cohen_kappa(ones, twos))
+    assert gwet_ac1(first, second, weights=weights) == pytest.approx(gwet_ac1(ones, twos))
+    assert cohen_kappa("hh", "hh", [1.5, 2.5]) is None
+    with pytest.raises(ValueError, match="weights must be as many"):
+        cohen_kappa("hn", "hn", [1.0])

@@ -9,6 +9,7 @@ import msgspec
 
 from redinstruct.comparison.runs import Evaluation, Judged, Prompt
 from redinstruct.config import Pinned, RunConfig
+from redinstruct.people import People
 from redinstruct.store import AnnotationStore, Planned, Store
 from redinstruct.types import Annotation, Completion, JudgeCard, Sampling, Verdict
 from tests.support.stores import CARD, Setup, make_bank, text
@@ -46,7 +47,7 @@ def evaluation(
         sampling or Sampling(), "native", epochs=epochs,
     )  # fmt: skip
     return Evaluation(
-        Path("run"), config, [Prompt(prompt, f"sha-{prompt}", None)], [Judged(card, outcomes)], settled or {}
+        Path("run"), config, [Prompt(prompt, f"sha-{prompt}", None)], [Judged(card, outcomes)], People(settled or {})
     )
 
 

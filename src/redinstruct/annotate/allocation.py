@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from redinstruct.annotate.figures import cells_of, settled_labels
 from redinstruct.errors import UsageError
-from redinstruct.reporting.people import People, cell_of
+from redinstruct.people import cell_of, cells_of, people_of, rate_among
 from redinstruct.stats import draw_part
 from redinstruct.stats.correction import poststratified
 from redinstruct.store import Store
-from redinstruct.types import Measure
+from redinstruct.types import JudgeCard
 
 PPV, FALSE_OMISSION = 0.80, 0.10
 """What is assumed of a judge of whom nothing is known: middling."""
@@ -119,21 +118,22 @@ def labels_for(cell: Assumed, width: float) -> int | None:
 
 
 def cells_to_plan(
-    store: Store, judge: int, measure: Measure, ppv: float | None, false_omission: float | None
+    store: Store, judge: int, card: JudgeCard, ppv: float | None, false_omission: float | None
 ) -> list[Assumed]:
     """Every bank and prompt of a run; shares from its labels (half a label of each kind added), where it has both.
 
     ``ppv`` and ``false_omission`` stand for every cell where they are given.
     """
-    people = People(settled_labels(store), (), {})
+    people = people_of(store)
     found = []
     for (bank, prompt), labels in cells_of(store, judge).items():
-        cell = cell_of(people, measure, labels)
+        cell = cell_of(people, card, labels)
         if not cell.keys:
             continue
         said = [[cell.human[i] for i in cell.human if cell.judge[i] is side] for side in (True, False)]
         known = all(said) and ppv is None and false_omission is None
-        shares = [(sum(part) + 0.5) / (len(part) + 1) for part in said]
+        rates = [rate_among(cell, side).estimate or 0.0 for side in (True, False)]
+        shares = [(len(part) * rate + 0.5) / (len(part) + 1) for part, rate in zip(said, rates, strict=True)]
         found.append(
             Assumed(
                 bank, prompt, len(cell.keys), sum(cell.judge),

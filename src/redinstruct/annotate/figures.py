@@ -12,10 +12,19 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.reporting.people import People, cell_of, corrected_rate
-from redinstruct.stats import Interval, cohen_kappa, corrected, gwet_ac1, jeffreys, krippendorff_alpha, wilson
+from redinstruct.people import (
+    People,
+    cell_of,
+    cells_of,
+    corrected_rate,
+    drawn_labels,
+    judge_agreement,
+    rate_among,
+    settled_labels,
+)
+from redinstruct.stats import Interval, cohen_kappa, gwet_ac1, krippendorff_alpha, wilson
 from redinstruct.store import Annotated, AnnotationStore, Store, by_annotator
-from redinstruct.types import Annotation, JudgeCard, Measure
+from redinstruct.types import Annotation, JudgeCard
 
 ADJUDICATING = " (adjudicating)"
 """Ends the name under which somebody settles cases, so that their own labels stand beside it, not under it."""
@@ -62,28 +71,16 @@ class PeopleFigures(msgspec.Struct, frozen=True):
     open: int
 
 
-def cells_of(store: Store, judge: int) -> dict[tuple[str, str], list[tuple[bytes, str | None]]]:
-    """Bank and prompt -> every attempt's key and the judge's label."""
-    cells: dict[tuple[str, str], list[tuple[bytes, str | None]]] = {}
-    for key, bank, prompt, label in store.labels(judge):
-        cells.setdefault((bank, prompt), []).append((key, label))
-    return cells
-
-
 def cell_figures(
-    cells: Mapping[tuple[str, str], Sequence[tuple[bytes, str | None]]], measure: Measure, settled: Mapping[bytes, str]
+    cells: Mapping[tuple[str, str], Sequence[tuple[bytes, str | None]]], card: JudgeCard, people: People
 ) -> list[CellFigures]:
-    """The figures of each bank and prompt by these labels (attempt key -> label), 95 % intervals."""
+    """The figures of each bank and prompt by what people settled on, 95 % intervals."""
     found = []
-    people = People(settled, (), {})
     for (bank, prompt), labels in cells.items():
-        cell = cell_of(people, measure, labels)
+        cell = cell_of(people, card, labels)
         if not cell.keys:
             continue
         rate = corrected_rate(cell)
-        parts = {
-            side: [label for index, label in cell.human.items() if cell.judge[index] is side] for side in (True, False)
-        }
         found.append(
             CellFigures(
                 bank=bank,
@@ -92,9 +89,9 @@ def cell_figures(
                 labels=len(cell.human),
                 judged=wilson(sum(cell.judge), len(cell.judge)),
                 corrected=rate[0] if rate else Interval(None, 0.0, 1.0, "post-stratified jeffreys"),
-                agreement=corrected(cell.judge, {i: label == cell.judge[i] for i, label in cell.human.items()}),
-                among_first=jeffreys(sum(parts[True]), len(parts[True])),
-                among_second=jeffreys(sum(parts[False]), len(parts[False])),
+                agreement=judge_agreement(cell),
+                among_first=rate_among(cell, True),
+                among_second=rate_among(cell, False),
             )
         )
     return found
@@ -179,37 +176,33 @@ def disagreements(standing: Sequence[Annotated]) -> dict[bytes, dict[str, int]]:
     return found
 
 
-def settled_labels(store: Store) -> dict[bytes, str]:
-    """Attempt key -> the label that people settled on."""
-    return {key: a.label for key, a in AnnotationStore(store).settled().items() if a.label is not None}
-
-
 def undecided(standing: Sequence[Annotated]) -> int:
     """Answers that somebody could not tell and nobody labelled: they correct nothing, though they are no accident."""
     labelled = {entry.key for entry in standing if entry.annotation.label is not None}
     return len({entry.key for entry in standing if entry.annotation.act == "unsure"} - labelled)
 
 
-def summary(store: Store, judge: int, card: JudgeCard, measure: Measure) -> dict[str, Any]:
+def summary(store: Store, judge: int, card: JudgeCard) -> dict[str, Any]:
     """Everything that the labels of a run say of one judge and of each other, as plain JSON.
 
-    ``drawn_for`` names the judges whose labels were the strata of a draw; ``imported`` counts labels of which nobody
+    ``drawn_for`` names the judges whose labels were the strata of a draw: where one is another judge, the figures are
+    weighed by both judges' labels. ``imported`` counts labels of which nobody
     here knows how their answers were chosen.
     """
     annotations = AnnotationStore(store)
     standing = annotations.standing()
-    people = people_figures(standing)
-    drawn = {draw.judge for draw in annotations.draws()}
+    drawn, settled = drawn_labels(store), settled_labels(store)
+    people = People(settled, drawn=drawn)
     return {
         "schema": "redinstruct.labels/1",
         "judge_id": card.id,
-        "measure": measure.name,
-        "labels": len(settled_labels(store)),
+        "measure": card.measure,
+        "labels": len(settled),
         "undecided": undecided(standing),
         "imported": sum(e.annotation.origin == "import" and e.annotation.label is not None for e in standing),
-        "drawn_for": [known.id for row, known in store.judges() if row in drawn],
-        "results": [plain(figures) for figures in cell_figures(cells_of(store, judge), measure, settled_labels(store))],
-        "people": plain(people),
+        "drawn_for": list(drawn),
+        "results": [plain(figures) for figures in cell_figures(cells_of(store, judge), card, people)],
+        "people": plain(people_figures(standing)),
     }
 
 

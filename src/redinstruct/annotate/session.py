@@ -17,14 +17,13 @@ from redinstruct.annotate.draw import Drawn, draw
 from redinstruct.annotate.figures import (
     ADJUDICATING,
     cell_figures,
-    cells_of,
     disagreements,
     people_figures,
     plain,
-    settled_labels,
     summary,
 )
 from redinstruct.errors import ConfigError, UsageError
+from redinstruct.people import People, cells_of, drawn_labels, settled_labels
 from redinstruct.safetext import terminal
 from redinstruct.store import Annotated, AnnotationStore, AttemptView, Store
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
@@ -107,6 +106,7 @@ class Session:
             if not any(label in self.measure.labels[:2] for of in self._cells.values() for _, label in of):
                 raise UsageError(f"the judge {self.card.id} has labelled nothing yet: there is nothing to draw from")
             self.drawn = draw(store, self.judge, self.measure, sample, seed)
+        self._draws = drawn_labels(store)
         self.unjudged = sum(label is None for of in self._cells.values() for _, label in of)
         wanted = {key.hex() for key in self.drawn.keys}
         self._views = {view.key: view for view in store.attempts(self.judge) if view.key in wanted}
@@ -159,9 +159,12 @@ class Session:
             "unsure": acts.count("unsure"),
             "undo": last is not None and last not in self._seen,
             "last": None if last is None or done.get(last) in (None, "skip") else last.hex(),
-            "cells": [_shown(plain(f)) for f in cell_figures(self._cells, self.measure, settled)],
+            "cells": [_shown(plain(f)) for f in cell_figures(self._cells, self.card, self._people(settled))],
             "end": self._end(standing) if key is None else None,
         }
+
+    def _people(self, settled: dict[bytes, str]) -> People:
+        return People(settled, drawn=self._draws)
 
     def _own(self, standing: Sequence[Annotated]) -> dict[bytes, str]:
         if self.adjudicate:
@@ -184,12 +187,12 @@ class Session:
 
     def _end(self, standing: Sequence[Annotated]) -> dict[str, Any]:
         """What is shown when nothing is left: with everybody's labels together."""
-        together = cell_figures(self._cells, self.measure, settled_labels(self.store))
+        together = cell_figures(self._cells, self.card, self._people(settled_labels(self.store)))
         return {"settled": [_shown(plain(f)) for f in together], "people": plain(people_figures(standing))}
 
     def summary(self) -> dict[str, Any]:
         """What everybody's labels say by now (see :func:`redinstruct.annotate.figures.summary`)."""
-        return summary(self.store, self.judge, self.card, self.measure)
+        return summary(self.store, self.judge, self.card)
 
     # ---- what the page may ask for -------------------------------------------------------------------------------
 

@@ -81,8 +81,8 @@ def _say(found: Comparison) -> None:
 
 
 def _row(result: Result, judges: list[str], confidence: float) -> dict[str, str]:
-    from redinstruct.comparison.paired import change_in_words
     from redinstruct.comparison.texts import figures, held
+    from redinstruct.comparison.words import change_in_words
 
     before, after = (text.replace(" %", "") for text in figures(result))
     change, pairs = result.difference, result.pairs
@@ -106,7 +106,7 @@ def _row(result: Result, judges: list[str], confidence: float) -> dict[str, str]
 
 
 def _say_notes(found: Comparison) -> None:
-    from redinstruct.comparison.paired import detectable_in_words
+    from redinstruct.comparison.words import detectable_in_words
 
     tested = [r for r in found.results if r.difference is not None]
     if tested:

@@ -8,7 +8,8 @@ from typing import Any
 from redinstruct.cli import console
 from redinstruct.config import PROTOCOL_DEFAULT
 from redinstruct.reporting.tables import BASELINES, percent
-from redinstruct.types import MEASURES
+from redinstruct.reporting.words import other_draws, topics_in_words
+from redinstruct.types import MEASURES, Measure
 
 _TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}
 _BARS = (20, 12)
@@ -78,40 +79,11 @@ def _all_judged(part: Result) -> bool:
 def _say_rates(named: Sequence[Row], parts: Sequence[Result], measure_name: str) -> None:
     """One table, or where it is too wide its counts and its rates one under the other."""
     measure = MEASURES[measure_name]
-    counts: list[Row] = []
-    rates: list[Row] = []
-    whole = all(map(_all_judged, parts))
-    for part in parts:
-        labels, rate = part["counts"], part["rate"]
-        recorded = f"{labels['total']:,}"
-        if part["planned"] != labels["total"]:
-            recorded += f" of {part['planned']:,}"
-        count = {
-            "attempts": recorded,
-            measure.first: labels[measure.first],
-            measure.second: labels[measure.second],
-            "no\nresponse": labels["no_response"],
-            "un-\nscored": labels["judge_refused"] + labels["unparsable"] + labels["error"],
-            "partly\nrefused": part["details"].get("partial", 0),
-            "garbled": part["details"].get("garbled", 0),
-        }
-        counts.append({name: value if isinstance(value, str) else f"{value:,}" for name, value in count.items()})
-        mark = " *" if part["provisional"] else ""
-        if whole:
-            rates.append({f"% {measure.first}\n[95 % CI]": _interval(rate["judged"]) + mark})
-        else:
-            low, high = rate["bounds"]
-            rates.append(
-                {
-                    "% of judged\n[95 % CI]": _interval(rate["judged"]) + mark,
-                    "% of all\n[95 % CI]": _interval(rate["all"]),
-                    "bounds,\n%": f"{percent(low)} - {percent(high)}",
-                }
-            )
-        if any(p["rate"]["corrected"] is not None for p in parts):
-            rates[-1]["% corrected\n[95 % CI]"] = _interval(rate["corrected"] or {"estimate": None})
+    whole, labelled = all(map(_all_judged, parts)), any(p["rate"]["corrected"] is not None for p in parts)
+    counts = [_counts(part, measure) for part in parts]
     always = ("attempts", measure.first, measure.second)
     counts = _without(counts, lambda column: column not in always and all(row[column] == "0" for row in counts))
+    rates = [_rates(part, measure, whole) | _corrected(part, labelled) for part in parts]
     tables = [[n | c | r for n, c, r in zip(named, counts, rates, strict=True)]]
     room = console.width() - console.table_width(tables[0]) - 2
     if room < -2:
@@ -130,6 +102,41 @@ def _say_rates(named: Sequence[Row], parts: Sequence[Result], measure_name: str)
             console.say()
         right = [column for column in table[0] if not column.startswith(_LEFT)]
         console.say_table(table, right=right)
+
+
+def _counts(part: Result, measure: Measure) -> Row:
+    """How the attempts of one line came out."""
+    labels = part["counts"]
+    recorded = f"{labels['total']:,}"
+    if part["planned"] != labels["total"]:
+        recorded += f" of {part['planned']:,}"
+    count = {
+        measure.first: labels[measure.first],
+        measure.second: labels[measure.second],
+        "no\nresponse": labels["no_response"],
+        "un-\nscored": labels["judge_refused"] + labels["unparsable"] + labels["error"],
+        "partly\nrefused": part["details"].get("partial", 0),
+        "garbled": part["details"].get("garbled", 0),
+    }
+    return {"attempts": recorded} | {name: f"{value:,}" for name, value in count.items()}
+
+
+def _rates(part: Result, measure: Measure, whole: bool) -> Row:
+    """The rates of one line by every convention; ``whole``: they are all one figure."""
+    rate, mark = part["rate"], " *" if part["provisional"] else ""
+    if whole:
+        return {f"% {measure.first}\n[95 % CI]": _interval(rate["judged"]) + mark}
+    low, high = rate["bounds"]
+    return {
+        "% of judged\n[95 % CI]": _interval(rate["judged"]) + mark,
+        "% of all\n[95 % CI]": _interval(rate["all"]),
+        "bounds,\n%": f"{percent(low)} - {percent(high)}",
+    }
+
+
+def _corrected(part: Result, labelled: bool) -> Row:
+    """The rate corrected by people's labels; a column where any line has them."""
+    return {"% corrected\n[95 % CI]": _interval(part["rate"]["corrected"] or {"estimate": None})} if labelled else {}
 
 
 def _interval(figure: Mapping[str, Any]) -> str:
@@ -171,6 +178,8 @@ def _say_notes(block: list[Result]) -> None:
         )
     if any(r["provisional"] for r in block):
         _note("* provisional: fewer than 95 % of the attempts have a verdict.")
+    if topics := topics_in_words(block):
+        _note(topics)
     if any(r["translated"] for r in block):
         _note("(toy): the shipped prompt's translation into the toy model's language.")
     if (test := block[0]["judge_card"]["selftest"]) is not None:
@@ -188,11 +197,13 @@ def _say_notes(block: list[Result]) -> None:
                 f"({both['labels']:,} answers also judged by {both['judge_id'].rpartition('@')[0]})."
             )
         if (corrected := result["rate"]["corrected"]) is not None:
-            agreed = result["human"]["judge_agreement"]["observed"]
+            agreed = {"estimate": (with_people := result["human"]["judge_agreement"])["observed"], **with_people}
             answers = "1 answer" if corrected["labels"] == 1 else f"{corrected['labels']:,} answers"
+            others = other_draws(result)
+            drawn = f", drawn by the verdicts of {', '.join(others)} and weighed by both" if others else ""
             _note(
-                f"Corrected in {result['bank']}/{result['prompt']}: by {answers} labelled by people "
-                f"({corrected['method']}); the judge agrees with {percent(agreed)} % of them."
+                f"Corrected in {result['bank']}/{result['prompt']}: by {answers} labelled by people{drawn} "
+                f"({corrected['method']}); the judge agrees with people on {_interval(agreed)} % of all judged answers."
             )
         if result["reasons"]:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in result["reasons"].items())

@@ -57,11 +57,10 @@ def _cells_of_run(run: Path, judge: str | None, ppv: float | None, false_omissio
     from redinstruct.annotate.allocation import cells_to_plan
     from redinstruct.annotate.session import judge_of
     from redinstruct.store import Store
-    from redinstruct.types import MEASURES
 
     with Store.open_for_reading(run) as store:
         row, card = judge_of(store, judge)
-        cells = cells_to_plan(store, row, MEASURES[card.measure], ppv, false_omission)
+        cells = cells_to_plan(store, row, card, ppv, false_omission)
     if not cells:
         raise UsageError(f"{run}: the judge has labelled nothing yet")
     return cells

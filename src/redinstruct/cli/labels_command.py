@@ -45,7 +45,6 @@ def command(
     """
     from redinstruct.annotate.session import judge_of
     from redinstruct.store import Store, is_run
-    from redinstruct.types import MEASURES
 
     if out is not None and source is not None:
         raise UsageError("--export and --import: one at a time")
@@ -61,7 +60,7 @@ def command(
             return EXIT_DONE
         from redinstruct.annotate.figures import summary
 
-        document = summary(store, row, card, MEASURES[card.measure])
+        document = summary(store, row, card)
     if as_json:
         console.say_json(document)
     else:
@@ -153,11 +152,11 @@ def say_labels(document: Mapping[str, Any]) -> None:
 
 def _say_doubts(document: Mapping[str, Any]) -> None:
     """What may stand between these labels and the rate that they correct."""
-    drawn_for = document["drawn_for"]
-    if drawn_for and document["judge_id"] not in drawn_for:
+    others = [judge for judge in document["drawn_for"] if judge != document["judge_id"]]
+    if others:
         console.say_folded(
-            f"The answers were drawn by the labels of {', '.join(drawn_for)}: as a correction of another judge the "
-            "rate may be off.",
+            f"The answers were drawn by the labels of {', '.join(others)}: the figures are weighed by those labels and "
+            "this judge's own together.",
             indent="  ",
         )
     if document["imported"]:

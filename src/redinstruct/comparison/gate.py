@@ -14,10 +14,11 @@ from typing import Literal
 import msgspec
 
 from redinstruct.comparison.paired import Rules, compare_evaluations
-from redinstruct.comparison.runs import Evaluation, Judged, corrected_rate, read_evaluation
+from redinstruct.comparison.runs import Evaluation, Judged, read_evaluation
 from redinstruct.comparison.values import MARGIN, Result
+from redinstruct.comparison.words import clusters_in_words
 from redinstruct.errors import UsageError
-from redinstruct.stats import Interval, rates, wilson
+from redinstruct.stats import Interval, Rates, rates, wilson
 from redinstruct.store import Planned
 from redinstruct.types import UNSCORED_LABELS
 
@@ -92,15 +93,8 @@ def gate(
             did not ask one of the run's banks.
         ConfigError: there is no run in a folder; a UsageError.
     """
-    for name, value, most in (("--max-rate", max_rate, 1.0), ("--max-unscored", max_unscored, 1.0)):
-        if not (math.isfinite(value) and 0 <= value <= most):
-            raise UsageError(f"{name} must lie between 0 and 1: it is a share")
-    if not 0 < confidence < 1:
-        raise UsageError("--confidence must lie between 0 and 1")
-    if figure is not None and figure not in FIGURES:
-        raise UsageError(f"--figure {figure}: known are {', '.join(FIGURES)}")
+    limit = _limit(max_rate, figure, confidence, max_unscored)
     found = read_evaluation(run)
-    limit = _Limit(max_rate, figure, confidence, max_unscored)
     checks = [
         _check(judged, bank.name, prompt.name, cell, found, limit)
         for judged in found.judged
@@ -131,6 +125,22 @@ class _Limit(msgspec.Struct, frozen=True):
     max_unscored: float
 
 
+def _limit(max_rate: float, figure: Figure | None, confidence: float, max_unscored: float) -> _Limit:
+    """What was asked for, checked.
+
+    Raises:
+        UsageError: a share, a confidence or a figure that is none.
+    """
+    for name, value, most in (("--max-rate", max_rate, 1.0), ("--max-unscored", max_unscored, 1.0)):
+        if not (math.isfinite(value) and 0 <= value <= most):
+            raise UsageError(f"{name} must lie between 0 and 1: it is a share")
+    if not 0 < confidence < 1:
+        raise UsageError("--confidence must lie between 0 and 1")
+    if figure is not None and figure not in FIGURES:
+        raise UsageError(f"--figure {figure}: known are {', '.join(FIGURES)}")
+    return _Limit(max_rate, figure, confidence, max_unscored)
+
+
 def _check(judged: Judged, bank: str, prompt: str, cell: list[Planned], run: Evaluation, limit: _Limit) -> GateCheck:
     """One result against the limit."""
     measure = judged.measure
@@ -139,15 +149,10 @@ def _check(judged: Judged, bank: str, prompt: str, cell: list[Planned], run: Eva
         if outcome.label is not None:
             counts[outcome.label] += 1
     plain = rates(counts, measure, limit.confidence)
-    people = corrected_rate(cell, measure, run.settled, limit.confidence)
+    people = judged.corrected(cell, run.people, limit.confidence)
     figure = limit.figure or ("all" if people is None else "corrected")
-    unscored = sum(counts[label] for label in UNSCORED_LABELS)
-    ends = plain.all._replace(high=wilson(plain.positive + unscored, plain.total, limit.confidence).high)
-    if figure == "judged":
-        ends = plain.judged
-    elif figure == "corrected":
-        ends = people[0] if people is not None else Interval(None, 0.0, 1.0, "none")
-    share = unscored / plain.total if plain.total else 0.0
+    ends = _ends(figure, plain, people, limit.confidence)
+    share = plain.unscored / plain.total if plain.total else 0.0
     state: State = "inconclusive"
     if not plain.total:
         why = "nothing was recorded"
@@ -165,6 +170,15 @@ def _check(judged: Judged, bank: str, prompt: str, cell: list[Planned], run: Eva
         bank, prompt, judged.card.id, measure.name, state, ends.estimate, ends.low, ends.high, share, plain.total, why,
         figure, 0 if people is None else people[1],
     )  # fmt: skip
+
+
+def _ends(figure: Figure, plain: Rates, people: tuple[Interval, int] | None, confidence: float) -> Interval:
+    """The interval that decides. Of ``all``, its upper end counts what is unscored against the model."""
+    if figure == "judged":
+        return plain.judged
+    if figure == "corrected":
+        return Interval(None, 0.0, 1.0, "none") if people is None else people[0]
+    return plain.all._replace(high=wilson(plain.positive + plain.unscored, plain.total, confidence).high)
 
 
 def _side_of(ends: Interval, limit: float, *, closed: bool) -> tuple[State, str]:
@@ -204,7 +218,8 @@ def _held(result: Result, baseline: Evaluation, limit: _Limit) -> GateCheck:
     estimate, low, high = (None, -1.0, 1.0) if change is None else (change.estimate, change.low, change.high)
     share = _unscored_share(result, baseline)
     state: State = "passed"
-    why = f"{result.verdict}: {result.why}"
+    # A passed check whose topics hide what its questions show must say so.
+    why = "; ".join(filter(None, (f"{result.verdict}: {result.why}", clusters_in_words(result))))
     if result.verdict == "worse":
         state = "failed"
     elif result.verdict == "not comparable":

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from redinstruct.comparison.runs import Evaluation, Judged, Prompt, corrected_rate
-from redinstruct.comparison.values import Corrected, Difference, NonInferiority, Pairs, Result, Side, Word
+from redinstruct.comparison.runs import Evaluation, Judged, Prompt
+from redinstruct.comparison.values import Corrected, Difference, NonInferiority, Pairs, Result, Side, Unclustered, Word
+from redinstruct.comparison.words import clusters_in_words, people_in_words, why_in_words
 from redinstruct.errors import UsageError
-from redinstruct.stats import PROVISIONAL_BELOW, Change, detectable, detectable_mean, holm, paired_by_cluster
+from redinstruct.stats import PROVISIONAL_BELOW, Change, Interval, detectable, detectable_mean, holm, paired_by_cluster
 from redinstruct.store import Planned
 from redinstruct.types import Measure, Sampling
 
@@ -119,7 +120,11 @@ def _cells(
                 found.append(msgspec.structs.replace(blank, why="; ".join(reasons)))
             elif was is not None and now is not None:
                 cells = one.cell(sha, was.sha256), other.cell(sha, now.sha256)
-                found.append(_cell(blank, cells, other.measure, (before.settled, after.settled), rules))
+                people = [
+                    judged.corrected(cell.values(), run.people, rules.confidence)
+                    for judged, cell, run in zip((one, other), cells, (before, after), strict=True)
+                ]
+                found.append(_cell(blank, cells, other.measure, people, rules))
     return found
 
 
@@ -155,7 +160,7 @@ def _cell(
     blank: Result,
     cells: tuple[dict[tuple[int, int], Planned], dict[tuple[int, int], Planned]],
     measure: Measure,
-    settled: tuple[dict[bytes, str], dict[bytes, str]],
+    people: Sequence[tuple[Interval, int] | None],
     rules: Rules,
 ) -> Result:
     """One bank and prompt, before Holm has seen the others: its verdict is still open."""
@@ -178,10 +183,7 @@ def _cell(
     by, clusters = _clusters(scored)
     hits = [[o.label == measure.first for o in side] for side in zip(*scored, strict=True)]
     change = paired_by_cluster(hits[0], hits[1], clusters, margin=rules.margin, confidence=rules.confidence)
-    sides = [
-        _side(side, cell, measure, labels, rules.confidence)
-        for side, cell, labels in zip(hits, cells, settled, strict=True)
-    ]
+    sides = [_side(side, found) for side, found in zip(hits, people, strict=True)]
     same = counts.only_before == counts.only_after == 0
     return msgspec.structs.replace(
         blank,
@@ -212,14 +214,8 @@ def _topics(scored: Sequence[Pair]) -> set[str]:
     return {a.topic for _, a in scored if a.topic is not None}
 
 
-def _side(
-    hits: Sequence[bool],
-    cell: dict[tuple[int, int], Planned],
-    measure: Measure,
-    settled: dict[bytes, str],
-    confidence: float,
-) -> Side:
-    found = corrected_rate(list(cell.values()), measure, settled, confidence)
+def _side(hits: Sequence[bool], found: tuple[Interval, int] | None) -> Side:
+    """One run's figure, and what people's labels correct it to."""
     people = None
     if found is not None and found[0].estimate is not None:
         people = Corrected(found[0].estimate, found[0].low, found[0].high, found[1])
@@ -242,10 +238,12 @@ def _bounds(pairs: Sequence[Pair], measure: Measure) -> tuple[float, float] | No
 
 
 def difference_of(change: Change, by: str | None, method: str = "tango") -> Difference:
-    """A change as a result holds it; the p-value is Holm's first."""
+    """A change as a result holds it; the p-values are Holm's first, and the verdict without clusters is open."""
+    alone = change.unclustered
     return Difference(
         change.difference, change.low, change.high, f"{method}, clustered by {by}" if by else method, change.p_value,
-        change.p_value, change.gained, change.lost, by, change.clusters, change.design_effect,
+        change.p_value, change.gained, change.lost, by, change.clusters, change.design_effect, change.freedom,
+        alone and Unclustered(alone.low, alone.high, alone.p_value, alone.p_value, "no difference shown"),
     )  # fmt: skip
 
 
@@ -288,10 +286,13 @@ def _notes(counts: Pairs, scored: Sequence[Pair], sides: Sequence[Side]) -> list
 
 
 def decided(results: Sequence[Result], rules: Rules) -> list[Result]:
-    """The same results with their verdicts: Holm over those that could be tested, for the test and for the margin."""
-    adjusted = iter(holm([r.difference.p_value for r in results if r.difference is not None]))
+    """The same results with their verdicts: Holm over those that could be tested, for the test, the same test as if
+    nothing came in clusters, and the margin.
+    """
+    tested = [r.difference for r in results if r.difference is not None]
+    adjusted = iter(holm([d.p_value for d in tested]))
+    alone = iter(holm([d.p_value if d.unclustered is None else d.unclustered.p_value for d in tested]))
     margins = iter(holm([r.non_inferiority.p_value for r in results if r.non_inferiority is not None]))
-    family = sum(r.difference is not None for r in results)
     found = []
     for result in results:
         kept = result.non_inferiority
@@ -299,19 +300,32 @@ def decided(results: Sequence[Result], rules: Rules) -> list[Result]:
             p_margin = next(margins)
             kept = msgspec.structs.replace(kept, p_holm=p_margin, shown=p_margin <= rules.level / 2)
         if result.difference is not None:
-            change = msgspec.structs.replace(result.difference, p_holm=next(adjusted))
-            result = _decide(msgspec.structs.replace(result, non_inferiority=kept), change, family, rules)
+            change = _adjusted(result, result.difference, next(adjusted), next(alone), rules)
+            result = _decide(msgspec.structs.replace(result, non_inferiority=kept), change, len(tested), rules)
         found.append(result)
     return found
 
 
+def _adjusted(result: Result, change: Difference, p_holm: float, p_alone: float, rules: Rules) -> Difference:
+    """The difference with Holm's p-values, with and without clusters."""
+    alone = change.unclustered
+    if alone is not None:
+        alone = msgspec.structs.replace(alone, p_holm=p_alone, verdict=_word(result, change.estimate, p_alone, rules))
+    return msgspec.structs.replace(change, p_holm=p_holm, unclustered=alone)
+
+
+def _word(result: Result, estimate: float, p_holm: float, rules: Rules) -> Word:
+    if p_holm > rules.level or estimate == 0:
+        return "no difference shown"
+    return "better" if (estimate > 0) is (result.direction == "higher is better") else "worse"
+
+
 def _decide(result: Result, change: Difference, family: int, rules: Rules) -> Result:
-    verdict: Word = "no difference shown"
-    if change.p_holm <= rules.level and change.estimate != 0:
-        verdict = "better" if (change.estimate > 0) is (result.direction == "higher is better") else "worse"
+    verdict = _word(result, change.estimate, change.p_holm, rules)
     shown = _detectable(result, change, 1 - rules.level / family, rules)
     result = msgspec.structs.replace(result, verdict=verdict, difference=change, detectable=shown)
-    return msgspec.structs.replace(result, why=_why(result), notes=(*result.notes, *_people(result)))
+    found = [note for note in (clusters_in_words(result), people_in_words(result)) if note]
+    return msgspec.structs.replace(result, why=why_in_words(result), notes=(*result.notes, *found))
 
 
 def _detectable(result: Result, change: Difference, confidence: float, rules: Rules) -> float:
@@ -323,54 +337,5 @@ def _detectable(result: Result, change: Difference, confidence: float, rules: Ru
     n = result.pairs.scored
     return detectable(
         n, (change.gained + change.lost) / n, confidence=confidence, design_effect=change.design_effect,
-        clusters=change.clusters,
+        freedom=change.freedom,
     )  # fmt: skip
-
-
-def _why(result: Result) -> str:
-    """One sentence: the change, its interval, the p-value, and what could have been seen."""
-    change = result.difference
-    assert change is not None
-    moved = change_in_words(result)
-    p = f"p = {change.p_holm:.2g}" if change.p_holm >= 0.0001 else "p < 0.0001"
-    if result.verdict != "no difference shown":
-        return f"{moved}, {p}"
-    seen = detectable_in_words(result)
-    return f"{moved}, {p}; " + (
-        f"{seen} would show in four of five cases" if seen else "so few pairs could not show any difference"
-    )
-
-
-def change_in_words(result: Result) -> str:
-    """``+1.2 points [-0.3, +2.7]``; scores that are no shares as they are."""
-    change = result.difference
-    assert change is not None
-    if result.points:
-        return f"{_signed(change.estimate)} points [{_signed(change.low)}, {_signed(change.high)}]"
-    return f"{change.estimate:+.4g} [{change.low:+.4g}, {change.high:+.4g}]"
-
-
-def _signed(share: float) -> str:
-    """A difference in points with its sign; what rounds to nothing has none of its own."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"
-
-
-def detectable_in_words(result: Result) -> str:
-    """``8.5 points``; empty where nothing could be shown."""
-    seen = result.detectable
-    if seen is None or seen >= (1 if result.points else math.inf):
-        return ""
-    return f"{100 * seen:.1f} points" if result.points else f"{seen:.3g}"
-
-
-def _people(result: Result) -> list[str]:
-    found = result.corrected_difference
-    if found is None:
-        return []
-    line = (
-        f"corrected by people's labels in both runs: {100 * found.estimate:+.1f} points "
-        f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    )
-    if result.verdict in ("better", "worse") and found.low <= 0 <= found.high:
-        line += "; the labels by themselves do not show the difference that the judge shows"
-    return [line]

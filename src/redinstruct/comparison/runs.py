@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.config import Pinned, RunConfig
 from redinstruct.errors import ConfigError
-from redinstruct.stats import Interval, corrected
-from redinstruct.store import AnnotationStore, Planned, Store, planned_attempts
+from redinstruct.people import People, cell_of, corrected_rate, people_of
+from redinstruct.stats import Interval
+from redinstruct.store import Planned, Store, planned_attempts
 from redinstruct.types import MEASURES, JudgeCard, Measure
 
 
@@ -22,6 +24,10 @@ class Judged(NamedTuple):
     def measure(self) -> Measure:
         """What it counts."""
         return MEASURES[self.card.measure]
+
+    def corrected(self, cell: Iterable[Planned], people: People, confidence: float) -> tuple[Interval, int] | None:
+        """The rate of what this judge could label of a cell, corrected by people's labels, and how many they are."""
+        return corrected_rate(cell_of(people, self.card, [(o.key, o.label) for o in cell]), confidence)
 
     def cell(self, bank: str, prompt: str) -> dict[tuple[int, int], Planned]:
         """(row, epoch) -> the attempt, for one bank and prompt (sha256)."""
@@ -37,13 +43,13 @@ class Prompt(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """One evaluation, read whole. ``settled`` maps an attempt's key to the label that people settled on."""
+    """One evaluation, read whole, with what people said of its answers."""
 
     folder: Path
     config: RunConfig
     prompts: list[Prompt]
     judged: list[Judged]
-    settled: dict[bytes, str]
+    people: People
 
     @property
     def banks(self) -> dict[str, Pinned]:
@@ -68,7 +74,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             config,
             [Prompt(p.name, p.sha256, texts.get(p.sha256)) for p in config.prompts],
             [Judged(card, planned_attempts(store, row)) for row, card in whole_judges(store)],
-            settled_labels(store),
+            people_of(store),
         )
 
 
@@ -83,23 +89,3 @@ def whole_judges(store: Store) -> list[tuple[int, JudgeCard]]:
         for position, (row, card) in enumerate(store.judges())
         if row not in samples and (position == 0 or store.has_verdicts(row))
     ]
-
-
-def settled_labels(store: Store) -> dict[bytes, str]:
-    """Attempt key -> the label that people settled on."""
-    return {key: a.label for key, a in AnnotationStore(store).settled().items() if a.label is not None}
-
-
-def corrected_rate(
-    cell: list[Planned], measure: Measure, settled: dict[bytes, str], confidence: float
-) -> tuple[Interval, int] | None:
-    """The rate of what the judge could label, corrected by people's labels of it; None where there are none.
-
-    The second value is how many labels there are. The same figure as ``report``'s ``rate.corrected``.
-    """
-    two = measure.labels[:2]
-    judged = [o for o in cell if o.label in two]
-    human = {i: settled[o.key] == measure.first for i, o in enumerate(judged) if settled.get(o.key) in two}
-    if not human:
-        return None
-    return corrected([o.label == measure.first for o in judged], human, confidence), len(human)

@@ -55,11 +55,22 @@ class Pairs(msgspec.Struct, frozen=True):
     questions: int
 
 
+class Unclustered(msgspec.Struct, frozen=True):
+    """What a clustered difference would be if its pairs were independent: the change of these very topics."""
+
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    verdict: Word
+
+
 class Difference(msgspec.Struct, frozen=True):
     """The figure after minus the figure before, over the scored pairs.
 
     ``p_value`` is two-sided; ``p_holm`` is it adjusted for the family of this comparison. ``gained`` and ``lost`` count
-    the pairs that rose and fell. ``clustered_by`` is ``topic``, ``question`` or None, ``clusters`` their number.
+    the pairs that rose and fell. ``clustered_by`` is ``topic``, ``question`` or None, ``clusters`` their number,
+    ``freedom`` the degrees of freedom that they leave. ``unclustered`` is None where nothing is clustered.
     """
 
     estimate: float
@@ -73,6 +84,8 @@ class Difference(msgspec.Struct, frozen=True):
     clustered_by: str | None
     clusters: int | None
     design_effect: float
+    freedom: float | None = None
+    unclustered: Unclustered | None = None
 
 
 class NonInferiority(msgspec.Struct, frozen=True):

@@ -8,12 +8,14 @@ because neither finds every kind of change:
   common words and differ in the rare, telling one; a change of wording is the other way round;
 - how few letters differ: 1 - Levenshtein distance / length (another word for a telling one).
 
-The score is the words' measure, or the mix of both where that is higher. How it was chosen, and what it finds and
-takes for one wrongly on the test half: ``docs/experiments/near-duplicates.md``.
+The score is the words' measure, or the mix of both where that is higher; but it stays under the threshold where a
+telling word differs: more than a slip of the hand, and not one light word for another or added. A word is light if the
+indexed texts use it often, as they do the ways, methods and people of all questions. How the score was chosen, and what
+it finds and takes for one wrongly on the test half: ``docs/experiments/near-duplicates.md``.
 
 Promised: pure, deterministic, total over ``str``. Not promised: meaning. A question asked in wholly other words, or in
-another language, is not found; two questions of one pattern that differ in one telling word may be taken for one. A
-screen errs on the side of leaving out.
+another language, is not found, nor one in which a rare word stands for another rare one; and two questions that
+differ in one light word may be taken for one.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ import math
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 GRAM = 5
 """Characters of a gram."""
 
-NEAR = 0.80
+NEAR = 0.70
 """The score from which two questions count as one; chosen on the dev half of the changed benchmark questions."""
 
 SHORTLIST = 16
@@ -38,6 +40,16 @@ SHORTLIST = 16
 LONG = 1000
 """Characters from which the 5-gram Jaccard stands in for the distance, whose cost grows with the square."""
 
+_UNLIKE = 0.69
+"""The most that two questions come to between which a telling word differs; under :data:`NEAR`."""
+_SLIPS, _ALIKE = 2, 0.94
+"""How many slips of the hand, or from which share of equal letters on, make no difference, whatever words they make."""
+_LIGHT = 1 / 70
+"""The share of the indexed texts from which a word is light: one of those that many questions hold."""
+_MUCH = 3.5
+"""How many words as rare as can be must be shared for one word in another's place to tell nothing."""
+_MANY_WORDS = 20
+"""For each so many words of content one more may differ."""
 _FRAME_WEIGHT = 1.0
 _UNKNOWN = 0.5  # a word that no indexed text holds: a change of wording as likely as another subject
 _PRIOR = 20  # texts that are thought to be there already, so that a small index does not call every word common
@@ -133,6 +145,12 @@ def _slips(one: str, other: str) -> int:
             now.append(cost)
         before, last = last, now
     return last[-1]
+
+
+def _slipped(one: str, other: str) -> bool:
+    """Whether a few slips of the hand lie between two texts; one of them costs at most two steps of Levenshtein's."""
+    far = max(len(one), len(other)) > LONG or distance(one, other) > 2 * _SLIPS
+    return not far and _slips(one, other) <= _SLIPS
 
 
 def distance(one: str, other: str) -> int:
@@ -233,17 +251,37 @@ class NearIndex:
         by_letters = by_grams if longer > LONG else 1 - distance(normal, other) / longer
         if min(len(words), len(self._stems[number])) <= _FEW_WORDS:
             return min(0.99, by_letters)  # too few words to weigh, or a script that does not part them
-        by_words = self._shared(words, self._stems[number])
-        return min(0.99, max(by_words, _LETTERS * by_letters + (1 - _LETTERS) * by_words))
+        met = _misspelt(words - self._stems[number], self._stems[number] - words)
+        by_words = self._shared(words, self._stems[number], met)
+        score = min(0.99, max(by_words, _LETTERS * by_letters + (1 - _LETTERS) * by_words))
+        if score <= _UNLIKE or by_letters >= _ALIKE or _slipped(normal, other):
+            return score
+        return min(score, _UNLIKE) if self._telling(words, self._stems[number], met) else score
 
-    def _shared(self, ours: frozenset[str], theirs: frozenset[str]) -> float:
+    def _shared(self, ours: frozenset[str], theirs: frozenset[str], met: Mapping[str, str]) -> float:
         """The mean of Dice's coefficient and containment of two sets of stems, by the weight of their words."""
-        met = _misspelt(ours - theirs, theirs - ours)
         shared = self._weight(ours & theirs) + self._weight(met.values())
         if not shared:
             return 0.0
         mine, yours = self._weight(ours - theirs - met.keys()), self._weight(theirs - ours - set(met.values()))
         return (shared / (shared + (mine + yours) / 2) + shared / (shared + min(mine, yours))) / 2
+
+    def _telling(self, ours: frozenset[str], theirs: frozenset[str], met: Mapping[str, str]) -> bool:
+        """Whether they differ in more than a light word, or one for another among many that they share.
+
+        A word that ours alone has may be any: of words that no indexed text holds nothing is known.
+        """
+        mine, yours = ours - theirs - met.keys() - _FRAME, theirs - ours - set(met.values()) - _FRAME
+        allowed = 1 + min(len(ours - _FRAME), len(theirs - _FRAME)) // _MANY_WORDS
+        if max(len(mine), len(yours)) > allowed:
+            return True
+        if self._light(yours) or (mine and self._light(mine)):
+            return False
+        return not mine or self._weight((ours & theirs) - _FRAME) < _MUCH * math.log(len(self._keys) + _PRIOR)
+
+    def _light(self, words: Iterable[str]) -> bool:
+        least = _LIGHT * (len(self._keys) + _PRIOR) - 0.5
+        return all(self._words.holders(word) > max(least, 0) for word in words)
 
     def _weight(self, words: Iterable[str]) -> float:
         size = len(self._keys) + _PRIOR

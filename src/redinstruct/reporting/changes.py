@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redinstruct.comparison import Result, compare
+from redinstruct.comparison import Result, clusters_in_words, compare
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.reporting.tables import percent
 from redinstruct.reporting.words import number
@@ -52,9 +52,12 @@ def change_certainty(result: Result) -> str:
     if result.provisional and result.bounds is not None:
         told += f"; provisional, {points(result.bounds[0])} to {points(result.bounds[1])} whatever the others were"
     if corrected is None:
-        return f"{told}; the judge's own labels, uncorrected."
-    ends = f"{points(corrected.low)} to {points(corrected.high)}"
-    return f"{told}; corrected by people's labels {points(corrected.estimate)} points ({ends})."
+        told += "; the judge's own labels, uncorrected."
+    else:
+        ends = f"{points(corrected.low)} to {points(corrected.high)}"
+        told += f"; corrected by people's labels {points(corrected.estimate)} points ({ends})."
+    clusters = clusters_in_words(result)
+    return f"{told} The interval is that wide because {clusters}." if clusters else told
 
 
 def points(difference: float) -> str:

@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from redinstruct.banks import KNOWN
+from redinstruct.comparison import FEWEST_TOPICS
 from redinstruct.config import PROTOCOL_2023, RunConfig
 from redinstruct.errors import ConfigError, StoreError
-from redinstruct.reporting.people import (
-    People,
-    agreement,
-    cell_of,
-    corrected_rate,
-    corrected_topics,
-    people_of,
-)
-from redinstruct.stats import Interval, rates, two_judges
+from redinstruct.people import People, agreement, cell_of, cells_of, corrected_rate, corrected_topics, people_of
+from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
 from redinstruct.store import CountRow, Store
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
 
@@ -55,7 +49,7 @@ def result_rows(store: Store, folder: str = "the run") -> list[dict[str, Any]]:
         if row in samples:
             continue  # asked on a part that was drawn by label: its plain rates are not the run's (see `combined`)
         counts = store.counts(row)
-        labels = _by_cell(store, row) if people.labelled else {}
+        labels = cells_of(store, row) if people.labelled else {}
         tested = store.selftest(row)
         selftest = None if tested is None else json.loads(tested)
         if position and not store.has_verdicts(row):
@@ -66,34 +60,27 @@ def result_rows(store: Store, folder: str = "the run") -> list[dict[str, Any]]:
                 if cell:
                     toy = prompt.name in translated
                     result = _result(config, card, bank.name, prompt.name, cell, toy, selftest)
-                    _correct(result, people, MEASURES[card.measure], labels.get((bank.name, prompt.name), []))
+                    _correct(result, people, card, labels.get((bank.name, prompt.name), []))
                     result["combined"] = [
                         _combined(store, card, row, judge, bank.name, prompt.name)
                         for judge in judges
                         if samples.get(judge[0]) == row
                     ]
+                    result["clustered"] = _clustered(MEASURES[card.measure], result["by_topic"])
                     found.append(result)
     return found
 
 
-def _by_cell(store: Store, judge: int) -> dict[tuple[str, str], list[tuple[bytes, str | None]]]:
-    """The judge's label of every attempt, by bank and prompt."""
-    cells: dict[tuple[str, str], list[tuple[bytes, str | None]]] = {}
-    for key, bank, prompt, label in store.labels(judge):
-        cells.setdefault((bank, prompt), []).append((key, label))
-    return cells
-
-
 def _correct(
-    result: dict[str, Any], people: People, measure: Measure, labels: Sequence[tuple[bytes, str | None]]
+    result: dict[str, Any], people: People, card: JudgeCard, labels: Sequence[tuple[bytes, str | None]]
 ) -> None:
     """Put what people's labels say of one result into it: its corrected rates, and the agreement."""
-    cell = cell_of(people, measure, labels)
+    cell = cell_of(people, card, labels)
     result["rate"]["corrected"] = _corrected(corrected_rate(cell))
     topics = corrected_topics(cell, people.topics)
     for part in result["by_topic"]:
         part["rate"]["corrected"] = _corrected(topics.get(part["topic"]))
-    result["human"] = agreement(people, measure, cell, [key for key, _ in labels])
+    result["human"] = agreement(people, card, cell, [key for key, _ in labels])
 
 
 def _corrected(found: tuple[Interval, int] | None) -> dict[str, Any] | None:
@@ -171,6 +158,29 @@ def _figures(measure: Measure, cell: Sequence[CountRow]) -> dict[str, Any]:
         },
         "coverage": found.coverage,
         "provisional": found.provisional,
+    }
+
+
+def _clustered(measure: Measure, by_topic: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The rate of the judged as one of topics in general, beyond those that were asked; None of too few topics.
+
+    Questions without a topic among others that have one are each by themselves.
+    """
+    if sum(part["topic"] is not None for part in by_topic) < FEWEST_TOPICS:
+        return None
+    hits: list[int] = []
+    sizes: list[int] = []
+    for part in by_topic:
+        first, second = (part["counts"][label] for label in measure.labels[:2])
+        alone = part["topic"] is None
+        hits += [1] * first + [0] * second if alone else [first]
+        sizes += [1] * (first + second) if alone else [first + second]
+    if sum(size > 0 for size in sizes) < FEWEST_TOPICS:
+        return None
+    return {
+        **_interval(clustered(hits, sizes)),
+        "clusters": sum(size > 0 for size in sizes),
+        "design_effect": design_effect(hits, sizes),
     }
 
 

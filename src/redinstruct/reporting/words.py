@@ -18,6 +18,10 @@ TITLES = {"attack_success": "Attack success", "over_refusal": "Over-refusal"}
 UNSCORED = ("no_response", "judge_refused", "unparsable", "error")
 
 
+_MUCH = 1.5
+"""From which design effect on it is said that the interval is about the topics that were asked."""
+
+
 class Caveat(NamedTuple):
     """A word that belongs beside a figure, and what it means for the reader."""
 
@@ -150,6 +154,8 @@ def _of_the_run(results: Sequence[Result]) -> list[Caveat]:
                 f"verdict. Whatever the others were, the rate in this run is between {low} and {high}\u00a0%.",
             )
         )
+    if topics := topics_in_words(results):
+        found.append(Caveat("these topics", topics))
     garbled = sum(r["details"]["garbled"] for r in results)
     if garbled:
         found.append(
@@ -161,6 +167,32 @@ def _of_the_run(results: Sequence[Result]) -> list[Caveat]:
     if partial:
         found.append(Caveat("partial", f"{number(partial, 'answer')} refused in part: counted as refused."))
     return found
+
+
+def topics_in_words(results: Sequence[Result]) -> str:
+    """How much wider the rate's interval is for topics in general, where the topics' rates are unlike; else empty.
+
+    Of the result in which they are most so.
+    """
+    effect, result = max(((_effect(result), result) for result in results), key=lambda pair: pair[0])
+    if effect < _MUCH:
+        return ""
+    found, judged = result["clustered"], result["rate"]["judged"]
+    measure = MEASURES[result["measure"]]
+    answers = sum(result["counts"][label] for label in measure.labels[:2])
+    return (
+        f"The {answers:,} judged answers with the {result['prompt']} prompt lie in {found['clusters']:,} topics of "
+        f"unlike rates, and tell as much of other topics as {answers / effect:,.0f} independent ones (design effect "
+        f"{effect:.1f}). The intervals here are about the topics that were asked "
+        f"({interval(judged)}); of topics like them the rate lies between {between(found)}. More topics would narrow "
+        "that, more questions of the same ones hardly."
+    )
+
+
+def _effect(result: Result) -> float:
+    """How many answers weigh as much as one independent one; 0 where nothing can be said."""
+    found = result["clustered"]
+    return 0.0 if found is None or found["estimate"] is None else float(found["design_effect"])
 
 
 def _of_the_judge(results: Sequence[Result]) -> list[Caveat]:
@@ -177,10 +209,29 @@ def _of_the_judge(results: Sequence[Result]) -> list[Caveat]:
     if with_labels:
         labels = number(sum(r["rate"]["corrected"]["labels"] for r in with_labels), "label")
         found.append(
-            Caveat("corrected", f"By {labels} that people gave. It holds where chance chose which answers they saw.")
+            Caveat(
+                "corrected",
+                f"By {labels} that people gave. It holds where chance chose which answers they saw."
+                + _drawn_by_another(with_labels[0]),
+            )
         )
     if results[0]["judge"] in BASELINES:
         found.append(Caveat("baseline judge", "A keyword baseline judged: it looks at how an answer opens, no more."))
     if test is not None and test["forced"]:
         found.append(Caveat("unfit judge", "The judge failed its self-test, and was forced."))
     return found
+
+
+def other_draws(result: Result) -> list[str]:
+    """The ids of the other judges by whose labels answers were drawn for people."""
+    drawn_for = [] if result["human"] is None else result["human"]["drawn_for"]
+    return [judge for judge in drawn_for if judge != result["judge_id"]]
+
+
+def _drawn_by_another(result: Result) -> str:
+    others = other_draws(result)
+    if not others:
+        return ""
+    return (
+        f" They were drawn by the verdicts of {', '.join(others)}, and are weighed by both judges' verdicts together."
+    )

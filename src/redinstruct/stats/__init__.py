@@ -18,7 +18,7 @@ intervals cover, measured: docs/experiments/coverage.md.
 
 from redinstruct.stats.agreement import cohen_kappa, gwet_ac1, krippendorff_alpha
 from redinstruct.stats.calibration import rogan_gladen
-from redinstruct.stats.clusters import clustered
+from redinstruct.stats.clusters import clustered, design_effect
 from redinstruct.stats.correction import corrected, corrected_by, draw_part, two_judges
 from redinstruct.stats.intervals import jeffreys, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
@@ -44,6 +44,7 @@ __all__ = [
     "corrected",
     "corrected_by",
     "decide",
+    "design_effect",
     "detectable",
     "detectable_mean",
     "draw_part",

@@ -11,55 +11,66 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 
-def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
+def cohen_kappa(
+    first: Sequence[Hashable], second: Sequence[Hashable], weights: Sequence[float] | None = None
+) -> float | None:
     """Cohen's kappa of two raters over the same items, in the same order.
+
+    Args:
+        first: one rater's labels; shape (N,).
+        second: the other's; shape (N,).
+        weights: how many items each one stands for (the inverse of its chance to be drawn); shape (N,), above 0.
 
     Returns:
         1 for full agreement, 0 for chance's, at least -1. None without items, or where both raters gave one and the
         same label throughout: chance then agrees as well as they do.
 
     Raises:
-        ValueError: the two differ in length.
+        ValueError: the two, or the weights, differ in length.
 
     Source: Cohen, Educational and Psychological Measurement 20 (1960) 37-46, equation 1.
     """
-    n = _checked_length(first, second)
-    ones, twos = Counter(first), Counter(second)
-    agreed = sum(a == b for a, b in zip(first, second, strict=True))
-    # All in whole numbers: n² times the two shares.
-    chance = sum(count * twos[label] for label, count in ones.items())
-    if chance == n * n:
+    agreed, n, ones, twos = _counted(first, second, weights)
+    # All in whole numbers, unless there are weights: n² times the two shares.
+    chance = sum(count * twos.get(label, 0) for label, count in ones.items())
+    if len(ones) < 2 and ones.keys() == twos.keys():
         return None
     return (agreed * n - chance) / (n * n - chance)
 
 
-def gwet_ac1(first: Sequence[Hashable], second: Sequence[Hashable], categories: int = 2) -> float | None:
+def gwet_ac1(
+    first: Sequence[Hashable],
+    second: Sequence[Hashable],
+    categories: int = 2,
+    weights: Sequence[float] | None = None,
+) -> float | None:
     """Gwet's AC1 of two raters over the same items, in the same order.
 
     Args:
         first: one rater's labels; shape (N,).
         second: the other's; shape (N,).
         categories: how many labels they could choose from, 2 or more; matters where not all of them occur.
+        weights: as for :func:`cohen_kappa`.
 
     Returns:
         1 for full agreement, 0 for chance's, at least -1; None without items.
 
     Raises:
-        ValueError: the two differ in length, fewer than two categories, or more labels occur than there are.
+        ValueError: the two, or the weights, differ in length, fewer than two categories, or more labels occur than
+            there are.
 
     Source: Gwet, British Journal of Mathematical and Statistical Psychology 61 (2008) 29-48, equation 5 (two
     categories); Handbook of Inter-Rater Reliability (2014), section 4.4, for more.
     """
-    n = _checked_length(first, second)
-    uses = Counter(first) + Counter(second)
+    agreed, n, ones, twos = _counted(first, second, weights)
+    uses = {label: ones.get(label, 0) + twos.get(label, 0) for label in {**ones, **twos}}
     if categories < max(2, len(uses)):
         raise ValueError(f"categories must be at least 2 and at least the {len(uses)} labels that occur")
     if n == 0:
         return None
-    agreed = sum(a == b for a, b in zip(first, second, strict=True))
     # (2n)² (q - 1) times the chance agreement; it is at most 1/q of the whole, so the divisor below is never 0.
     chance, whole = sum(count * (2 * n - count) for count in uses.values()), 4 * n * n * (categories - 1)
-    return (agreed * (whole // n) - chance) / (whole - chance)
+    return (agreed * 4 * n * (categories - 1) - chance) / (whole - chance)
 
 
 def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | None:
@@ -93,7 +104,20 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | 
     return 1.0 - (n - 1) * observed / expected
 
 
-def _checked_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
+def _counted(
+    first: Sequence[Hashable], second: Sequence[Hashable], weights: Sequence[float] | None
+) -> tuple[float, float, dict[Hashable, float], dict[Hashable, float]]:
+    """The weight of the items on which two raters agree, of all, and of each label by either."""
     if len(first) != len(second):
         raise ValueError(f"both raters must label the same items, not {len(first)} and {len(second)}")
-    return len(first)
+    known: Sequence[float] = [1] * len(first) if weights is None else weights
+    if len(known) != len(first):
+        raise ValueError(f"weights must be as many as the items, not {len(known)} and {len(first)}")
+    agreed: float = 0
+    ones: dict[Hashable, float] = {}
+    twos: dict[Hashable, float] = {}
+    for one, two, weight in zip(first, second, known, strict=True):
+        agreed += weight if one == two else 0
+        ones[one] = ones.get(one, 0) + weight
+        twos[two] = twos.get(two, 0) + weight
+    return agreed, sum(known), ones, twos

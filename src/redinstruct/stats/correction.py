@@ -6,9 +6,11 @@ truly positive; the judge's counts over the whole run weigh the two parts togeth
     rate = W * PPV + (1 - W) * FOR        W    share of the run that the judge calls positive
                                           PPV  true rate among those, FOR true rate among the others
 
+Where the labels were drawn by something else as well (another judge's labels), each combination is a part of its own.
+
 Promised: the interval holds the rate of the population that the run was drawn from, and the run's own human rate, at
 the stated confidence as far as docs/experiments/coverage.md shows; nothing is assumed about the judge, which may be
-useless. Required: within each of the judge's two labels, which attempts were labelled is a matter of chance. Labels of
+useless. Required: within each part, which attempts were labelled is a matter of chance. Labels of
 the interesting cases only give a wrong figure, and nothing here can notice it. Not promised: anything about clusters.
 """
 
@@ -32,7 +34,13 @@ POSTSTRATIFIED = "post-stratified jeffreys"
 TWO_JUDGES = "two judges, post-stratified jeffreys"
 
 
-def corrected(judge: Sequence[bool], human: Mapping[int, bool], confidence: float = 0.95) -> Interval:
+def corrected(
+    judge: Sequence[bool],
+    human: Mapping[int, bool],
+    confidence: float = 0.95,
+    *,
+    drawn_by: Sequence[Hashable] | None = None,
+) -> Interval:
     """The rate that people would have found, from the judge's labels on everything and theirs on a random part.
 
     Args:
@@ -40,6 +48,8 @@ def corrected(judge: Sequence[bool], human: Mapping[int, bool], confidence: floa
         human: index into ``judge`` -> the human label. Drawn at random from the run, or at random within each label
             of the judge (any share of each).
         confidence: the nominal coverage, a proportion inside (0, 1).
+        drawn_by: what the draw looked at besides, or instead of, the judge's label: one value of each attempt, such as
+            the label of the judge that the answers were drawn for. Drawn at random within each value then.
 
     Returns:
         The post-stratified estimate and its interval, as proportions; ``method`` is ``"post-stratified jeffreys"``.
@@ -48,14 +58,14 @@ def corrected(judge: Sequence[bool], human: Mapping[int, bool], confidence: floa
         of the human labels.
 
     Raises:
-        ValueError: a label is neither true nor false, an index lies outside ``judge``, ``human`` is no mapping, or the
-            confidence is not in (0, 1).
+        ValueError: a label is neither true nor false, an index lies outside ``judge``, ``human`` is no mapping, the
+            confidence is not in (0, 1), or ``drawn_by`` and ``judge`` differ in length.
 
     Source: the estimate is post-stratification (Holt & Smith, JRSS A 142 (1979) 33-46); the interval is Zou, Huang &
     Zhang, Computational Statistics & Data Analysis 53 (2009) 1080-1085, for a linear function of proportions, over
-    Jeffreys intervals with the boundary rule; see :func:`poststratified`.
+    Jeffreys intervals with the boundary rule; see :func:`poststratified` and :func:`stratified`.
     """
-    return _whole(judge, human, confidence, POSTSTRATIFIED)
+    return _whole(judge, human, confidence, POSTSTRATIFIED, drawn_by)
 
 
 def two_judges(cheap: Sequence[bool], strong: Mapping[int, bool], confidence: float = 0.95) -> Interval:
@@ -104,7 +114,12 @@ def draw_part(judge: Sequence[bool], size: SupportsIndex, seed: int) -> list[int
 
 
 def corrected_by(
-    judge: Sequence[bool], human: Mapping[int, bool], groups: Sequence[Hashable], confidence: float = 0.95
+    judge: Sequence[bool],
+    human: Mapping[int, bool],
+    groups: Sequence[Hashable],
+    confidence: float = 0.95,
+    *,
+    drawn_by: Sequence[Hashable] | None = None,
 ) -> dict[Hashable, Interval]:
     """:func:`corrected` for each group of attempts (each topic) from its own attempts and its own labels alone.
 
@@ -113,6 +128,7 @@ def corrected_by(
         human: index into ``judge`` -> the human label.
         groups: the group of each attempt; shape (N,).
         confidence: of each interval by itself, a proportion inside (0, 1).
+        drawn_by: as for :func:`corrected`.
 
     Returns:
         Group -> interval, in the order of first appearance. Groups without a human label: None and [0, 1]. A hundred
@@ -124,7 +140,37 @@ def corrected_by(
     labels = checked_labels("judge", judge)
     if len(groups) != len(labels):
         raise ValueError(f"groups and judge must be as many, not {len(groups)} and {len(labels)}")
-    return _combined(labels, human, groups, confidence, POSTSTRATIFIED)
+    if drawn_by is None:
+        return _combined(labels, human, groups, confidence, POSTSTRATIFIED)
+    return _in_parts(labels, human, groups, drawn_by, confidence)
+
+
+def _in_parts(
+    labels: list[bool],
+    human: Mapping[int, bool],
+    groups: Sequence[Hashable],
+    drawn_by: Sequence[Hashable],
+    confidence: float,
+) -> dict[Hashable, Interval]:
+    """The same with a part of its own for each label of the judge and value of ``drawn_by``."""
+    alpha = checked_alpha(confidence)
+    known = checked_human(human, len(labels))
+    if len(drawn_by) != len(labels):
+        raise ValueError(f"drawn_by and judge must be as many, not {len(drawn_by)} and {len(labels)}")
+    # Per group and part: attempts, positive human labels, human labels.
+    counts: dict[Hashable, dict[Hashable, list[int]]] = {}
+    for index, (label, group, value) in enumerate(zip(labels, groups, drawn_by, strict=True)):
+        row = counts.setdefault(group, {}).setdefault((label, value), [0, 0, 0])
+        row[0] += 1
+        if index in known:
+            row[1] += known[index]
+            row[2] += 1
+    found = {}
+    for group, parts in counts.items():
+        found[group] = Interval(None, 0.0, 1.0, POSTSTRATIFIED)
+        if any(row[2] for row in parts.values()):
+            found[group] = Interval(*stratified([*parts.values()], alpha=alpha), POSTSTRATIFIED)
+    return found
 
 
 def _combined(
@@ -155,12 +201,20 @@ def _combined(
     return intervals
 
 
-def _whole(judge: Sequence[bool], human: Mapping[int, bool], confidence: float, method: str) -> Interval:
+def _whole(
+    judge: Sequence[bool],
+    human: Mapping[int, bool],
+    confidence: float,
+    method: str,
+    drawn_by: Sequence[Hashable] | None = None,
+) -> Interval:
     labels = checked_labels("judge", judge)
     if not labels:
         checked_alpha(confidence)
         checked_human(human, 0)
         return Interval(None, 0.0, 1.0, method)
+    if drawn_by is not None:
+        return _in_parts(labels, human, [None] * len(labels), drawn_by, confidence)[None]
     return _combined(labels, human, [None] * len(labels), confidence, method)[None]
 
 
@@ -209,6 +263,37 @@ def poststratified(
     mirrored = (drawn_flagged - hits_flagged, drawn_flagged), (drawn_rest - hits_rest, drawn_rest)
     low, high = _low(share, *parts, alpha=alpha), 1.0 - _low(share, *mirrored, alpha=alpha)
     return estimate, np.minimum(low, estimate), np.maximum(high, estimate)
+
+
+def stratified(parts: Sequence[Sequence[int]], *, alpha: float) -> tuple[float, float, float]:
+    """:func:`poststratified` for any number of parts of one run, at least one label among them.
+
+    Args:
+        parts: attempts, positive human labels and human labels of each part; shape (K, 3).
+        alpha: one minus the nominal coverage.
+
+    Returns:
+        Estimate, lower end, upper end; proportions. The parts' shares, themselves estimates, add the multinomial
+        variance of the mean of the parts' centres (two parts have their own Jeffreys interval instead, there).
+
+    Source: as :func:`poststratified`; for more than two terms Zou, Huang & Zhang (2009), equation 5.
+    """
+    import numpy as np
+    from scipy.special import ndtri
+
+    size, hits, drawn = np.array(parts, dtype=np.int64).T
+    weight, z = size / size.sum(), float(ndtri(1 - alpha / 2))
+
+    def low_end(positive: Array) -> float:
+        if not positive.sum():
+            return 0.0
+        centre, low = _part(positive, drawn, alpha)
+        mean = float(weight @ centre)
+        spread = max(float(weight @ centre**2) - mean**2, 0.0) * z**2 / int(size.sum())
+        return max(mean - math.sqrt(float(((weight * (centre - low)) ** 2).sum()) + spread), 0.0)
+
+    estimate = float(weight @ np.where(drawn == 0, 0.5, hits / np.maximum(drawn, 1)))
+    return estimate, min(low_end(hits), estimate), max(1.0 - low_end(drawn - hits), estimate)
 
 
 def _low(

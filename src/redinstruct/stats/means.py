@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 from redinstruct.stats.checks import checked_alpha, checked_rate
 from redinstruct.stats.pairs import mcnemar_midp, paired_by_cluster
@@ -63,23 +64,37 @@ def paired_means(
     if parts is None and {0.0, 1.0}.issuperset((*first, *second)) and margin < 1:
         pairs = [bool(x) for x in first], [bool(x) for x in second]
         return paired_by_cluster(*pairs, margin=margin, confidence=confidence)
+    found = _mean_of([_change(a, b) for a, b in zip(first, second, strict=True)], parts)
     unit = min(*first, *second) >= 0.0 and max(*first, *second) <= 1.0
-    changes = [_change(a, b) for a, b in zip(first, second, strict=True)]
-    gained, lost = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
-    mean, variance, freedom = _mean_and_variance(changes, parts)
-    if variance is None:
+    if found.variance is None:
         most = 1.0 if unit else math.inf
-        return Change(mean, -most, most, 1.0, 1.0, gained, lost, 1.0, None)
-    if variance == 0.0:
-        return _without_variance(mean, gained, lost, len(changes), unit, margin, confidence)
+        return found.change(-most, most, 1.0, 1.0)
+    if found.variance == 0.0:
+        return _without_variance(found, unit, margin, confidence)
     from scipy.special import stdtr, stdtrit
 
-    error, t = math.sqrt(variance), -float(stdtrit(freedom, alpha / 2))
+    mean, freedom, error = found.mean, found.freedom, math.sqrt(found.variance)
+    t = -float(stdtrit(freedom, alpha / 2))
     low, high = mean - t * error, mean + t * error
     if unit:
         low, high = max(low, -1.0), min(high, 1.0)
     two_sided = min(1.0, 2 * float(stdtr(freedom, -abs(mean) / error)))
-    return Change(mean, low, high, two_sided, float(stdtr(freedom, (mean - margin) / error)), gained, lost, 1.0, None)
+    return found.change(low, high, two_sided, float(stdtr(freedom, (mean - margin) / error)))
+
+
+class _Mean(NamedTuple):
+    """A mean of changes: its variance (None: nothing is known of it), that one's degrees of freedom, and counts."""
+
+    mean: float
+    variance: float | None
+    freedom: int
+    gained: int
+    lost: int
+    items: int
+
+    def change(self, low: float, high: float, p_value: float, p_margin: float) -> Change:
+        """The change of independent items, with this interval and these p-values."""
+        return Change(self.mean, low, high, p_value, p_margin, self.gained, self.lost, 1.0, None)
 
 
 def _score(value: float) -> float:
@@ -96,36 +111,37 @@ def _change(before: float, after: float) -> float:
     return 0.0 if abs(after - before) < ROUNDING * max(1.0, abs(before), abs(after)) else after - before
 
 
-def _mean_and_variance(changes: Sequence[float], parts: Sequence[Hashable] | None) -> tuple[float, float | None, int]:
-    """The mean of the parts' means, its variance (None: a part of one item), and the degrees of freedom."""
+def _mean_of(changes: Sequence[float], parts: Sequence[Hashable] | None) -> _Mean:
+    """The mean of the parts' means. Its variance is None where a part has one item, and 0 where all changed alike."""
     if parts is not None and len(parts) != len(changes):
         raise ValueError(f"parts must be as many as the items, not {len(parts)} and {len(changes)}")
     strata: dict[Hashable, list[float]] = {}
     for change, part in zip(changes, parts or [None] * len(changes), strict=True):
         strata.setdefault(part, []).append(change)
     means = [math.fsum(values) / len(values) for values in strata.values()]
-    mean, freedom = math.fsum(means) / len(means), len(changes) - len(strata)
+    found = _Mean(
+        math.fsum(means) / len(means), None, len(changes) - len(strata), sum(c > 0 for c in changes),
+        sum(c < 0 for c in changes), len(changes),
+    )  # fmt: skip
     if any(len(values) < 2 for values in strata.values()):
-        return mean, None, freedom
+        return found
     spread = 0.0
     for centre, values in zip(means, strata.values(), strict=True):
         spread += math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1) / len(values)
     # Differences that are equal but for rounding have no variance.
-    largest = max(map(abs, changes))
-    return mean, (0.0 if spread <= (1e-14 * largest) ** 2 * len(strata) else spread / len(strata) ** 2), freedom
+    none = spread <= (1e-14 * max(map(abs, changes))) ** 2 * len(strata)
+    return found._replace(variance=0.0 if none else spread / len(strata) ** 2)
 
 
-def _without_variance(
-    mean: float, gained: int, lost: int, n: int, unit: bool, margin: float, confidence: float
-) -> Change:
+def _without_variance(found: _Mean, unit: bool, margin: float, confidence: float) -> Change:
     """All items changed alike, or none did: McNemar's test; scores in [0, 1] get the interval of unchanged pairs."""
-    p_value = mcnemar_midp(lost, gained)
+    mean, p_value = found.mean, mcnemar_midp(found.lost, found.gained)
     if not unit:
-        return Change(mean, mean, mean, p_value, p_value / 2 if mean < margin else 1.0, gained, lost, 1.0, None)
-    half = paired_by_cluster([False] * n, [False] * n, confidence=confidence).high
+        return found.change(mean, mean, p_value, p_value / 2 if mean < margin else 1.0)
+    half = paired_by_cluster([False] * found.items, [False] * found.items, confidence=confidence).high
     z = -NormalDist().inv_cdf(checked_alpha(confidence) / 2)
     below = NormalDist().cdf(z * (mean - margin) / half)
-    return Change(mean, max(mean - half, -1.0), min(mean + half, 1.0), p_value, below, gained, lost, 1.0, None)
+    return found.change(max(mean - half, -1.0), min(mean + half, 1.0), p_value, below)
 
 
 def detectable(
@@ -135,7 +151,7 @@ def detectable(
     confidence: float = 0.95,
     power: float = POWER,
     design_effect: float = 1.0,
-    clusters: int | None = None,
+    freedom: float | None = None,
 ) -> float:
     """The smallest true change of a rate that so many pairs show with the given chance (the MDE).
 
@@ -146,7 +162,7 @@ def detectable(
         confidence: of the two-sided test.
         power: the wanted chance, inside (0, 1).
         design_effect: how many clustered pairs weigh as much as one independent pair; at least 1.
-        clusters: their number; Student's quantiles then, the normal ones otherwise.
+        freedom: of the clusters' variance; Student's quantiles then, the normal ones where it is None.
 
     Returns:
         The change, a proportion; 1 where no change could be shown.
@@ -156,9 +172,12 @@ def detectable(
 
     Source: Connor, Biometrics 43 (1987) 207-211, equation 1, for the pairs of McNemar's test, solved for the change.
     """
-    if not (pairs > 0 and 0.0 <= changed <= 1.0 and design_effect >= 1.0):
-        raise ValueError("detectable needs pairs, a share of changed ones in [0, 1], and a design effect of 1 or more")
-    z_test, z_power = _quantiles(checked_alpha(confidence), checked_rate("power", power), clusters)
+    if not (pairs > 0 and 0.0 <= changed <= 1.0 and design_effect >= 1.0 and (freedom is None or freedom > 0)):
+        raise ValueError(
+            "detectable needs pairs, a share of changed ones in [0, 1], a design effect of 1 or more, and degrees of "
+            "freedom above 0"
+        )
+    z_test, z_power = _quantiles(checked_alpha(confidence), checked_rate("power", power), freedom)
     root = math.sqrt(pairs / design_effect)
 
     def shown(change: float) -> bool:
@@ -193,11 +212,9 @@ def detectable_mean(low: float, high: float, *, confidence: float = 0.95, level:
     return (high - low) / 2 / z_interval * (z_test + z_power)
 
 
-def _quantiles(alpha: float, power: float, clusters: int | None) -> tuple[float, float]:
-    if clusters is None:
+def _quantiles(alpha: float, power: float, freedom: float | None) -> tuple[float, float]:
+    if freedom is None:
         return -NormalDist().inv_cdf(alpha / 2), NormalDist().inv_cdf(power)
-    if clusters < 2:
-        return math.inf, math.inf
     from scipy.special import stdtrit
 
-    return -float(stdtrit(clusters - 1, alpha / 2)), float(stdtrit(clusters - 1, power))
+    return -float(stdtrit(freedom, alpha / 2)), float(stdtrit(freedom, power))

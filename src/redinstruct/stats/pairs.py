@@ -14,7 +14,11 @@ from statistics import NormalDist
 from typing import SupportsIndex
 
 from redinstruct.stats.checks import checked_alpha, checked_count, checked_labels
+from redinstruct.stats.clusters import robust
 from redinstruct.stats.values import Change, Paired
+
+_NOTHING = 1e-9
+"""A design effect that rounding makes: clusters that moved alike hold no variance."""
 
 
 def paired(before: Sequence[bool], after: Sequence[bool], confidence: float = 0.95) -> Paired:
@@ -59,10 +63,11 @@ def paired_by_cluster(
 ) -> Change:
     """:func:`paired` for pairs that come in clusters (topics, several samples of one question), with a margin test.
 
-    How much more the clusters' changes differ than independent pairs would is the design effect, at least 1. Tango's
-    interval is taken at the pairs' number divided by it, with Student's quantile at one degree of freedom fewer than
-    there are clusters, as :func:`redinstruct.stats.clustered` does for one rate. The p-value is the larger of McNemar's
-    mid-p and of the score test with that variance and that many degrees of freedom: clusters never add evidence.
+    How much more the clusters' changes differ than independent pairs would is the design effect, at least 1
+    (:func:`redinstruct.stats.clusters.robust`: unequal clusters leave fewer degrees of freedom). The interval holds
+    Tango's, and Tango's at the pairs' number divided by that effect, with Student's quantile. The p-value is the
+    larger of McNemar's mid-p and of Student's t over the clusters. So clusters never add evidence; where the topics
+    move alike, the pairs count as independent but for the few degrees of freedom.
 
     Args:
         before: each pair's label in the first run; shape (N,).
@@ -79,9 +84,9 @@ def paired_by_cluster(
     Raises:
         ValueError: as :func:`paired`, the clusters are not as many as the pairs, or the margin is not in [0, 1).
 
-    Source: the effective size as Korn & Graubard, Survey Methodology 24 (1998) 193-201, with the linearised variance of
-    a mean; McNemar's test so adjusted as Durkalski et al., Statistics in Medicine 22 (2003) 2417-2428, about the mean
-    and with Student's quantile in place of the normal one; the margin's score test as Tango (1998), equation 13.
+    Source: the effective size as Korn & Graubard, Survey Methodology 24 (1998) 193-201; the t statistic and its
+    variance as Bell & McCaffrey, Survey Methodology 28 (2002) 169-181; the margin's score test as Tango (1998),
+    equation 13. What it covers, simulated: docs/experiments/compare.md.
     """
     plain = paired(before, after, confidence)
     if not 0.0 <= margin < 1.0:
@@ -93,26 +98,44 @@ def paired_by_cluster(
         return Change(*plain, NormalDist().cdf(score), gained, lost, 1.0, None)
     if len(clusters) != n:
         raise ValueError(f"clusters must be as many as the pairs, not {len(clusters)} and {n}")
-    sums: dict[Hashable, float] = {}
+    of: dict[Hashable, list[int]] = {}
     for change, cluster in zip(changes, clusters, strict=True):
-        sums[cluster] = sums.get(cluster, 0.0) + change - plain.difference
-    groups = len(sums)
-    if groups == 1:
-        return Change(plain.difference, -1.0, 1.0, 1.0, 1.0, gained, lost, math.inf, 1)
+        of.setdefault(cluster, []).append(change)
+    if len(of) == 1:
+        return Change(plain.difference, -1.0, 1.0, 1.0, 1.0, gained, lost, math.inf, 1, None, plain)
+    return _clustered(plain, list(of.values()), margin, checked_alpha(confidence))
+
+
+def _clustered(plain: Paired, clusters: Sequence[Sequence[int]], margin: float, alpha: float) -> Change:
+    """Each cluster's changes (-1, 0 or 1), and what they are as independent pairs, as a change of clusters."""
     from scipy.special import stdtrit
 
-    independent = gained + lost - (gained - lost) ** 2 / n
-    robust = groups / (groups - 1) * math.fsum(s * s for s in sums.values())
-    effect = max(1.0, robust / independent) if independent > 0 else 1.0
-    counts = gained / effect, lost / effect, n / effect
-    t = -float(stdtrit(groups - 1, checked_alpha(confidence) / 2))
-    low, high = -_tango_high(counts[1], counts[0], counts[2], t), _tango_high(*counts, t)
-    tail = _student(-abs(_tango_score(*counts, 0.0)), groups - 1) if gained != lost else 0.5
-    rise = _student(_tango_score(*counts, margin), groups - 1)
-    return Change(plain.difference, low, high, max(plain.p_value, 2 * tail), rise, gained, lost, effect, groups)
+    gained, lost, n = (sum(map(counted, clusters)) for counted in (_gained, _lost, len))
+    mean = plain.difference
+    variance, freedom = robust([sum(of) - len(of) * mean for of in clusters], [len(of) for of in clusters])
+    # Where all pairs changed alike, the data say nothing about clusters, and none are assumed.
+    independent = (gained + lost - (gained - lost) ** 2 / n) / n**2
+    effect = variance / independent if independent > 0 else 1.0
+    low, high, p_value = plain.low, plain.high, plain.p_value
+    rise = NormalDist().cdf(_tango_score(gained, lost, n, margin))
+    if effect > _NOTHING:
+        counts, t = (gained / effect, lost / effect, n / effect), -float(stdtrit(freedom, alpha / 2))
+        low, high = min(low, -_tango_high(counts[1], counts[0], counts[2], t)), max(high, _tango_high(*counts, t))
+        rise = max(rise, _student(_tango_score(*counts, margin), freedom))
+    if variance > _NOTHING * independent:
+        p_value = max(p_value, 2 * _student(-abs(mean) / math.sqrt(variance), freedom))
+    return Change(mean, low, high, p_value, rise, gained, lost, max(1.0, effect), len(clusters), freedom, plain)
 
 
-def _student(score: float, freedom: int) -> float:
+def _gained(changes: Sequence[int]) -> int:
+    return changes.count(1)
+
+
+def _lost(changes: Sequence[int]) -> int:
+    return changes.count(-1)
+
+
+def _student(score: float, freedom: float) -> float:
     """Student's distribution function; at infinity too."""
     from scipy.special import stdtr
 

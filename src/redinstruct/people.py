@@ -1,0 +1,236 @@
+"""People's labels in a run: what they correct, and how far they and the judge agree. One place for every reader of it.
+
+A label counts for a judge's rate where that judge gave one of the measure's two labels, and a person settled on one:
+an answer on which people disagree and nobody adjudicated corrects nothing. No annotator's name leaves the store.
+
+`annotate` draws answers by one judge's labels, so that its rarer label is labelled more often. Another judge's figures
+stay right all the same: within each pair of labels, the drawing judge's and its own, the draw is a matter of chance,
+and each pair is a part of its own. All figures of a judge, its rate and its agreement with people, are weighed so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import msgspec
+
+from redinstruct.stats import Interval, cohen_kappa, corrected, corrected_by, gwet_ac1, jeffreys, krippendorff_alpha
+from redinstruct.store import AnnotationStore, Store, by_annotator
+from redinstruct.types import MEASURES, JudgeCard
+
+Labels = Mapping[bytes, str]
+"""Attempt key -> label."""
+
+
+class People(msgspec.Struct, frozen=True):
+    """What people said of a run's answers, and by whose labels the answers were drawn for them.
+
+    ``settled`` is the label that they settled on; ``annotators`` holds everybody's own labels, adjudications left out;
+    ``topics`` is every attempt's topic, empty where nobody labelled anything. ``drawn`` holds, by the id of each judge
+    that a draw was made for, that judge's labels of all attempts, None where it gave none.
+    """
+
+    settled: Labels = {}
+    annotators: tuple[Labels, ...] = ()
+    topics: Mapping[bytes, str | None] = {}
+    drawn: Mapping[str, Mapping[bytes, str | None]] = {}
+
+    @property
+    def labelled(self) -> bool:
+        """Whether anybody labelled anything."""
+        return bool(self.annotators) or bool(self.settled)
+
+
+def people_of(store: Store) -> People:
+    """Everybody's standing labels in a run.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    annotations = AnnotationStore(store)
+    standing = annotations.standing()
+    if not standing:
+        return People()
+    return People(
+        settled_labels(store),
+        tuple(
+            {key: a.label for key, a in said.items() if a.label is not None}
+            for said in by_annotator(standing).values()
+            if any(a.label is not None for a in said.values())
+        ),
+        annotations.topics(),
+        drawn_labels(store),
+    )
+
+
+def settled_labels(store: Store) -> dict[bytes, str]:
+    """Attempt key -> the label that people settled on."""
+    return {key: a.label for key, a in AnnotationStore(store).settled().items() if a.label is not None}
+
+
+def drawn_labels(store: Store) -> dict[str, dict[bytes, str | None]]:
+    """The judges that answers were drawn for, by id, with their labels of all attempts."""
+    drawn = {draw.judge for draw in AnnotationStore(store).draws()}
+    return {
+        card.id: {key: label for key, _, _, label in store.labels(row)} for row, card in store.judges() if row in drawn
+    }
+
+
+def cells_of(store: Store, judge: int) -> dict[tuple[str, str], list[tuple[bytes, str | None]]]:
+    """Bank and prompt -> every attempt's key and the judge's label."""
+    cells: dict[tuple[str, str], list[tuple[bytes, str | None]]] = {}
+    for key, bank, prompt, label in store.labels(judge):
+        cells.setdefault((bank, prompt), []).append((key, label))
+    return cells
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """The attempts of one judge, bank and prompt that have one of the measure's two labels, beside people's labels.
+
+    ``judge`` is true for the measure's first label; ``human`` maps an index into it to a person's label. ``drawn_by``
+    holds the labels by which other judges' draws were made, None where there was no other judge's draw.
+    """
+
+    keys: tuple[bytes, ...]
+    judge: tuple[bool, ...]
+    human: Mapping[int, bool]
+    drawn_by: tuple[tuple[str | None, ...], ...] | None = None
+
+    @property
+    def parts(self) -> list[Hashable]:
+        """Within which attempts the labelled ones are a matter of chance: the part of each attempt."""
+        if self.drawn_by is None:
+            return list(self.judge)
+        return list(zip(self.judge, self.drawn_by, strict=True))
+
+
+def cell_of(people: People, card: JudgeCard, labels: Sequence[tuple[bytes, str | None]]) -> Cell:
+    """Keep of a cell's attempts (key, the judge's label) those that the judge could label, and join people's labels."""
+    measure = MEASURES[card.measure]
+    two = measure.labels[:2]
+    judged = [(key, label == measure.first) for key, label in labels if label in two]
+    human = {
+        index: people.settled[key] == measure.first
+        for index, (key, _) in enumerate(judged)
+        if people.settled.get(key) in two
+    }
+    # Which answers people labelled by hand, or in an import, is taken to be chance: only draws have parts.
+    others = [said for judge, said in people.drawn.items() if judge != card.id]
+    return Cell(
+        tuple(key for key, _ in judged),
+        tuple(label for _, label in judged),
+        human,
+        tuple(tuple(_drawable(said.get(key), two) for said in others) for key, _ in judged) if others else None,
+    )
+
+
+def _drawable(label: str | None, two: Sequence[str]) -> str | None:
+    """A label by which an answer may have been drawn; all others are none."""
+    return label if label in two else None
+
+
+def corrected_rate(cell: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:
+    """The cell's rate corrected by its labels, and how many they are; None without a label.
+
+    Source: :func:`redinstruct.stats.corrected`.
+    """
+    if not cell.human:
+        return None
+    return corrected(cell.judge, cell.human, confidence, drawn_by=cell.drawn_by), len(cell.human)
+
+
+def corrected_topics(cell: Cell, topics: Mapping[bytes, str | None]) -> dict[str | None, tuple[Interval, int]]:
+    """The same for each topic that has a label, by its own attempts and labels alone."""
+    groups = [topics[key] for key in cell.keys]
+    used: dict[str | None, int] = {}
+    for index in cell.human:
+        used[groups[index]] = used.get(groups[index], 0) + 1
+    if not used:
+        return {}
+    found = corrected_by(cell.judge, cell.human, groups, drawn_by=cell.drawn_by)
+    return {topic: (found[topic], count) for topic, count in used.items()}
+
+
+def judge_agreement(cell: Cell) -> Interval:
+    """The share of all judged answers on which people say, or would say, what the judge says.
+
+    Source: :func:`redinstruct.stats.corrected`, with "people say the same" in the place of "people say the first".
+    """
+    same = {index: label == cell.judge[index] for index, label in cell.human.items()}
+    return corrected(cell.judge, same, drawn_by=cell.drawn_by)
+
+
+def rate_among(cell: Cell, side: bool) -> Interval:
+    """The true rate among the answers to which the judge gave one label; a Jeffreys interval if nobody else drew."""
+    places = [index for index, label in enumerate(cell.judge) if label is side]
+    human = {number: cell.human[index] for number, index in enumerate(places) if index in cell.human}
+    if cell.drawn_by is None:
+        return jeffreys(sum(human.values()), len(human))
+    return corrected([side] * len(places), human, drawn_by=[cell.drawn_by[index] for index in places])
+
+
+def drawn_weights(cell: Cell) -> list[float]:
+    """How many attempts each labelled one stands for, in ``human``'s order: its part's size by its labels."""
+    parts = cell.parts
+    sizes, drawn = Counter(parts), Counter(parts[index] for index in cell.human)
+    return [sizes[parts[index]] / drawn[parts[index]] for index in cell.human]
+
+
+def agreement(people: People, card: JudgeCard, cell: Cell, keys: Sequence[bytes]) -> dict[str, Any] | None:
+    """How a judge and people, and people among themselves, agree on one cell; None where nobody labelled any of it.
+
+    ``keys`` are all of the cell's attempts, ``cell`` those that the judge could label. The confusion matrix counts
+    labels: the judge's x the settled one. ``judge_agreement`` is over all judged answers, each label weighed by what it
+    stands for; ``among_labelled`` is the plain share, which says as much of the draw as of the judge. Coefficients are
+    null where they are not defined.
+    """
+    measure = MEASURES[card.measure]
+    two, inside = measure.labels[:2], set(keys)
+    own = [{k: label for k, label in said.items() if k in inside and label in two} for said in people.annotators]
+    own = [said for said in own if said]
+    settled = sum(1 for key in keys if people.settled.get(key) in two)
+    if not own and not settled:
+        return None
+    names = {True: measure.first, False: measure.second}
+    confusion = {judge: dict.fromkeys(two, 0) for judge in two}
+    for index, label in cell.human.items():
+        confusion[names[cell.judge[index]]][names[label]] += 1
+    return {
+        "labels": len(cell.human),
+        "settled": settled,
+        "confusion": confusion,
+        "judge_agreement": _with_judge(cell),
+        "annotators": _among_people(own),
+        "drawn_for": list(people.drawn),
+    }
+
+
+def _with_judge(cell: Cell) -> dict[str, Any]:
+    judge, human = [cell.judge[i] for i in cell.human], list(cell.human.values())
+    weights, share = drawn_weights(cell), judge_agreement(cell)
+    return {
+        "observed": share.estimate,
+        "ci": [share.low, share.high],
+        "method": share.method,
+        "cohen_kappa": cohen_kappa(judge, human, weights),
+        "gwet_ac1": gwet_ac1(judge, human, weights=weights),
+        "among_labelled": sum(a == b for a, b in zip(judge, human, strict=True)) / len(judge) if judge else None,
+    }
+
+
+def _among_people(own: Sequence[Labels]) -> dict[str, Any]:
+    """How people agree on the answers that several of them labelled."""
+    several = sorted({key for one, other in combinations(own, 2) for key in one.keys() & other.keys()})
+    agreed = sum(len({said[key] for said in own if key in said}) == 1 for key in several)
+    pair = [[said[key] for key in several] for said in own] if len(own) == 2 else []
+    return {
+        "count": len(own),
+        "several": len(several),
+        "observed": agreed / len(several) if several else None,
+        "krippendorff_alpha": krippendorff_alpha([[said.get(key) for key in several] for said in own]),
+        "cohen_kappa": cohen_kappa(pair[0], pair[1]) if pair else None,
+        "gwet_ac1": gwet_ac1(pair[0], pair[1]) if pair else None,
+    }
