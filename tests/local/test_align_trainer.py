@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from redinstruct.checkpoints import digest
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign import AlignConfig, Lora, Settings, align
 from redinstruct.safealign.card import read_card
@@ -245,6 +246,33 @@ def test_the_safest_checkpoint_that_is_still_of_use_is_kept(tiny: Path, data: di
     four = weights(tmp_path / "out")
     last = weights(tmp_path / "b")
     assert any(not torch.equal(four[name], last[name]) for name in four), "step 4 was kept, not the last"
+
+
+@pytest.mark.slow
+def test_what_is_kept_is_what_was_measured_also_when_the_measure_says_something_else_the_second_time(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Steps 2 and 4 are measured, step 3 is saved: what follows is trained, and could be measured, a second time."""
+    said = iter([0.1, 0.5, 0.9, 0.2, 0.3, 0.3])
+    seen: dict[int, str] = {}
+
+    def on_evaluate(folder: Path, step: int) -> dict[str, float]:
+        seen[step] = digest(folder)
+        return {"safety": next(said), "utility": 1.0}
+
+    def killed(figures: StepFigures) -> None:
+        if figures.step == 5:
+            raise KeyboardInterrupt
+
+    run = config(tiny, data, tmp_path / "out", "blue", steps=6, evaluate_every=2, save_every=3)
+    with pytest.raises(KeyboardInterrupt):
+        align(run, killed, on_evaluate)
+    done = align(run, on_evaluate=on_evaluate)
+    assert list(seen) == [0, 2, 4, 6]
+    chosen = done.figures["chosen step"]
+    safety = {int(name.split()[1]): figures["safety"] for name, figures in done.figures["front"].items()}
+    assert safety[chosen] == max(safety.values()) == 0.9
+    assert digest(tmp_path / "out") == seen[chosen], "the weights of the step that the card names"
 
 
 def test_the_front_and_the_choice() -> None:
