@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from redinstruct.checkpoints import digest
 from redinstruct.errors import RedInstructError, UsageError
@@ -110,6 +111,19 @@ def test_what_comes_out_is_an_ordinary_checkpoint_with_its_card(
 
 
 @pytest.mark.slow
+def test_a_head_that_is_the_embedding_is_written_once_in_the_bases_precision(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(tiny, half)
+    save_file({name: tensor.bfloat16() for name, tensor in weights(tiny).items()}, half / "model.safetensors")
+    for name, lora in (("full", None), ("adapter", Lora(rank=2))):
+        out = align(config(half, data, tmp_path / name, "blue", steps=1, lora=lora)).checkpoint
+        assert weights(out).keys() == weights(half).keys()
+        assert {tensor.dtype for tensor in weights(out).values()} == {torch.bfloat16}
+
+
+@pytest.mark.slow
 def test_the_same_alignment_again_is_there_already_and_another_replaces_it(
     tiny: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -173,6 +187,10 @@ def test_a_launch_that_is_not_what_was_asked_for_is_refused(monkeypatch: pytest.
         check_world(2, fsdp=False)
     with pytest.raises(UsageError, match="needs GPUs"):
         check_world(None, fsdp=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        with pytest.raises(UsageError, match="--fsdp needs several processes: torchrun"):
+            check_world(None, fsdp=True)
     plain = torch.nn.Linear(2, 2)
     check_engaged(plain, 1, fsdp=False)
     with pytest.raises(RedInstructError, match="wrapped in Linear"):

@@ -95,7 +95,7 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @click.option("--activation-checkpointing", is_flag=True, help="Less memory, more time.")
 @_count("--save-every", "Steps between saved states.")
 @_count("--processes", "Refuse to run unless torchrun started so many.")
-@click.option("--fsdp", is_flag=True, help="Shard the model over GPUs (FSDP2, under torchrun). Not tested by us.")
+@click.option("--fsdp", is_flag=True, help="Shard the model over GPUs (FSDP2, under torchrun). Tested on CPUs only.")
 @_count("--threads", "Threads of torch on a CPU.")
 @_number("--coefficient", "resta: how much of the safety vector is added.  [default: 1]")
 @_number("--drop", "resta: share of the vector that DARE drops.  [default: 0]")

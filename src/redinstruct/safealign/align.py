@@ -207,8 +207,6 @@ class Run:
             raise RedInstructError(f"{processes} processes were started, but transformers sees {arguments.world_size}")
         data = prepared.data(rank, processes)
         self._model = model = self._load()
-        if prepared.strategy.needs_reference:
-            data.references = self._references(model)
         trainer = AlignTrainer(
             model=model,
             args=arguments,
@@ -224,6 +222,8 @@ class Run:
             should_stop=self._should_stop,
         )
         self._trainer = trainer
+        if prepared.strategy.needs_reference:
+            data.references = self._references(model)  # after the trainer has put the model on its device
         wait_for_all()
         start = states.latest(self._folder)
         if self._on_evaluate is not None:
