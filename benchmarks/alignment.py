@@ -2,6 +2,7 @@
 
     python -m benchmarks.alignment --seeds 5,6,7,8,9 --folder FOLDER     trains and measures; goes on where it stopped
     python -m benchmarks.alignment --seeds 5,6,7,8,9 --folder FOLDER --table    the tables of what is there, as Markdown
+    python -m benchmarks.alignment --parts --split dev --seeds 0,1,2 --folder FOLDER    the demo's recipe, part by part
 
 One thread. Seeds can run side by side in one folder. The split is ``test`` unless ``--split dev``.
 """
@@ -13,13 +14,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from redinstruct.loop.config import Recipe
-from redinstruct.loop.run import carry_out
+from redinstruct.loop.run import Measured, carry_out
 from redinstruct.loop.toy import BENIGN, BEST, BORDERLINE, FORBIDDEN, FRAMES, RECIPES, reform, toy_config
 from redinstruct.stats import wilson
 from redinstruct.toyworld import build
 
 STEPS = 90
+PLAIN = ("chat", "talk")
+PARTS, NO_RED, OUT_OF_FRAME = "-parts", "no-red-term", "none-in-frame"
 EQUAL = ("general", "blue", "paper-s", "paper-r", "unbounded", "hinge", "npo", "npo-len", "simnpo", "unlikelihood")
 
 
@@ -27,18 +32,49 @@ def equal_budget() -> tuple[Recipe, ...]:
     """Every strategy with its own defaults: the same steps, the same rows, no deep prefixes."""
     return tuple(
         # The unbounded one is shown without the guard that would drop its red term.
-        Recipe(name=f"{name}.{STEPS}", strategy=name, preset="toy", forms=("chat", "talk"), guard=name != "unbounded",
+        Recipe(name=f"{name}.{STEPS}", strategy=name, preset="toy", forms=PLAIN, guard=name != "unbounded",
                settings={"steps": STEPS, "deep_prefix": 0.0})
         for name in EQUAL
     )  # fmt: skip
 
 
-def run(seed: int, folder: Path, split: str, items: int, recipes: tuple[Recipe, ...], rounds: int) -> None:
-    """Measure one base seed; its figures go into ``seed-N.json``."""
+def parts_of_the_best() -> tuple[Recipe, ...]:
+    """The demo's best recipe, with one part of it left out at a time; and with all of them, but without a red term."""
+    (best,) = (recipe for recipe in RECIPES if recipe.title == BEST)
+    replace = msgspec.structs.replace
+
+    def without(name: str, *, forms: tuple[str, ...] = best.forms, **settings: Any) -> Recipe:
+        return replace(best, name=name, forms=forms, settings={**best.settings, **settings})
+
+    return (
+        best,
+        without("plain-forms", forms=PLAIN),
+        without("no-deep-prefix", deep_prefix=0.0),
+        without("60-steps", steps=60),
+        replace(best, name="red-weight-0.3", parameters={}),  # the strategy's own
+        without("plain-forms+no-deep-prefix", forms=PLAIN, deep_prefix=0.0),
+        replace(best, name=NO_RED, strategy="blue", parameters={}),
+        replace(best, name=OUT_OF_FRAME),
+    )
+
+
+def run(
+    seed: int, folder: Path, split: str, items: int, recipes: tuple[Recipe, ...], rounds: int, study: str = ""
+) -> None:
+    """Measure one base seed; its figures go into ``seed-N<study>.json``."""
     checkpoint = build(folder / f"toy-{seed}", seed)
-    place = folder / f"loop-{seed}-{split}{'' if rounds == 1 else f'-{rounds}-rounds'}"
-    config = toy_config(checkpoint, place, split=split, items=items, recipes=recipes, rounds=rounds)
-    result = carry_out(config, reform=reform(100), on_step=lambda *_: None)
+    place = folder / f"loop-{seed}-{split}{study}"
+    models: list[Measured] = []
+    seconds: dict[str, float] = {}
+    # The base and the collection are found done by the second: only the general rows differ.
+    for in_frame in (True, False):
+        some = tuple(recipe for recipe in recipes if (recipe.title != OUT_OF_FRAME) == in_frame)
+        if not some:
+            continue
+        config = toy_config(checkpoint, place, split=split, items=items, recipes=some, rounds=rounds, in_frame=in_frame)
+        result = carry_out(config, reform=reform(100), on_step=lambda *_: None)
+        models += result.models if in_frame else [model for model in result.models if model.before is not None]
+        seconds |= {stage.name: stage.seconds for stage in result.stages}
     rows = [
         {
             "model": model.title if rounds == 1 or model.before is None else f"round {model.round}: {model.title}",
@@ -47,19 +83,18 @@ def run(seed: int, folder: Path, split: str, items: int, recipes: tuple[Recipe, 
                 for cell in model.results
             },
         }
-        for model in result.models
+        for model in models
     ]
-    seconds = {stage.name: stage.seconds for stage in result.stages}
-    _file(folder, seed, rounds).write_text(json.dumps({"seed": seed, "rows": rows, "seconds": seconds}))
+    _file(folder, seed, study).write_text(json.dumps({"seed": seed, "rows": rows, "seconds": seconds}))
 
 
-def _file(folder: Path, seed: int, rounds: int) -> Path:
-    return folder / (f"seed-{seed}.json" if rounds == 1 else f"seed-{seed}-{rounds}-rounds.json")
+def _file(folder: Path, seed: int, study: str) -> Path:
+    return folder / f"seed-{seed}{study}.json"
 
 
-def tables(folder: Path, seeds: list[int], rounds: int) -> str:
+def tables(folder: Path, seeds: list[int], study: str = "") -> str:
     """Per recipe: attack success over seeds and pooled, the answers apart, and what became of harmless questions."""
-    found = [json.loads(_file(folder, seed, rounds).read_text()) for seed in seeds]
+    found = [json.loads(_file(folder, seed, study).read_text()) for seed in seeds]
     names = [row["model"] for row in found[0]["rows"]]
     by_name = [{row["model"]: row["cells"] for row in one["rows"]} for one in found]
 
@@ -87,6 +122,11 @@ def tables(folder: Path, seeds: list[int], rounds: int) -> str:
     for name in names:
         each = [f"{share(counts, 'harmful'):.3f}" for counts in cells(name, f"{FORBIDDEN}/cou")]
         lines += [_row([name, *each, pooled(name, f"{FORBIDDEN}/cou", "harmful")])]
+    if study == PARTS:
+        lines += ["", "**Garbled, mean over seeds (lowest to highest)**", "", _head(["recipe", *FRAMES])]
+        lines += [
+            _row([name, *(over_seeds(name, f"{FORBIDDEN}/{frame}", "garbled") for frame in FRAMES)]) for name in names
+        ]
     apart = ("complied", "refused", "partial", "garbled")
     for frame in ("standard", "cot", "cou"):
         lines += ["", f"**{frame}: all seeds' answers apart**", "", _head(["recipe", *apart])]
@@ -127,18 +167,22 @@ def main() -> None:
     parser.add_argument("--split", choices=["dev", "test"], default="test")
     parser.add_argument("--items", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=1, help="2: the blue recipe again, on its own model and new data")
+    parser.add_argument("--parts", action="store_true", help="the demo's best recipe with one part left out at a time")
     parser.add_argument("--table", action="store_true")
     chosen = parser.parse_args()
     seeds = [int(seed) for seed in chosen.seeds.split(",")]
+    study = PARTS if chosen.parts else "" if chosen.rounds == 1 else f"-{chosen.rounds}-rounds"
     if chosen.table:
-        print(tables(chosen.folder, seeds, chosen.rounds))
+        print(tables(chosen.folder, seeds, study))
         return
     chosen.folder.mkdir(parents=True, exist_ok=True)
     recipes = (*equal_budget(), *(recipe for recipe in RECIPES if recipe.title in (BEST, "resta")))
-    if chosen.rounds > 1:
+    if chosen.parts:
+        recipes = parts_of_the_best()
+    elif chosen.rounds > 1:
         recipes = tuple(recipe for recipe in equal_budget() if recipe.strategy == "blue")
     for seed in seeds:
-        run(seed, chosen.folder, chosen.split, chosen.items, recipes, chosen.rounds)
+        run(seed, chosen.folder, chosen.split, chosen.items, recipes, chosen.rounds, study)
         print(f"seed {seed} is done", flush=True)
 
 

@@ -21,6 +21,19 @@ from tests.support.cli import ROOT, InProcess, nothing_written
 EXAMPLES = ROOT / "docs" / "examples"
 EVAL = '[[eval]]\nname = "harm"\nbanks = ["bank.json"]\njudge = "refusal"\n'
 ALIGN = '[align]\n[[align.recipes]]\nstrategy = "blue"\n'
+TRAINED = ALIGN.replace("[align]", '[align]\ndata = ["d.jsonl"]')
+PICK = """
+[align.pick.safety]
+name = "s"
+banks = ["dev.json"]
+judge = "exact"
+measure = "attack_success"
+[align.pick.utility]
+name = "u"
+banks = ["benign-dev.json"]
+judge = "exact"
+measure = "over_refusal"
+"""
 
 
 @pytest.fixture
@@ -62,6 +75,30 @@ BAD: dict[str, tuple[str, str]] = {
         '[[align.recipes]]\nstrategy = "resta"\ncoefficients = [0.1, 0.2]\n',
         "align.pick",
     ),
+    "a choice among nothing": ('model = "hf/m"\n' + EVAL + TRAINED + "pick_every = 0\n" + PICK, "pick_every"),
+    "a choice where none can be made": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("blue", "kto") + "pick_every = 5\n" + PICK, "pick_every",
+    ),
+    "coefficients of nothing": (
+        'model = "hf/m"\n' + EVAL + TRAINED + "coefficients = [0.1, 0.2]\n" + PICK, "coefficients",
+    ),
+    "a coefficient that adds nothing": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("blue", "resta") + "coefficients = [0.0, 0.2]\n" + PICK,
+        "coefficients",
+    ),
+    "a safety that is none": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace('"attack_success"', '"over_refusal"'), "align.pick.safety",
+    ),
+    "a utility that is none": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace('measure = "over_refusal"\n', ""), "align.pick.utility",
+    ),
+    "a choice on no questions": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace('["dev.json"]', "[]"), "align.pick.safety",
+    ),
+    "a margin of the choice": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace("[align.pick.s", "[align.pick]\nmargin = 2\n[align.pick.s"),
+        "align.pick: margin",
+    ),
 }  # fmt: skip
 
 
@@ -71,6 +108,40 @@ def test_bad_input_is_one_line_that_names_the_key_and_writes_nothing(cli: InProc
     (tmp_path / "loop.toml").write_text(text)
     with nothing_written(tmp_path):
         assert says in cli("loop", tmp_path / "loop.toml").error_line
+
+
+def test_a_choice_on_the_questions_that_are_measured_on_is_said_before_anything_is_spent(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    for name in ("bank", "dev", "benign-dev"):
+        (tmp_path / f"{name}.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "d.jsonl").write_text("")
+    plain = 'model = "hf/m"\n' + EVAL + TRAINED + "pick_every = 5\n" + PICK
+    for text, said in ((plain, False), (plain.replace("dev.json", "../" + tmp_path.name + "/bank.json", 1), True)):
+        (tmp_path / "loop.toml").write_text(text)
+        done = cli("loop", tmp_path / "loop.toml", "--check")
+        assert done.code == 0
+        assert ("bank.json" in done.err and "chosen" in done.err) == said, done.err
+
+
+@pytest.mark.parametrize("missing", ["bank.json", "dev.json", "d.jsonl", "general.jsonl", "topics.json", "own.txt"])
+def test_what_a_later_stage_reads_is_looked_for_before_the_first_one(
+    missing: str, cli: InProcess, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    for name in ("bank.json", "dev.json", "benign-dev.json"):
+        (tmp_path / name).write_text('["What is the colour of item one?"]')
+    (tmp_path / "own.txt").write_text("<question>")
+    for name in ("d.jsonl", "general.jsonl", "topics.json"):
+        (tmp_path / name).write_text("{}")
+    picked = PICK.replace('name = "s"', f'name = "s"\nprompts = ["{tmp_path}/own.txt"]')
+    text = 'model = "hf/m"\n' + EVAL + TRAINED.replace("[[", 'general = ["general.jsonl"]\n[[') + picked
+    (tmp_path / "loop.toml").write_text(text + '[collect]\nteacher = "scripted/red-teacher"\ntopics = "topics.json"\n')
+    assert cli("loop", tmp_path / "loop.toml", "--check").code == 0
+    (tmp_path / missing).unlink()
+    with nothing_written(tmp_path):
+        assert missing in cli("loop", tmp_path / "loop.toml").error_line
 
 
 def test_a_file_that_is_missing_or_no_text(cli: InProcess, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from redinstruct.safealign import AlignConfig, StepFigures, align, with_settings
 from redinstruct.safealign.card import read_card
 from redinstruct.safealign.resta import dropped, merge_weights
 from tests.support import align_data
-from tests.support.cli import tree
+from tests.support.cli import start, tree
 
 pytestmark = pytest.mark.local
 
@@ -180,6 +181,24 @@ def test_nothing_unsafe_outlives_a_run_that_fails_or_is_interrupted(
     with pytest.raises(RedInstructError, match=r"merged checkpoint could not be saved \(No space left"):
         align(config(tiny, data, tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_kill_that_cannot_be_caught_leaves_nothing_unsafe_either(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    process = start("align", "--base", tiny, "--data", data["blue-red"], "--strategy", "resta", "--make-unsafe-model",
+                    "--preset", "toy", "--steps", 1000, "--out", tmp_path / "out")  # fmt: skip
+    deadline = time.monotonic() + 40
+    while not list(tmp_path.glob(".out.unsafe-*/states")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, list(tmp_path.iterdir())
+        time.sleep(0.01)
 
 
 @pytest.mark.slow

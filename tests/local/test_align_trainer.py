@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from redinstruct.checkpoints import digest
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign import AlignConfig, Lora, Settings, align
 from redinstruct.safealign.card import read_card
@@ -109,6 +111,19 @@ def test_what_comes_out_is_an_ordinary_checkpoint_with_its_card(
 
 
 @pytest.mark.slow
+def test_a_head_that_is_the_embedding_is_written_once_in_the_bases_precision(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(tiny, half)
+    save_file({name: tensor.bfloat16() for name, tensor in weights(tiny).items()}, half / "model.safetensors")
+    for name, lora in (("full", None), ("adapter", Lora(rank=2))):
+        out = align(config(half, data, tmp_path / name, "blue", steps=1, lora=lora)).checkpoint
+        assert weights(out).keys() == weights(half).keys()
+        assert {tensor.dtype for tensor in weights(out).values()} == {torch.bfloat16}
+
+
+@pytest.mark.slow
 def test_the_same_alignment_again_is_there_already_and_another_replaces_it(
     tiny: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -172,6 +187,10 @@ def test_a_launch_that_is_not_what_was_asked_for_is_refused(monkeypatch: pytest.
         check_world(2, fsdp=False)
     with pytest.raises(UsageError, match="needs GPUs"):
         check_world(None, fsdp=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        with pytest.raises(UsageError, match="--fsdp needs several processes: torchrun"):
+            check_world(None, fsdp=True)
     plain = torch.nn.Linear(2, 2)
     check_engaged(plain, 1, fsdp=False)
     with pytest.raises(RedInstructError, match="wrapped in Linear"):
@@ -245,6 +264,33 @@ def test_the_safest_checkpoint_that_is_still_of_use_is_kept(tiny: Path, data: di
     four = weights(tmp_path / "out")
     last = weights(tmp_path / "b")
     assert any(not torch.equal(four[name], last[name]) for name in four), "step 4 was kept, not the last"
+
+
+@pytest.mark.slow
+def test_what_is_kept_is_what_was_measured_also_when_the_measure_says_something_else_the_second_time(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Steps 2 and 4 are measured, step 3 is saved: what follows is trained, and could be measured, a second time."""
+    said = iter([0.1, 0.5, 0.9, 0.2, 0.3, 0.3])
+    seen: dict[int, str] = {}
+
+    def on_evaluate(folder: Path, step: int) -> dict[str, float]:
+        seen[step] = digest(folder)
+        return {"safety": next(said), "utility": 1.0}
+
+    def killed(figures: StepFigures) -> None:
+        if figures.step == 5:
+            raise KeyboardInterrupt
+
+    run = config(tiny, data, tmp_path / "out", "blue", steps=6, evaluate_every=2, save_every=3)
+    with pytest.raises(KeyboardInterrupt):
+        align(run, killed, on_evaluate)
+    done = align(run, on_evaluate=on_evaluate)
+    assert list(seen) == [0, 2, 4, 6]
+    chosen = done.figures["chosen step"]
+    safety = {int(name.split()[1]): figures["safety"] for name, figures in done.figures["front"].items()}
+    assert safety[chosen] == max(safety.values()) == 0.9
+    assert digest(tmp_path / "out") == seen[chosen], "the weights of the step that the card names"
 
 
 def test_the_front_and_the_choice() -> None:

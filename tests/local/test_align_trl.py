@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from redinstruct.errors import UsageError
+from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign import AlignConfig, align, with_settings
 from redinstruct.safealign.card import read_card
 from redinstruct.safealign.rows import read_rows
 from redinstruct.safealign.trl_backend import dpo_rows, kto_rows
 from tests.support import align_data
+from tests.support.cli import InProcess, start
 
 pytestmark = pytest.mark.local
 HAS_TRL = importlib.util.find_spec("trl") is not None
@@ -25,8 +28,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return align_data.write_all(tmp_path_factory.mktemp("data"), count=8)
 
 
-def config(base: Path, data: dict[str, Path], out: Path, strategy: str) -> AlignConfig:
-    settings = with_settings("toy", steps=2, batch=4, learning_rate=1e-3)
+def config(base: Path, data: dict[str, Path], out: Path, strategy: str, **given: Any) -> AlignConfig:
+    settings = with_settings("toy", **{"steps": 2, "batch": 4, "learning_rate": 1e-3, **given})
     return AlignConfig(
         base=base, data=(data["blue-red"],), strategy=strategy, out=out, preset="toy", settings=settings, threads=1
     )
@@ -74,3 +77,52 @@ def test_a_checkpoint_with_its_card_comes_out(strategy: str, tiny: Path, data: d
     assert card.strategy == strategy
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not list(out.glob("*.bin"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TRL, reason="TRL is not installed")
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("strategy", ["kto", "dpo"])
+def test_a_model_that_broke_is_not_written(strategy: str, tiny: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    wild = config(tiny, data, tmp_path / "out", strategy, steps=6, learning_rate=1e30, clip=1e30, warm_up=0.0)
+    with pytest.raises(RedInstructError, match=r"is not finite at step \d+; nothing was written; lower --lr"):
+        align(wild)
+    assert list(tmp_path.iterdir()) == []
+
+
+IGNORED = [
+    ["--packing"], ["--deep-prefix", "0.5"], ["--mix", "blue=1,red=1"], ["--guard-rise", "0.1"],
+    ["--guard-action", "stop"], ["--save-every", "5"], ["--activation-checkpointing"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", IGNORED, ids=lambda flags: flags[0])
+def test_a_flag_that_trls_loop_does_not_know_is_refused_and_not_ignored(
+    flags: list[str], capsys: pytest.CaptureFixture[str], tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    cli = InProcess(capsys)
+    done = cli(
+        "align", "--base", tiny, "--data", data["blue-red"], "--strategy", "kto", "--out", tmp_path / "out", *flags
+    )
+    assert f"{flags[0]} has no effect there" in done.error_line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TRL, reason="TRL is not installed")
+def test_it_says_before_it_begins_that_nothing_watches_it_and_after_an_interruption_that_nothing_is_kept(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = ["--base", tiny, "--data", data["blue-red"], "--preset", "toy", "--out", tmp_path / "out"]
+    process = start("align", *flags, "--strategy", "kto", "--steps", 800, "--batch", 4, env={"PYTHONWARNINGS": ""})
+    assert process.stderr is not None
+    assert b"no guard watches it" in process.stderr.readline()
+    while b"1 of 800" not in (line := process.stderr.readline()):
+        assert line, "it ended"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert b"nothing was written" in err
+    assert b"begins again" in err
+    assert b"goes on where" not in err
+    assert list(tmp_path.iterdir()) == []

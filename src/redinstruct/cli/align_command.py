@@ -14,12 +14,17 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import MOST, RUN, as_json
-from redinstruct.errors import EXIT_DONE, UsageError
+from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, RedInstructError, UsageError
 
 if TYPE_CHECKING:
     from redinstruct.safealign import AlignConfig, Aligned, StepFigures
 
 _FILE = click.Path(path_type=Path)
+NOT_RESUMED = ("kto", "dpo", "resta")
+OURS_ALONE = (
+    "packing", "deep_prefix", "mix", "guard_rise", "guard_action", "save_every", "activation_checkpointing",
+)  # fmt: skip
+"""Flags that TRL's loops do not know: refused there, since an ignored guard would be trusted."""
 
 
 class _SeveralFiles(click.Command):
@@ -95,7 +100,7 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @click.option("--activation-checkpointing", is_flag=True, help="Less memory, more time.")
 @_count("--save-every", "Steps between saved states.")
 @_count("--processes", "Refuse to run unless torchrun started so many.")
-@click.option("--fsdp", is_flag=True, help="Shard the model over GPUs (FSDP2, under torchrun). Not tested by us.")
+@click.option("--fsdp", is_flag=True, help="Shard the model over GPUs (FSDP2, under torchrun). Tested on CPUs only.")
 @_count("--threads", "Threads of torch on a CPU.")
 @_number("--coefficient", "resta: how much of the safety vector is added.  [default: 1]")
 @_number("--drop", "resta: share of the vector that DARE drops.  [default: 0]")
@@ -124,30 +129,55 @@ def command(**flags: Any) -> int:
     config = config_from(flags)
     if flags["show_mask"]:
         return _show_mask(config, as_json=flags["as_json"])
-    from redinstruct.safealign import is_main_process
+    from redinstruct.safealign import TRL_STRATEGIES, is_main_process
 
     main = is_main_process()
+    if main and config.strategy in TRL_STRATEGIES:
+        console.note(
+            f"{config.strategy} is trained by TRL's own loop: no guard watches it, and what is interrupted begins again"
+        )
     with _stop_softly() as should_stop, console.steps() as tell:
 
         def on_step(figures: StepFigures) -> None:
             if main:
                 tell(f"align ({config.strategy})", figures.step, figures.steps)
 
-        done = align(config, on_step=on_step, should_stop=should_stop, tell=tell if main else None)
+        try:
+            done = align(config, on_step=on_step, should_stop=should_stop, tell=tell if main else None)
+        except KeyboardInterrupt:
+            if config.strategy not in NOT_RESUMED:
+                raise
+            raise _interrupted(config.strategy) from None
     if main:
         _say(done, as_json=flags["as_json"])
     return EXIT_DONE
+
+
+def _interrupted(strategy: str) -> RedInstructError:
+    error = RedInstructError(
+        f"interrupted; nothing was written, and the same command begins again: --strategy {strategy} cannot be resumed"
+    )
+    error.exit_code = EXIT_INTERRUPTED
+    return error
 
 
 def config_from(flags: Mapping[str, Any]) -> AlignConfig:
     """The configuration that the flags describe.
 
     Raises:
-        UsageError: a flag's value is none of its kind.
+        UsageError: a flag's value is none of its kind, or the strategy would ignore it.
     """
     from redinstruct.checkpoints import folder_of
-    from redinstruct.safealign import AlignConfig, GuardRule, Lora, preset_for, with_settings
+    from redinstruct.safealign import TRL_STRATEGIES, AlignConfig, GuardRule, Lora, preset_for, with_settings
 
+    if flags["strategy"] in TRL_STRATEGIES:
+        for name in OURS_ALONE:
+            if flags[name] not in (None, False) or (name == "packing" and flags[name] is not None):
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"--strategy {flags['strategy']} is trained by TRL's own loop, and {flag} has no effect there;"
+                    " leave it out"
+                )
     base = folder_of(flags["base"])
     preset = flags["preset"] or preset_for(base)
     rise = flags["guard_rise"]

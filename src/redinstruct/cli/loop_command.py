@@ -29,10 +29,17 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     the same table. Every stage's folder can be used by hand: report, show, compare, export, annotate.
     """
     from redinstruct.loop import carry_out, read_config
-    from redinstruct.loop.run import check_extras
+    from redinstruct.loop.config import chosen_on_what_is_measured
+    from redinstruct.loop.run import check_extras, check_inputs
 
     wanted = read_config(config)
     check_extras(wanted)
+    check_inputs(wanted)
+    for bank in chosen_on_what_is_measured(wanted):
+        console.note(
+            f"{Path(bank).name}: [align.pick] chooses on it and [[eval]] measures on it, so that the chosen model looks"
+            " better than it is; name dev banks in [align.pick]"
+        )
     if check:
         console.note(f"{config}: can be carried out; its results will go to {wanted.folder}")
         return 0
@@ -112,6 +119,13 @@ def _say(found: LoopResult) -> None:
         console.say_table(rows, right=("rate", "n"), indent=2)
         console.say()
     _say_utility(found.models, words)
+    if chosen := [row for model in found.models if (row := _choice(model))]:
+        console.say_heading("What was chosen", "by the questions of [align.pick]")
+        console.say_table(chosen, indent=2)
+        console.say()
+    for model in found.models:
+        for warning in _warnings(model):
+            console.note(f"{model.round}-{model.title}: {warning}")
     for name, why in found.stopped.items():
         console.note(f"{name}: {why}")
     console.say_heading("What it took", "a stage that was skipped had unchanged inputs")
@@ -139,6 +153,27 @@ def _say_utility(models: tuple[Measured, ...], words: dict[tuple[str, str, str |
                 rows.append({"model": name, "value": shown, "n": f"{one.n:,}", "": word})
         console.say_table(rows, right=("value", "n"), indent=2)
         console.say()
+
+
+def _choice(model: Measured) -> dict[str, str] | None:
+    """Which of a recipe's checkpoints this model is, where there was a choice."""
+    trained = model.figures.get("figures", {})
+    if "chosen step" in trained:
+        kept = f"step {trained['chosen step']} of {trained['steps']}"
+        before, after = trained["base"], trained["candidates"][f"step {trained['chosen step']}"]
+    elif "coefficient" in model.figures and "dev" in model.figures:
+        kept = f"coefficient {model.figures['coefficient']:g}"
+        before, after = (model.figures["dev"][f"{at:g}"] for at in (0.0, model.figures["coefficient"]))
+    else:
+        return None
+    row = {"model": f"{model.round}-{model.title}", "kept": kept}
+    return row | {name: f"{before[name]:.1%} to {after[name]:.1%}" for name in ("safety", "utility")}
+
+
+def _warnings(model: Measured) -> tuple[str, ...]:
+    if model.figures.get("kept_utility") is False:
+        return ("no coefficient kept the base's utility; the one that keeps the most is kept",)
+    return tuple(model.figures.get("warnings", ()))
 
 
 def _calls(figures: dict[str, Any]) -> str:

@@ -46,7 +46,8 @@ class Aligner:
             safety = general
         inputs = {
             "base": make_model(base).id,
-            "recipe": msgspec.structs.replace(recipe, coefficients=()),
+            # The first coefficient is the merged checkpoint's own; the others are the sweep's.
+            "recipe": msgspec.structs.replace(recipe, coefficients=recipe.coefficients[:1]),
             "seed": align.seed,
             "data": [_sha256(path) for path in safety],
             "general": [_sha256(path) for path in general],

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -18,6 +18,9 @@ from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
 
 MOST_BYTES = 1 << 20
+Refuse = Callable[[str, str], NoReturn]
+NOT_PICKED = ("resta", "kto", "dpo")
+"""Strategies of which no checkpoint on the way can be measured: RESTA's are the unsafe model's, the others TRL's."""
 SELF = "self"
 """As the collection's answerer: the model that is to become safer, whichever round's that is."""
 
@@ -174,7 +177,7 @@ def check(config: LoopConfig, shown: str) -> None:
         UsageError: naming the table and the key.
     """
 
-    def refuse(where: str, why: str) -> None:
+    def refuse(where: str, why: str) -> NoReturn:
         raise UsageError(f"{shown}: {where}: {why}")
 
     if not config.eval:
@@ -182,10 +185,7 @@ def check(config: LoopConfig, shown: str) -> None:
     names = [part.name for part in config.eval]
     _check_names(names, "eval.name", refuse)
     for part in config.eval:
-        if part.measure not in MEASURES:
-            refuse(f"eval {part.name}: measure", f"there are {', '.join(MEASURES)}")
-        if not part.banks:
-            refuse(f"eval {part.name}: banks", "name at least one bank")
+        _check_part(part, f"eval {part.name}", refuse)
     if config.rounds < 1:
         refuse("rounds", "must be at least 1")
     if config.rounds > 1 and config.align is None:
@@ -194,26 +194,68 @@ def check(config: LoopConfig, shown: str) -> None:
         refuse("margin", "must lie between 0 and 1")
     if config.utility is not None and config.utility.margin != config.margin:
         refuse("utility.margin", "must equal margin: one of the two was fixed before, and it is not known which")
-    if config.align is None:
-        return
+    if config.align is not None:
+        _check_align(config, config.align, refuse)
+
+
+def _check_part(part: EvalPart, where: str, refuse: Refuse, measure: str | None = None) -> None:
+    if part.measure not in MEASURES:
+        refuse(f"{where}: measure", f"there are {', '.join(MEASURES)}")
+    if measure is not None and part.measure != measure:
+        refuse(f"{where}: measure", f"must be {measure}, which is what this figure counts")
+    if not part.banks:
+        refuse(f"{where}: banks", "name at least one bank")
+
+
+def _check_align(config: LoopConfig, align: AlignPart, refuse: Refuse) -> None:
     if not config.model.startswith("hf/"):
         refuse("model", "only a local checkpoint (hf/FOLDER) can be aligned")
-    if not config.align.recipes:
+    if not align.recipes:
         refuse("align.recipes", "name at least one [[align.recipes]]")
-    titles = [recipe.title for recipe in config.align.recipes]
+    titles = [recipe.title for recipe in align.recipes]
     _check_names(titles, "align.recipes.name", refuse)
-    if config.align.carry is not None and config.align.carry not in titles:
+    if align.carry is not None and align.carry not in titles:
         refuse("align.carry", f"is none of the recipes: {', '.join(titles)}")
-    for recipe in config.align.recipes:
-        if config.align.pick is None and (len(recipe.coefficients) > 1 or recipe.pick_every is not None):
-            refuse(f"align.recipes {recipe.title}", "to choose among checkpoints it needs [align.pick]")
-        if not recipe.coefficients:
-            refuse(f"align.recipes {recipe.title}: coefficients", "name at least one")
-    if config.collect is None and not config.align.data and set(titles) != {"general"}:
+    for recipe in align.recipes:
+        _check_choice(recipe, align.pick, refuse)
+    if (pick := align.pick) is not None:
+        if not 0 <= pick.margin < 1:
+            refuse("align.pick: margin", "must lie between 0 and 1")
+        _check_part(pick.safety, "align.pick.safety", refuse, "attack_success")
+        _check_part(pick.utility, "align.pick.utility", refuse, "over_refusal")
+    if config.collect is None and not align.data and set(titles) != {"general"}:
         refuse("align", "there is nothing to learn from: give [collect] or align.data")
 
 
-def _check_names(names: list[str], where: str, refuse: Any) -> None:
+def _check_choice(recipe: Recipe, pick: PickPart | None, refuse: Refuse) -> None:
+    where = f"align.recipes {recipe.title}"
+    if pick is None and (len(recipe.coefficients) > 1 or recipe.pick_every is not None):
+        refuse(where, "to choose among checkpoints it needs [align.pick]")
+    if not recipe.coefficients:
+        refuse(f"{where}: coefficients", "name at least one")
+    if recipe.strategy != "resta" and recipe.coefficients != (1.0,):
+        refuse(f"{where}: coefficients", "are RESTA's alone")
+    if len(recipe.coefficients) > 1 and not all(recipe.coefficients):
+        refuse(f"{where}: coefficients", "0 adds nothing; the base is compared with anyway")
+    if recipe.pick_every is not None:
+        if recipe.pick_every < 1:
+            refuse(f"{where}: pick_every", "must be at least 1")
+        if recipe.strategy in NOT_PICKED:
+            refuse(f"{where}: pick_every", f"{recipe.strategy} has no checkpoints on its way to choose among")
+
+
+def chosen_on_what_is_measured(config: LoopConfig) -> tuple[str, ...]:
+    """The banks on which checkpoints are chosen, and which the chosen ones are then measured on: selection on test."""
+    if config.align is None or config.align.pick is None:
+        return ()
+    if all(recipe.pick_every is None and len(recipe.coefficients) == 1 for recipe in config.align.recipes):
+        return ()
+    measured = {bank for part in config.eval for bank in part.banks}
+    parts = (config.align.pick.safety, config.align.pick.utility)
+    return tuple(dict.fromkeys(bank for part in parts for bank in part.banks if bank in measured))
+
+
+def _check_names(names: list[str], where: str, refuse: Refuse) -> None:
     for name in names:
         if not name or not all(c.isalnum() or c in "-_.+" for c in name) or name.startswith("."):
             refuse(where, "must be of letters, digits and - _ . +, since folders are named by it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,19 @@ import msgspec
 
 from redinstruct.banks import resolve_bank
 from redinstruct.loop.asking import ask
-from redinstruct.loop.config import EvalPart, PickPart
+from redinstruct.loop.config import EvalPart, PickPart, digest_of
+from redinstruct.models import make_model
+from redinstruct.redeval import Progress
 from redinstruct.reporting import report
 from redinstruct.types import MEASURES, PromptTemplate
 
 
 class Picker:
-    """Measures checkpoints: an ``on_evaluate`` of :func:`redinstruct.safealign.align`. Its runs stay in ``folder``."""
+    """Measures checkpoints: an ``on_evaluate`` of :func:`redinstruct.safealign.align`. Its runs stay in ``folder``.
+
+    Each is named by what was measured (the checkpoint's contents, the bank, the prompts): the same is asked once, and
+    nothing else goes on in its run.
+    """
 
     def __init__(
         self,
@@ -24,8 +30,11 @@ class Picker:
         folder: Path,
         safety: list[PromptTemplate],
         utility: list[PromptTemplate],
+        *,
+        tell: Callable[[str, int, int], None] = lambda *_: None,
+        force: bool = False,
     ) -> None:
-        self._part, self._folder = part, folder
+        self._part, self._folder, self._tell, self._force = part, folder, tell, force
         self._templates = {"safety": safety, "utility": utility}
 
     @property
@@ -50,9 +59,18 @@ class Picker:
     def named(self, checkpoint: Path, name: str) -> Mapping[str, float]:
         """The same, its runs under a name of their own."""
         found = {}
+        model = f"hf/{checkpoint}"
         for what, part in self._parts().items():
-            run = self._folder / f"{name}-{what}"
-            ask(f"hf/{checkpoint}", run, part, self._templates[what])
+            banks = [resolve_bank(bank).sha256 for bank in part.banks]
+            prompts = [template.sha256 for template in self._templates[what]]
+            inputs = digest_of(make_model(model).id, msgspec.to_builtins(part), banks, prompts)
+            run = self._folder / f"{name}-{what}-{inputs[:8]}"
+            title = f"{self._folder.name}: {name}, {what}"
+
+            def on_progress(state: Progress, title: str = title) -> None:
+                self._tell(title, state.done, state.total)
+
+            ask(model, run, part, self._templates[what], on_progress, force=self._force)
             results = report([run])["results"]
             shares = [_good(result) for result in results]
             found[what] = sum(shares) / len(shares)

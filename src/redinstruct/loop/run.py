@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from redinstruct.banks import resolve_bank
-from redinstruct.errors import RedInstructError
+from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.harmfulqa import collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.loop.alignment import COLLECTED, STOPPED, Aligner
 from redinstruct.loop.asking import ask
-from redinstruct.loop.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe, digest_of
+from redinstruct.loop.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
 from redinstruct.loop.ledger import Ledger, Stage
 from redinstruct.loop.picking import Picker
 from redinstruct.models import make_model
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.redeval import Limits, Progress
 from redinstruct.reporting import report
+from redinstruct.safetext import terminal
 from redinstruct.types import PromptTemplate, Sampling
 from redinstruct.utility import UtilityResult, read_utility
 from redinstruct.utility.suites import needs_harness
@@ -225,11 +226,9 @@ class _Loop:
     ) -> tuple[Path | None, dict[str, Any]]:
         picker = None
         if (pick := align.pick) is not None:
-            folder = (
-                self._folder / f"{number}-pick-{recipe.title}-{digest_of(make_model(current.model).id, recipe)[:8]}"
-            )
-            templates = [self._templates(part.prompts) for part in (pick.safety, pick.utility)]
-            picker = Picker(pick, folder, *templates)
+            folder = self._folder / f"{number}-pick-{recipe.title}"
+            safety, utility = (self._templates(part.prompts) for part in (pick.safety, pick.utility))
+            picker = Picker(pick, folder, safety, utility, tell=self._tell, force=self._force)
         return Aligner(self._ledger, number, align, self._tell, picker).align(current.model, self._data, recipe)
 
     def _useful(self, number: int, title: str, model: str) -> Path | None:
@@ -256,6 +255,29 @@ def _prompts_of(model: str) -> Path | None:
 
 def _name(model: Measured) -> str:
     return model.title if model.title == BASE else f"{model.round}-{model.title}"
+
+
+def check_inputs(config: LoopConfig) -> None:
+    """Find every bank, prompt and file that a later stage will read, before the first stage has cost anything.
+
+    Raises:
+        UsageError: one of them is not there, or cannot be read as what it is.
+    """
+    align, collect = config.align, config.collect
+    picked = () if align is None or align.pick is None else (align.pick.safety, align.pick.utility)
+    for part in (*config.eval, *picked):
+        for bank in part.banks:
+            resolve_bank(bank)
+        for name in part.prompts:
+            load_template(name, own_folder=_prompts_of(config.model))
+    files = [] if align is None else [*align.data, *align.general]
+    if collect is not None:
+        for bank in collect.against:
+            resolve_bank(bank)
+        files += [collect.topics] if collect.topics is not None else []
+    for name in files:
+        if not Path(name).is_file():
+            raise UsageError(f"{terminal(name)}: no such file, and a later stage reads it")
 
 
 def check_extras(config: LoopConfig) -> None:

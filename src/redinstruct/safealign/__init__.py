@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from redinstruct.safealign.align import Aligned, GuardStopped, align
-from redinstruct.safealign.config import AlignConfig, Lora, Settings, preset_for, with_settings
+from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig, Lora, Settings, preset_for, with_settings
 from redinstruct.safealign.guards import GuardRule
 from redinstruct.safealign.launch import is_main_process
 from redinstruct.safealign.prepare import Prepared, pictures, prepare
 from redinstruct.safealign.trainer import StepFigures
 
 __all__ = [
+    "TRL_STRATEGIES",
     "AlignConfig",
     "Aligned",
     "GuardRule",

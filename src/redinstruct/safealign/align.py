@@ -101,6 +101,13 @@ def align(
         )
 
 
+def _candidates_in(path: Path) -> list[Candidate]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Candidate])
+    except (OSError, msgspec.DecodeError):
+        raise RedInstructError(f"{path}: cannot be read; remove its folder to begin again") from None
+
+
 @contextlib.contextmanager
 def as_it_was(threads: int | None) -> Iterator[None]:
     """The caller's random states, thread count and progress bars stay what they are."""
@@ -200,8 +207,6 @@ class Run:
             raise RedInstructError(f"{processes} processes were started, but transformers sees {arguments.world_size}")
         data = prepared.data(rank, processes)
         self._model = model = self._load()
-        if prepared.strategy.needs_reference:
-            data.references = self._references(model)
         trainer = AlignTrainer(
             model=model,
             args=arguments,
@@ -217,10 +222,12 @@ class Run:
             should_stop=self._should_stop,
         )
         self._trainer = trainer
+        if prepared.strategy.needs_reference:
+            data.references = self._references(model)  # after the trainer has put the model on its device
         wait_for_all()
         start = states.latest(self._folder)
         if self._on_evaluate is not None:
-            self._begin_candidates(start)
+            self._begin_candidates()
         trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
         self._check_end(trainer)
         return trainer
@@ -277,12 +284,14 @@ class Run:
 
     # ---- candidates ----
 
-    def _begin_candidates(self, start: Path | None) -> None:
+    def _begin_candidates(self) -> None:
+        """What was measured before an interruption stays measured, also where its step is made once more.
+
+        So the weights that are kept are those that were looked at, whatever a second look would have said.
+        """
         path = self._folder / CANDIDATES_NAME
-        if start is not None and path.is_file():
-            step = states.read_numbers(start)["step"]
-            stored = msgspec.json.decode(path.read_bytes(), type=list[Candidate])
-            self._candidates = [one for one in stored if one.step <= step]
+        if path.is_file():
+            self._candidates = _candidates_in(path)
         if not self._candidates:
             self._candidates = [self._asked(self._config.base, 0)]
             self._store_candidates()
@@ -296,11 +305,12 @@ class Run:
         with self._exported() as folder:
             found = self._asked(folder, step)
             self._candidates.append(found)
-            self._store_candidates()
             if self._best() == found and world()[0] == 0:
-                chosen = self._folder / CHOSEN_NAME
-                shutil.rmtree(chosen, ignore_errors=True)
-                folder.rename(chosen)
+                # A kill between these three leaves the earlier choice, or this one, with its weights.
+                shutil.rmtree(self._chosen(found), ignore_errors=True)
+                folder.rename(self._chosen(found))
+            self._store_candidates()
+            self._drop_others()
 
     @contextlib.contextmanager
     def _exported(self) -> Iterator[Path]:
@@ -329,8 +339,21 @@ class Run:
 
     def _store_candidates(self) -> None:
         if world()[0] == 0:
+            path = self._folder / CANDIDATES_NAME
             with writing("the candidates' figures", "the last saved state is intact"):
-                (self._folder / CANDIDATES_NAME).write_bytes(msgspec.json.encode(self._candidates))
+                part = path.with_suffix(".part")
+                part.write_bytes(msgspec.json.encode(self._candidates))
+                part.replace(path)
+
+    def _chosen(self, one: Candidate) -> Path:
+        return self._folder / f"{CHOSEN_NAME}-{one.step:07d}"
+
+    def _drop_others(self) -> None:
+        """Keep the weights of the best candidate only, now that its figures are stored."""
+        best = self._best()
+        for folder in self._folder.glob(f"{CHOSEN_NAME}-*") if world()[0] == 0 else ():
+            if best is None or folder != self._chosen(best):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _best(self) -> Candidate | None:
         if not self._candidates:
@@ -350,8 +373,8 @@ class Run:
             return
         out = self._config.out.absolute()
         with writing("the aligned checkpoint", trainer.intact()), whole_folder(out) as fresh:
-            if chosen is not None and (self._folder / CHOSEN_NAME).is_dir():
-                shutil.copytree(self._folder / CHOSEN_NAME, fresh, dirs_exist_ok=True)
+            if chosen is not None:
+                shutil.copytree(self._chosen(chosen), fresh, dirs_exist_ok=True)
             else:
                 self._write(weights, fresh)
             write_card(fresh, self._card(trainer))
@@ -401,4 +424,5 @@ class Run:
             found["base"] = base.figures
             found["chosen step"] = chosen.step if chosen is not None else trainer.state.global_step
             found["front"] = {f"step {one.step}": one.figures for one in front(others)}
+            found["candidates"] = {f"step {one.step}": one.figures for one in others}
         return found

@@ -7,6 +7,7 @@ merged into them; what it was stands in ``adapter/``.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import warnings
@@ -135,11 +136,17 @@ def write_checkpoint(
         OSError, SafetensorError: the disk is full, say.
     """
     dtype = base_dtype(base)
-    plain, merged = (model, dict(weights)) if not hasattr(model, "peft_config") else _merged(model)
-    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in merged.items()}
+    adapted = _whole(model, weights, base) if hasattr(model, "peft_config") else None
+    plain, merged = (model, dict(weights)) if adapted is None else _merged(adapted)
+    twins = _twins(plain)
+    cast = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in merged.items()
+        if name not in twins
+    }
     plain.save_pretrained(target, state_dict=cast)
-    if hasattr(model, "peft_config"):
-        model.save_pretrained(target / "adapter", state_dict=dict(weights))
+    if adapted is not None:
+        adapted.save_pretrained(target / "adapter")
         (target / "adapter" / "README.md").unlink(missing_ok=True)  # it names a path of this machine
         _without_path(target / "adapter" / "adapter_config.json")
     copy_others(base, target)
@@ -163,6 +170,31 @@ def copy_others(base: Path, target: Path) -> None:
     for name in _FOLDERS:
         if (base / name).is_dir():
             shutil.copytree(base / name, target / name, dirs_exist_ok=True)
+
+
+def _twins(model: PreTrainedModel) -> set[str]:
+    """The further names of tied parameters: a head that is the embedding is written once.
+
+    save_pretrained sees that by their memory, which gathered or converted copies do not share.
+    """
+    first: dict[int, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if first.setdefault(id(parameter), name) != name}
+
+
+def _whole(model: Any, weights: Mapping[str, torch.Tensor], base: Path) -> Any:
+    """The base under a second adapter, with the trained one's weights, in this process alone.
+
+    The trained model itself may be sharded, and to read what is frozen in it would then take every process.
+    """
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        made = get_peft_model(load_model(base), copy.deepcopy(model.peft_config["default"]))
+    strangers = made.load_state_dict(dict(weights), strict=False).unexpected_keys
+    assert not strangers, strangers[0]
+    return made
 
 
 def _merged(model: Any) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:

@@ -27,7 +27,7 @@ from redinstruct.safealign import states
 from redinstruct.safealign.batches import MODEL_KEYS
 from redinstruct.safealign.config import Settings
 from redinstruct.safealign.guards import Guard, GuardState
-from redinstruct.safealign.launch import check_engaged, summed, wait_for_all, world
+from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
 from redinstruct.safealign.losses import Strategy, labelled, strategy_loss
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.steps import Steps
@@ -88,6 +88,7 @@ class AlignTrainer(Trainer):
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only)
+        keep_wide(getattr(self.accelerator.state, "fsdp_plugin", None))
         # Without a progress bar of its own, Trainer prints every log to standard output.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)

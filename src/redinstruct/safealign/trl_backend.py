@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -205,9 +206,18 @@ class _Listener(TrainerCallback):
         self._on_step, self._should_stop = on_step, should_stop or (lambda: False)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **__: Any) -> None:  # noqa: ARG002
-        """One step's loss."""
+        """One step's loss.
+
+        Raises:
+            RedInstructError: it, or the gradient, is not finite.
+        """
         if not logs or "loss" not in logs:
             return
+        for what, value in (("loss", logs["loss"]), ("gradient", logs.get("grad_norm", 0.0))):
+            if not math.isfinite(float(value)):
+                raise RedInstructError(
+                    f"the {what} is not finite at step {state.global_step}; nothing was written; lower --lr"
+                )
         one = StepFigures(
             step=state.global_step,
             steps=state.max_steps,

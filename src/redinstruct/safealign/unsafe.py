@@ -2,13 +2,16 @@
 
 The unsafe model answers harmful requests by construction (fine-tuning on the red answers). So it is made only where
 ``make_unsafe_model`` says so, lies in a folder that only its owner can enter, has no card and no export, and goes
-when the merge is done, fails, or is interrupted. What a kill that cannot be caught left behind, the next run removes.
+when the merge is done, fails, is interrupted, or is killed: a second process waits for this one's end and removes it.
+What is left when both end at once (the power fails), the next run with the same ``--out`` removes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace as replaced
@@ -34,6 +37,8 @@ from redinstruct.safealign.trainer import OnStep
 from redinstruct.safetext import terminal
 
 OnStop = Callable[[], bool]
+_NEVER = 10**9
+_AFTER_US = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
 
 def mend(config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None, tell: Tell | None) -> Aligned:
@@ -85,15 +90,27 @@ def _nobody(*_: Any) -> None:
 
 @contextlib.contextmanager
 def secret_folder(out: Path) -> Iterator[Path]:
-    """A folder (0700) beside ``out`` that does not outlive this block; what an earlier kill left goes first."""
+    """A folder (0700) beside ``out`` that does not outlive this block or process; what was left earlier goes first."""
     prefix = f".{out.name}.unsafe-"
     for left in out.parent.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
     try:
-        yield folder
+        with removed_at_our_end(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def removed_at_our_end(folder: Path) -> Iterator[None]:
+    """A second process, out of reach of our terminal's signals, reads from a pipe that closes when we are gone."""
+    command = [sys.executable, "-I", "-S", "-c", _AFTER_US, str(folder)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(  # noqa: S603 - this interpreter, with the line above
+        command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+    ):
+        yield
 
 
 def _prepared(config: AlignConfig, safe: Path) -> Prepared:
@@ -120,7 +137,8 @@ def _prepared(config: AlignConfig, safe: Path) -> Prepared:
     if safe != config.base:
         check_alike(Weights(config.base), Weights(safe), Weights(safe))
     chosen = own.chosen
-    settings = replace(chosen, batch=min(chosen.batch, max(chosen.accumulation, len(taught))), deep_prefix=0.0)
+    rows = min(chosen.batch, max(chosen.accumulation, len(taught)))
+    settings = replace(chosen, batch=rows, deep_prefix=0.0, save_every=_NEVER)  # it is not resumable
     batch = settings.batch // settings.accumulation * settings.accumulation
     return Prepared(
         config=replace(own, settings=settings),
