@@ -76,18 +76,9 @@ def _document(found: LoopResult) -> dict[str, Any]:
 
 
 def _utility(model: Measured) -> list[dict[str, Any]] | None:
-    if model.useful is None:
-        return None
-    return [
-        {
-            "task": one.task,
-            "metric": one.metric,
-            "value": one.mean,
-            "ci": [one.interval.low, one.interval.high],
-            "n": one.n,
-        }
-        for one in model.useful.headline
-    ]
+    from redinstruct.utility import utility_figures
+
+    return None if model.useful is None else [utility_figures(one) for one in model.useful.headline]
 
 
 def _title(model: Measured) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,9 @@ from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import RUN, as_json, show_content
 from redinstruct.errors import UsageError
+
+if TYPE_CHECKING:
+    from redinstruct.reporting.runs import Project
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -41,10 +44,11 @@ def command(
 
     Each rate is shown in both conventions (of the judged answers, and of all attempts), with its interval, and with
     the bounds that the attempts without a verdict leave open. Two runs of one measure are also set side by side,
-    question by question, in the page and in Markdown. Questions and answers are in none of the files unless
+    question by question, in the page and in Markdown. Utility checks (`redinstruct utility`) may stand among the runs:
+    their figures are shown beside the rates. Questions and answers are in none of the files unless
     --show-content is given.
     """
-    from redinstruct.reporting import SCHEMA, csv_text
+    from redinstruct.reporting import csv_text
     from redinstruct.reporting.attempts import jsonl_lines
     from redinstruct.reporting.junit import junit_text
     from redinstruct.reporting.markdown import markdown_text
@@ -53,7 +57,7 @@ def command(
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)
     project = read_runs(runs, most_attempts=0 if out is None else MOST_ATTEMPTS)
-    document: dict[str, Any] = {"schema": SCHEMA, "results": project.results}
+    document = project.document
     # Everything is made before the first file is replaced: what cannot be read changes nothing.
     made: list[tuple[Path | None, Iterable[str]]] = []
     if out is not None:
@@ -73,7 +77,27 @@ def command(
         console.say_json(document)
     else:
         say_figures(document, topics=by_topic)
+        _say_utility(project, after=bool(project.results))
     return 0
+
+
+def _say_utility(project: Project, *, after: bool) -> None:
+    from redinstruct.reporting.useful import change_row, margin_in_words, utility_rows
+
+    if not project.checks:
+        return
+    if after:
+        console.say()
+    console.say_heading("Utility: of use still?", "higher is better unless it says otherwise")
+    console.say()
+    console.say_table(utility_rows(project.checks), right=("value [95 % CI]", "items"))
+    if project.utility_changes:
+        console.say()
+        console.say_heading("Before and after", margin_in_words(project.checks))
+        console.say()
+        console.say_table(
+            [change_row(result) for result in project.utility_changes], right=("before", "after", "pairs")
+        )
 
 
 def check_files(files: Mapping[str, Path | None]) -> None:

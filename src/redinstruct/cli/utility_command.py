@@ -79,6 +79,8 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
 def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
     import msgspec
 
+    from redinstruct.utility import utility_figures
+
     return {
         "schema": SCHEMA,
         "model": result.model,
@@ -89,29 +91,11 @@ def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -
         "complete": result.complete,
         "missing": list(result.missing),
         "no_data": [{"name": name, "tasks": lacking, "of": of} for name, lacking, of in absent],
-        "results": [_figures(measured) for measured in result.headline],
+        "results": [utility_figures(measured) for measured in result.headline],
         "tasks": [
-            {**msgspec.to_builtins(card), "figures": [_figures(m) for m in result.tasks if m.task == card.task]}
+            {**msgspec.to_builtins(card), "figures": [utility_figures(m) for m in result.tasks if m.task == card.task]}
             for card in result.cards
         ],
-    }
-
-
-def _figures(measured: Measured) -> dict[str, Any]:
-    interval = measured.interval
-    return {
-        "task": measured.task,
-        "metric": measured.metric,
-        "higher_is_better": measured.higher_is_better,
-        "average": measured.average,
-        "value": measured.mean,
-        "stderr": measured.stderr,
-        "ci": [interval.low, interval.high],
-        "method": interval.method,
-        "n": measured.n,
-        "undefined": measured.undefined,
-        "tasks": len(set(measured.parts)),
-        "of": measured.of,
     }
 
 

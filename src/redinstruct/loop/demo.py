@@ -61,12 +61,15 @@ class Demo(msgspec.Struct, frozen=True):
     verdicts: dict[str, dict[str, str]]
     stages: dict[str, float]
     runs: dict[str, Path]
+    checks: dict[str, Path]
     folder: Path
 
     def document(self) -> dict[str, Any]:
         """The contract of ``demo --json``."""
-        plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, runs={}, folder=Path()), enc_hook=str)
-        del plain["runs"], plain["folder"]
+        plain: dict[str, Any] = msgspec.to_builtins(
+            msgspec.structs.replace(self, runs={}, checks={}, folder=Path()), enc_hook=str
+        )
+        del plain["runs"], plain["checks"], plain["folder"]
         return {"schema": DEMO_SCHEMA, **plain, "intervals": plain["rows"][0]["intervals"]}
 
 
@@ -137,6 +140,7 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
         verdicts=_verdicts(result),
         stages=took,
         runs={model.title: model.runs[FORBIDDEN] for model in result.models},
+        checks={model.title: model.utility for model in result.models if model.utility is not None},
         folder=folder,
     )
 
@@ -180,8 +184,9 @@ def _write_pictures(found: Demo) -> None:
 
     points = [(row.model, row.asr["cou"], row.benign_in_frame, row.intervals["cou"]) for row in found.rows]
     (found.folder / PLOT).write_text(front_svg(points, found.items), encoding="utf-8")
-    pair = [found.runs[BASE], found.runs[best_of(found.rows).model]]
-    (found.folder / REPORT).write_text(html_page(pair), encoding="utf-8")
+    best = best_of(found.rows).model
+    pairs = [folders[model] for folders in (found.runs, found.checks) for model in (BASE, best)]
+    (found.folder / REPORT).write_text(html_page(pairs), encoding="utf-8")
 
 
 def best_of(rows: Sequence[DemoRow]) -> DemoRow:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.errors import ConfigError
+from redinstruct.reporting.useful import apart
 from redinstruct.safetext import short_hash
 from redinstruct.store import AttemptView, Store, SummaryStore
 from redinstruct.types import MEASURES, JudgeCard
@@ -69,12 +70,16 @@ def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
     """Every recorded attempt of every run under every judge, as JSON Lines in ASCII: the lossless format.
 
     Beside what ``show --json`` tells, each line names its run's place in ``runs`` (from 1), model, measure and judge.
+    Utility checks hold no attempts.
 
     Raises:
         ConfigError: a folder without a run.
         StoreError: a store that does not read.
     """
+    _, checks = apart(runs)
     for number, run in enumerate(runs, 1):
+        if run in checks:
+            continue
         with Store.open_for_reading(run) as store:
             config = store.config()
             if config is None:

@@ -16,9 +16,11 @@ from redinstruct.comparison import FEWEST_TOPICS
 from redinstruct.config import PROTOCOL_2023, RunConfig
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.people import People, agreement, cell_of, cells_of, corrected_rate, corrected_topics, people_of
+from redinstruct.reporting.useful import apart, utility_document
 from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
 from redinstruct.store import CountRow, Store
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
+from redinstruct.utility import UtilityResult, read_utility
 
 SCHEMA = "redinstruct.results/1"
 
@@ -26,15 +28,25 @@ SCHEMA = "redinstruct.results/1"
 def report(runs: Sequence[Path]) -> dict[str, Any]:
     """The figures of one or more runs, as the contract's plain dict: one result per judge, bank and prompt.
 
+    Utility checks among the runs stand under a key of their own, ``utility``, which is there only with them.
+
     Raises:
         ConfigError: a folder without a run.
         StoreError: a store that does not read.
     """
     results: list[dict[str, Any]] = []
-    for run in runs:
+    evaluations, checks = apart(runs)
+    for run in evaluations:
         with Store.open_for_reading(run) as store:
             results += result_rows(store, str(run))
-    return {"schema": SCHEMA, "results": results}
+    return document(results, [read_utility(check) for check in checks])
+
+
+def document(results: list[dict[str, Any]], checks: Sequence[UtilityResult]) -> dict[str, Any]:
+    """The contract's plain dict."""
+    return {"schema": SCHEMA, "results": results} | (
+        {"utility": [utility_document(check) for check in checks]} if checks else {}
+    )
 
 
 def result_rows(store: Store, folder: str = "the run") -> list[dict[str, Any]]:

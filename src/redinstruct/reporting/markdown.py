@@ -14,6 +14,7 @@ from redinstruct.comparison import Result
 from redinstruct.reporting.changes import change_certainty, change_headline
 from redinstruct.reporting.runs import Project
 from redinstruct.reporting.tables import percent
+from redinstruct.reporting.useful import change_row, margin_in_words, utility_rows
 from redinstruct.reporting.words import TITLES, judge_name, verdict
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
@@ -40,7 +41,20 @@ def markdown_text(project: Project) -> str:
             groups.setdefault(result["judge_id"], []).append(result)
         for results in groups.values():
             lines += _block(number if len(project.runs) > 1 else None, results)
+    if project.checks:
+        lines += ["## Utility", "", *_table(utility_rows(project.checks)), ""]
+    if project.utility_changes:
+        lines += [f"Before and after; {margin_in_words(project.checks)}:", ""]
+        lines += [*_table([change_row(result) for result in project.utility_changes]), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    return [
+        _row([plain(column) for column in rows[0]]),
+        _row(["---"] * len(rows[0])),
+        *(_row([plain(cell) for cell in row.values()]) for row in rows),
+    ]
 
 
 def _change(result: Result) -> list[str]:

@@ -23,6 +23,7 @@ from redinstruct.reporting import words
 from redinstruct.reporting.changes import change_certainty, change_headline, p_words, points
 from redinstruct.reporting.runs import Project, RunView, read_runs
 from redinstruct.reporting.tables import NO_TOPIC, percent
+from redinstruct.reporting.useful import change_row, margin_in_words, utility_rows
 from redinstruct.safetext import short_hash, terminal
 from redinstruct.types import MEASURES
 
@@ -96,6 +97,9 @@ def render(project: Project, *, show_content: bool = False) -> str:
             changes=project.changes,
             blocks=blocks,
             sides=_sides(project.results),
+            useful=utility_rows(project.checks),
+            useful_changes=[change_row(result) for result in project.utility_changes or ()],
+            margin=margin_in_words(project.checks) if project.checks else "",
             cards={result["judge_id"]: result for result in reversed(project.results)},
             show_content=show_content,
             listed=sum(len(run.listing.views) for run in project.runs if run.listing is not None),
@@ -107,7 +111,9 @@ def render(project: Project, *, show_content: bool = False) -> str:
 
 
 def _title(project: Project) -> str:
-    models = list(dict.fromkeys(run.config.model for run in project.runs))
+    models = list(
+        dict.fromkeys([*(run.config.model for run in project.runs), *(check.model for check in project.checks)])
+    )
     shown = " and ".join(models) if len(models) < 3 else f"{models[0]} and {len(models) - 1} other models"
     return f"Red-teaming report: {shown}"
 

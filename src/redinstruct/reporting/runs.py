@@ -14,10 +14,12 @@ from redinstruct.config import PROTOCOL_2023, RunConfig
 from redinstruct.errors import ConfigError
 from redinstruct.reporting.attempts import Listing, listing
 from redinstruct.reporting.changes import changes
-from redinstruct.reporting.figures import result_rows
+from redinstruct.reporting.figures import document, result_rows
+from redinstruct.reporting.useful import apart, utility_changes
 from redinstruct.safetext import terminal
 from redinstruct.store import Spent, Store, SummaryStore
 from redinstruct.types import JudgeCard, Sampling
+from redinstruct.utility import UtilityResult, read_utility
 
 MOST_ATTEMPTS = 1000
 """How many attempts a page lists, over all its runs."""
@@ -53,15 +55,25 @@ class RunView(msgspec.Struct, frozen=True):
 
 
 class Project(msgspec.Struct, frozen=True):
-    """All that a page is a projection of. ``changes`` is None unless exactly two runs of one measure were given."""
+    """All that a page is a projection of. ``changes`` is None unless exactly two runs of one measure were given.
+
+    ``checks`` are the utility checks among the runs, ``utility_changes`` None unless they are exactly two.
+    """
 
     runs: tuple[RunView, ...]
     changes: tuple[Result, ...] | None
+    checks: tuple[UtilityResult, ...] = ()
+    utility_changes: tuple[Result, ...] | None = None
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """The results of all runs, as in ``redinstruct.results/1``."""
         return [result for run in self.runs for result in run.results]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The contract ``redinstruct.results/1``."""
+        return document(self.results, self.checks)
 
 
 def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS) -> Project:
@@ -71,13 +83,18 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS) -> Pr
         ConfigError: a folder without a run.
         StoreError: a store that does not read.
     """
+    evaluations, checks = apart(runs)
     views = []
-    for run in runs:
+    for run in evaluations:
         with Store.open_for_reading(run) as store:
-            views.append(_run_view(store, run, most_attempts // len(runs)))
-    if len(runs) != 2 or views[0].config.measure != views[1].config.measure:
-        return Project(tuple(views), None)
-    return Project(tuple(views), changes(runs[0], runs[1]))
+            views.append(_run_view(store, run, most_attempts // len(evaluations)))
+    pair = len(views) == 2 and views[0].config.measure == views[1].config.measure
+    return Project(
+        runs=tuple(views),
+        changes=changes(*evaluations) if pair else None,
+        checks=tuple(read_utility(check) for check in checks),
+        utility_changes=utility_changes(*checks) if len(checks) == 2 else None,
+    )
 
 
 def _run_view(store: Store, folder: Path, most: int) -> RunView:

@@ -14,6 +14,7 @@ from redinstruct.utility.results import (
     UtilityResult,
     is_utility,
     read_utility,
+    utility_figures,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "UtilityResult",
     "is_utility",
     "read_utility",
+    "utility_figures",
 ]

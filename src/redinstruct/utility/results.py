@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -207,6 +207,25 @@ def item_ids(task: str, contents: Iterable[str]) -> tuple[bytes, ...]:
         name = json.dumps([task, content, seen[content]])
         found.append(hashlib.sha256(name.encode()).digest()[:16])
     return tuple(found)
+
+
+def utility_figures(measured: Measured) -> dict[str, Any]:
+    """One figure for JSON."""
+    interval = measured.interval
+    return {
+        "task": measured.task,
+        "metric": measured.metric,
+        "higher_is_better": measured.higher_is_better,
+        "average": measured.average,
+        "value": measured.mean,
+        "stderr": measured.stderr,
+        "ci": [interval.low, interval.high],
+        "method": interval.method,
+        "n": measured.n,
+        "undefined": measured.undefined,
+        "tasks": len(set(measured.parts)),
+        "of": measured.of,
+    }
 
 
 def is_utility(run: Path) -> bool:

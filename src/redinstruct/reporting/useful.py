@@ -1,0 +1,95 @@
+"""Utility checks in a report: their figures beside the rates, and what changed between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from redinstruct.comparison import Result, compare
+from redinstruct.comparison.texts import figures, held
+from redinstruct.comparison.words import change_in_words
+from redinstruct.errors import ConfigError, UsageError
+from redinstruct.utility import Measured, UtilityResult, is_utility, utility_figures
+
+
+def apart(runs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The evaluations and the utility checks among the folders, each in their order."""
+    checks = [run for run in runs if is_utility(run)]
+    return [run for run in runs if run not in checks], checks
+
+
+def utility_document(check: UtilityResult) -> dict[str, Any]:
+    """One check for JSON: what it was, and one entry per benchmark."""
+    return {
+        "model": check.model,
+        "harness": check.config.harness,
+        "margin": check.margin,
+        "digest": check.digest,
+        "limit": check.config.limit,
+        "complete": check.complete,
+        "missing": list(check.missing),
+        "results": [utility_figures(measured) for measured in check.headline],
+    }
+
+
+def utility_changes(before: Path, after: Path) -> tuple[Result, ...]:
+    """What changed between two checks; empty where no benchmark is in both, or the margins differ.
+
+    Raises:
+        ConfigError: there is no run in a folder.
+        StoreError: a store that does not read.
+    """
+    try:
+        return compare(before, after).results
+    except ConfigError:
+        raise
+    except UsageError:
+        return ()
+
+
+def value_words(measured: Measured) -> str:
+    """A benchmark's figure in per cent where it is a share, else as it is."""
+    if measured.mean is None:
+        return "not defined"
+    low, high = measured.interval.low, measured.interval.high
+    if all(0 <= value <= 1 for value in measured.values):
+        return f"{100 * measured.mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{measured.mean:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def margin_in_words(checks: Sequence[UtilityResult]) -> str:
+    """Which loss counts as none, and since when."""
+    return f"a loss under {100 * checks[-1].margin:g} points counts as none, fixed before the checks began"
+
+
+def change_row(result: Result) -> dict[str, str]:
+    """One benchmark before and after, as every surface shows it."""
+    before, after = figures(result)
+    tested = result.difference is not None
+    return {
+        "verdict": result.verdict,
+        "benchmark": result.name,
+        "before": before,
+        "after": after,
+        "change [95 % CI]": change_in_words(result) if tested else "-",
+        "loss surely under the margin": held(result),
+        "pairs": "-" if result.pairs is None else f"{result.pairs.scored:,}",
+    }
+
+
+def utility_rows(checks: Sequence[UtilityResult]) -> list[dict[str, str]]:
+    """A line per benchmark and check, as every surface shows them; the same benchmark stands together."""
+    return [
+        {
+            "benchmark": measured.task,
+            "model": check.model,
+            "of": measured.metric + ("" if measured.higher_is_better else " (lower is better)"),
+            "value [95 % CI]": value_words(measured),
+            "items": f"{measured.n:,}",
+        }
+        for name in dict.fromkeys(measured.task for check in checks for measured in check.headline)
+        for check in checks
+        for measured in check.headline
+        if measured.task == name
+    ]
