@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import stat
 import xml.etree.ElementTree as ElementTree
@@ -244,6 +245,27 @@ def test_what_may_not_be_written_to_is_refused_and_nothing_changes(cli: InProces
             assert cli("report", *arguments).code == 2, arguments
     assert "name the same file" in cli("report", *bad[0]).err
     assert "the run's own" in cli("report", *bad[1]).err
+
+
+@pytest.mark.parametrize("verb", [("gate", "--max-rate", "0.5"), ("report",)])
+def test_a_pipe_is_written_to_whatever_may_be_done_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: InProcess, verb: tuple[str, ...]
+) -> None:
+    """`--md /dev/stdout` in a pipeline: for all but the superuser /proc/self/fd is no folder to write in."""
+    run, pipe = mixed(tmp_path / "run"), tmp_path / "locked" / "pipe"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    access = os.access
+    monkeypatch.setattr("os.access", lambda place, mode: Path(place) != pipe.parent and access(place, mode))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert cli(*verb, run, "--md", pipe).code in (0, 11)
+        assert os.read(reader, 1 << 16)
+    finally:
+        os.close(reader)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert "--md" in cli(*verb, run, "--md", loop).error_line
 
 
 @pytest.mark.parametrize("own", ["run.sqlite", "run.lock", ".gitignore"])

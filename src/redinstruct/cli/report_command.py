@@ -114,14 +114,19 @@ def check_files(files: Mapping[str, Path | None]) -> None:
     for flag, file in files.items():
         if file is None:
             continue
-        place = file.resolve()
-        if place in taken and not (place.exists() and not place.is_file()):
+        try:
+            place = file.resolve()
+        except RuntimeError:
+            raise UsageError(f"{flag} {file}: is a loop of symbolic links") from None
+        if file.is_dir():
+            raise UsageError(f"{flag} {file}: is a folder, expected a file")
+        if file.exists() and not file.is_file():
+            continue  # a device or a pipe (/dev/stdout) is written to; its folder is nobody's
+        if place in taken:
             raise UsageError(f"{taken[place]} and {flag} name the same file, {file}")
         taken[place] = flag
         if not os.access(place.parent, os.W_OK | os.X_OK):
             raise UsageError(f"{flag} {file}: there is no such folder, or it cannot be written")
-        if place.is_dir():
-            raise UsageError(f"{flag} {file}: is a folder, expected a file")
         if is_own_file(place):
             raise UsageError(f"{flag} {file}: this file is the run's own; name another")
 
