@@ -15,6 +15,7 @@ from redinstruct.reporting.runs import Project, read_runs
 from redinstruct.store import AnnotationStore, Store
 from redinstruct.types import Annotation, Completion, JudgeCard, Verdict
 from tests.support.stores import Setup, make_bank
+from tests.support.useful import check, right
 
 CARD = JudgeCard(
     "rubric", "attack_success", "openai/judge", "ab" * 32, (("output", "line"), ("rubric", "mine")), notes=("a limit",)
@@ -61,14 +62,31 @@ def full_run(folder: Path, model: str, *, flip: bool = False) -> Path:
 
 
 def full_project(folder: Path) -> Project:
-    """Two such runs, so that there is a before and an after."""
+    """Two such runs and two utility checks, so that there is a before and an after of both."""
     return read_runs(
-        [full_run(folder / "before", "openai/first"), full_run(folder / "after", "openai/last", flip=True)]
+        [
+            full_run(folder / "before", "openai/first"),
+            full_run(folder / "after", "openai/last", flip=True),
+            check(folder / "useful", {"task one": right(2, 3), "other": right(1, 2)}),
+            check(folder / "useful-after", {"task one": right(1, 3), "other": right(1, 2)}, shots=0),
+        ]
     )
 
 
 CONTROLLED = frozenset(
-    {"measure", "label", "outcome", "act", "method", "protocol", "key", "verdict", "direction", "clustered_by"}
+    {
+        "measure",
+        "label",
+        "outcome",
+        "act",
+        "method",
+        "protocol",
+        "key",
+        "verdict",
+        "direction",
+        "clustered_by",
+        "average",
+    }
 )
 """Fields that hold this project's own words: the store refuses, or never holds, any other."""
 OWN_KEYS = frozenset({"parameters", "by_family", "reasons"})

@@ -88,7 +88,7 @@ def _say_utility(project: Project, *, after: bool) -> None:
         return
     if after:
         console.say()
-    console.say_heading("Utility: of use still?", "higher is better unless it says otherwise")
+    console.say_heading("Utility: still useful?", "higher is better unless it says otherwise")
     console.say()
     console.say_table(utility_rows(project.checks), right=("value [95 % CI]", "items"))
     if project.utility_changes:

@@ -64,15 +64,14 @@ def margin_in_words(checks: Sequence[UtilityResult]) -> str:
 
 
 def change_row(result: Result) -> dict[str, str]:
-    """One benchmark before and after, as every surface shows it."""
+    """One benchmark before and after, as every surface shows it; where nothing was tested, why."""
     before, after = figures(result)
-    tested = result.difference is not None
     return {
         "verdict": result.verdict,
         "benchmark": result.name,
         "before": before,
         "after": after,
-        "change [95 % CI]": change_in_words(result) if tested else "-",
+        "change [95 % CI]": result.why if result.difference is None else change_in_words(result),
         "loss surely under the margin": held(result),
         "pairs": "-" if result.pairs is None else f"{result.pairs.scored:,}",
     }
