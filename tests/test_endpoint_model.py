@@ -11,8 +11,10 @@ import asyncio
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -270,6 +272,24 @@ def test_silence_ends_at_the_deadline(stub: Endpoint) -> None:
 def test_nobody_at_the_address_is_unreachable(free_port: int) -> None:
     answer = ask({"STUB_BASE_URL": f"http://127.0.0.1:{free_port}/v1"})
     assert outcome(answer) == (R.UNREACHABLE, True)
+
+
+def test_an_address_that_speaks_no_tls_is_unreachable_and_says_so() -> None:
+    def answer_plainly() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        plain = threading.Thread(target=answer_plainly)
+        plain.start()
+        answer = ask({"STUB_BASE_URL": f"https://127.0.0.1:{server.getsockname()[1]}/v1"})
+        plain.join()
+    assert outcome(answer) == (R.UNREACHABLE, True)
+    assert isinstance(answer, ModelError)
+    assert answer.note is not None
+    assert "TLS" in answer.note
 
 
 MEMORY = """

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.cli import Result, report, write_bank
+from tests.support.cli import Result, report, run_measured, write_bank
 from tests.support.cli import run as redinstruct
 from tests.support.endpoint import Endpoint
 
@@ -142,27 +139,15 @@ def test_harmfulqa_in_the_storm(tmp_path: Path, shared_data: Path, judge: str) -
 
 def test_a_huge_answer_is_not_held_in_memory(tmp_path: Path) -> None:
     def peak(count: int) -> int:
-        """Peak resident kilobytes of a run in which ``count`` answers have 50 MB each."""
+        """Peak resident bytes of a run in which ``count`` answers have 50 MB each."""
         folder = tmp_path / str(count)
         folder.mkdir()
         bank = folder / "huge.json"
         bank.write_text(json.dumps(["What is blue?"] + [f"What is fault:huge number {i}?" for i in range(count)]))
-        script = (
-            "import sys; from redinstruct.cli import main; code = main(sys.argv[1:]);"
-            "print([l for l in open('/proc/self/status') if l.startswith('VmHWM')][0].split()[1]); sys.exit(code)"
-        )
         with Endpoint() as stub:
-            flags = ["eval", "--model", "openai-api/stub/m", "--bank", str(bank), "--prompt", "standard", "--judge",
-                     "refusal", "--run", str(folder / "run")]  # fmt: skip
-            child = subprocess.run(
-                [sys.executable, "-c", script, *flags],
-                env={**os.environ, **stub.env()},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            done = Result(child.returncode, child.stdout, child.stderr)
+            done, used = run_measured("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard",
+                                      "--judge", "refusal", "--run", folder / "run", env=stub.env())  # fmt: skip
         check_no_accident(done)
-        return int(done.out.split()[-1])
+        return used
 
-    assert peak(4) - peak(0) < 20 * 1024
+    assert peak(4) - peak(0) < 20 * 2**20

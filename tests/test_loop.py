@@ -144,6 +144,30 @@ def test_what_a_later_stage_reads_is_looked_for_before_the_first_one(
         assert missing in cli("loop", tmp_path / "loop.toml").error_line
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("limit = 0", "at least 1"),
+        ("max_tokens = 0", "max"),
+        ("judge_model = 'scripted/echo'", "asks no model"),
+    ],
+)
+def test_what_only_the_stage_finds_wrong_leaves_nothing_either(
+    line: str, said: str, cli: InProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "loop.toml").write_text('model = "scripted/weak"\nfolder = "a/b"\n' + EVAL + line + "\n")
+    with nothing_written(tmp_path):
+        assert said in cli("loop", tmp_path / "loop.toml").error_line
+
+
+def test_a_folder_that_is_a_file_is_found_by_the_check(cli: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "loop.toml").write_text('model = "scripted/weak"\nfolder = "taken"\n' + EVAL)
+    assert "is no folder" in cli("loop", tmp_path / "loop.toml", "--check").error_line
+
+
 def test_a_file_that_is_missing_or_no_text(cli: InProcess, tmp_path: Path) -> None:
     assert "No such file" in cli("loop", tmp_path / "nothing.toml").error_line
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe\x00")

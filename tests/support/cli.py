@@ -73,6 +73,26 @@ def run(
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+_MEASURED = """
+import re, sys
+from pathlib import Path
+from redinstruct.cli import main
+code = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run_measured(*arguments: object, env: Mapping[str, str] | None = None, timeout: float = 120) -> tuple[Result, int]:
+    """:func:`run`, and the most memory, in bytes, that this very process held at once (Linux)."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *map(str, arguments)],
+        env=environment(env), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
+    )  # fmt: skip
+    *said, kilobytes = done.stderr.decode().splitlines(keepends=True)
+    return Result(done.returncode, done.stdout.decode(), "".join(said)), int(kilobytes) * 1024
+
+
 def start(*arguments: object, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
     """``redinstruct ...`` in the background, its streams in pipes."""
     return subprocess.Popen(

@@ -57,15 +57,15 @@ class Fuse:
         else:
             self.undecided = False
             return
+        said = f" ({failure.note})" if failure is not None and failure.note else ""
         if self._denied >= FUSE_ANSWERS:
-            said = f" ({failure.note})" if failure is not None and failure.note else ""
             raise EndpointDenied(
                 f"{self._who}: the first {FUSE_ANSWERS} answers were all {reason}{said}. "
                 "Check the key, the model's name and the address; none of them was recorded."
             )
         if self._unreachable >= FUSE_ANSWERS:
             raise EndpointDenied(
-                f"{self._who}: nobody answers at the address in {self._address_from}. "
+                f"{self._who}: nobody answers at the address in {self._address_from}{said}. "
                 "Is the server up? No failure was recorded."
             )
 

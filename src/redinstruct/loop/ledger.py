@@ -7,6 +7,7 @@ which goes on in its folder where it can.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.errors import ConfigError
+from redinstruct.errors import ConfigError, UsageError
 from redinstruct.loop.config import digest_of
 
 RECORDS = "stages"
@@ -43,13 +44,18 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.stages: list[Stage] = []
+        self._made = [place for place in (folder / RECORDS, folder, *folder.parents) if not place.exists()]
         try:
             (folder / RECORDS).mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be written ({error.strerror}); name another folder") from None
 
     def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
-        """Do a stage, or find it done. ``work`` is given its folder (not made yet) and returns the figures."""
+        """Do a stage, or find it done. ``work`` is given its folder (not made yet) and returns the figures.
+
+        Raises:
+            RedInstructError: what ``work`` raised; after a UsageError no empty folder is left.
+        """
         digest = digest_of(name, inputs)
         place = self.folder / f"{name}-{digest[:8]}"
         record = self.folder / RECORDS / f"{place.name}.json"
@@ -59,12 +65,22 @@ class Ledger:
         else:
             began = time.monotonic()
             place.parent.mkdir(parents=True, exist_ok=True)
-            figures = work(place)
+            try:
+                figures = work(place)
+            except UsageError:
+                self._unmake()
+                raise
             seconds = round(time.monotonic() - began, 1)
             stage = Stage(name, digest, str(place), seconds, msgspec.to_builtins(figures))
             _write(record, msgspec.structs.replace(stage, place=place.name))
         self.stages.append(stage)
         return stage
+
+    def _unmake(self) -> None:
+        """Remove the folders that this ledger made and that are still empty: bad input changes nothing."""
+        for place in self._made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def _read(record: Path) -> Stage | None:

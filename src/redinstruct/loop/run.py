@@ -263,6 +263,8 @@ def check_inputs(config: LoopConfig) -> None:
     Raises:
         UsageError: one of them is not there, or cannot be read as what it is.
     """
+    if Path(config.folder).exists() and not Path(config.folder).is_dir():
+        raise UsageError(f"folder: {terminal(config.folder)} is no folder")
     align, collect = config.align, config.collect
     picked = () if align is None or align.pick is None else (align.pick.safety, align.pick.utility)
     for part in (*config.eval, *picked):

@@ -277,6 +277,9 @@ class EndpointModel:
             raise ModelError(FailureReason.TIMEOUT, transient=True) from None
         except aiohttp.ClientPayloadError:
             raise ModelError(FailureReason.INVALID_JSON, transient=True, note="the answer broke off") from None
+        except aiohttp.ClientSSLError:
+            note = "no TLS connection could be made: its certificate, or that it speaks no TLS"
+            raise ModelError(FailureReason.UNREACHABLE, transient=True, note=note) from None
         except aiohttp.ClientConnectorError:
             raise ModelError(FailureReason.UNREACHABLE, transient=True) from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError):
