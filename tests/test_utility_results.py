@@ -169,7 +169,7 @@ def test_a_run_reads_back_as_it_was_written(run: Path) -> None:
     assert found.items == tuple(item.hex() for item in item_ids("a", ["0", "1"]))
 
 
-@pytest.mark.parametrize("verb", ["report", "show", "judge", "gate", "labels", "annotate", "export"])
+@pytest.mark.parametrize("verb", ["show", "judge", "gate", "labels", "annotate", "export"])
 def test_the_verbs_that_read_answers_say_what_it_is(
     capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, verb: str
 ) -> None:
