@@ -625,3 +625,41 @@ def test_the_whole_way_in_a_process_of_its_own(stub: Endpoint, bank: Path, tmp_p
     assert set(modes.values()) == {0o600}, modes
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
     assert "run.sqlite" in tree(tmp_path / "run")
+
+
+def test_an_extension_that_is_denied_leaves_the_run_as_it_was(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, run = write_bank(tmp_path, 40), tmp_path / "run"
+    with Endpoint() as stub:
+        use(stub, monkeypatch)
+        assert cli(*flags(bank, run, "--prompt", "standard", "--limit", 5)).code == 0
+        before = cli("report", run, "--json").json
+    with Endpoint(always="401") as stub:
+        use(stub, monkeypatch)
+        assert "were all unauthorized" in cli(*flags(bank, run, "--prompt", "standard", "--limit", 40)).error_line
+    assert cli("report", run, "--json").json == before
+    with Endpoint() as stub:
+        use(stub, monkeypatch)
+        # The command that made it is still the command that resumes it, and a larger limit still extends it.
+        assert cli(*flags(bank, run, "--prompt", "standard", "--limit", 5)).code == 0
+        assert stub.requests == 0
+        assert cli(*flags(bank, run, "--prompt", "standard", "--limit", 40)).code == 0
+        assert stub.requests == 35
+
+
+def test_a_judge_s_denial_takes_no_answer_back(cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, run = write_bank(tmp_path, 30), tmp_path / "run"
+    more = ("--prompt", "standard", "--judge", "paper", "--judge-model", "openai-api/judge/m")
+    with Endpoint() as target, Endpoint(always="401") as judge:
+        use(target, monkeypatch)
+        monkeypatch.setenv("JUDGE_BASE_URL", judge.env()["STUB_BASE_URL"])
+        monkeypatch.setenv("JUDGE_API_KEY", "EMPTY")
+        assert cli(*flags(bank, run, *more)).code == 2
+        answered = target.requests
+        assert answered > 0
+    with Endpoint() as target, Endpoint() as judge:
+        use(target, monkeypatch)
+        monkeypatch.setenv("JUDGE_BASE_URL", judge.env()["STUB_BASE_URL"])
+        assert cli(*flags(bank, run, *more)).code == 0
+        assert target.requests == 30 - answered

@@ -22,6 +22,7 @@ from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import Limits, OnProgress, Outcome, Session, check_limits
 from redinstruct.store import Store, check_run_folder, is_run
 from redinstruct.store.folder import make_private_folder
+from redinstruct.store.plans import Mark
 from redinstruct.types import MEASURES, Measure
 
 
@@ -51,6 +52,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
         made = make_place(run)
         with Store.open_for_writing(run) as store:
             _check_config(store, plan.config, run)
+            before = store.planned_so_far()
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
             owed = store.owed(judge_row, retry_errors=limits.retry_errors)
@@ -68,7 +70,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
                 spending,
                 _decider(store, judge_row, plan.measure, limits),
             )
-            with no_blank_run(store, store.is_blank, made):
+            with no_blank_run(store, store.is_blank, made), _no_denied_plan(store, before):
                 return await session.go(run)
     finally:
         for model in (plan.model, plan.judge_model):
@@ -181,6 +183,16 @@ def spending_of(run: Path, limits: Limits, tokens: Callable[[Store], tuple[int, 
         prices = limits.prices or Prices()
         spent = prices.cost(read, written) + (limits.judge_prices or prices).cost(judge_read, judge_written)
     return Spending(limits.max_calls, limits.budget, spent)
+
+
+@contextlib.contextmanager
+def _no_denied_plan(store: Store, before: Mark) -> Iterator[None]:
+    """Denied before a single answer: an extended run is again what it was, and takes the command it was made by."""
+    try:
+        yield
+    except UsageError:
+        store.take_back(before)
+        raise
 
 
 @contextlib.contextmanager

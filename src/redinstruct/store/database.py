@@ -26,7 +26,8 @@ from redinstruct import __version__
 from redinstruct.config import RunConfig
 from redinstruct.errors import ConfigError, StoreError, TemplateError
 from redinstruct.prompts import parse_template
-from redinstruct.safetext import restore, storable
+from redinstruct.safetext import restore
+from redinstruct.store import plans
 from redinstruct.store.folder import (
     LOCK_NAME,
     STORE_NAME,
@@ -318,49 +319,18 @@ class Store:
         with self._transaction("planning the run", durable=True) as db:
             db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('secret', ?)", (secrets.token_bytes(32),))
             db.execute("INSERT INTO sessions (at, version) VALUES (?, ?)", (time.time(), __version__))
-            body = to_json(config)
-            last = db.execute("SELECT body FROM configs ORDER BY id DESC LIMIT 1").fetchone()
-            if last is None or last[0] != body:
-                db.execute(
-                    "INSERT INTO configs (digest, body, at) VALUES (?, ?, ?)", (config.digest, body, time.time())
-                )
-            for bank in banks:
-                db.execute("INSERT OR IGNORE INTO banks (name, sha256) VALUES (?, ?)", (stored(bank.name), bank.sha256))
-            for t in templates:
-                db.execute(
-                    "INSERT OR IGNORE INTO templates (name, sha256, text, translation_of) VALUES (?, ?, ?, ?)",
-                    (stored(t.name), t.sha256, storable(t.text), stored(t.translation_of)),
-                )
-            self._plan_attempts(db, attempts)
+            plans.add(db, config, banks, templates, attempts)
             return self._judge_row(db, card)
 
-    @staticmethod
-    def _plan_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
-        bank_rows = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM banks")}
-        template_rows = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM templates")}
-        known: dict[str, int] = {
-            f"{sha}:{row}": key
-            for key, sha, row in db.execute(
-                "SELECT q.id, b.sha256, q.row FROM questions q JOIN banks b ON b.id = q.bank"
-            )
-        }
-        rows: list[tuple[bytes, int, int, int]] = []
-        for attempt in attempts:
-            question = attempt.question
-            if question.id not in known:
-                cursor = db.execute(
-                    "INSERT INTO questions (bank, row, text, topic, subtopic, language, label) VALUES (?,?,?,?,?,?,?)",
-                    (
-                        bank_rows[question.id.partition(":")[0]],
-                        question.row,
-                        storable(question.text),
-                        *map(stored, (question.topic, question.subtopic, question.language, question.label)),
-                    ),
-                )
-                assert cursor.lastrowid is not None
-                known[question.id] = cursor.lastrowid
-            rows.append((attempt.key, known[question.id], template_rows[attempt.template.sha256], attempt.epoch))
-        db.executemany("INSERT OR IGNORE INTO attempts (key, question, template, epoch) VALUES (?,?,?,?)", rows)
+    def planned_so_far(self) -> plans.Mark:
+        """Where the plan ends now, for :meth:`take_back`."""
+        with _translated("reading the plan"):
+            return plans.mark(self._db)
+
+    def take_back(self, mark: plans.Mark) -> None:
+        """Forget what was planned after the mark, unless some of it was answered."""
+        with self._transaction("taking a plan back", durable=True) as db:
+            plans.take_back(db, mark)
 
     def add_judge(self, card: JudgeCard) -> int:
         """The judge's row, written when it is new."""
