@@ -234,6 +234,18 @@ def test_without_align_it_measures_and_the_second_time_asks_nothing(tmp_path: Pa
     assert changed.models[0].results[0]["counts"]["total"] == 1
 
 
+def test_a_loop_that_was_moved_asks_nothing_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (first / "bank.json").write_text('["What is the colour of item one?"]')
+    (first / "loop.toml").write_text('model = "scripted/weak"\n' + EVAL)
+    carry_out(read_config(first / "loop.toml"))
+    first.rename(second)
+    (second / "loop.toml").write_text('model = "scripted/weak"\n' + EVAL + "concurrency = 3\n")
+    moved = carry_out(read_config(second / "loop.toml"))
+    assert [stage.skipped for stage in moved.stages] == [True]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):

@@ -130,8 +130,8 @@ def _say_honestly(found: Demo) -> None:
             {
                 "model": row.model,
                 "cou, 95 %": f"{100 * low:.0f} to {100 * high:.0f}",
-                "cou": found.verdicts.get(row.model, {}).get("forbidden/cou", ""),
-                "suite": _useful(found.verdicts.get(row.model, {})),
+                "cou, verdict": found.verdicts.get(row.model, {}).get("forbidden/cou", ""),
+                "suite, verdict": _useful(found.verdicts.get(row.model, {})),
                 "forbidden questions in": ", ".join(held["forbidden"]),
                 "harmless ones in": ", ".join(held["benign"]),
             }
@@ -140,8 +140,9 @@ def _say_honestly(found: Demo) -> None:
     unseen = ", ".join(found.unseen_frames)
     console.say_folded(f"in no training text at all, the base's included: {unseen}", indent="  ")
     console.say_folded(
-        "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, clustered by topic, "
-        f"Holm; questions of the suite: {_counted(found)}",
+        "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about topics in "
+        "general and not these few alone, and it says what withheld one. "
+        f"Questions of the suite: {_counted(found)}",
         indent="  ",
     )
     if found.quick:

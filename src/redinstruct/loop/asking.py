@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from redinstruct.banks import resolve_bank
 from redinstruct.loop.config import EvalPart
@@ -11,6 +14,17 @@ from redinstruct.redeval import Limits, Outcome, Progress, evaluate, prepare
 from redinstruct.types import PromptTemplate, Sampling
 
 OnProgress = Callable[[Progress], None]
+
+
+def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> dict[str, Any]:
+    """Plain values that decide a part's figures: contents by name and hash, no path, and not how many at once."""
+    plain: dict[str, Any] = msgspec.to_builtins(part)
+    del plain["concurrency"]
+    banks = [resolve_bank(bank) for bank in part.banks]
+    return plain | {
+        "banks": [[bank.name, bank.sha256] for bank in banks],
+        "prompts": [[template.name, template.sha256] for template in templates],
+    }
 
 
 def ask(

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from redinstruct.banks import resolve_bank
-from redinstruct.loop.asking import ask
+from redinstruct.loop.asking import ask, identity
 from redinstruct.loop.config import EvalPart, PickPart, digest_of
 from redinstruct.models import make_model
 from redinstruct.redeval import Progress
@@ -45,9 +42,7 @@ class Picker:
     @property
     def identity(self) -> Any:
         """Plain values that decide its figures."""
-        banks = [resolve_bank(bank).sha256 for part in self._parts().values() for bank in part.banks]
-        prompts = [t.sha256 for templates in self._templates.values() for t in templates]
-        return [msgspec.to_builtins(self._part), banks, prompts]
+        return [self.margin, *(identity(part, self._templates[what]) for what, part in self._parts().items())]
 
     def _parts(self) -> dict[str, EvalPart]:
         return {"safety": self._part.safety, "utility": self._part.utility}
@@ -61,9 +56,7 @@ class Picker:
         found = {}
         model = f"hf/{checkpoint}"
         for what, part in self._parts().items():
-            banks = [resolve_bank(bank).sha256 for bank in part.banks]
-            prompts = [template.sha256 for template in self._templates[what]]
-            inputs = digest_of(make_model(model).id, msgspec.to_builtins(part), banks, prompts)
+            inputs = digest_of(make_model(model).id, identity(part, self._templates[what]))
             run = self._folder / f"{name}-{what}-{inputs[:8]}"
             title = f"{self._folder.name}: {name}, {what}"
 

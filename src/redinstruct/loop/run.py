@@ -20,7 +20,7 @@ from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.loop.alignment import COLLECTED, STOPPED, Aligner
-from redinstruct.loop.asking import ask
+from redinstruct.loop.asking import ask, identity
 from redinstruct.loop.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
 from redinstruct.loop.ledger import Ledger, Stage
 from redinstruct.loop.picking import Picker
@@ -152,14 +152,8 @@ class _Loop:
         )
 
     def _evaluated(self, name: str, model: str, part: EvalPart) -> Stage:
-        banks = [resolve_bank(bank) for bank in part.banks]
         templates = self._templates(part.prompts)
-        inputs = {
-            "model": make_model(model).id,
-            "part": msgspec.to_builtins(part),
-            "banks": [bank.sha256 for bank in banks],
-            "prompts": [template.sha256 for template in templates],
-        }
+        inputs = {"model": make_model(model).id, "part": identity(part, templates)}
 
         def work(place: Path) -> dict[str, Any]:
             def on_progress(state: Progress) -> None:
