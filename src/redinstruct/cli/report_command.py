@@ -114,10 +114,9 @@ def check_files(files: Mapping[str, Path | None]) -> None:
     for flag, file in files.items():
         if file is None:
             continue
-        try:
-            place = file.resolve()
-        except RuntimeError:
-            raise UsageError(f"{flag} {file}: is a loop of symbolic links") from None
+        if _is_loop(file):
+            raise UsageError(f"{flag} {file}: is a loop of symbolic links")
+        place = file.resolve()
         if file.is_dir():
             raise UsageError(f"{flag} {file}: is a folder, expected a file")
         if file.exists() and not file.is_file():
@@ -129,6 +128,19 @@ def check_files(files: Mapping[str, Path | None]) -> None:
             raise UsageError(f"{flag} {file}: there is no such folder, or it cannot be written")
         if is_own_file(place):
             raise UsageError(f"{flag} {file}: this file is the run's own; name another")
+
+
+def _is_loop(path: Path) -> bool:
+    """Whether it is a symbolic link that leads back to itself. Python 3.13 tells so in another way than those before."""
+    import errno
+
+    try:
+        path.resolve(strict=True)
+    except RuntimeError:
+        return True
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def write_whole(path: Path, text: str | Iterable[str]) -> None:
