@@ -131,7 +131,7 @@ def check_files(files: Mapping[str, Path | None]) -> None:
 
 
 def _is_loop(path: Path) -> bool:
-    """Whether it is a symbolic link that leads back to itself. Python 3.13 tells so in another way than those before."""
+    """Whether it is a symbolic link that leads back to itself. Python 3.13 tells so in another way than before."""
     import errno
 
     try:
