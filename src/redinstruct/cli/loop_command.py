@@ -81,12 +81,6 @@ def _utility(model: Measured) -> list[dict[str, Any]] | None:
     return None if model.useful is None else [utility_figures(one) for one in model.useful.headline]
 
 
-def _title(model: Measured) -> str:
-    from redinstruct.loop import BASE
-
-    return model.title if model.title == BASE else f"{model.round}-{model.title}"
-
-
 def _say(found: LoopResult) -> None:
     words = {
         (name, cell.name if cell.bank is None else cell.bank, cell.prompt, cell.measure): cell.verdict
@@ -101,7 +95,7 @@ def _say(found: LoopResult) -> None:
         for model in found.models:
             result = next(r for r in model.results if (r["bank"], r["prompt"], r["measure"]) == key)
             rate = result["rate"]["all"]
-            name = _title(model)
+            name = model.name
             low, high = rate["ci"]
             shown = "-" if rate["estimate"] is None else f"{rate['estimate']:.1%} [{low:.1%}, {high:.1%}]"
             rows.append(
@@ -116,7 +110,7 @@ def _say(found: LoopResult) -> None:
         console.say()
     for model in found.models:
         for warning in _warnings(model):
-            console.note(f"{model.round}-{model.title}: {warning}")
+            console.note(f"{model.name}: {warning}")
     for name, why in found.stopped.items():
         console.note(f"{name}: {why}")
     console.say_heading("What it took", "a stage that was skipped had unchanged inputs")
@@ -132,7 +126,7 @@ def _say(found: LoopResult) -> None:
 
 
 def _say_utility(models: tuple[Measured, ...], words: dict[tuple[str, str, str | None, str], str]) -> None:
-    useful = [(_title(model), model.useful) for model in models if model.useful is not None]
+    useful = [(model.name, model.useful) for model in models if model.useful is not None]
     for task, metric in dict.fromkeys((one.task, one.metric) for _, found in useful for one in found.headline):
         console.say_heading(f"{task}, {metric}", "utility", "95 % interval")
         rows = []
@@ -157,7 +151,7 @@ def _choice(model: Measured) -> dict[str, str] | None:
         before, after = (model.figures["dev"][f"{at:g}"] for at in (0.0, model.figures["coefficient"]))
     else:
         return None
-    row = {"model": f"{model.round}-{model.title}", "kept": kept}
+    row = {"model": model.name, "kept": kept}
     return row | {name: f"{before[name]:.1%} to {after[name]:.1%}" for name in ("safety", "utility")}
 
 

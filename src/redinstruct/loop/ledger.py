@@ -7,7 +7,6 @@ which goes on in its folder where it can.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import time
@@ -19,6 +18,7 @@ import msgspec
 
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.loop.config import digest_of
+from redinstruct.redeval.runs import remove_empty
 
 RECORDS = "stages"
 
@@ -68,19 +68,13 @@ class Ledger:
             try:
                 figures = work(place)
             except UsageError:
-                self._unmake()
+                remove_empty(self._made)
                 raise
             seconds = round(time.monotonic() - began, 1)
             stage = Stage(name, digest, str(place), seconds, msgspec.to_builtins(figures))
             _write(record, msgspec.structs.replace(stage, place=place.name))
         self.stages.append(stage)
         return stage
-
-    def _unmake(self) -> None:
-        """Remove the folders that this ledger made and that are still empty: bad input changes nothing."""
-        for place in self._made:
-            with contextlib.suppress(OSError):
-                place.rmdir()
 
 
 def _read(record: Path) -> Stage | None:

@@ -61,6 +61,11 @@ class Measured(msgspec.Struct, frozen=True):
     utility: Path | None = None
     useful: UtilityResult | None = None
 
+    @property
+    def name(self) -> str:
+        """What tells it from the loop's other models."""
+        return self.title if self.title == BASE else f"{self.round}-{self.title}"
+
 
 class LoopResult(msgspec.Struct, frozen=True):
     """What a loop found: every model in order, the comparisons with the model each was made from, what it took.
@@ -119,7 +124,7 @@ class _Loop:
                 after = self._measured(number, recipe.title, f"hf/{folder}", current, figures)
                 made[recipe.title] = after
                 models.append(after)
-                comparisons[_name(after)] = list(self._compared(current, after))
+                comparisons[after.name] = list(self._compared(current, after))
             carry = align.carry or align.recipes[-1].title
             if number < self._config.rounds and carry not in made:
                 raise RedInstructError(
@@ -145,7 +150,7 @@ class _Loop:
             model=model,
             runs=runs,
             results=results,
-            before=None if before is None else _name(before),
+            before=None if before is None else before.name,
             figures=figures or {},
             utility=utility,
             useful=None if utility is None else read_utility(utility),
@@ -245,10 +250,6 @@ class _Loop:
 def _prompts_of(model: str) -> Path | None:
     folder = Path(model.removeprefix("hf/")) / "prompts"
     return folder if model.startswith("hf/") and folder.is_dir() else None
-
-
-def _name(model: Measured) -> str:
-    return model.title if model.title == BASE else f"{model.round}-{model.title}"
 
 
 def check_inputs(config: LoopConfig) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from redinstruct.errors import ConfigError
-from redinstruct.reporting.useful import apart
 from redinstruct.safetext import short_hash
 from redinstruct.store import AttemptView, Store, SummaryStore
 from redinstruct.types import MEASURES, JudgeCard
+from redinstruct.utility import utility_in
 
 
 def attempt_document(view: AttemptView, content: bool) -> dict[str, Any]:
@@ -76,11 +76,10 @@ def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
         ConfigError: a folder without a run.
         StoreError: a store that does not read.
     """
-    _, checks = apart(runs)
     for number, run in enumerate(runs, 1):
-        if run in checks:
-            continue
         with Store.open_for_reading(run) as store:
+            if utility_in(store) is not None:
+                continue
             config = store.config()
             if config is None:
                 raise ConfigError(f"{run}: the run was never begun; nothing is recorded in it")

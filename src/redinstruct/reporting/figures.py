@@ -16,11 +16,11 @@ from redinstruct.comparison import FEWEST_TOPICS
 from redinstruct.config import PROTOCOL_2023, RunConfig
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.people import People, agreement, cell_of, cells_of, corrected_rate, corrected_topics, people_of
-from redinstruct.reporting.useful import apart, utility_document
+from redinstruct.reporting.useful import utility_document
 from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
 from redinstruct.store import CountRow, Store
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
-from redinstruct.utility import UtilityResult, read_utility
+from redinstruct.utility import UtilityResult, utility_in
 
 SCHEMA = "redinstruct.results/1"
 
@@ -35,11 +35,14 @@ def report(runs: Sequence[Path]) -> dict[str, Any]:
         StoreError: a store that does not read.
     """
     results: list[dict[str, Any]] = []
-    evaluations, checks = apart(runs)
-    for run in evaluations:
+    checks: list[UtilityResult] = []
+    for run in runs:
         with Store.open_for_reading(run) as store:
-            results += result_rows(store, str(run))
-    return document(results, [read_utility(check) for check in checks])
+            if (check := utility_in(store)) is not None:
+                checks.append(check)
+            else:
+                results += result_rows(store, str(run))
+    return document(results, checks)
 
 
 def document(results: list[dict[str, Any]], checks: Sequence[UtilityResult]) -> dict[str, Any]:

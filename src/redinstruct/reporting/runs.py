@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ from redinstruct.errors import ConfigError
 from redinstruct.reporting.attempts import Listing, listing
 from redinstruct.reporting.changes import changes
 from redinstruct.reporting.figures import document, result_rows
-from redinstruct.reporting.useful import apart, utility_changes
+from redinstruct.reporting.useful import utility_changes
 from redinstruct.safetext import terminal
 from redinstruct.store import Spent, Store, SummaryStore
 from redinstruct.types import JudgeCard, Sampling
-from redinstruct.utility import UtilityResult, read_utility
+from redinstruct.utility import UtilityResult, utility_in
 
 MOST_ATTEMPTS = 1000
 """How many attempts a page lists, over all its runs."""
@@ -83,17 +84,19 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS) -> Pr
         ConfigError: a folder without a run.
         StoreError: a store that does not read.
     """
-    evaluations, checks = apart(runs)
-    views = []
-    for run in evaluations:
-        with Store.open_for_reading(run) as store:
-            views.append(_run_view(store, run, most_attempts // len(evaluations)))
+    # Each store is opened once: that alone reads all of it, to see that it is whole.
+    with contextlib.ExitStack() as stack:
+        stores = [(run, stack.enter_context(Store.open_for_reading(run))) for run in runs]
+        found = [(run, store, utility_in(store)) for run, store in stores]
+        checks = [(run, check) for run, _, check in found if check is not None]
+        evaluations = [(run, store) for run, store, check in found if check is None]
+        views = [_run_view(store, run, most_attempts // len(evaluations)) for run, store in evaluations]
     pair = len(views) == 2 and views[0].config.measure == views[1].config.measure
     return Project(
         runs=tuple(views),
-        changes=changes(*evaluations) if pair else None,
-        checks=tuple(read_utility(check) for check in checks),
-        utility_changes=utility_changes(*checks) if len(checks) == 2 else None,
+        changes=changes(evaluations[0][0], evaluations[1][0]) if pair else None,
+        checks=tuple(check for _, check in checks),
+        utility_changes=utility_changes(checks[0][0], checks[1][0]) if len(checks) == 2 else None,
     )
 
 

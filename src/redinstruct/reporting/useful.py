@@ -10,13 +10,7 @@ from redinstruct.comparison import Result, compare
 from redinstruct.comparison.texts import figures, held
 from redinstruct.comparison.words import change_in_words
 from redinstruct.errors import ConfigError, UsageError
-from redinstruct.utility import Measured, UtilityResult, is_utility, utility_figures
-
-
-def apart(runs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The evaluations and the utility checks among the folders, each in their order."""
-    checks = [run for run in runs if is_utility(run)]
-    return [run for run in runs if run not in checks], checks
+from redinstruct.utility import Measured, UtilityResult, utility_figures
 
 
 def utility_document(check: UtilityResult) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from redinstruct.utility.results import (
     is_utility,
     read_utility,
     utility_figures,
+    utility_in,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "is_utility",
     "read_utility",
     "utility_figures",
+    "utility_in",
 ]

@@ -245,11 +245,24 @@ def read_utility(run: Path) -> UtilityResult:
         StoreError: it is damaged.
     """
     with Store.open_for_reading(run) as store:
-        rows = UtilityStore(store)
-        body = rows.config()
-        if body is None:
-            raise ConfigError(f"{run}: holds no utility check (`redinstruct utility`)")
-        return assemble(from_json(body, UtilityConfig), rows.tasks())
+        found = _found(store)
+    if found is None:
+        raise ConfigError(f"{run}: holds no utility check (`redinstruct utility`)")
+    return found
+
+
+def utility_in(store: Store) -> UtilityResult | None:
+    """All that the utility check in an open store has found so far; None where the store holds something else."""
+    try:
+        return _found(store)
+    except ConfigError:
+        return None
+
+
+def _found(store: Store) -> UtilityResult | None:
+    rows = UtilityStore(store)
+    body = rows.config()
+    return None if body is None else assemble(from_json(body, UtilityConfig), rows.tasks())
 
 
 def assemble(config: UtilityConfig, rows: Sequence[UtilityTaskRow]) -> UtilityResult:
