@@ -8,7 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN
-from redinstruct.cli.report_command import check_files
+from redinstruct.cli.outputs import check_files
 from redinstruct.errors import EXIT_DONE, UsageError
 
 

@@ -10,7 +10,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN, as_json
-from redinstruct.cli.report_command import check_files, write_whole
+from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.reporting.tables import percent
 

@@ -1,0 +1,79 @@
+"""The files that a verb writes: their places checked before the first is replaced, each replaced as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from redinstruct.errors import UsageError
+
+
+def check_files(files: Mapping[str, Path | None]) -> None:
+    """No output may take another's place, nor that of a run's own rows, nor fail after another was replaced.
+
+    Raises:
+        UsageError: it would.
+    """
+    import os
+
+    from redinstruct.store import is_own_file
+
+    taken: dict[Path, str] = {}
+    for flag, file in files.items():
+        if file is None:
+            continue
+        if _is_loop(file):
+            raise UsageError(f"{flag} {file}: is a loop of symbolic links")
+        place = file.resolve()
+        if file.is_dir():
+            raise UsageError(f"{flag} {file}: is a folder, expected a file")
+        if file.exists() and not file.is_file():
+            continue  # a device or a pipe (/dev/stdout) is written to; its folder is nobody's
+        if place in taken:
+            raise UsageError(f"{taken[place]} and {flag} name the same file, {file}")
+        taken[place] = flag
+        if not os.access(place.parent, os.W_OK | os.X_OK):
+            raise UsageError(f"{flag} {file}: there is no such folder, or it cannot be written")
+        if is_own_file(place):
+            raise UsageError(f"{flag} {file}: this file is the run's own; name another")
+
+
+def _is_loop(path: Path) -> bool:
+    """Whether it is a symbolic link that leads back to itself. Python 3.13 tells so in another way than before."""
+    import errno
+
+    try:
+        path.resolve(strict=True)
+    except RuntimeError:
+        return True
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+def write_whole(path: Path, text: str | Iterable[str]) -> None:
+    """Replace a file by a whole new one, or leave the old one as it was. The new one is its owner's alone.
+
+    Raises:
+        UsageError: the place cannot be written.
+    """
+    import os
+    import tempfile
+
+    parts = [text] if isinstance(text, str) else text
+    try:
+        if path.exists() and not path.is_file():
+            # A device or a pipe (/dev/stdout) is written to; replacing it would break it for everybody.
+            with path.open("w", encoding="utf-8", newline="") as device:
+                device.writelines(parts)
+            return
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.writelines(parts)
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
