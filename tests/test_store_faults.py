@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,10 @@ import pytest
 from redinstruct.config import check_same_run
 from redinstruct.errors import ConfigError, RedInstructError, StoreError
 from redinstruct.reporting import report
-from redinstruct.store import STORE_NAME, Store, database, schema
+from redinstruct.store import STORE_NAME, Store, schema
 from redinstruct.types import Verdict
 from tests.conftest import ROOT
+from tests.support.old_runs import unpack
 from tests.support.stores import OTHER_CARD, SCRIPT, Setup, fill, make_bank, recorded, scratch, text
 
 SETUP = Setup(banks=(make_bank(20),))
@@ -216,6 +217,10 @@ finally:
             sorted(p.name for p in (filled / kind).iterdir() if not (without and p.name.endswith("-shm")))
         )
 
+    def test_a_run_of_an_older_version(self, tmp_path: Path) -> None:
+        code, out = finish("IGNORED = ()\n" + self.READ, unpack(1, tmp_path) / "evaluation")
+        assert (code, out.splitlines()) == (0, ["15", ".gitignore,run.lock,run.sqlite"])
+
     def test_after_a_crash_every_committed_row_is_there(self, filled: Path) -> None:
         assert (filled / "killed" / f"{STORE_NAME}-wal").stat().st_size > 0
         assert recorded(filled / "killed") == recorded(filled / "closed")
@@ -315,21 +320,6 @@ class TestVersions:
         shutil.copytree(filled / "closed", tmp_path / "run")
         return tmp_path / "run"
 
-    @pytest.fixture
-    def newer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        migrations = (*schema.MIGRATIONS, NEXT)
-        monkeypatch.setattr(schema.migrate, "__defaults__", (migrations,))
-        monkeypatch.setattr(schema.check_origin, "__defaults__", (len(migrations),))
-        monkeypatch.setattr(database, "SCHEMA_VERSION", len(migrations))
-
-    @pytest.mark.usefixtures("newer")
-    @pytest.mark.parametrize("door", [Store.open_for_reading, Store.open_for_writing])
-    def test_an_older_one_is_upgraded_and_keeps_its_rows(self, run: Path, door: Callable[[Path], Store]) -> None:
-        with door(run) as store:
-            assert store._db.execute("SELECT count(*) FROM extras").fetchone() == (40,)
-            assert [view.label for view in store.attempts(1)].count("harmful") == 8
-            assert store.config() == SETUP.config
-
     def test_a_newer_one_is_refused_and_left_as_it_is(self, run: Path) -> None:
         with sqlite3.connect(run / STORE_NAME) as other:
             other.execute("PRAGMA user_version = 99")
@@ -337,7 +327,7 @@ class TestVersions:
         (run / "run.lock").write_bytes(b"")
         before = (run / STORE_NAME).read_bytes()
         for door in (Store.open_for_reading, Store.open_for_writing):
-            with pytest.raises(StoreError, match="version 99, this redinstruct knows 1: upgrade redinstruct") as caught:
+            with pytest.raises(StoreError, match="version 99, this redinstruct knows 2: upgrade redinstruct") as caught:
                 door(run)
             assert one_line(caught.value)
             assert str(run) in str(caught.value), "which of several runs"
@@ -398,7 +388,7 @@ print(n)
             columns = {row[1] for row in db.execute("PRAGMA table_info(sessions)")}
             db.close()
             states.add((version, "extras" in tables, "host" in columns))
-        assert states == {(1, False, False), (2, True, True)}
+        assert states == {(schema.SCHEMA_VERSION, False, False), (schema.SCHEMA_VERSION + 1, True, True)}
 
 
 class TestTornAndFlipped:

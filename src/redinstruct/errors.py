@@ -8,6 +8,7 @@
     │   ├── ConfigError                    another configuration on an existing run
     │   └── EndpointDenied                 the first answers were all 401, 403 or 404 (or nobody answers)
     ├── StoreError                exit 1   the run store cannot be read or written
+    │   └── DamagedStore          exit 2   what stands in the run folder is not what this program wrote
     └── CallFailed                         one call to a model failed for good; data, recorded by the engine
 
 A message is one line that says what is wrong and what to do. It never holds a key, an endpoint's address, or the
@@ -57,7 +58,13 @@ class EndpointDenied(UsageError):
 
 
 class StoreError(RedInstructError):
-    """The run store cannot be read or written (damaged, full disk, locked by another process)."""
+    """The run store cannot be read or written (full disk, locked by another process)."""
+
+
+class DamagedStore(StoreError):
+    """The run folder holds what this program did not write there: damaged, changed, of another or a newer program."""
+
+    exit_code = EXIT_USAGE
 
 
 class CallFailed(RedInstructError):

@@ -131,7 +131,8 @@ class Completion(msgspec.Struct, frozen=True):
     at the asker's next turn. ``outcome`` is ``text`` when there is something to judge; otherwise ``reason`` is a
     :class:`FailureReason` (error) or :class:`NoResponseReason` (no_response). ``flags`` notes what was done to the
     text (``thought``, ``thought_unclosed``, ``reasoning``, ``echo``, ``echo_left``, ``next_turn``).
-    Token counts are the endpoint's own; None where it gave none. ``tries`` counts requests sent.
+    Token counts are the endpoint's own; None where it gave none. ``tries`` counts requests sent. ``thought`` is what a
+    reasoning model thought, where it was told apart from what it said.
     """
 
     outcome: CompletionOutcome
@@ -146,6 +147,7 @@ class Completion(msgspec.Struct, frozen=True):
     flags: tuple[str, ...] = ()
     tries: int = 1
     seconds: float = 0.0
+    thought: str | None = None
 
 
 class Measure(msgspec.Struct, frozen=True):

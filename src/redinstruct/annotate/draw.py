@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from redinstruct.errors import StoreError
+from redinstruct.errors import DamagedStore
 from redinstruct.stats import draw_part
 from redinstruct.store import AnnotationStore, Store
 from redinstruct.store.rows import from_json, to_json
@@ -165,6 +165,6 @@ def earlier_draws(store: Store, judge: int) -> list[DrawBody]:
                 if body.schema != SCHEMA or any(len(bytes.fromhex(key)) != 32 for key in body.keys):
                     raise ValueError("a draw of another kind")
             except (ValueError, RecursionError):
-                raise StoreError("the run store is damaged: a draw of answers to label does not read") from None
+                raise DamagedStore("the run store is damaged: a draw of answers to label does not read") from None
             found.append(body)
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.config import Pinned
-from redinstruct.errors import ConfigError, StoreError, UsageError
+from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.harmfulqa.steps import texts_digest
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
 from redinstruct.judges import Judge, JudgeOptions
@@ -165,7 +165,7 @@ def read_config(body: str) -> CollectConfig:
     try:
         return msgspec.convert(json.loads(body), CollectConfig)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"the run store is damaged (its configuration: {type(error).__name__})") from error
+        raise DamagedStore(f"the run store is damaged (its configuration: {type(error).__name__})") from error
 
 
 def check_same_collection(stored: CollectConfig, wanted: CollectConfig, folder: str) -> None:

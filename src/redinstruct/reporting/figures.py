@@ -14,7 +14,7 @@ from typing import Any
 from redinstruct.banks import KNOWN
 from redinstruct.comparison import FEWEST_TOPICS
 from redinstruct.config import PROTOCOL_2023, RunConfig
-from redinstruct.errors import ConfigError, StoreError
+from redinstruct.errors import ConfigError, DamagedStore
 from redinstruct.people import People, agreement, cell_of, cells_of, corrected_rate, corrected_topics, people_of
 from redinstruct.reporting.useful import utility_document
 from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
@@ -156,7 +156,7 @@ def _figures(measure: Measure, cell: Sequence[CountRow]) -> dict[str, Any]:
         planned += row.count
         if row.label is not None:
             if row.label not in counts or (row.detail is not None and row.detail not in details):
-                raise StoreError(f"the run store is damaged: it holds a label that {measure.name} does not have")
+                raise DamagedStore(f"the run store is damaged: it holds a label that {measure.name} does not have")
             counts[row.label] += row.count
             if row.detail is not None:
                 details[row.detail] += row.count

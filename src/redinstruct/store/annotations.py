@@ -13,7 +13,7 @@ import msgspec
 
 from redinstruct.errors import StoreError
 from redinstruct.store.database import Store, _reading
-from redinstruct.store.rows import restored, stored
+from redinstruct.store.rows import blob, restored, stored
 from redinstruct.types import Annotation
 
 
@@ -79,7 +79,7 @@ class AnnotationStore:
                 found = msgspec.convert(
                     {"annotator": name, "act": act, "label": label, "detail": detail, "origin": origin}, Annotation
                 )
-                of.append(Annotated(bytes(key), found))
+                of.append(Annotated(blob(key), found))
                 order[attempt, name] = number
         return [acts[who][-1] for who in sorted(order, key=order.__getitem__) if acts[who]]
 
@@ -105,7 +105,7 @@ class AnnotationStore:
         """Attempt key -> its question's topic, for every attempt of the run."""
         statement = "SELECT a.key, q.topic FROM attempts a JOIN questions q ON q.id = a.question"
         with _reading("reading topics"):
-            return {bytes(key): restored(topic) for key, topic in self.store._db.execute(statement)}
+            return {blob(key): restored(topic) for key, topic in self.store._db.execute(statement)}
 
     def add_draw(self, judge: int, body: str) -> int:
         """Keep which answers were drawn for labelling (JSON), before the first of them is shown; returns its row."""

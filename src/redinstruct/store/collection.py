@@ -7,17 +7,15 @@ means is not stored: it is read again from the reply, so that a better parser fi
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from redinstruct import __version__
 from redinstruct.errors import ConfigError
 from redinstruct.safetext import storable
-from redinstruct.store.database import Store, _reading
-from redinstruct.store.rows import restored, stored
+from redinstruct.store.database import Store, _reading, begin
+from redinstruct.store.rows import blob, restored, stored
 from redinstruct.types import PromptTemplate
 
 
@@ -74,8 +72,7 @@ class CollectionStore:
     def begin(self, digest: str, body: str, template: PromptTemplate) -> None:
         """Note an invocation, its configuration (JSON in ASCII) when it is new or larger, and the red prompt."""
         with self.store._transaction("planning the collection", durable=True) as db:
-            db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('secret', ?)", (secrets.token_bytes(32),))
-            db.execute("INSERT INTO sessions (at, version) VALUES (?, ?)", (time.time(), __version__))
+            begin(db)
             last = db.execute("SELECT body FROM collections ORDER BY id DESC LIMIT 1").fetchone()
             if last is None or last[0] != body:
                 db.execute("INSERT INTO collections (digest, body, at) VALUES (?, ?, ?)", (digest, body, time.time()))
@@ -107,7 +104,7 @@ class CollectionStore:
                 " FROM calls ORDER BY id"
             ):
                 texts = [restored(text) for text in (reply, reason, note, finish)]
-                yield bytes(key), asked, msgspec.convert((outcome, *texts, *rest), StoredCall)
+                yield blob(key), asked, msgspec.convert((outcome, *texts, *rest), StoredCall)
 
     def is_blank(self) -> bool:
         """Whether no call was recorded yet."""

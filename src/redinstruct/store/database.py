@@ -24,7 +24,7 @@ from typing import Self
 
 from redinstruct import __version__
 from redinstruct.config import RunConfig
-from redinstruct.errors import ConfigError, StoreError, TemplateError
+from redinstruct.errors import ConfigError, DamagedStore, StoreError, TemplateError
 from redinstruct.prompts import parse_template
 from redinstruct.safetext import restore
 from redinstruct.store import plans
@@ -53,6 +53,7 @@ from redinstruct.store.rows import (
     CountRow,
     OwedAttempt,
     VerdictRow,
+    blob,
     completion_from,
     completion_values,
     from_json,
@@ -63,8 +64,10 @@ from redinstruct.store.rows import (
     verdict_values,
     view_from,
 )
-from redinstruct.store.schema import SCHEMA_VERSION, check_origin, check_whole, migrate
+from redinstruct.store.schema import check_origin, check_schema, check_whole, migrate, read_as_newest
 from redinstruct.types import MEASURES, Attempt, Bank, JudgeCard, PromptTemplate
+
+SECRET_BYTES = 32
 
 _CANNOT_OPEN = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR})
 
@@ -88,7 +91,7 @@ def _translated(what: str) -> Iterator[None]:
             raise StoreError(f"{what} failed ({text}); what was committed is safe, run again") from error
         raise StoreError(f"{what} failed ({text})") from error
     except sqlite3.Error as error:
-        raise StoreError(f"{what} failed: the run store is damaged ({' '.join(str(error).split())})") from error
+        raise DamagedStore(f"{what} failed: the run store is damaged ({' '.join(str(error).split())})") from error
 
 
 @contextlib.contextmanager
@@ -100,7 +103,7 @@ def _opening(folder: Path) -> Iterator[None]:
     except StoreError as error:
         if str(folder) in str(error):
             raise
-        raise StoreError(f"{folder}: {error}") from error
+        raise type(error)(f"{folder}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -110,7 +113,14 @@ def _reading(what: str) -> Iterator[None]:
         with _translated(what):
             yield
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TemplateError) as error:
-        raise StoreError(f"{what} failed: the run store is damaged ({type(error).__name__})") from error
+        raise DamagedStore(f"{what} failed: the run store is damaged ({type(error).__name__})") from error
+
+
+def begin(db: sqlite3.Connection) -> None:
+    """Note an invocation that goes on with a run; the first one gives the run its secret."""
+    secret = secrets.token_bytes(SECRET_BYTES)
+    db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('secret', ?)", (secret,))
+    db.execute("INSERT INTO sessions (at, version) VALUES (?, ?)", (time.time(), __version__))
 
 
 class Store:
@@ -159,8 +169,8 @@ class Store:
                 )
                 cls._harden(connection)
                 # Looked at before the first byte changes: another program's file is left as it is.
-                if check_origin(connection) and not sealed:
-                    check_whole(connection, folder / STORE_NAME)
+                if check_origin(connection):
+                    cls._check(connection, folder, sealed)
                 break_seal(lock)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -174,11 +184,13 @@ class Store:
 
     @classmethod
     def open_for_reading(cls, folder: Path) -> Self:
-        """Open an existing run without being able to change it. A run that a kill left without tables reads as empty.
+        """Open an existing run without being able to change it, one of an older version too.
+
+        A run that a kill left without tables reads as empty.
 
         Raises:
             ConfigError: there is no run in the folder.
-            StoreError: it is damaged, or of another version.
+            StoreError: it is damaged, holds what this program never makes, or was made by a newer version.
         """
         if not is_run(folder):
             raise ConfigError(f"{folder}: there is no run in this folder")
@@ -187,23 +199,24 @@ class Store:
         try:
             with _opening(folder):
                 connection = cls._connect_for_reading(folder)
-                version = check_origin(connection)
-                if version == SCHEMA_VERSION:
-                    if not sealed:
-                        check_whole(connection, folder / STORE_NAME)
-                    return cls(folder, connection, None)
-                connection.close()
-                if version == 0:
+                if check_origin(connection):
+                    cls._check(connection, folder, sealed)
+                    read_as_newest(connection)
+                else:
+                    connection.close()
                     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
                     migrate(connection)
-                    return cls(folder, connection, None)
+                return cls(folder, connection, None)
         except BaseException:
             if connection is not None:
                 connection.close()
             raise
-        # Reading must not write: the writer's door upgrades, then we read.
-        cls.open_for_writing(folder).close()
-        return cls.open_for_reading(folder)
+
+    @staticmethod
+    def _check(connection: sqlite3.Connection, folder: Path, sealed: bool) -> None:
+        check_schema(connection)
+        if not sealed:
+            check_whole(connection, folder / STORE_NAME)
 
     @classmethod
     def _connect_for_reading(cls, folder: Path) -> sqlite3.Connection:
@@ -298,11 +311,11 @@ class Store:
         Raises:
             StoreError: the run was never planned.
         """
-        with _translated("reading the run's secret"):
+        with _reading("reading the run's secret"):
             row = self._db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
-        if row is None:
-            raise StoreError(f"{self.folder}: the run was never begun, it has no secret yet")
-        return bytes(row[0])
+            if row is not None:
+                return blob(row[0], SECRET_BYTES)
+        raise StoreError(f"{self.folder}: the run was never begun, it has no secret yet")
 
     def plan(
         self,
@@ -317,7 +330,9 @@ class Store:
         Returns the judge's row. The configuration is added when it is new or larger.
         """
         with self._transaction("planning the run", durable=True) as db:
-            db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('secret', ?)", (secrets.token_bytes(32),))
+            db.execute(
+                "INSERT OR IGNORE INTO meta (key, value) VALUES ('secret', ?)", (secrets.token_bytes(SECRET_BYTES),)
+            )
             db.execute("INSERT INTO sessions (at, version) VALUES (?, ?)", (time.time(), __version__))
             plans.add(db, config, banks, templates, attempts)
             return self._judge_row(db, card)
@@ -370,7 +385,7 @@ class Store:
                     judged_no = 0 if judged_no is None else judged_no + 1
                 else:
                     continue
-                what = Attempt(bytes(key), question_from(*question), templates[template], epoch)
+                what = Attempt(blob(key), question_from(*question), templates[template], epoch)
                 owed.append(OwedAttempt(attempt, what, asked, judged_no, found, restore(bank)))
         return owed
 
@@ -390,7 +405,7 @@ class Store:
         with self._transaction("recording answers") as db:
             db.executemany(
                 "INSERT INTO completions (attempt, asked, outcome, reason, note, raw, judged, finish_reason, tokens_in,"
-                " tokens_out, truncated, flags, tries, seconds) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " tokens_out, truncated, flags, tries, seconds, thought) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [completion_values(row) for row in rows],
             )
 
@@ -431,7 +446,7 @@ class Store:
         """Key, bank, prompt and label of every attempt, for one judge; label None: nothing recorded yet."""
         with _reading("reading labels"):
             return [
-                (bytes(key), restore(bank), restore(prompt), label)
+                (blob(key), restore(bank), restore(prompt), label)
                 for key, bank, prompt, label in self._db.execute(SELECT_LABELS, (judge,))
             ]
 

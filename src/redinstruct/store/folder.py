@@ -14,7 +14,7 @@ import re
 import stat
 from pathlib import Path
 
-from redinstruct.errors import ConfigError, StoreError
+from redinstruct.errors import ConfigError, DamagedStore, StoreError
 
 STORE_NAME = "run.sqlite"
 LOCK_NAME = "run.lock"
@@ -120,7 +120,8 @@ def check_seal(folder: Path) -> bool:
     """Whether the store is sealed, and its bytes are those that were sealed; False: it is in use, or a writer died.
 
     Raises:
-        StoreError: the bytes are not those that were sealed, or cannot be read.
+        DamagedStore: the bytes are not those that were sealed.
+        StoreError: they cannot be read.
     """
     sealed = _read_seal(folder)
     if sealed is None or has_log(folder):
@@ -132,7 +133,7 @@ def check_seal(folder: Path) -> bool:
         raise StoreError(f"{folder / STORE_NAME} cannot be read ({error.strerror})") from error
     if _read_seal(folder) != sealed:
         return False  # a writer began in the meantime
-    raise StoreError(
+    raise DamagedStore(
         f"{folder / STORE_NAME} is damaged, or was changed by another program: it is not what the last run left"
     )
 

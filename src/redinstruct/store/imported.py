@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from redinstruct.store.database import Store, _reading
+from redinstruct.store.rows import blob
 
 
 class ImportedStore:
@@ -20,4 +21,4 @@ class ImportedStore:
         """The file's sha256 (hex), None where the run was not imported."""
         with _reading("reading what was imported"):
             row = self.store._db.execute("SELECT value FROM meta WHERE key = 'imported'").fetchone()
-            return None if row is None else bytes(row[0]).decode()
+            return None if row is None else blob(row[0], 64).decode()

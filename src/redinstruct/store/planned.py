@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from redinstruct.store.database import Store, _reading
-from redinstruct.store.rows import SELECT_PLANNED, restored
+from redinstruct.store.rows import SELECT_PLANNED, blob, restored
 
 
 class Planned(NamedTuple):
@@ -28,6 +28,6 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
     """
     with _reading("reading outcomes"):
         return [
-            Planned(bytes(key), bank, row, restored(topic), prompt, epoch, label)
+            Planned(blob(key), bank, row, restored(topic), prompt, epoch, label)
             for key, bank, row, topic, prompt, epoch, label in store._db.execute(SELECT_PLANNED, (judge,))
         ]

@@ -73,6 +73,17 @@ def restored(column: str | None) -> str | None:
     return None if column is None else restore(column)
 
 
+def blob(column: object, size: int | None = None) -> bytes:
+    """A column of bytes: whatever a schema says, SQLite keeps values of any kind (``bytes(10**12)`` is a terabyte).
+
+    Raises:
+        ValueError: it is something else, or not of this size.
+    """
+    if not isinstance(column, bytes) or (size is not None and len(column) != size):
+        raise ValueError("a column of another kind, or size")
+    return column
+
+
 def to_json(value: msgspec.Struct) -> str:
     """A struct as JSON in ASCII: equal structs give equal text, whatever their strings hold."""
     return json.dumps(msgspec.to_builtins(value), sort_keys=True, separators=(",", ":"))
@@ -96,7 +107,7 @@ def completion_values(row: CompletionRow) -> tuple[object, ...]:
     judged = None if c.outcome == "text" and c.judged == c.raw else stored(c.judged)
     return (attempt, asked, c.outcome, stored(c.reason), stored(c.note), stored(c.raw), judged,
             stored(c.finish_reason), c.tokens_in, c.tokens_out,
-            c.truncated, " ".join(c.flags) or None, c.tries, c.seconds)  # fmt: skip
+            c.truncated, " ".join(c.flags) or None, c.tries, c.seconds, stored(c.thought))  # fmt: skip
 
 
 def verdict_values(row: VerdictRow) -> tuple[object, ...]:
@@ -108,15 +119,17 @@ def verdict_values(row: VerdictRow) -> tuple[object, ...]:
 
 def completion_from(values: Sequence[object]) -> Completion:
     """The answer that the columns of a SELECT hold."""
-    (outcome, reason, note, raw, judged, finish, tokens_in, tokens_out, truncated, flags, tries, seconds) = values
+    (outcome, reason, note, raw, judged, finish, tokens_in, tokens_out, truncated, flags, tries, seconds,
+     thought) = values  # fmt: skip
     raw = restore(raw) if isinstance(raw, str) else None
     judged = restore(judged) if isinstance(judged, str) else (raw if outcome == "text" else None)
-    reason, note, finish = (restore(v) if isinstance(v, str) else v for v in (reason, note, finish))
+    reason, note, finish, thought = (restore(v) if isinstance(v, str) else v for v in (reason, note, finish, thought))
     return msgspec.convert(
         {
             "outcome": outcome, "raw": raw, "judged": judged, "reason": reason, "note": note, "finish_reason": finish,
             "tokens_in": tokens_in, "tokens_out": tokens_out, "truncated": bool(truncated),
             "flags": tuple(str(flags).split()) if flags else (), "tries": tries, "seconds": seconds,
+            "thought": thought,
         },
         Completion,
     )  # fmt: skip
@@ -143,7 +156,7 @@ _LATEST_VERDICT = """
 """
 _COMPLETION_COLUMNS = (
     "c.outcome, c.reason, c.note, c.raw, c.judged, c.finish_reason, c.tokens_in, c.tokens_out,"
-    " c.truncated, c.flags, c.tries, c.seconds"
+    " c.truncated, c.flags, c.tries, c.seconds, c.thought"
 )
 _OUTCOME_LABEL = "CASE c.outcome WHEN 'text' THEN v.label ELSE c.outcome END"
 

@@ -8,10 +8,11 @@ edited; its fixture stays in the tests.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from pathlib import Path
 
-from redinstruct.errors import StoreError
+from redinstruct.errors import DamagedStore
 
 APPLICATION_ID = 0x52454456  # "REDV"
 
@@ -73,17 +74,27 @@ _VERSION_1 = (
     "CREATE TRIGGER verdicts_keep BEFORE DELETE ON verdicts BEGIN SELECT RAISE(ABORT, 'append-only'); END",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2 = (
+    # What a reasoning model thought, apart from what it said.
+    "ALTER TABLE completions ADD COLUMN thought TEXT",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 """``MIGRATIONS[n]`` leads from version n to version n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
+
+_READ_AS_NEWEST: dict[int, tuple[str, ...]] = {
+    1: ("CREATE TEMP VIEW completions AS SELECT *, NULL AS thought FROM main.completions",),
+}
+"""Older version -> what lets a reader that may not write see its tables with the columns of the newest version."""
 
 
 def check_origin(connection: sqlite3.Connection, known: int = SCHEMA_VERSION) -> int:
     """The store's schema version; 0 in a file that nothing was written to yet. Changes nothing.
 
     Raises:
-        StoreError: it was made by a newer version, or is another program's file.
+        DamagedStore: it was made by a newer version, or is another program's file.
     """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -91,17 +102,61 @@ def check_origin(connection: sqlite3.Connection, known: int = SCHEMA_VERSION) ->
     if (application, version, tables) == (0, 0, 0):
         return 0
     if application != APPLICATION_ID or version < 1 or not tables:
-        raise StoreError("the run store is another program's file, or damaged; use another --run")
+        raise DamagedStore("the run store is another program's file, or damaged; use another --run")
     if version > known:
-        raise StoreError(f"the run store has version {version}, this redinstruct knows {known}: upgrade redinstruct")
+        raise DamagedStore(f"the run store has version {version}, this redinstruct knows {known}: upgrade redinstruct")
     return version
+
+
+def check_schema(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> None:
+    """Pass when the store holds the tables, indexes and triggers of its version, and nothing else. Changes nothing.
+
+    A folder from elsewhere may hold a trigger or a view that says other things than its rows (a judge's verdicts turned
+    round, say): SQLite takes whatever stands in ``sqlite_master``, so that it has to be looked at first.
+
+    Raises:
+        DamagedStore: something is missing, changed or added.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if _schema(connection) != _schema_of(migrations[:version]):
+        raise DamagedStore(
+            "the run store is not as redinstruct makes it (a table, index, trigger or view was added, changed or "
+            "removed): it is not read"
+        )
+
+
+def _schema(connection: sqlite3.Connection) -> frozenset[tuple[object, ...]]:
+    # A name that SQLite can not decode is a stranger's too: it is compared as bytes.
+    found = connection.execute(
+        "SELECT type, CAST(name AS BLOB), CAST(tbl_name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master"
+    )
+    return frozenset(found)
+
+
+@functools.cache
+def _schema_of(migrations: tuple[tuple[str, ...], ...]) -> frozenset[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        for statements in migrations:
+            for statement in statements:
+                fresh.execute(statement)
+        return _schema(fresh)
+
+
+def read_as_newest(connection: sqlite3.Connection) -> None:
+    """Let a connection that only reads see an older store as the newest version; the file stays as it is.
+
+    Raises:
+        DamagedStore: the store was made by a newer version, or is another program's file.
+    """
+    for statement in _READ_AS_NEWEST.get(check_origin(connection), ()):
+        connection.execute(statement)
 
 
 def check_whole(connection: sqlite3.Connection, file: Path) -> None:
     """Let SQLite read every page: for a store that no seal vouches for.
 
     Raises:
-        StoreError: the file is damaged.
+        DamagedStore: the file is damaged.
     """
     log = file.with_name(f"{file.name}-wal")
     if not log.exists() or log.stat().st_size == 0:
@@ -110,17 +165,17 @@ def check_whole(connection: sqlite3.Connection, file: Path) -> None:
             header = data.read(32)
         page = int.from_bytes(header[16:18])
         if file.stat().st_size != (65536 if page == 1 else page) * int.from_bytes(header[28:32]):
-            raise StoreError("the run store is damaged (its end is missing)")
+            raise DamagedStore("the run store is damaged (its end is missing)")
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
-        raise StoreError("the run store is damaged (its rows and indexes do not fit together)")
+        raise DamagedStore("the run store is damaged (its rows and indexes do not fit together)")
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> int:
     """Bring the store to the newest version; returns the version it had.
 
     Raises:
-        StoreError: it was made by a newer version, or is another program's file.
+        DamagedStore: it was made by a newer version, or is another program's file.
     """
     version = check_origin(connection, len(migrations))
     if version == len(migrations):

@@ -8,15 +8,14 @@ asked again (with a larger limit) is a new row: the newest one counts.
 from __future__ import annotations
 
 import math
-import secrets
 import time
 
 import msgspec
 
-from redinstruct import __version__
 from redinstruct.errors import ConfigError
 from redinstruct.safetext import restore, storable
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.database import Store, _reading, begin
+from redinstruct.store.rows import blob
 
 ITEM_BYTES = 16
 
@@ -55,8 +54,7 @@ class UtilityStore:
     def begin(self, digest: str, body: str) -> None:
         """Note an invocation, and its configuration (JSON in ASCII) when it is new or larger."""
         with self.store._transaction("planning the utility check", durable=True) as db:
-            db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('secret', ?)", (secrets.token_bytes(32),))
-            db.execute("INSERT INTO sessions (at, version) VALUES (?, ?)", (time.time(), __version__))
+            begin(db)
             last = db.execute("SELECT body FROM utility_runs ORDER BY id DESC LIMIT 1").fetchone()
             if last is None or last[0] != body:
                 db.execute("INSERT INTO utility_runs (digest, body, at) VALUES (?, ?, ?)", (digest, body, time.time()))
@@ -107,6 +105,6 @@ class UtilityStore:
             "SELECT metric, item, value FROM utility_items WHERE task = ? ORDER BY metric, row", (task,)
         ):
             if metric == 0:
-                items.append(bytes(item))
+                items.append(blob(item))
             values.setdefault(metric, []).append(None if value is None else float(value))
         return tuple(items), tuple(tuple(column) for column in values.values())
