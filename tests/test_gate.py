@@ -93,8 +93,8 @@ def side(low: float, high: float, limit: float, *, closed: bool = False) -> Answ
     return Answer(UNDECIDED, f"between {low:.1%} and {high:.1%}: {limit:.1%} lies within")
 
 
-def oracle(harmful: int, safe: int, silent: int, failed: int, limit: float, figure: str) -> Answer:
-    total = harmful + safe + silent + failed
+def oracle(harmful: int, safe: int, withheld: int, failed: int, limit: float, figure: str) -> Answer:
+    total = harmful + safe + withheld + failed
     if total == 0:
         return Answer(UNDECIDED, "nothing was recorded")
     if figure == "judged" and harmful + safe == 0:
@@ -119,7 +119,8 @@ CASES = [
 def test_the_gate_s_answer(
     place: Path, cli: InProcess, judged: tuple[int, int], other: tuple[int, int], limit: float
 ) -> None:
-    labels = mixed(*judged, no_response=other[0], error=other[1])
+    # What nobody could read is no different from what failed.
+    labels = mixed(*judged, withheld=other[0], error=other[1] // 2, unread=other[1] - other[1] // 2)
     folder = run_of(place / "run", [*labels, None])
     for figure in ("all", "judged"):
         answer = oracle(*judged, *other, limit, figure)

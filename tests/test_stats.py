@@ -21,7 +21,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import redinstruct.stats as stats
-from redinstruct.stats import Interval, Paired, Rates, bounds, jeffreys, rates, wilson
+from redinstruct.stats import (
+    Interval,
+    Paired,
+    Rates,
+    bounds,
+    jeffreys,
+    question_effect,
+    rates,
+    rates_by_question,
+    wilson,
+    wilson_by_question,
+)
 from redinstruct.types import ATTACK_SUCCESS, MEASURES, OVER_REFUSAL, Measure
 
 Method = Callable[..., Interval]
@@ -365,14 +376,17 @@ def labelled(measure: Measure, values: list[int]) -> dict[str, int]:
 @given(six, st.sampled_from(sorted(MEASURES)), confidences)
 def test_rates_are_the_contracts_formulas(values: list[int], name: str, confidence: float) -> None:
     measure = MEASURES[name]
-    figures = rates(labelled(measure, values), measure, confidence)
     p, n, no_response, judge_refused, unparsable, error = values
-    unscored, total = judge_refused + unparsable + error, sum(values)
-    assert (figures.positive, figures.negative, figures.no_response, figures.unscored) == (p, n, no_response, unscored)
-    assert figures.total == total
+    withheld = no_response // 3
+    figures = rates(labelled(measure, values), measure, confidence, withheld=withheld)
+    unread, total = no_response - withheld, sum(values)
+    unscored = judge_refused + unparsable + error + unread
+    assert (figures.positive, figures.negative, figures.withheld, figures.unscored) == (p, n, withheld, unscored)
+    assert (figures.unread, figures.total, figures.questions) == (unread, total, total)
     assert figures.judged == wilson(p, p + n, confidence)
     assert figures.all == wilson(p, total, confidence)
-    assert figures.bounds == bounds(p, n, unscored, no_response)
+    assert figures.worst == wilson(p + unscored, total, confidence)
+    assert figures.bounds == bounds(p, n, unscored, withheld)
     if total:
         assert figures.coverage == (p + n) / total
         assert figures.bounds[0] == figures.all.estimate
@@ -396,6 +410,97 @@ def test_a_figure_is_provisional_below_95_percent_coverage(scored: int, provisio
     assert figures.provisional is provisional
 
 
+def test_no_more_can_be_withheld_than_gave_no_response() -> None:
+    with pytest.raises(ValueError, match="withheld"):
+        rates(labelled(ATTACK_SUCCESS, [0, 0, 1, 0, 0, 0]), ATTACK_SUCCESS, withheld=2)
+
+
+REASONS = st.sampled_from([None, "provider_filter", "empty", "a reason of tomorrow"])
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(ATTACK_SUCCESS.labels), REASONS)), confidences)
+def test_rates_by_question_count_each_attempt_once_and_only_a_filter_withholds(
+    attempts: list[tuple[int, str, str | None]], confidence: float
+) -> None:
+    figures = rates_by_question(attempts, ATTACK_SUCCESS, confidence)
+    counts = {label: sum(found == label for _, found, _ in attempts) for label in ATTACK_SUCCESS.labels}
+    withheld = sum(label == "no_response" and reason == "provider_filter" for _, label, reason in attempts)
+    plain = rates(counts, ATTACK_SUCCESS, confidence, withheld=withheld)
+    for name in ("positive", "negative", "withheld", "unread", "unscored", "total", "bounds", "coverage"):
+        assert getattr(figures, name) == getattr(plain, name)
+    apart = [(number, label, reason) for number, (_, label, reason) in enumerate(attempts)]
+    assert rates_by_question(apart, ATTACK_SUCCESS, confidence) == plain
+    assert figures.questions == len({question for question, *_ in attempts})
+
+
+def test_rates_by_question_refuse_a_label_of_another_measure() -> None:
+    with pytest.raises(ValueError, match="complied"):
+        rates_by_question([(1, "complied", None)], ATTACK_SUCCESS)
+
+
+# --- By question --------------------------------------------------------------------------------------------------
+
+
+def repeated(hits: list[int], times: int) -> tuple[list[int], list[int]]:
+    return [times * hit for hit in hits], [times] * len(hits)
+
+
+@quick
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40), confidences)
+def test_one_try_a_question_is_wilson_to_the_last_bit(tries: list[tuple[bool, bool]], confidence: float) -> None:
+    hits, sizes = [int(hit and counted) for hit, counted in tries], [int(counted) for _, counted in tries]
+    assert wilson_by_question(hits, sizes, confidence) == wilson(sum(hits), sum(sizes), confidence)
+    assert question_effect(hits, sizes) == 1.0
+
+
+@quick
+@given(st.lists(st.booleans(), min_size=2, max_size=40), st.integers(2, 12))
+def test_identical_repeats_are_no_evidence(hits: list[bool], times: int) -> None:
+    alone = wilson(sum(hits), len(hits))
+    found = wilson_by_question(*repeated(list(map(int, hits)), times))
+    assert found.estimate == alone.estimate
+    # Wherever hits and misses both occur the design effect is that of identical tries, nearly.
+    if 2 < sum(hits) < len(hits) - 2:
+        assert found.high - found.low >= 0.93 * (alone.high - alone.low)
+
+
+@quick
+@given(st.lists(st.integers(0, 6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), max_size=30))
+def test_the_interval_by_question_is_symmetric_and_holds_its_estimate(questions: list[tuple[int, int]]) -> None:
+    hits, sizes = [x for x, _ in questions], [n for _, n in questions]
+    found = wilson_by_question(hits, sizes)
+    mirrored = wilson_by_question([n - x for x, n in questions], sizes)
+    assert (found.low, found.high) == pytest.approx((1 - mirrored.high, 1 - mirrored.low), abs=1e-12)
+    assert 0 <= found.low <= found.high <= 1
+    assert (found.estimate is None) is (sum(sizes) == 0)
+    if found.estimate is not None:
+        assert found.low <= found.estimate <= found.high
+        assert (found.low == 0) >= (found.estimate == 0)
+        # Never narrower than all tries as if each were a question of its own.
+        plain = wilson(sum(hits), sum(sizes))
+        assert found.low <= plain.low + 1e-12
+        assert found.high >= plain.high - 1e-12
+
+
+def test_fifty_questions_ten_times_alike_say_what_fifty_say() -> None:
+    once = wilson(24, 50)
+    ten = wilson_by_question([10] * 24 + [0] * 26, [10] * 50)
+    assert (once.low, once.high) == pytest.approx((ten.low, ten.high), abs=0.01)
+    assert ten.method == "wilson by question"
+
+
+def test_questions_that_lack_some_tries_weigh_by_their_tries() -> None:
+    whole = wilson_by_question([3, 0, 3, 1], [3, 3, 3, 3])
+    lacking = wilson_by_question([3, 0, 2, 1], [3, 3, 2, 3])
+    assert lacking.estimate == pytest.approx(6 / 11)
+    assert abs((lacking.high - lacking.low) - (whole.high - whole.low)) < 0.05
+
+
+def test_one_question_asked_often_is_one_question() -> None:
+    assert wilson_by_question([10], [10])[1:3] == pytest.approx(wilson(1, 1)[1:3])
+
+
 def test_without_attempts_every_figure_is_undefined() -> None:
     figures = rates(labelled(ATTACK_SUCCESS, [0] * 6), ATTACK_SUCCESS)
     nothing = Interval(None, 0.0, 1.0, "wilson")
@@ -408,6 +513,7 @@ def test_without_verdicts_only_the_judged_rate_is_undefined() -> None:
     assert figures.judged.estimate is None
     assert figures.all.estimate == 0.0
     assert figures.bounds == (0.0, 1.0)
+    assert (figures.worst.estimate, figures.unscored, figures.unread) == (1.0, 2, 1)
 
 
 @pytest.mark.parametrize("label", ATTACK_SUCCESS.labels)

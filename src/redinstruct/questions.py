@@ -113,12 +113,13 @@ def select(bank: Bank, *, measure: Measure, limit: int | None, dedupe: bool) -> 
     if dedupe:
         first: dict[str, Question] = {}
         for question in chosen:
-            first.setdefault(_same(question.text), question)
+            first.setdefault(same_text(question.text), question)
         chosen = tuple(first.values())
     return chosen[:limit]
 
 
-def _same(text: str) -> str:
+def same_text(text: str) -> str:
+    """What is equal for two texts that ask one question: they differ in case, white space or Unicode form only."""
     return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
 
 

@@ -14,8 +14,13 @@ from redinstruct.store import AnnotationStore, Planned, Store
 from redinstruct.types import Annotation, Completion, JudgeCard, Sampling, Verdict
 from tests.support.stores import CARD, Setup, make_bank, text
 
-UNHEARD = ("no_response", "error")
-"""Labels that an answer has without a judge."""
+UNHEARD = {
+    "withheld": Completion("no_response", reason="provider_filter"),
+    "unread": Completion("no_response", reason="empty"),
+    "no_response": Completion("no_response", reason="empty"),
+    "error": Completion("error", reason="timeout"),
+}
+"""What an attempt came to without a judge, by the words that :func:`run_of` takes beside the labels."""
 
 
 def key_of(row: int, epoch: int = 1, prompt: str = "p") -> bytes:
@@ -38,7 +43,7 @@ def evaluation(
     questions = len(labels) // epochs
     outcomes = [
         Planned(key_of(i, e + 1), f"sha-{bank}", i, topics[i % len(topics)], f"sha-{prompt}", e + 1,
-                labels[e * questions + i])
+                labels[e * questions + i], i)
         for e in range(epochs)
         for i in range(questions)
     ]  # fmt: skip
@@ -71,9 +76,7 @@ def run_of(
     with Store.open_for_writing(folder) as store:
         judge = plan.plan(store)
         rows = [(row, label) for row, label in enumerate(labels, 1) if label is not None]
-        store.commit_completions(
-            [(r, 0, Completion(label, reason="empty") if label in UNHEARD else text()) for r, label in rows]  # type: ignore[arg-type]
-        )
+        store.commit_completions([(r, 0, UNHEARD.get(label) or text()) for r, label in rows])
         store.commit_verdicts([(r, 0, judge, 0, Verdict(label)) for r, label in rows if label not in UNHEARD])
         acts = [
             (attempt.key, Annotation("ann", "label", label))

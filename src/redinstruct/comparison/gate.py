@@ -18,9 +18,9 @@ from redinstruct.comparison.runs import Evaluation, Judged, read_evaluation
 from redinstruct.comparison.values import MARGIN, Result
 from redinstruct.comparison.words import clusters_in_words
 from redinstruct.errors import UsageError
-from redinstruct.stats import Interval, Rates, rates, wilson
+from redinstruct.stats import Interval, Rates, rates_by_question
 from redinstruct.store import Planned
-from redinstruct.types import UNSCORED_LABELS
+from redinstruct.types import is_unscored
 
 Figure = Literal["all", "judged", "corrected"]
 State = Literal["passed", "failed", "inconclusive"]
@@ -144,14 +144,11 @@ def _limit(max_rate: float, figure: Figure | None, confidence: float, max_unscor
 def _check(judged: Judged, bank: str, prompt: str, cell: list[Planned], run: Evaluation, limit: _Limit) -> GateCheck:
     """One result against the limit."""
     measure = judged.measure
-    counts = dict.fromkeys(measure.labels, 0)
-    for outcome in cell:
-        if outcome.label is not None:
-            counts[outcome.label] += 1
-    plain = rates(counts, measure, limit.confidence)
+    recorded = [(o.unit, o.label, o.reason) for o in cell if o.label is not None]
+    plain = rates_by_question(recorded, measure, limit.confidence)
     people = judged.corrected(cell, run.people, limit.confidence)
     figure = limit.figure or ("all" if people is None else "corrected")
-    ends = _ends(figure, plain, people, limit.confidence)
+    ends = _ends(figure, plain, people)
     share = plain.unscored / plain.total if plain.total else 0.0
     state: State = "inconclusive"
     if not plain.total:
@@ -172,13 +169,13 @@ def _check(judged: Judged, bank: str, prompt: str, cell: list[Planned], run: Eva
     )  # fmt: skip
 
 
-def _ends(figure: Figure, plain: Rates, people: tuple[Interval, int] | None, confidence: float) -> Interval:
+def _ends(figure: Figure, plain: Rates, people: tuple[Interval, int] | None) -> Interval:
     """The interval that decides. Of ``all``, its upper end counts what is unscored against the model."""
     if figure == "judged":
         return plain.judged
     if figure == "corrected":
         return Interval(None, 0.0, 1.0, "none") if people is None else people[0]
-    return plain.all._replace(high=wilson(plain.positive + plain.unscored, plain.total, confidence).high)
+    return plain.all._replace(high=plain.worst.high)
 
 
 def _side_of(ends: Interval, limit: float, *, closed: bool) -> tuple[State, str]:
@@ -237,7 +234,7 @@ def _unscored_share(result: Result, baseline: Evaluation) -> float:
     """The share of the baseline's recorded attempts in this result that could not be scored."""
     sha = next((bank.sha256 for bank in baseline.config.banks if bank.name == result.bank), None)
     found = [
-        outcome.label
+        is_unscored(outcome.label, outcome.reason)
         for judged in baseline.judged
         if judged.card.id == result.judge_id
         for prompt in baseline.prompts
@@ -245,7 +242,7 @@ def _unscored_share(result: Result, baseline: Evaluation) -> float:
         for outcome in judged.cell(sha or "", prompt.sha256).values()
         if outcome.label is not None
     ]
-    return sum(label in UNSCORED_LABELS for label in found) / len(found) if found else 0.0
+    return sum(found) / len(found) if found else 0.0
 
 
 def worst_first(checks: Sequence[GateCheck]) -> list[GateCheck]:

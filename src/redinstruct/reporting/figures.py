@@ -19,7 +19,7 @@ from redinstruct.people import People, agreement, cell_of, cells_of, corrected_r
 from redinstruct.reporting.useful import utility_document
 from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
 from redinstruct.store import CountRow, Store
-from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
+from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure, is_withheld
 from redinstruct.utility import UtilityResult, utility_in
 
 SCHEMA = "redinstruct.results/1"
@@ -160,7 +160,8 @@ def _figures(measure: Measure, cell: Sequence[CountRow]) -> dict[str, Any]:
             counts[row.label] += row.count
             if row.detail is not None:
                 details[row.detail] += row.count
-    found = rates(counts, measure)
+    withheld = sum(row.count for row in cell if is_withheld(row.label, row.reason))
+    found = rates(counts, measure, withheld=withheld)
     return {
         "planned": planned,
         "counts": {"total": found.total, **counts},

@@ -1,7 +1,8 @@
 """Rates and intervals: pure functions of counts, with their sources.
 
-    one rate                                wilson, jeffreys; clustered where questions come in topics
-    the six labels of a measure             rates, bounds
+    one rate                                wilson, jeffreys; wilson_by_question where questions were asked several
+                                            times, clustered where they come in topics
+    the six labels of a measure             rates, rates_by_question, bounds
     a judge's errors corrected              corrected, corrected_by (labels from this run);
                                             rogan_gladen (an outside calibration)
     a cheap judge and a strong one          two_judges
@@ -17,6 +18,7 @@ intervals cover, measured: docs/experiments/coverage.md.
 """
 
 from redinstruct.stats.agreement import cohen_kappa, gwet_ac1, krippendorff_alpha
+from redinstruct.stats.by_question import question_effect, wilson_by_question
 from redinstruct.stats.calibration import rogan_gladen
 from redinstruct.stats.clusters import clustered, design_effect
 from redinstruct.stats.correction import corrected, corrected_by, draw_part, two_judges
@@ -24,7 +26,7 @@ from redinstruct.stats.intervals import jeffreys, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
 from redinstruct.stats.multiplicity import hit_at_k, holm
 from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster
-from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, bounds, rates
+from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
 from redinstruct.stats.sequential import decide
 from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
 
@@ -37,6 +39,7 @@ __all__ = [
     "Interval",
     "Paired",
     "Rates",
+    "Tally",
     "WeakJudge",
     "bounds",
     "clustered",
@@ -57,8 +60,11 @@ __all__ = [
     "paired",
     "paired_by_cluster",
     "paired_means",
+    "question_effect",
     "rates",
+    "rates_by_question",
     "rogan_gladen",
     "two_judges",
     "wilson",
+    "wilson_by_question",
 ]

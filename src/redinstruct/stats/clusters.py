@@ -24,7 +24,7 @@ class Robust(NamedTuple):
     freedom: float
 
 
-def robust(residuals: Sequence[float], sizes: Sequence[int]) -> Robust:
+def robust(residuals: Sequence[float], sizes: Sequence[float]) -> Robust:
     """The cluster-robust variance of a mean, freed of its bias for few and unequal clusters (CR2).
 
     Args:
@@ -75,7 +75,7 @@ def clustered(
     as Franco et al., Journal of Survey Statistics and Methodology 7 (2019) 334-364.
     """
     alpha = checked_alpha(confidence)
-    pairs = _checked(successes, totals)
+    pairs = checked_clusters(successes, totals)
     hits, size = sum(x for x, _ in pairs), sum(n for _, n in pairs)
     if size == 0:
         return Interval(None, 0.0, 1.0, METHOD)
@@ -87,7 +87,7 @@ def clustered(
     effect, freedom = _effect(pairs)
     # At least 1, and with Student's quantile all the same: rare successes hide how unlike the clusters are.
     effective, t = size / max(1.0, effect), -float(stdtrit(freedom, alpha / 2))
-    low, high = _wilson_low(estimate, effective, t), 1.0 - _wilson_low(1 - estimate, effective, t)
+    low, high = wilson_low(estimate, effective, t), 1.0 - wilson_low(1 - estimate, effective, t)
     return Interval(estimate, min(low, estimate), max(high, estimate), METHOD)
 
 
@@ -96,11 +96,16 @@ def design_effect(successes: Sequence[SupportsIndex], totals: Sequence[SupportsI
 
     Arguments and errors are those of :func:`clustered`. Infinite for one cluster; 1 where all outcomes are the same.
     """
-    pairs = _checked(successes, totals)
+    pairs = checked_clusters(successes, totals)
     return math.inf if len(pairs) < 2 else max(1.0, _effect(pairs)[0])
 
 
-def _checked(successes: Sequence[SupportsIndex], totals: Sequence[SupportsIndex]) -> list[tuple[int, int]]:
+def checked_clusters(successes: Sequence[SupportsIndex], totals: Sequence[SupportsIndex]) -> list[tuple[int, int]]:
+    """Successes and trials of each cluster that is not empty.
+
+    Raises:
+        ValueError: as :func:`clustered`, the confidence apart.
+    """
     if len(successes) != len(totals):
         raise ValueError(f"successes and totals must be as many, not {len(successes)} and {len(totals)}")
     pairs = [checked_counts(x, n) for x, n in zip(successes, totals, strict=True)]
@@ -116,7 +121,7 @@ def _effect(pairs: Sequence[tuple[int, int]]) -> tuple[float, float]:
     return (variance / independent if independent > 0 else 1.0), freedom
 
 
-def _wilson_low(rate: float, size: float, t: float) -> float:
+def wilson_low(rate: float, size: float, t: float) -> float:
     """The lower score limit at a size that need not be whole; see ``intervals._wilson_low`` for the form."""
     if rate == 0:
         return 0.0

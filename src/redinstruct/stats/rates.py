@@ -1,62 +1,83 @@
 """From the six labels of a measure to the figures of a report: both conventions, the bounds, the coverage.
 
-With p and n the measure's two labels, N the number of attempts, and unscored = judge_refused + unparsable + error:
+With p and n the measure's two labels, N the number of attempts, withheld the answers that a provider's filter kept
+back, and unscored = judge_refused + unparsable + error + unread (``no_response`` for any reason but a filter):
 
-    judged    p / (p + n)                                  the papers' convention; flatters whoever answers nothing
-    all       p / N                                        every attempt counts
-    bounds    [p / N, (p + unscored + no_response) / N]    whatever the attempts without a verdict were
-    coverage  (p + n) / N                                  below 0.95 the figures are provisional
+    judged    p / (p + n)                              the papers' convention; flatters whoever answers nothing
+    all       p / N                                    every attempt counts
+    worst     (p + unscored) / N                       as if all that nobody could tell were p
+    bounds    [p / N, (p + unscored + withheld) / N]   whatever the attempts without a verdict were
+    coverage  (p + n) / N                              below 0.95 the figures are provisional
 
-Promised: the four counts add up to N, whatever came in. Not promised: a correction for the judge's own errors.
+Promised: the four counts add up to N, whatever came in; intervals are by question, whatever the number of tries of
+each. Not promised: a correction for the judge's own errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
+from redinstruct.stats.by_question import wilson_by_question
 from redinstruct.stats.checks import checked_count
 from redinstruct.stats.intervals import wilson
 from redinstruct.stats.values import Interval
-from redinstruct.types import UNSCORED_LABELS, Measure
+from redinstruct.types import Measure, is_unscored, is_withheld
 
 PROVISIONAL_BELOW = 0.95
 """The coverage under which a figure is provisional."""
+
+
+class Tally(NamedTuple):
+    """How the recorded attempts of one question came out, by the four ways in which an attempt can count."""
+
+    positive: int = 0
+    negative: int = 0
+    withheld: int = 0
+    unscored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
     """The figures of one group of attempts, with the counts that they come from.
 
-    ``positive`` and ``negative`` count the measure's first and second label, ``unscored`` judge_refused, unparsable
-    and error together; with ``no_response`` they sum to ``total``. ``judged`` and ``all`` are Wilson intervals,
-    ``bounds`` and ``coverage`` proportions. Without attempts the coverage is 0 and the bounds are (0, 1).
+    ``positive`` and ``negative`` count the measure's first and second label, ``withheld`` the answers that a filter
+    kept back, ``unread`` those without a text to read, ``unscored`` these with judge_refused, unparsable and error:
+    positive, negative, withheld and unscored sum to ``total``. ``questions`` counts different questions. ``judged``,
+    ``all`` and ``worst`` are Wilson intervals by question, ``bounds`` and ``coverage`` proportions. Without attempts
+    the coverage is 0 and the bounds are (0, 1).
     """
 
     positive: int
     negative: int
-    no_response: int
+    withheld: int
+    unread: int
     unscored: int
     total: int
+    questions: int
     judged: Interval
     all: Interval
+    worst: Interval
     bounds: tuple[float, float]
     coverage: float
     provisional: bool
 
 
-def rates(counts: Mapping[str, SupportsIndex], measure: Measure, confidence: float = 0.95) -> Rates:
-    """The rates of one measure.
+def rates(
+    counts: Mapping[str, SupportsIndex], measure: Measure, confidence: float = 0.95, *, withheld: SupportsIndex = 0
+) -> Rates:
+    """The rates of one measure where each attempt asked a question of its own.
 
     Args:
         counts: how many attempts carry each label; exactly the six of ``measure.labels``, zeros included.
         measure: what is counted.
-        confidence: of both intervals; a proportion inside (0, 1).
+        confidence: of the intervals; a proportion inside (0, 1).
+        withheld: how many of ``no_response`` a provider's filter kept back; the others are unread.
 
     Raises:
-        ValueError: a label is missing or is not the measure's, a count is negative or no integer, or the confidence
-            is not in (0, 1).
+        ValueError: a label is missing or is not the measure's, a count is negative or no integer, more are withheld
+            than gave no response, or the confidence is not in (0, 1).
 
     Source: docs/architecture.md, the contract of ``report --json``.
     """
@@ -65,32 +86,82 @@ def rates(counts: Mapping[str, SupportsIndex], measure: Measure, confidence: flo
         foreign = sorted(repr(label) for label in counts if label not in measure.labels)
         raise ValueError(f"counts must hold exactly the six labels of {measure.name}: {missing=}, {foreign=}")
     checked = {label: checked_count(label, counts[label]) for label in measure.labels}
-    positive, negative, no_response = checked[measure.first], checked[measure.second], checked["no_response"]
-    unscored = sum(checked[label] for label in UNSCORED_LABELS)
-    scored = positive + negative
-    total = scored + no_response + unscored
-    coverage = scored / total if total else 0.0
+    kept = checked_count("withheld", withheld)
+    silent = checked["no_response"]
+    if kept > silent:
+        raise ValueError(f"withheld must not exceed no_response, not {kept} of {silent}")
+    positive, negative = checked[measure.first], checked[measure.second]
+    total = sum(checked.values())
+    tally = Tally(positive, negative, kept, total - positive - negative - kept)
+    found = [(positive, positive + negative), (positive, total), (positive + tally.unscored, total)]
+    return _rates(tally, silent - kept, total, [wilson(x, n, confidence) for x, n in found])
+
+
+def rates_by_question(
+    attempts: Iterable[tuple[Hashable, str, str | None]], measure: Measure, confidence: float = 0.95
+) -> Rates:
+    """The rates of one measure over recorded attempts, several of which may have asked one question.
+
+    Args:
+        attempts: (question, label, reason) of each recorded attempt; the label is one of ``measure.labels``.
+        measure: what is counted.
+        confidence: of the intervals; a proportion inside (0, 1).
+
+    Raises:
+        ValueError: a label is not the measure's, or the confidence is not in (0, 1).
+    """
+    tallies: dict[Hashable, list[int]] = {}
+    unread = 0
+    for question, label, reason in attempts:
+        row = tallies.setdefault(question, [0, 0, 0, 0])
+        if label == measure.first:
+            row[0] += 1
+        elif label == measure.second:
+            row[1] += 1
+        elif is_withheld(label, reason):
+            row[2] += 1
+        elif is_unscored(label, reason):
+            row[3] += 1
+            unread += label == "no_response"
+        else:
+            raise ValueError(f"{label!r} is not a label of {measure.name}")
+    questions = [Tally(*row) for row in tallies.values()]
+    hits, sizes = [question.positive for question in questions], [sum(question) for question in questions]
+    scored = [question.positive + question.negative for question in questions]
+    worst = [question.positive + question.unscored for question in questions]
+    found = [wilson_by_question(x, n, confidence) for x, n in ((hits, scored), (hits, sizes), (worst, sizes))]
+    whole = Tally(*map(sum, zip(*questions, strict=True))) if questions else Tally()
+    return _rates(whole, unread, len(questions), found)
+
+
+def _rates(tally: Tally, unread: int, questions: int, intervals: Sequence[Interval]) -> Rates:
+    total = sum(tally)
+    coverage = (tally.positive + tally.negative) / total if total else 0.0
+    judged, every, worst = intervals
     return Rates(
-        positive=positive,
-        negative=negative,
-        no_response=no_response,
-        unscored=unscored,
+        positive=tally.positive,
+        negative=tally.negative,
+        withheld=tally.withheld,
+        unread=unread,
+        unscored=tally.unscored,
         total=total,
-        judged=wilson(positive, scored, confidence),
-        all=wilson(positive, total, confidence),
-        bounds=bounds(positive, negative, unscored, no_response),
+        questions=questions,
+        judged=judged,
+        all=every,
+        worst=worst,
+        bounds=bounds(tally.positive, tally.negative, tally.unscored, tally.withheld),
         coverage=coverage,
         provisional=coverage < PROVISIONAL_BELOW,
     )
 
 
 def bounds(
-    positive: SupportsIndex, negative: SupportsIndex, unscored: SupportsIndex, no_response: SupportsIndex
+    positive: SupportsIndex, negative: SupportsIndex, unscored: SupportsIndex, withheld: SupportsIndex
 ) -> tuple[float, float]:
     """Between which rates the truth of these very attempts lies, whatever the ones without a verdict were.
 
     Returns:
-        ``(p / N, (p + unscored + no_response) / N)`` as proportions, with N the sum of all four counts; (0, 1) when
+        ``(p / N, (p + unscored + withheld) / N)`` as proportions, with N the sum of all four counts; (0, 1) when
         N is 0. No confidence interval: nothing is sampled here.
 
     Raises:
@@ -100,7 +171,7 @@ def bounds(
     """
     p = checked_count("positive", positive)
     n = checked_count("negative", negative)
-    unknown = checked_count("unscored", unscored) + checked_count("no_response", no_response)
+    unknown = checked_count("unscored", unscored) + checked_count("withheld", withheld)
     total = p + n + unknown
     if total == 0:
         return 0.0, 1.0

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from redinstruct.questions import same_text
+from redinstruct.safetext import restore
 from redinstruct.store.database import Store, _reading
 from redinstruct.store.rows import SELECT_PLANNED, blob, restored
 
 
 class Planned(NamedTuple):
-    """One planned attempt. ``bank`` and ``prompt`` are sha256; ``label`` None: nothing is recorded yet."""
+    """One planned attempt. ``bank`` and ``prompt`` are sha256; ``label`` None: nothing is recorded yet.
+
+    ``unit`` is the question that statistics count it under: the bank's first row with the same text. A text that
+    stands twice in a bank is two questions to ask, and one to learn from. ``detail`` and ``reason`` as in a verdict.
+    """
 
     key: bytes
     bank: str
@@ -18,6 +24,10 @@ class Planned(NamedTuple):
     prompt: str
     epoch: int
     label: str | None
+    unit: int
+    reason: str | None = None
+    detail: str | None = None
+    subtopic: str | None = None
 
 
 def planned_attempts(store: Store, judge: int) -> list[Planned]:
@@ -27,7 +37,20 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
         StoreError: the store does not read.
     """
     with _reading("reading outcomes"):
+        units = _units(store)
         return [
-            Planned(blob(key), bank, row, restored(topic), prompt, epoch, label)
-            for key, bank, row, topic, prompt, epoch, label in store._db.execute(SELECT_PLANNED, (judge,))
-        ]
+            Planned(
+                blob(key), bank, row, restored(topic), prompt, epoch, label, units[question], restored(reason),
+                detail, restored(subtopic),
+            )
+            for key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in store._db.execute(
+                SELECT_PLANNED, (judge,)
+            )
+        ]  # fmt: skip
+
+
+def _units(store: Store) -> dict[int, int]:
+    """A question's row in the store -> the bank's first row with the same text."""
+    first: dict[tuple[int, str], int] = {}
+    rows = store._db.execute("SELECT id, bank, row, text FROM questions ORDER BY bank, row")
+    return {question: first.setdefault((bank, same_text(restore(text))), row) for question, bank, row, text in rows}

@@ -159,6 +159,7 @@ _COMPLETION_COLUMNS = (
     " c.truncated, c.flags, c.tries, c.seconds, c.thought"
 )
 _OUTCOME_LABEL = "CASE c.outcome WHEN 'text' THEN v.label ELSE c.outcome END"
+_OUTCOME_REASON = "CASE c.outcome WHEN 'text' THEN v.reason ELSE c.reason END"
 
 SELECT_TARGET_TOKENS = """
     SELECT total(coalesce(c.tokens_in, length(CAST(t.text AS BLOB)) + length(CAST(q.text AS BLOB)))),
@@ -188,22 +189,21 @@ SELECT_LABELS = (
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
 SELECT_PLANNED = (
-    "SELECT a.key, b.sha256, q.row, q.topic, t.sha256, a.epoch, " + _OUTCOME_LABEL
-    + " FROM attempts a JOIN templates t ON t.id = a.template"
+    "SELECT a.key, b.sha256, q.id, q.row, q.topic, q.subtopic, t.sha256, a.epoch, " + _OUTCOME_LABEL
+    + ", v.detail, " + _OUTCOME_REASON + " FROM attempts a JOIN templates t ON t.id = a.template"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
 SELECT_COUNTS = (
-    "SELECT b.name, t.name, q.topic, " + _OUTCOME_LABEL + ", v.detail,"
-    " CASE c.outcome WHEN 'text' THEN v.reason ELSE c.reason END, count(*)"
+    "SELECT b.name, t.name, q.topic, " + _OUTCOME_LABEL + ", v.detail, " + _OUTCOME_REASON + ", count(*)"
     " FROM attempts a JOIN templates t ON t.id = a.template"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY b.id, t.id, min(q.row), 4, 5, 6"
 )  # fmt: skip
 _SELECT_VIEWS = (
     "SELECT lower(hex(a.key)) AS hexkey, b.name, t.name, b.sha256, q.row, q.text, q.topic, q.subtopic, q.language,"
-    " q.label, a.epoch, " + _OUTCOME_LABEL + " AS found, v.detail,"
-    " CASE c.outcome WHEN 'text' THEN v.reason ELSE c.reason END, v.raw, v.score, v.probability, " + _COMPLETION_COLUMNS
+    " q.label, a.epoch, " + _OUTCOME_LABEL + " AS found, v.detail, "
+    + _OUTCOME_REASON + ", v.raw, v.score, v.probability, " + _COMPLETION_COLUMNS
     + " FROM attempts a JOIN templates t ON t.id = a.template"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT
