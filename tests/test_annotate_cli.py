@@ -16,7 +16,7 @@ import pytest
 
 from redinstruct.annotate.session import Session
 from redinstruct.store import AnnotationStore, Store
-from redinstruct.types import Annotation
+from redinstruct.types import Annotation, Verdict
 from tests.support.cli import InProcess, nothing_written
 from tests.support.labelling import make_run
 from tests.support.labelling_server import served
@@ -187,7 +187,7 @@ def test_labels_say_what_may_make_their_rate_wrong(cli: InProcess, folder: Path,
     assert cli("labels", folder, "--export", file).code == 0
     file.write_text(file.read_text().replace('"ann"', '"bo"'))
     with Store.open_for_writing(folder) as store:
-        store.add_judge(OTHER_CARD)
+        store.commit_verdicts([(1, 0, store.add_judge(OTHER_CARD), 0, Verdict("harmful"))])
     shown = cli("labels", folder, "--import", file, "--judge", OTHER_CARD.id).out
     assert "this judge's own together" in shown
     assert "2 labels were imported" in shown

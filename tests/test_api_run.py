@@ -96,7 +96,7 @@ def test_bad_input(run: redinstruct.Run, tmp_path: Path) -> None:
         redinstruct.Run(tmp_path)
     with pytest.raises(UsageError, match="no figure 'best'; there are judged, all, corrected"):
         run.plot("best")
-    with pytest.raises(UsageError, match="no verdicts of judge 'oracle'"):
+    with pytest.raises(UsageError, match="--judge oracle: no verdicts of this judge; there "):
         list(run.rows(judge="oracle"))
     with pytest.raises(UsageError, match="no such label: 'refused'"):
         list(run.rows(label="refused"))

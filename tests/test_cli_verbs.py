@@ -193,7 +193,7 @@ def ambiguous(listed: list[dict[str, str]]) -> list[str]:
 
 
 def test_another_judges_verdicts_are_shown_by_name(cli: InProcess, folder: Path) -> None:
-    assert "no verdicts of judge 'paper'" in cli("show", folder, "--judge", "paper").error_line
+    assert "no verdicts of this judge" in cli("show", folder, "--judge", "paper").error_line
     cli("judge", folder, "--judge", "paper", "--judge-model", "scripted/judge")
     attempt = cli("show", folder, "--judge", "paper", "--json", "--show-content").json["attempts"][0]
     assert "[[" in attempt["judge_reply"]

@@ -419,6 +419,9 @@ class FakeStore:
     def judges(self) -> list[tuple[int, JudgeCard]]:
         return [(1, self._setup.card)]
 
+    def has_verdicts(self, judge: int) -> bool:
+        return True
+
     def selftest(self, judge: int) -> None:
         return None
 

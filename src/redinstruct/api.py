@@ -219,8 +219,12 @@ def compare(
     return held(Path(before), Path(after), margin=margin, confidence=confidence)
 
 
-def report(runs: RunFolder | Sequence[RunFolder]) -> dict[str, Any]:
+def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -> dict[str, Any]:
     """The figures of one run or several: what ``redinstruct report --json`` prints. Asks nobody, writes nothing.
+
+    Args:
+        runs: the folders.
+        judge: this judge's figures alone, by its name or the beginning of its id.
 
     Returns:
         The contract ``redinstruct.results/1`` as a plain dict: ``results`` holds one entry per judge, bank and prompt,
@@ -233,7 +237,7 @@ def report(runs: RunFolder | Sequence[RunFolder]) -> dict[str, Any]:
     from redinstruct.reporting import report as figures
 
     folders = [runs] if isinstance(runs, str | os.PathLike) else runs
-    return figures([Path(folder) for folder in folders])
+    return figures([Path(folder) for folder in folders], judge)
 
 
 def _outside_the_loop(work: Callable[[], Done]) -> Done:

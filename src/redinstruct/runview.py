@@ -18,7 +18,7 @@ from redinstruct.reporting import report
 from redinstruct.reporting.attempts import attempt_document
 from redinstruct.reporting.tables import percent
 from redinstruct.safetext import terminal
-from redinstruct.store import Store
+from redinstruct.store import Store, judges_of, named_judge
 from redinstruct.types import MEASURES
 
 FIGURES = ("judged", "all", "corrected")
@@ -63,19 +63,15 @@ class Run:
     ) -> Iterator[dict[str, Any]]:
         """The recorded attempts one by one, in the banks' order, as plain dicts.
 
-        ``judge`` is a judge's name or id (left out: the run's first), ``label`` keeps one label. Without ``content``
-        there is no text in a row: ``question_hash``, ``answer_hash`` and ``answer_chars`` stand for it.
+        ``judge`` is a name or the beginning of an id (left out: the run's first), ``label`` keeps one label. Without
+        ``content`` there is no text in a row: ``question_hash``, ``answer_hash`` and ``answer_chars`` stand for it.
 
         Raises:
             UsageError: no such judge or label.
             StoreError: the store does not read.
         """
         with Store.open_for_reading(self.path) as store:
-            judges = store.judges()
-            matching = [(row, card) for row, card in judges if judge is None or judge in (card.name, card.id)]
-            if not matching:
-                raise UsageError(f"no verdicts of judge {judge!r}; there are {', '.join(c.id for _, c in judges)}")
-            number, card = matching[0]
+            number, card = judges_of(store)[0] if judge is None else named_judge(store.judges(), judge)
             labels = MEASURES[card.measure].labels
             if label is not None and label not in labels:
                 raise UsageError(f"no such label: {label!r}; there are {', '.join(labels)}")

@@ -25,7 +25,7 @@ from redinstruct.annotate.figures import (
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.people import People, cells_of, drawn_labels, settled_labels
 from redinstruct.safetext import terminal
-from redinstruct.store import Annotated, AnnotationStore, AttemptView, Store
+from redinstruct.store import Annotated, AnnotationStore, AttemptView, Store, judges_of
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
 
 LONGEST_NAME = 64
@@ -60,7 +60,7 @@ def checked_name(name: str) -> str:
 
 
 def judge_of(store: Store, name: str | None) -> tuple[int, JudgeCard]:
-    """The judge by whose labels is drawn: the named one (name or id), else the run's first.
+    """The judge by whose labels is drawn: the named one (name, or an id's beginning), else the run's first.
 
     Raises:
         ConfigError: the run was never begun.
@@ -68,14 +68,7 @@ def judge_of(store: Store, name: str | None) -> tuple[int, JudgeCard]:
     """
     if store.config() is None:
         raise ConfigError("the run was never begun; nothing is recorded in it")
-    judges, samples = store.judges(), store.samples()
-    found = [(row, card) for row, card in judges if name is None or name in (card.name, card.id)]
-    if not found:
-        known = ", ".join(card.id for _, card in judges)
-        raise UsageError(f"--judge {name}: no verdicts of this judge; there are {known}")
-    if found[0][0] in samples:
-        raise UsageError(f"--judge {name}: it judged only a part of the run (judge --sample); label by the run's first")
-    return found[0]
+    return judges_of(store, name)[0]
 
 
 class Session:

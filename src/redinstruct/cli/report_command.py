@@ -28,6 +28,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--junit", "junit_file", type=_FILE, metavar="FILE", help="Figures as JUnit XML; `gate` sets a limit.")
 @click.option("--jsonl", "jsonl_file", type=_FILE, metavar="FILE", help="Every attempt as JSON Lines.")
 @click.option("--by-topic", is_flag=True, help="Also a table per topic on the terminal.")
+@click.option("--judge", metavar="NAME|ID", help="This judge's figures alone: its name, or the beginning of its id.")
 @show_content
 def command(
     runs: tuple[Path, ...],
@@ -38,6 +39,7 @@ def command(
     junit_file: Path | None,
     jsonl_file: Path | None,
     by_topic: bool,
+    judge: str | None,
     show_content: bool,
 ) -> int:
     """Figures of one or more runs, computed from their rows.
@@ -56,7 +58,7 @@ def command(
 
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)
-    project = read_runs(runs, most_attempts=0 if out is None else MOST_ATTEMPTS)
+    project = read_runs(runs, most_attempts=0 if out is None else MOST_ATTEMPTS, judge=judge)
     document = project.document
     # Everything is made before the first file is replaced: what cannot be read changes nothing.
     made: list[tuple[Path | None, Iterable[str]]] = []

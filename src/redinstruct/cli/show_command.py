@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -47,7 +47,7 @@ def command(
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
     from redinstruct.reporting.attempts import attempt_document
-    from redinstruct.store import CollectionStore, Store
+    from redinstruct.store import CollectionStore, Store, judges_of, named_judge
     from redinstruct.types import MEASURES
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
@@ -59,7 +59,10 @@ def command(
                 raise UsageError(f"{run} holds a collection: it has the verdicts of its own judge, --judge names none")
             return show_collection(run, attempt, label, limit, show_content, as_json)
         store.config()  # a utility check says that it is one
-        judge = _judge_row(store.judges(), judge_name, run)
+        judges = store.judges()
+        if not judges:
+            raise UsageError(f"{run}: the run was never begun; nothing is recorded in it")
+        judge = (judges_of(store)[0] if judge_name is None else named_judge(judges, judge_name))[0]
         if attempt is not None:
             found = list(itertools.islice(store.attempts(judge, key=_key(attempt)), 2))
             if len(found) != 1:
@@ -83,16 +86,6 @@ def command(
     elif more:
         console.note(f"{more:,} more (--limit)")
     return 0
-
-
-def _judge_row(judges: list[tuple[int, Any]], name: str | None, run: Path) -> int:
-    matching = [row for row, card in judges if name is None or name in (card.name, card.id)]
-    if not matching:
-        if not judges:
-            raise UsageError(f"{run}: the run was never begun; nothing is recorded in it")
-        known = ", ".join(card.id for _, card in judges)
-        raise UsageError(f"{run}: no verdicts of judge {name!r}; there are {known}")
-    return matching[0]
 
 
 def _key(attempt: str) -> str:

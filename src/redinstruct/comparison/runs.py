@@ -10,7 +10,7 @@ from redinstruct.config import Pinned, RunConfig
 from redinstruct.errors import ConfigError
 from redinstruct.people import People, cell_of, corrected_rate, people_of
 from redinstruct.stats import Interval
-from redinstruct.store import Planned, Store, planned_attempts
+from redinstruct.store import Planned, Store, judges_of, planned_attempts
 from redinstruct.types import MEASURES, JudgeCard, Measure
 
 
@@ -73,19 +73,6 @@ def read_evaluation(folder: Path) -> Evaluation:
             folder,
             config,
             [Prompt(p.name, p.sha256, texts.get(p.sha256)) for p in config.prompts],
-            [Judged(card, planned_attempts(store, row)) for row, card in whole_judges(store)],
+            [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store)],
             people_of(store),
         )
-
-
-def whole_judges(store: Store) -> list[tuple[int, JudgeCard]]:
-    """The judges whose plain rates are the run's.
-
-    Left out: a judge asked on a part drawn by label, and a later one that never answered.
-    """
-    samples = store.samples()
-    return [
-        (row, card)
-        for position, (row, card) in enumerate(store.judges())
-        if row not in samples and (position == 0 or store.has_verdicts(row))
-    ]

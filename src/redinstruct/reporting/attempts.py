@@ -83,9 +83,9 @@ def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
             config = store.config()
             if config is None:
                 raise ConfigError(f"{run}: the run was never begun; nothing is recorded in it")
-            for position, (row, card) in enumerate(store.judges()):
-                if position and not store.has_verdicts(row):
-                    continue
+            judges = store.judges()
+            spoke = [(row, card) for row, card in judges if store.has_verdicts(row)]
+            for row, card in spoke or judges[:1]:
                 about = {"run": number, "model": config.model, "measure": card.measure, "judge_id": card.id}
                 for view in store.attempts(row):
                     yield json.dumps({**about, **attempt_document(view, content)}) + "\n"

@@ -18,20 +18,22 @@ from redinstruct.errors import ConfigError, DamagedStore
 from redinstruct.people import People, agreement, cell_of, cells_of, corrected_rate, corrected_topics, people_of
 from redinstruct.reporting.useful import utility_document
 from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
-from redinstruct.store import CountRow, Store
+from redinstruct.store import CountRow, Store, judges_of
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure, is_withheld
 from redinstruct.utility import UtilityResult, utility_in
 
 SCHEMA = "redinstruct.results/1"
 
 
-def report(runs: Sequence[Path]) -> dict[str, Any]:
+def report(runs: Sequence[Path], judge: str | None = None) -> dict[str, Any]:
     """The figures of one or more runs, as the contract's plain dict: one result per judge, bank and prompt.
 
-    Utility checks among the runs stand under a key of their own, ``utility``, which is there only with them.
+    The judge that a run was begun with leads; ``judge`` (a name, or an id's beginning) leaves that one alone. Utility
+    checks among the runs stand under a key of their own, ``utility``, which is there only with them.
 
     Raises:
         ConfigError: a folder without a run.
+        UsageError: a run without the judge, or with several that are called so.
         StoreError: a store that does not read.
     """
     results: list[dict[str, Any]] = []
@@ -41,7 +43,7 @@ def report(runs: Sequence[Path]) -> dict[str, Any]:
             if (check := utility_in(store)) is not None:
                 checks.append(check)
             else:
-                results += result_rows(store, str(run))
+                results += result_rows(store, str(run), judge)
     return document(results, checks)
 
 
@@ -52,23 +54,19 @@ def document(results: list[dict[str, Any]], checks: Sequence[UtilityResult]) -> 
     )
 
 
-def result_rows(store: Store, folder: str = "the run") -> list[dict[str, Any]]:
-    """The results of one open store."""
+def result_rows(store: Store, folder: str = "the run", wanted: str | None = None) -> list[dict[str, Any]]:
+    """The results of one open store: of the judges that gave verdicts, or of the wanted one."""
     config = store.config()
     if config is None:
         raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
     found = []
     translated = {template.name for template in store.templates() if template.translation_of is not None}
     judges, samples, people = store.judges(), store.samples(), people_of(store)
-    for position, (row, card) in enumerate(judges):
-        if row in samples:
-            continue  # asked on a part that was drawn by label: its plain rates are not the run's (see `combined`)
+    for row, card in judges_of(store, wanted):
         counts = store.counts(row)
         labels = cells_of(store, row) if people.labelled else {}
         tested = store.selftest(row)
         selftest = None if tested is None else json.loads(tested)
-        if position and not store.has_verdicts(row):
-            continue  # a judge that was asked and never answered (a wrong key, say) has nothing to report
         for bank in config.banks:
             for prompt in config.prompts:
                 cell = [c for c in counts if c.bank == bank.name and c.prompt == prompt.name]

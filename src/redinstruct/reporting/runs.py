@@ -18,7 +18,7 @@ from redinstruct.reporting.changes import changes
 from redinstruct.reporting.figures import document, result_rows
 from redinstruct.reporting.useful import utility_changes
 from redinstruct.safetext import terminal
-from redinstruct.store import Spent, Store, SummaryStore
+from redinstruct.store import Spent, Store, SummaryStore, judges_of
 from redinstruct.types import JudgeCard, Sampling
 from redinstruct.utility import UtilityResult, utility_in
 
@@ -77,11 +77,12 @@ class Project(msgspec.Struct, frozen=True):
         return document(self.results, self.checks)
 
 
-def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS) -> Project:
-    """Read runs for a page. The attempts listed are shared out evenly among them.
+def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge: str | None = None) -> Project:
+    """Read runs for a page, of every judge or of the one named. The attempts listed are shared out evenly among them.
 
     Raises:
         ConfigError: a folder without a run.
+        UsageError: a run without the judge, or with several that are called so.
         StoreError: a store that does not read.
     """
     # Each store is opened once: that alone reads all of it, to see that it is whole.
@@ -90,7 +91,7 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS) -> Pr
         found = [(run, store, utility_in(store)) for run, store in stores]
         checks = [(run, check) for run, _, check in found if check is not None]
         evaluations = [(run, store) for run, store, check in found if check is None]
-        views = [_run_view(store, run, most_attempts // len(evaluations)) for run, store in evaluations]
+        views = [_run_view(store, run, most_attempts // len(evaluations), judge) for run, store in evaluations]
     pair = len(views) == 2 and views[0].config.measure == views[1].config.measure
     return Project(
         runs=tuple(views),
@@ -100,20 +101,20 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS) -> Pr
     )
 
 
-def _run_view(store: Store, folder: Path, most: int) -> RunView:
+def _run_view(store: Store, folder: Path, most: int, wanted: str | None) -> RunView:
     config = store.config()
     if config is None:
         raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
     summary, judges = SummaryStore(store), store.judges()
-    row, card = judges[0]
+    row, card = judges_of(store, wanted)[0]
     spent = summary.spent_on_judges()
     cards = dict(judges)
     return RunView(
         config=config,
         versions=tuple(summary.versions()),
-        command=command_of(config, card),
+        command=command_of(config, judges[0][1]),
         settings=tuple(settings_of(config)),
-        results=tuple(result_rows(store, str(folder))),
+        results=tuple(result_rows(store, str(folder), wanted)),
         roles=(
             Role(f"target {config.model}", summary.spent_on_target()),
             *(Role(f"judge {cards[judge].id}", of) for judge, of in spent.items() if judge in cards),

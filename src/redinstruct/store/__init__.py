@@ -7,6 +7,7 @@ from redinstruct.store.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.store.database import Store
 from redinstruct.store.folder import STORE_NAME, check_run_folder, is_own_file, is_run, purge
 from redinstruct.store.imported import ImportedStore
+from redinstruct.store.judges import JudgeRow, judges_of, named_judge
 from redinstruct.store.planned import Planned, planned_attempts
 from redinstruct.store.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
 from redinstruct.store.summary import Spent, SummaryStore
@@ -23,6 +24,7 @@ __all__ = [
     "CountRow",
     "Draw",
     "ImportedStore",
+    "JudgeRow",
     "OwedAttempt",
     "Planned",
     "Spent",
@@ -36,6 +38,8 @@ __all__ = [
     "check_run_folder",
     "is_own_file",
     "is_run",
+    "judges_of",
+    "named_judge",
     "planned_attempts",
     "purge",
 ]
