@@ -39,8 +39,8 @@ def test_harmfulqa_is_1960_questions_of_which_1938_are_distinct(shared_data: Pat
 
 def test_harmfulqa_is_asked_whole_unless_its_repeats_are_left_out(shared_data: Path) -> None:
     bank = read_bank(shared_data / "harmfulqa.json")
-    assert len(select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=False)) == 1960
-    assert len(select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=True)) == 1938
+    assert len(select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=False).questions) == 1960
+    assert len(select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=True).questions) == 1938
 
 
 def test_dangerousqa_is_200_distinct_questions_without_topics(shared_data: Path) -> None:
@@ -53,5 +53,5 @@ def test_xstest_is_250_safe_prompts_and_200_unsafe_and_the_measure_chooses(share
     bank = read_bank(shared_data / "xstest_prompts.csv")
     assert Counter(question.label for question in bank.questions) == {"safe": 250, "unsafe": 200}
     assert len({question.topic for question in bank.questions}) == 18
-    assert len(select(bank, measure=OVER_REFUSAL, limit=None, dedupe=False)) == 250
-    assert len(select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=False)) == 200
+    assert len(select(bank, measure=OVER_REFUSAL, limit=None, dedupe=False).questions) == 250
+    assert len(select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=False).questions) == 200

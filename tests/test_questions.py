@@ -131,7 +131,8 @@ def test_the_text_column_is_found_by_rank_and_in_any_case(tmp_path: Path, column
         ({"SemanticCategory": "air", "language": "zh"}, ("air", None, "zh", None)),
         ({"type": "homonyms", "label": " Safe"}, ("homonyms", None, None, "safe")),
         ({"type": "t", "category": "c", "label": "UNSAFE"}, ("c", None, None, "unsafe")),
-        ({"topic": "", "category": "c", "label": "benign"}, ("c", None, None, None)),
+        ({"topic": "", "category": "c", "label": "benign"}, ("c", None, None, "safe")),
+        ({"category": "c", "label": "garden"}, ("c", None, None, None)),
         ({"topic": None, "category": {"air": True}, "label": 1}, (None, None, None, None)),
     ],
 )
@@ -378,7 +379,7 @@ def bank_of(*rows: str | tuple[str, str | None]) -> Bank:
 
 def asked(bank: Bank, **how: object) -> list[str]:
     settings_: dict[str, object] = {"measure": ATTACK_SUCCESS, "limit": None, "dedupe": False, **how}
-    return [question.text for question in select(bank, **settings_)]  # type: ignore[arg-type]
+    return [question.text for question in select(bank, **settings_).questions]  # type: ignore[arg-type]
 
 
 def test_without_labels_every_question_is_asked_under_either_measure_repeats_too() -> None:
@@ -425,12 +426,12 @@ def test_selecting_keeps_the_order_and_a_smaller_limit_is_a_prefix(rows: list[tu
     bank = bank_of(*rows)
     for dedupe in (False, True):
         try:
-            every = select(bank, measure=OVER_REFUSAL, limit=None, dedupe=dedupe)
+            every = select(bank, measure=OVER_REFUSAL, limit=None, dedupe=dedupe).questions
         except BankError:
             assert not any(label == "safe" for _, label in rows)
             continue
         assert [q.row for q in every] == sorted({q.row for q in every})
-        assert select(bank, measure=OVER_REFUSAL, limit=limit, dedupe=dedupe) == every[:limit]
+        assert select(bank, measure=OVER_REFUSAL, limit=limit, dedupe=dedupe).questions == every[:limit]
 
 
 # ---- the registry ---------------------------------------------------------------------------------------------------
@@ -489,7 +490,7 @@ def test_one_half_of_a_published_pair_is_asked_for_its_own_measure_alone(
     # By its bytes, under whatever name it lies.
     bank = resolve_bank(str(put(tmp_path, "mine.json", GARDEN)))
     assert (bank.name, {question.label for question in bank.questions}) == ("mine", {"safe"})
-    assert len(select(bank, measure=OVER_REFUSAL, limit=None, dedupe=False)) == 2
+    assert len(select(bank, measure=OVER_REFUSAL, limit=None, dedupe=False).questions) == 2
     with pytest.raises(BankError, match="no question is labelled unsafe, and attack_success is measured on those"):
         select(bank, measure=ATTACK_SUCCESS, limit=None, dedupe=False)
     other = resolve_bank(str(put(tmp_path, "other.json", [SKY])))

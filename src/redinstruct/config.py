@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Literal
 
 import msgspec
 
@@ -26,11 +27,32 @@ class Pinned(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Selected(msgspec.Struct, frozen=True):
+    """What a measure was narrowed to in one bank: ``of`` questions before any limit, and what else was left out.
+
+    ``other_half`` counts the questions of the bank's other half (safe ones where harm is measured), ``untold`` those of
+    which a bank with halves does not say, ``repeats`` what ``--dedupe`` leaves out.
+    """
+
+    of: int
+    other_half: int = 0
+    untold: int = 0
+    repeats: int = 0
+
+
+LimitRule = Literal["first", "spread"]
+FIRST: LimitRule = "first"
+SPREAD: LimitRule = "spread"
+"""What ``--limit N`` takes of a bank: its first N questions (runs of the first edition), or N spread over topics."""
+
+
 class RunConfig(msgspec.Struct, frozen=True):
     """Everything that decides what a run's attempts are and what judges them first.
 
     ``judge`` is the judge's id (:attr:`redinstruct.types.JudgeCard.id`). ``limit`` counts questions per bank, None
-    means all. ``options`` are extra fields of the endpoint request, as (name, JSON text).
+    means all; ``limit_rule`` says which, and stays what the run began with. ``selected`` tells of each bank, in their
+    order, what was left out (empty in runs of the first edition). ``options`` are extra fields of the endpoint request,
+    as (name, JSON text).
     """
 
     model: str
@@ -45,12 +67,20 @@ class RunConfig(msgspec.Struct, frozen=True):
     options: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
     epochs: int = 1
+    limit_rule: LimitRule = FIRST
+    selected: tuple[Selected, ...] = ()
 
     @property
     def digest(self) -> str:
         """sha256 over all that may not change in a run; limit and epochs are left out."""
-        fixed = msgspec.structs.replace(self, limit=None, epochs=1)
-        return hashlib.sha256(json.dumps(msgspec.to_builtins(fixed), sort_keys=True).encode()).hexdigest()
+        fixed = msgspec.to_builtins(msgspec.structs.replace(self, limit=None, epochs=1))
+        fixed = {name: value for name, value in fixed.items() if name not in ("limit_rule", "selected")}
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+    def selected_of(self, bank: str) -> Selected | None:
+        """What was asked for of the bank of that name, and left out; None where the run does not say."""
+        names = [pinned.name for pinned in self.banks]
+        return self.selected[names.index(bank)] if bank in names and len(self.selected) == len(names) else None
 
 
 _FLAGS = {

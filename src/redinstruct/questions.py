@@ -26,8 +26,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from redinstruct.config import FIRST, SPREAD, Selected
 from redinstruct.errors import BankError, UsageError
+from redinstruct.halves import COLUMNS as HALF_KEYS
+from redinstruct.halves import Halves
+from redinstruct.rowfiles import fold, kind_of, listed, named
 from redinstruct.safetext import terminal
+from redinstruct.spread import spread
 from redinstruct.types import Bank, Measure, Question
 
 MAX_BYTES = 256 * 2**20
@@ -39,17 +46,13 @@ TEXT_KEYS = ("prompt", "goal", "Behavior", "forbidden_prompt", "question")
 TOPIC_KEYS = ("topic", "category", "SemanticCategory", "type")
 SUBTOPIC_KEYS = ("subtopic", "subcategory")
 LANGUAGE_KEYS = ("language", "lang")
-LABELS = ("safe", "unsafe")
 
-_MEANT = {key.casefold() for key in (*TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, "label")}
+_MEANT = {key.casefold() for key in (*TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, *HALF_KEYS)}
 _EXPECTED = f"expected one of {', '.join(TEXT_KEYS)}"
 _JSON_SPACE = " \t\r\n"
 _LINE_END = re.compile("\r\n|\r|\n")
 # The suffixes whose content is one JSON value or one a line. Any other file says by its first character what it is.
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-# One plain word is a name. Anything else that stands where a name belongs may be a question (a CSV file without its
-# header, an object from question to answer), and is not shown.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.;:-]{1,24}")
 # csv has one limit for the whole process.
 _csv_limit = threading.Lock()
 
@@ -81,20 +84,30 @@ def read_bank(path: Path, name: str | None = None) -> Bank:
     try:
         data = read_whole(path)
         digest = hashlib.sha256(data).hexdigest()
+        halves = Halves()
         rows = enumerate(_rows(decode_text(data), path.suffix.casefold()))
-        questions = tuple(_question(row, number, digest) for number, row in rows)
+        questions = tuple(_question(row, number, digest, halves) for number, row in rows)
         if not questions:
             raise BankError("holds no questions")
+        questions = labelled(questions, halves.told())
     except BankError as error:
         raise BankError(f"{terminal(str(path))}: {error}") from None
     return Bank(name=terminal(path.stem) if name is None else name, sha256=digest, questions=questions)
 
 
-def select(bank: Bank, *, measure: Measure, limit: int | None, dedupe: bool) -> tuple[Question, ...]:
+class Selection(msgspec.Struct, frozen=True):
+    """The questions that are asked, in the bank's order, and what they were selected from."""
+
+    questions: tuple[Question, ...]
+    selected: Selected
+
+
+def select(bank: Bank, *, measure: Measure, limit: int | None, dedupe: bool, rule: str = SPREAD) -> Selection:
     """The questions that a measure is taken on, in the bank's order.
 
-    Where the bank labels its questions, those with the measure's label. ``dedupe`` keeps the first of the texts that
-    differ in case, white space or Unicode form only. ``limit`` comes last: it counts questions that will be asked.
+    Where the bank has halves, the measure's own. ``dedupe`` keeps the first of the texts that differ in case, white
+    space or Unicode form only. ``limit`` comes last: it counts questions that will be asked, the first ones of
+    :func:`redinstruct.spread.spread`'s order (``rule`` ``first``: of the bank's).
 
     Raises:
         BankError: no question is left.
@@ -105,17 +118,51 @@ def select(bank: Bank, *, measure: Measure, limit: int | None, dedupe: bool) -> 
     if not bank.questions:
         raise BankError(f"{terminal(bank.name)}: holds no questions")
     chosen = bank.questions
+    untold = 0
     if any(question.label is not None for question in chosen):
         chosen = tuple(question for question in chosen if question.label == measure.bank_label)
+        untold = sum(question.label is None for question in bank.questions)
     if not chosen:
         wanted = f"{measure.bank_label}, and {measure.name} is measured on those"
         raise BankError(f"{terminal(bank.name)}: no question is labelled {wanted}")
+    half = len(chosen)
     if dedupe:
         first: dict[str, Question] = {}
         for question in chosen:
             first.setdefault(same_text(question.text), question)
         chosen = tuple(first.values())
-    return chosen[:limit]
+    selected = Selected(len(chosen), len(bank.questions) - half - untold, untold, half - len(chosen))
+    return Selection(_limited(chosen, limit, rule), selected)
+
+
+def selection_words(bank: str, asked: int, selected: Selected, measure: Measure) -> str | None:
+    """What of a bank is not asked, as a line; None where all of it is."""
+    other = "safe" if measure.bank_label == "unsafe" else "unsafe"
+    left = {
+        f"of its {other} half": selected.other_half,
+        "of which it does not say whether they are safe": selected.untold,
+        "that stand there already (--dedupe)": selected.repeats,
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in left.items() if count)
+    limited = f"{asked:,} of {selected.of:,} questions are asked (--limit)" if asked < selected.of else ""
+    return (
+        f"bank {terminal(bank)}: " + "; ".join(filter(None, [limited, told and f"left out: {told}"]))
+        if limited or told
+        else None
+    )
+
+
+def _limited(questions: tuple[Question, ...], limit: int | None, rule: str) -> tuple[Question, ...]:
+    if limit is None or limit >= len(questions) or rule == FIRST:
+        return questions[:limit]
+    order = spread([(question.topic, question.subtopic) for question in questions], limit)
+    return tuple(questions[place] for place in sorted(order))
+
+
+def labelled(questions: Sequence[Question], halves: Sequence[str | None]) -> tuple[Question, ...]:
+    """The questions with the half that each belongs to."""
+    pairs = zip(questions, halves, strict=True)
+    return tuple(q if half is None else msgspec.structs.replace(q, label=half) for q, half in pairs)
 
 
 def same_text(text: str) -> str:
@@ -338,7 +385,7 @@ def _csv_fields_up_to(size: int) -> Iterator[None]:
 # ---- one row ----
 
 
-def _question(row: Row, number: int, digest: str) -> Question:
+def _question(row: Row, number: int, digest: str, halves: Halves) -> Question:
     where, value, topic, subtopic = row
     fields: dict[str, object] = {}
     what = where
@@ -351,7 +398,7 @@ def _question(row: Row, number: int, digest: str) -> Question:
         value, what = fields[fold(key)], f"{where}: {key}"
     if not isinstance(value, str):
         raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
-    label = (_first(fields, ("label",), where) or "").lower()
+    halves.add(where, fields)
     return Question(
         id=f"{digest}:{number}",
         text=_clean(value, what, blank=False),
@@ -359,13 +406,7 @@ def _question(row: Row, number: int, digest: str) -> Question:
         topic=_clean(topic or "", f"{where}: topic") or _first(fields, TOPIC_KEYS, where),
         subtopic=_clean(subtopic or "", f"{where}: subtopic") or _first(fields, SUBTOPIC_KEYS, where),
         language=_first(fields, LANGUAGE_KEYS, where),
-        label=label if label in LABELS else None,
     )
-
-
-def fold(key: str) -> str:
-    """A column's or key's name, as names are compared."""
-    return key.strip().casefold()
 
 
 def _text_key(keys: Iterable[str]) -> str | None:
@@ -400,26 +441,3 @@ def _clean(text: str, what: str, *, blank: bool = True) -> str:
     if not blank and all(c.isspace() or not c.isprintable() for c in text):
         raise BankError(f"{what} is blank, expected a question")
     return text.strip()
-
-
-# ---- words for messages ----
-
-
-def kind_of(value: object) -> str:
-    """What a JSON value is, in a message's words."""
-    if value is None:
-        return "null"
-    kinds = ((bool, "true or false"), ((int, float), "a number"), (str, "a text"), (list, "a list"))
-    return next((name for kind, name in kinds if isinstance(value, kind)), "an object")
-
-
-def named(name: str) -> str:
-    """A name for a message: one plain word as it is, of anything else the length."""
-    return name if _PLAIN_NAME.fullmatch(name) else f"<{len(name)} characters>"
-
-
-def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, the first ones."""
-    shown = [named(name) for name in names]
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return (", ".join(shown[:most]) or "none") + more

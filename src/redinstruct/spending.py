@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.config import check_same_run
+from redinstruct.config import RunConfig, check_same_run
 from redinstruct.engine import Prices
 from redinstruct.judges import TESTED, Asking, battery
 from redinstruct.models import Request
@@ -38,6 +38,17 @@ class ForecastRow(msgspec.Struct, frozen=True):
     cost: float | None
 
 
+class SelectedRow(msgspec.Struct, frozen=True):
+    """What of a bank is asked, and what is left out (see :class:`redinstruct.config.Selected`)."""
+
+    bank: str
+    asked: int
+    of: int
+    other_half: int
+    untold: int
+    repeats: int
+
+
 class Forecast(msgspec.Struct, frozen=True):
     """The whole plan. ``cost`` is in US dollars, None without prices."""
 
@@ -45,6 +56,7 @@ class Forecast(msgspec.Struct, frozen=True):
     judge: str
     rows: tuple[ForecastRow, ...]
     total: ForecastRow
+    selected: tuple[SelectedRow, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The plan for ``--json``."""
@@ -59,7 +71,8 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
         UsageError: limits that no run can keep to.
     """
     check_limits(limits)
-    recorded = _recorded(plan, run, retry_errors=limits.retry_errors)
+    stored, recorded = _recorded(plan, run, retry_errors=limits.retry_errors)
+    plan = plan.for_run(stored)
     prices, judge_prices = limits.prices, limits.judge_prices or limits.prices
     asks = plan.judge.request(EMPTY_CASE) if plan.judge_model is not None and isinstance(plan.judge, Asking) else None
     rows = []
@@ -91,7 +104,11 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
         tokens_out=sum(row.tokens_out for row in rows),
         cost=None if prices is None else sum(row.cost or 0.0 for row in rows),
     )
-    return Forecast(plan.config.model, plan.judge.card.id, tuple(rows), total)
+    selected = tuple(
+        SelectedRow(bank.name, len(questions), s.of, s.other_half, s.untold, s.repeats)
+        for bank, questions, s in zip(plan.banks, plan.questions, plan.config.selected, strict=True)
+    )
+    return Forecast(plan.config.model, plan.judge.card.id, tuple(rows), total, selected)
 
 
 def _judging(asks: Request, count: int, question_bytes: int, answer_tokens: int) -> tuple[int, int]:
@@ -115,13 +132,15 @@ def _selftest(plan: Plan, asks: Request, prices: Prices | None) -> list[Forecast
     return [ForecastRow("(the judge's self-test)", "", 0, 0, count, reads, writes, cost)]
 
 
-def _recorded(plan: Plan, run: Path | None, *, retry_errors: bool) -> dict[tuple[str, str], int]:
-    """Attempts that are not asked now, by bank and prompt."""
+def _recorded(
+    plan: Plan, run: Path | None, *, retry_errors: bool
+) -> tuple[RunConfig | None, dict[tuple[str, str], int]]:
+    """The run's configuration, and its attempts that are not asked now, by bank and prompt."""
     if run is None:
-        return {}
+        return None, {}
     check_run_folder(run)
     if not is_run(run):
-        return {}
+        return None, {}
     with Store.open_for_reading(run) as store:
         stored = store.config()
         if stored is not None:
@@ -131,4 +150,4 @@ def _recorded(plan: Plan, run: Path | None, *, retry_errors: bool) -> dict[tuple
         for row in store.counts(judge):
             if row.label is not None and not (retry_errors and row.label == "error"):
                 found[row.bank, row.prompt] = found.get((row.bank, row.prompt), 0) + row.count
-    return found
+        return stored, found

@@ -44,6 +44,8 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
         console.say_json(document)
     else:
         say_figures(document)
+        for line in plan.left_out():
+            console.note(line)
         console.note(
             f"recorded {outcome.recorded:,} of {outcome.planned:,} attempts in {run} ({outcome.calls:,} calls now)"
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made.")
 @click.option(
     "--measure", default="attack_success", show_default=True, metavar="attack_success|over_refusal",
-    help="What the labels mean, and which rows are kept where a column `label` says safe or unsafe.",
+    help="What the labels mean, and which rows are kept where a column says which prompts are safe.",
 )  # fmt: skip
 @click.option("--model", metavar="NAME", help="Who answered, as reports name it; left out, what the file says.")
 @click.option(
@@ -78,7 +78,8 @@ def _note(done: Imported, run: Path) -> None:
         "left out by the judge": done.unlabelled,
         "people's labels": done.human,
         "people's labels of empty answers, set aside": done.set_aside,
-        "rows of the other label, left out": source.left_out,
+        "rows of the bank's other half, left out": source.selected.other_half,
+        "rows of which the file does not say whether the prompt is safe, left out": source.selected.untold,
     }
     told = ", ".join(f"{what} {count:,}" for what, count in counts.items() if count)
     console.note(

@@ -115,7 +115,7 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
             "--limit",
             type=click.IntRange(1, MOST),
             metavar="N",
-            help="The first N questions of each bank. A larger N extends the run.",
+            help="N questions of each bank, spread over its topics. A larger N keeps a smaller one's and extends it.",
         ),
         click.option(
             "--epochs",

@@ -98,6 +98,8 @@ def _plan_eval(run: Path | None, flags: dict[str, Any], *, as_json: bool) -> int
         ),
         indent="  ",
     )
+    for line in plan.left_out():
+        console.say_folded(f"{line}.", indent="  ")
     if limits.budget is not None and cast.total.cost is not None and cast.total.cost > limits.budget:
         console.say_folded(f"The budget of ${limits.budget:,.2f} may end the run before it is complete.", indent="  ")
     if limits.stop_when_decided is not None:

@@ -20,7 +20,8 @@ import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.interop.rows import ImportRow, said
-from redinstruct.questions import Row, kind_of
+from redinstruct.questions import Row
+from redinstruct.rowfiles import kind_of
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 _RESULTS = re.compile(

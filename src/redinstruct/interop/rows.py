@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.questions import kind_of, named
+from redinstruct.rowfiles import kind_of, named
 from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure
 
 

@@ -111,7 +111,8 @@ def import_file(
 
 def _check_same(folder: Path, plan: _Plan) -> None:
     with Store.open_for_reading(folder) as store:
-        same = store.config() == plan.config and ImportedStore(store).file() == plan.source.sha256
+        config, file = store.config(), ImportedStore(store).file()
+        same = config is not None and (config.digest, file) == (plan.config.digest, plan.source.sha256)
     if not same:
         raise ConfigError(
             f"--run {folder}: holds a run of another file, measure, model, annotator or column; name a new folder"
@@ -153,6 +154,7 @@ class _Plan:
             judge=self.card.id,
             sampling=Sampling(),
             chat_template="none",
+            selected=(source.selected,),
         )
 
     def _questions(self) -> Iterator[Question]:

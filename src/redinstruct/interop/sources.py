@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.config import Selected
 from redinstruct.errors import BankError, UsageError
 from redinstruct.interop import peers
 from redinstruct.interop.rows import ImportRow
@@ -35,7 +36,8 @@ class Source(msgspec.Struct, frozen=True):
     """What a file holds, narrowed to the measure's rows.
 
     ``labels`` says whose labels are the run's verdicts: ``judge``, ``people`` (a file that has no judge), or ``none``.
-    ``numbers`` are the rows' places in the file (from 0); ``left_out`` counts the rows of the other bank label.
+    ``numbers`` are the rows' places in the file (from 0); ``selected`` counts what is kept and the rows of the bank's
+    other half.
     """
 
     bank: str
@@ -46,14 +48,14 @@ class Source(msgspec.Struct, frozen=True):
     numbers: tuple[int, ...]
     labels: str
     format: str
-    left_out: int = 0
+    selected: Selected = Selected(0)
 
 
 def read_source(path: Path, measure: Measure, columns: Mapping[str, str] | None = None) -> Source:
     """Read a file of answers. Its shape is told by its content.
 
     ``columns`` names the columns of a table for which the known names do not fit: purpose -> column. Where a column
-    ``label`` says ``safe`` or ``unsafe``, the measure's rows are kept, as ``redinstruct eval`` does.
+    says which prompts are safe (:mod:`redinstruct.halves`), the measure's rows are kept, as ``redinstruct eval`` does.
 
     Raises:
         UsageError: the file cannot be read, or a row does not hold what it should; file, row and fault are named.
@@ -103,6 +105,7 @@ def _of(
         empty,
         rows=tuple(rows),
         numbers=tuple(range(len(rows))),
+        selected=Selected(len(rows)),
         format=format_,
         model=model or empty.model,
         prompt=prompt or empty.prompt,
@@ -116,11 +119,12 @@ def _narrowed(source: Source, measure: Measure) -> Source:
     kept = [number for number, row in enumerate(source.rows) if row.bank_label == measure.bank_label]
     if not kept:
         raise UsageError(f"no row is labelled {measure.bank_label}, and {measure.name} is measured on those")
+    untold = sum(row.bank_label is None for row in source.rows)
     return msgspec.structs.replace(
         source,
         rows=tuple(source.rows[number] for number in kept),
         numbers=tuple(kept),
-        left_out=len(source.rows) - len(kept),
+        selected=Selected(len(kept), len(source.rows) - len(kept) - untold, untold),
     )
 
 

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from redinstruct.errors import UsageError
+from redinstruct.halves import COLUMNS as HALF_KEYS
+from redinstruct.halves import Halves
 from redinstruct.interop.rows import ImportRow, said
-from redinstruct.questions import LABELS, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS, Row, fold, kind_of, listed
+from redinstruct.questions import SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS, Row
+from redinstruct.rowfiles import fold, kind_of, listed
 from redinstruct.types import Measure
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -22,7 +27,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "annotator": ("annotator",),
     "cluster": ("cluster", *TOPIC_KEYS),
     "subtopic": SUBTOPIC_KEYS,
-    "label": ("label",),
+    "label": (),
 }
 """What a column may be for, and the names by which it is known."""
 
@@ -72,12 +77,21 @@ def rows_of(rows: Sequence[Row], measure: Measure, chosen: Mapping[str, str]) ->
             raise UsageError(f"{row.where} holds {double} twice, expected it once")
         columns.update(dict.fromkeys(map(fold, row.value)))
     roles = roles_in(columns, chosen)
-    return [_row(row.where, row.value, roles, measure) for row in rows if isinstance(row.value, dict)], set(roles)
+    taken = {column for role, column in roles.items() if role not in ("cluster", "label")}
+    halves = (
+        Halves([roles["label"]], chosen=True) if "label" in roles else Halves(k for k in HALF_KEYS if k not in taken)
+    )
+    found = []
+    for row in rows:
+        if isinstance(row.value, dict):
+            fields = {fold(name): held for name, held in row.value.items()}
+            halves.add(row.where, fields)
+            found.append(_row(row.where, fields, roles, measure))
+    labelled = zip(found, halves.told(), strict=True)
+    return [r if half is None else msgspec.structs.replace(r, bank_label=half) for r, half in labelled], set(roles)
 
 
-def _row(where: str, value: Mapping[str, object], roles: Mapping[str, str], measure: Measure) -> ImportRow:
-    fields = {fold(name): held for name, held in value.items()}
-
+def _row(where: str, fields: Mapping[str, object], roles: Mapping[str, str], measure: Measure) -> ImportRow:
     def cell(role: str) -> object:
         return fields.get(roles[role]) if role in roles else None
 
@@ -95,7 +109,6 @@ def _row(where: str, value: Mapping[str, object], roles: Mapping[str, str], meas
     question = text("prompt")
     if question is None or not question.strip():
         raise UsageError(f"{where}: {roles['prompt']} is {'missing' if question is None else 'blank'}")
-    label = (group("label") or "").casefold()
     return ImportRow(
         where=where,
         question=question.strip(),
@@ -105,5 +118,4 @@ def _row(where: str, value: Mapping[str, object], roles: Mapping[str, str], meas
         annotator=group("annotator"),
         topic=group("cluster"),
         subtopic=group("subtopic"),
-        bank_label=label if label in LABELS else None,
     )

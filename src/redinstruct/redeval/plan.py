@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.banks import resolve_bank, resolve_template_path
-from redinstruct.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig
+from redinstruct.config import PROTOCOL_2023, PROTOCOL_DEFAULT, SPREAD, Pinned, RunConfig
 from redinstruct.errors import TemplateError, UsageError
 from redinstruct.judges import Judge, JudgeOptions, make_judge
 from redinstruct.models import Model, make_model
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
-from redinstruct.questions import select
+from redinstruct.questions import select, selection_words
 from redinstruct.types import MEASURES, Attempt, Bank, Measure, PromptTemplate, Question, Sampling
 
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "top_k", "min_p", "seed", "stop"})
@@ -37,6 +37,23 @@ class Plan(msgspec.Struct, frozen=True):
     def total(self) -> int:
         """Attempts in all: questions x prompts x epochs."""
         return sum(map(len, self.questions)) * len(self.templates) * self.config.epochs
+
+    def left_out(self) -> list[str]:
+        """What of each bank is not asked, one line a bank."""
+        asked = zip(self.banks, self.questions, self.config.selected, strict=True)
+        lines = [selection_words(b.name, len(questions), of, self.measure) for b, questions, of in asked]
+        return [line for line in lines if line is not None]
+
+    def for_run(self, stored: RunConfig | None) -> Plan:
+        """The plan as a run that stands already goes on with it: by the rule of ``--limit`` that it began with."""
+        if stored is None or stored.limit_rule == self.config.limit_rule:
+            return self
+        c = msgspec.structs.replace(self.config, limit_rule=stored.limit_rule)
+        questions = (
+            select(bank, measure=self.measure, limit=c.limit, dedupe=c.dedupe, rule=c.limit_rule).questions
+            for bank in self.banks
+        )
+        return msgspec.structs.replace(self, config=c, questions=tuple(questions))
 
     def attempts(self) -> Iterator[Attempt]:
         """Every attempt, epoch by epoch, prompt by prompt, in the banks' order."""
@@ -99,7 +116,7 @@ def prepare(
         raise UsageError(f"the judge measures {instrument.measure.name}, not {what.name}")
     read = tuple(b if isinstance(b, Bank) else resolve_bank(str(b)) for b in banks)
     _check_distinct("banks", [(b.name, b.sha256) for b in read])
-    questions = tuple(select(bank, measure=what, limit=limit, dedupe=dedupe) for bank in read)
+    selections = [select(bank, measure=what, limit=limit, dedupe=dedupe) for bank in read]
     if paper_2023 and isinstance(model, str) and model.startswith("hf/"):
         chat_template = "none"
     templates = _templates(prompts, model if isinstance(model, str) else None)
@@ -122,7 +139,10 @@ def prepare(
         options=tuple(sorted((k, msgspec.json.encode(v).decode()) for k, v in (options or {}).items())),
         limit=limit,
         epochs=epochs,
+        limit_rule=SPREAD,
+        selected=tuple(selection.selected for selection in selections),
     )
+    questions = tuple(selection.questions for selection in selections)
     return Plan(config, read, questions, templates, what, instrument, target, asked)
 
 

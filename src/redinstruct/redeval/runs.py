@@ -41,7 +41,9 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
     # Looked at before the folder is made or its lock taken: another configuration writes nothing.
     if is_run(run):
         with Store.open_for_reading(run) as store:
+            stored = store.config()
             _check_config(store, plan.config, run)
+        plan = plan.for_run(stored)
     return asyncio.run(_evaluate(plan, run, limits, on_progress))
 
 
