@@ -482,7 +482,7 @@ def test_a_store_that_is_none_is_one_line(cli: InProcess, folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for verb in ("report", "show"):
         result = cli(verb, folder)
-        assert (result.code, result.out) == (1, "")
+        assert (result.code, result.out) == (2, "")
         assert result.err.count("\n") == 1
         assert "damaged" in result.err
 

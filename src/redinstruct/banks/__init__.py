@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from redinstruct.atomic import whole_file
 from redinstruct.banks.known import KNOWN, KnownBank
 from redinstruct.errors import BankError, RedInstructError, UsageError
 from redinstruct.questions import read_bank
@@ -170,34 +171,19 @@ def fetch(known: KnownBank, *, url: str | None = None, progress: Progress | None
     place = _place(known)
     digest = hashlib.sha256()
     try:
-        with _part_file(place) as part:
-            with part.open("wb") as file, closing(_download(known.name, address, progress, timeout)) as chunks:
+        for folder in (cache_dir(), place.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with whole_file(place) as file:
+            with closing(_download(known.name, address, progress, timeout)) as chunks:
                 for chunk in chunks:
                     digest.update(chunk)
                     file.write(chunk)
             if digest.hexdigest() != known.sha256:
                 got = f"expected sha256 {known.sha256[:12]}, got {digest.hexdigest()[:12]}"
                 raise BankError(f"what {address.hostname} sent is not {known.name} ({got}); nothing was kept")
-            part.replace(place)
     except OSError as error:  # the disk's: the network's have become a RedInstructError
         raise RedInstructError(f"cannot write {known.name} into the cache: {error.strerror}") from None
     return place
-
-
-@contextmanager
-def _part_file(place: Path) -> Iterator[Path]:
-    """An empty file of the owner's own beside ``place``, gone in the end unless it was moved there."""
-    import tempfile
-
-    for folder in (cache_dir(), place.parent):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _checked(url: str) -> SplitResult:

@@ -57,23 +57,9 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
     Raises:
         UsageError: the place cannot be written.
     """
-    import os
-    import tempfile
+    from redinstruct.atomic import write_file
 
-    parts = [text] if isinstance(text, str) else text
     try:
-        if path.exists() and not path.is_file():
-            # A device or a pipe (/dev/stdout) is written to; replacing it would break it for everybody.
-            with path.open("w", encoding="utf-8", newline="") as device:
-                device.writelines(parts)
-            return
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.writelines(parts)
-            Path(part).replace(path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+        write_file(path, text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
+from redinstruct.atomic import whole_file
 from redinstruct.errors import UsageError
 from redinstruct.safetext import terminal
 
@@ -41,43 +39,19 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, as_list: bool =
     """
     name = terminal(str(path))
     try:
-        mode = _mode(path)
-        if stat.S_ISDIR(mode):
+        if path.is_dir():
             raise UsageError(f"{name}: is a folder, expected a file")
-        if not stat.S_ISREG(mode):
-            with path.open("w", encoding="utf-8", newline="") as file:
-                return _write(file, rows, as_list)
-        # Another name, then moved: a link at the name is replaced, and what it points to stays as it is.
-        part = path.with_name(f".export-{secrets.token_hex(8)}")
-        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                count = _write(file, rows, as_list)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path, public=not private) as file:
+            return _write(file, rows, as_list)
     except OSError as error:
         raise UsageError(f"{name}: cannot be written: {error.strerror or type(error).__name__}") from None
-    return count
 
 
-def _mode(path: Path) -> int:
-    """What stands at the name; a regular file where nothing does yet."""
-    try:
-        return path.stat().st_mode
-    except FileNotFoundError:
-        return stat.S_IFREG
-    except ValueError:  # a NUL or a lone surrogate in the path
-        raise UsageError(f"{terminal(str(path))}: is not a possible file name") from None
-
-
-def _write(file: IO[str], rows: Iterable[Mapping[str, Any]], as_list: bool) -> int:
+def _write(file: BinaryIO, rows: Iterable[Mapping[str, Any]], as_list: bool) -> int:
     count = 0
     for count, row in enumerate(rows, 1):
         before = "" if not as_list else "[\n" if count == 1 else ",\n"
-        file.write(before + json_line(row) + ("" if as_list else "\n"))
+        file.write((before + json_line(row) + ("" if as_list else "\n")).encode())
     if as_list:
-        file.write("\n]\n" if count else "[]\n")
+        file.write(b"\n]\n" if count else b"[]\n")
     return count

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from redinstruct import __version__
+from redinstruct.atomic import write_file
 from redinstruct.errors import UsageError
 from redinstruct.harmfulqa.card import Card, data_card
 from redinstruct.harmfulqa.collect import Collection
@@ -82,7 +83,7 @@ def write_release(release: Release, to: str, out: Path, *, include_red: bool) ->
     paths = card_paths(out)
     for path, text in zip(paths, (release.card.markdown, release.card.json), strict=True):
         try:
-            path.write_text(text, encoding="utf-8", newline="")
+            write_file(path, text, public=not include_red)
         except OSError as error:
             raise UsageError(f"--out: the data card cannot be written beside the file ({error.strerror})") from None
     return paths

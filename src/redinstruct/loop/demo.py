@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from redinstruct.atomic import write_file
 from redinstruct.errors import RedInstructError
 from redinstruct.loop.run import BASE, LoopResult, Measured, OnStep, carry_out
 from redinstruct.loop.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, attacks, reform, toy_config, usefulness
@@ -183,10 +184,10 @@ def _write_pictures(found: Demo) -> None:
     from redinstruct.reporting.page import html_page
 
     points = [(row.model, row.asr["cou"], row.benign_in_frame, row.intervals["cou"]) for row in found.rows]
-    (found.folder / PLOT).write_text(front_svg(points, found.items), encoding="utf-8")
+    write_file(found.folder / PLOT, front_svg(points, found.items))
     best = best_of(found.rows).model
     pairs = [folders[model] for folders in (found.runs, found.checks) for model in (BASE, best)]
-    (found.folder / REPORT).write_text(html_page(pairs), encoding="utf-8")
+    write_file(found.folder / REPORT, html_page(pairs))
 
 
 def best_of(rows: Sequence[DemoRow]) -> DemoRow:

@@ -7,8 +7,6 @@ which goes on in its folder where it can.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from redinstruct.atomic import write_file
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.loop.config import digest_of
 from redinstruct.redeval.runs import remove_empty
@@ -72,7 +71,8 @@ class Ledger:
                 raise
             seconds = round(time.monotonic() - began, 1)
             stage = Stage(name, digest, str(place), seconds, msgspec.to_builtins(figures))
-            _write(record, msgspec.structs.replace(stage, place=place.name))
+            kept = msgspec.json.encode(msgspec.structs.replace(stage, place=place.name))
+            write_file(record, msgspec.json.format(kept) + b"\n")
         self.stages.append(stage)
         return stage
 
@@ -82,16 +82,3 @@ def _read(record: Path) -> Stage | None:
         return msgspec.json.decode(record.read_bytes(), type=Stage)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _write(record: Path, stage: Stage) -> None:
-    handle, part = tempfile.mkstemp(dir=record.parent, prefix=f".{record.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(stage)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(record)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise

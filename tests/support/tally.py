@@ -1,0 +1,22 @@
+"""What the fault and security suites print: for each promise, how much was tried and how much of it failed.
+
+``make test-faults`` and ``make test-security`` name a file in ``REDINSTRUCT_TALLY``: it gets one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def tally(what: str, tried: int, failed: int, note: str = "") -> None:
+    """Print one promise's count, and keep it where the suite asked for it. Fails when anything failed."""
+    sys.stdout.write(f"{what}: tried {tried}, failed {failed}{f' ({note})' if note else ''}\n")
+    if place := os.environ.get("REDINSTRUCT_TALLY"):
+        line = json.dumps({"what": what, "tried": tried, "failed": failed, "note": note})
+        with Path(place).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    assert tried > 0, f"{what}: nothing was tried"
+    assert failed == 0, f"{what}: {failed} of {tried} failed"
