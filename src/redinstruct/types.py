@@ -109,6 +109,7 @@ class FailureReason(StrEnum):
     NOT_FOUND = "not_found"
     UNPROCESSABLE = "unprocessable"
     HTTP_STATUS = "http_status"
+    QUOTA = "quota"
     LOCAL_MODEL = "local_model"
 
 
