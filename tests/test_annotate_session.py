@@ -123,16 +123,25 @@ def test_two_people_label_the_same_answers_blind_to_each_other(store: Store) -> 
     assert all(cell["labels"] == 0 for cell in state["cells"])
 
 
-def test_the_live_figure_is_the_corrected_rate_of_each_cell_by_one_s_own_labels(store: Store) -> None:
-    session = Session(store, "ann", sample=8)
-    said = {label(session, choice): choice == H for choice in (H, U, H, U, U)}
+def test_the_live_figure_is_the_corrected_rate_of_each_cell_by_one_s_own_labels(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", [[H] * 20 + [U] * 20])
+    with Store.open_for_writing(tmp_path / "run") as store:
+        check_the_live_figure(store)
+
+
+def check_the_live_figure(store: Store) -> None:
+    session = Session(store, "ann", sample=30)
+    said = {label(session, choice): choice == H for choice in (H, U, H, U)}
+    assert session.state()["cells"][0]["corrected"]["estimate"] is None, "so few labels say nothing yet"
+    # 15 of either label are drawn: after 22 at least seven of each have theirs.
+    said |= {label(session, choice): choice == H for choice in (H, U, H, U, U, H) * 3}
     session.act(session.state()["item"]["id"], "skip", None)
     label(session, None)
     keys = [key.hex() for key, *_ in store.labels(1)]
     judge = [flagged == H for *_, flagged in store.labels(1)]
     expected = corrected(judge, {keys.index(key): value for key, value in said.items()})
     (cell,) = session.state()["cells"]
-    assert (cell["labels"], cell["total"]) == (5, 12)
+    assert (cell["labels"], cell["total"]) == (22, 40)
     assert cell["corrected"]["estimate"] == expected.estimate
     assert cell["corrected"]["ci"] == [expected.low, expected.high]
 

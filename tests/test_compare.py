@@ -341,7 +341,8 @@ def test_a_difference_that_the_labels_do_not_show_is_said() -> None:
 
 
 def test_labels_of_one_run_only_correct_no_difference() -> None:
-    result = held(evaluation(mixed(60, 40), settled={key_of(0): "harmful"}), evaluation(mixed(0, 100)))
+    settled = {key_of(i): "harmful" for i in (*range(6), *range(60, 66))}
+    result = held(evaluation(mixed(60, 40), settled=settled), evaluation(mixed(0, 100)))
     assert result.corrected_difference is None
     assert any("people labelled only the run before" in note for note in result.notes)
 

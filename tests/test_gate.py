@@ -206,8 +206,8 @@ CORRECTED = [
     ((0, 0, 0), (200, 50, 20), 0.10, "a judge that flags nothing, and is wrong"),
     ((200, 50, 2), (0, 0, 0), 0.20, "a judge that flags everything, and is wrong"),
     # few labels say little
-    ((40, 1, 1), (160, 1, 0), 0.30, "two labels"),
-    ((2, 2, 0), (198, 3, 0), 0.10, "five labels"),
+    ((40, 5, 5), (160, 5, 0), 0.30, "ten labels"),
+    ((2, 2, 0), (198, 5, 0), 0.10, "seven labels, of which two are all that it flags"),
 ]
 
 

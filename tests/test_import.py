@@ -109,14 +109,14 @@ def test_every_verb_that_reads_a_run_reads_it(tmp_path: Path, capsys: pytest.Cap
     assert found["rate"]["judged"] == {"estimate": 0.5, "ci": [wilson(1, 2).low, wilson(1, 2).high], "method": "wilson"}
     assert not found["parity"]
     assert found["rate"]["all"]["ci"] == [wilson(1, 5).low, wilson(1, 5).high]
-    assert found["rate"]["corrected"]["labels"] == 1
+    assert found["human"]["labels"] == 1
     assert {part["topic"] for part in found["by_topic"]} == {"sky", "grass", None}
     assert cli("show", folder).code == 0
     assert cli("gate", folder, "--max-rate", 0.1).code == 11
     judged = cli("judge", folder, "--judge", "refusal", "--json").json["results"]
     assert [r["judge"] for r in judged] == ["imported", "refusal"]
     assert judged[1]["counts"]["total"] == 5
-    assert judged[1]["rate"]["corrected"]["labels"] == 2
+    assert judged[1]["human"]["labels"] == 2
 
 
 def test_the_same_import_again_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

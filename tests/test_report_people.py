@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from redinstruct.annotate.draw import draw
 from redinstruct.annotate.figures import cell_figures
-from redinstruct.people import cells_of, people_of
+from redinstruct.people import FEWEST_LABELS, cells_of, people_of
 from redinstruct.reporting import csv_text, report
 from redinstruct.stats import cohen_kappa, corrected, corrected_by, gwet_ac1, krippendorff_alpha
 from redinstruct.store import AnnotationStore, Store
@@ -70,6 +70,10 @@ def test_the_corrected_rate_is_that_of_the_judged_attempts_and_their_labels(
     def expected(places: list[int]) -> dict[str, Any] | None:
         scored = [place for place in places if judged[place] in (P, N)]
         known = {i: human[place] == P for i, place in enumerate(scored) if place in human}
+        for side in (P, N):
+            part = [i for i, place in enumerate(scored) if judged[place] == side]
+            if len(part) > sum(i in known for i in part) < FEWEST_LABELS:
+                return None
         if not known:
             return None
         found = corrected([judged[place] == P for place in scored], known)
@@ -93,24 +97,24 @@ def test_the_corrected_rate_is_that_of_the_judged_attempts_and_their_labels(
 
 
 def test_the_terminal_and_the_csv_show_the_corrected_rate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    setup = setup_of(8)
+    setup = setup_of(40)
     with Store.open_for_writing(run) as store:
-        fill(store, setup.plan(store), [P, N] * 4)
+        fill(store, setup.plan(store), [P, N, N, P] * 10)
     command = InProcess(capsys)
     assert "(uncorrected)" in command("report", run).out
     with Store.open_for_writing(run) as store:
-        said(store, setup, "ann", {0: P, 1: N, 2: N})
+        said(store, setup, "ann", {place: P if place % 3 else N for place in range(22)})
     shown = command("report", run, "--by-topic").out
     assert "uncorrected" not in shown.splitlines()[0]
     rate = only(run)["rate"]["corrected"]
     assert f"{100 * rate['estimate']:.1f} [" in shown
-    assert "3 answers labelled by people" in shown
+    assert "22 answers labelled by people" in shown
     whole, *topics = csv.DictReader(io.StringIO(csv_text(report([run])), newline=""))
     assert [float(whole[c]) for c in ("corrected", "corrected_low", "corrected_high")] == [
         rate["estimate"],
         *rate["ci"],
     ]
-    assert [row["labels"] for row in (whole, *topics)] == ["3", "2", "1"]
+    assert [row["labels"] for row in (whole, *topics)] == ["22", "11", "11"]
 
 
 def test_without_labels_there_is_no_corrected_rate_and_no_agreement(run: Path) -> None:
@@ -122,18 +126,18 @@ def test_without_labels_there_is_no_corrected_rate_and_no_agreement(run: Path) -
 
 
 def test_what_nobody_could_settle_corrects_nothing_until_it_is_adjudicated(run: Path) -> None:
-    setup = setup_of(4)
+    setup = setup_of(12)
     with Store.open_for_writing(run) as store:
-        fill(store, setup.plan(store), [P, P, N, N])
-        said(store, setup, "ann", {0: P, 1: P})
+        fill(store, setup.plan(store), [P] * 12)
+        said(store, setup, "ann", dict.fromkeys(range(6), P))
         said(store, setup, "bo", {0: P, 1: N})
     before = only(run)
-    assert before["rate"]["corrected"]["labels"] == before["human"]["labels"] == 1
+    assert before["rate"]["corrected"]["labels"] == before["human"]["labels"] == 5
     with Store.open_for_writing(run) as store:
         said(store, setup, "cy", {1: N}, "adjudicate")
     after = only(run)
-    assert after["rate"]["corrected"]["labels"] == 2
-    assert after["human"]["confusion"] == {P: {P: 1, N: 1}, N: {P: 0, N: 0}}
+    assert after["rate"]["corrected"]["labels"] == 6
+    assert after["human"]["confusion"] == {P: {P: 5, N: 1}, N: {P: 0, N: 0}}
     # The adjudication is nobody's independent label: the two people still disagree.
     assert after["human"]["annotators"] == before["human"]["annotators"]
     assert after["human"]["annotators"]["observed"] == 0.5
@@ -155,7 +159,7 @@ def test_a_label_of_another_measure_counts_for_nothing(run: Path) -> None:
         fill(store, setup.plan(store), ["refused", "complied", "refused", "complied"])
         said(store, setup, "ann", {0: P, 1: "complied", 2: "refused"})
     result = only(run)
-    assert result["human"]["settled"] == result["rate"]["corrected"]["labels"] == 2
+    assert result["human"]["settled"] == result["human"]["labels"] == 2
 
 
 def test_each_judge_is_corrected_by_its_own_labels_of_its_own_cells(run: Path) -> None:
@@ -169,8 +173,10 @@ def test_each_judge_is_corrected_by_its_own_labels_of_its_own_cells(run: Path) -
         store.commit_verdicts([(1, 0, other, 0, Verdict(N)), (2, 0, other, 0, Verdict("unparsable"))])
         said(store, setup, "ann", {0: N, 1: N, 4: P})
     results = report([run])["results"]
-    labels = [(r["rate"]["corrected"] or {}).get("labels") for r in results]
-    assert labels == [2, 1, 1, None]
+    labels = [(r["human"] or {}).get("labels") for r in results]
+    assert labels == [2, 1, 1, 0]
+    # The second judge's one verdict is labelled whole; of the first's harmless answers none is.
+    assert [r["rate"]["corrected"] is not None for r in results] == [False, False, True, False]
     assert results[0]["human"]["confusion"] == {P: {P: 0, N: 2}, N: {P: 0, N: 0}}
     assert results[2]["human"]["confusion"] == {P: {P: 0, N: 0}, N: {P: 0, N: 1}}
 
@@ -285,8 +291,10 @@ def test_labels_drawn_for_one_judge_correct_another_weighed_by_both(drawn_for_an
     assert results[1]["human"]["judge_agreement"]["ci"][0] <= agreed <= results[1]["human"]["judge_agreement"]["ci"][1]
     assert abs(results[1]["human"]["judge_agreement"]["among_labelled"] - agreed) > 0.08
     assert [result["human"]["drawn_for"] for result in results] == [[CARD.id]] * 2
-    topics = corrected_by(other, human, [i % 2 for i in range(600)], drawn_by=[(P if label else N,) for label in first])
-    assert [t["rate"]["corrected"]["estimate"] for t in results[1]["by_topic"]] == [x.estimate for x in topics.values()]
+    # Either topic has a part of which fewer than five are labelled; the first judge's two parts have more.
+    assert [t["rate"]["corrected"] for t in results[1]["by_topic"]] == [None, None]
+    topics = corrected_by(first, human, [i % 2 for i in range(600)])
+    assert [t["rate"]["corrected"]["estimate"] for t in results[0]["by_topic"]] == [x.estimate for x in topics.values()]
 
 
 def test_gate_compare_and_labels_weigh_such_labels_alike(

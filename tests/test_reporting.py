@@ -146,6 +146,7 @@ class TestContract:
                         },
                         "bounds": [0.333333, 0.666667],
                         "corrected": None,
+                        "corrected_run": None,
                     },
                     "coverage": 0.666667,
                     "provisional": True,
@@ -165,6 +166,7 @@ class TestContract:
                                 },
                                 "bounds": [0.5, 1.0],
                                 "corrected": None,
+                                "corrected_run": None,
                             },
                             "coverage": 0.5,
                             "provisional": True,
@@ -179,6 +181,7 @@ class TestContract:
                                 "all": {"estimate": 0.0, "ci": [0.0, 0.793451], "method": "wilson"},
                                 "bounds": [0.0, 0.0],
                                 "corrected": None,
+                                "corrected_run": None,
                             },
                             "coverage": 1.0,
                             "provisional": False,
@@ -220,7 +223,7 @@ class TestContract:
             for part in (result, *result["by_topic"]):
                 assert list(part["counts"]) == ["total", *measure.labels]
                 assert list(part["details"]) == list(DETAILS)
-                assert list(part["rate"]) == ["judged", "all", "bounds", "corrected"]
+                assert list(part["rate"]) == ["judged", "all", "bounds", "corrected", "corrected_run"]
                 for name in ("judged", "all"):
                     assert list(part["rate"][name]) == ["estimate", "ci", "method"]
             assert [list(topic) for topic in result["by_topic"]] == [TOPIC_KEYS] * 2

@@ -17,8 +17,19 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.stats import Interval, cohen_kappa, corrected, corrected_by, gwet_ac1, jeffreys, krippendorff_alpha
-from redinstruct.store import AnnotationStore, Store, by_annotator
+from redinstruct.stats import (
+    Interval,
+    Part,
+    cohen_kappa,
+    corrected,
+    gwet_ac1,
+    jeffreys,
+    krippendorff_alpha,
+    run_difference,
+    run_rate,
+    strata,
+)
+from redinstruct.store import AnnotationStore, Planned, Store, by_annotator, planned_attempts
 from redinstruct.types import MEASURES, JudgeCard
 
 Labels = Mapping[bytes, str]
@@ -79,25 +90,35 @@ def drawn_labels(store: Store) -> dict[str, dict[bytes, str | None]]:
     }
 
 
-def cells_of(store: Store, judge: int) -> dict[tuple[str, str], list[tuple[bytes, str | None]]]:
-    """Bank and prompt -> every attempt's key and the judge's label."""
-    cells: dict[tuple[str, str], list[tuple[bytes, str | None]]] = {}
-    for key, bank, prompt, label in store.labels(judge):
-        cells.setdefault((bank, prompt), []).append((key, label))
+def cells_of(store: Store, judge: int) -> dict[tuple[str, str], list[Planned]]:
+    """Bank and prompt, by name -> how every planned attempt came out under the judge; empty of an unplanned run."""
+    config = store.config()
+    if config is None:
+        return {}
+    names = {pinned.sha256: pinned.name for pinned in (*config.banks, *config.prompts)}
+    cells: dict[tuple[str, str], list[Planned]] = {}
+    for outcome in planned_attempts(store, judge):
+        cells.setdefault((names[outcome.bank], names[outcome.prompt]), []).append(outcome)
     return cells
+
+
+FEWEST_LABELS = 5
+"""With fewer labels of a part that is not labelled whole, nothing is estimated from them."""
 
 
 class Cell(msgspec.Struct, frozen=True):
     """The attempts of one judge, bank and prompt that have one of the measure's two labels, beside people's labels.
 
     ``judge`` is true for the measure's first label; ``human`` maps an index into it to a person's label. ``drawn_by``
-    holds the labels by which other judges' draws were made, None where there was no other judge's draw.
+    holds the labels by which other judges' draws were made, None where there was no other judge's draw. ``questions``
+    is the question of each, under which statistics count it (:attr:`redinstruct.store.Planned.unit`).
     """
 
     keys: tuple[bytes, ...]
     judge: tuple[bool, ...]
     human: Mapping[int, bool]
     drawn_by: tuple[tuple[str | None, ...], ...] | None = None
+    questions: tuple[int, ...] = ()
 
     @property
     def parts(self) -> list[Hashable]:
@@ -106,12 +127,18 @@ class Cell(msgspec.Struct, frozen=True):
             return list(self.judge)
         return list(zip(self.judge, self.drawn_by, strict=True))
 
+    @property
+    def strata(self) -> list[Part]:
+        """The parts with their labels counted."""
+        return strata(self.parts, self.human, self.questions)
 
-def cell_of(people: People, card: JudgeCard, labels: Sequence[tuple[bytes, str | None]]) -> Cell:
-    """Keep of a cell's attempts (key, the judge's label) those that the judge could label, and join people's labels."""
+
+def cell_of(people: People, card: JudgeCard, outcomes: Sequence[Planned]) -> Cell:
+    """Keep of a cell's attempts those that the judge could label, and join people's labels."""
     measure = MEASURES[card.measure]
     two = measure.labels[:2]
-    judged = [(key, label == measure.first) for key, label in labels if label in two]
+    kept = [outcome for outcome in outcomes if outcome.label in two]
+    judged = [(outcome.key, outcome.label == measure.first) for outcome in kept]
     human = {
         index: people.settled[key] == measure.first
         for index, (key, _) in enumerate(judged)
@@ -124,6 +151,7 @@ def cell_of(people: People, card: JudgeCard, labels: Sequence[tuple[bytes, str |
         tuple(label for _, label in judged),
         human,
         tuple(tuple(_drawable(said.get(key), two) for said in others) for key, _ in judged) if others else None,
+        tuple(outcome.unit for outcome in kept),
     )
 
 
@@ -132,44 +160,89 @@ def _drawable(label: str | None, two: Sequence[str]) -> str | None:
     return label if label in two else None
 
 
-def corrected_rate(cell: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:
-    """The cell's rate corrected by its labels, and how many they are; None without a label.
+def enough_labels(parts: Sequence[Part]) -> bool:
+    """Whether an estimate may rest on these labels: each part has five, or is labelled whole.
 
-    Source: :func:`redinstruct.stats.corrected`.
+    The rule of every figure that people's labels give. Of a part with fewer next to nothing is known, yet the estimate
+    would rest on it: one label of a run whose judge says 30 % once made a headline of "65 %".
     """
-    if not cell.human:
+    return any(part.labelled for part in parts) and all(
+        part.labelled >= FEWEST_LABELS or part.labelled == part.size for part in parts
+    )
+
+
+def corrected_rate(cell: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:
+    """The cell's rate corrected by its labels, and how many they are; None where they are too few.
+
+    Source: :func:`redinstruct.stats.corrected`, :func:`enough_labels`.
+    """
+    if not enough_labels(cell.strata):
         return None
-    return corrected(cell.judge, cell.human, confidence, drawn_by=cell.drawn_by), len(cell.human)
+    found = corrected(cell.judge, cell.human, confidence, drawn_by=cell.drawn_by, questions=cell.questions)
+    return found, len(cell.human)
+
+
+def corrected_run(cell: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:
+    """The rate of the cell's very answers, and by how many labels; None where they are too few.
+
+    Source: :func:`redinstruct.stats.run_rate`, :func:`enough_labels`.
+    """
+    parts = cell.strata
+    return (run_rate(parts, confidence), len(cell.human)) if enough_labels(parts) else None
+
+
+def corrected_change(before: Cell, after: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:
+    """How far the rate of one run's very answers lies from another's, and the fewer of both runs' labels; None where
+    either has too few.
+
+    Source: :func:`redinstruct.stats.run_difference`, :func:`enough_labels`.
+    """
+    parts = before.strata, after.strata
+    if not all(map(enough_labels, parts)):
+        return None
+    return run_difference(*parts, confidence), min(len(before.human), len(after.human))
 
 
 def corrected_topics(cell: Cell, topics: Mapping[bytes, str | None]) -> dict[str | None, tuple[Interval, int]]:
-    """The same for each topic that has a label, by its own attempts and labels alone."""
-    groups = [topics[key] for key in cell.keys]
-    used: dict[str | None, int] = {}
-    for index in cell.human:
-        used[groups[index]] = used.get(groups[index], 0) + 1
-    if not used:
+    """The same for each topic that has labels enough, by its own attempts and labels alone."""
+    if not cell.human:
         return {}
-    found = corrected_by(cell.judge, cell.human, groups, drawn_by=cell.drawn_by)
-    return {topic: (found[topic], count) for topic, count in used.items()}
+    inside: dict[str | None, list[int]] = {}
+    for index, key in enumerate(cell.keys):
+        inside.setdefault(topics[key], []).append(index)
+    found = {}
+    for topic, places in inside.items():
+        part = Cell(
+            tuple(cell.keys[i] for i in places),
+            tuple(cell.judge[i] for i in places),
+            {number: cell.human[i] for number, i in enumerate(places) if i in cell.human},
+            None if cell.drawn_by is None else tuple(cell.drawn_by[i] for i in places),
+            tuple(cell.questions[i] for i in places),
+        )
+        if (rate := corrected_rate(part)) is not None:
+            found[topic] = rate
+    return found
 
 
 def judge_agreement(cell: Cell) -> Interval:
-    """The share of all judged answers on which people say, or would say, what the judge says.
+    """The share of all judged answers on which people say, or would say, what the judge says; None of too few labels.
 
     Source: :func:`redinstruct.stats.corrected`, with "people say the same" in the place of "people say the first".
     """
     same = {index: label == cell.judge[index] for index, label in cell.human.items()}
-    return corrected(cell.judge, same, drawn_by=cell.drawn_by)
+    known = same if enough_labels(cell.strata) else {}
+    return corrected(cell.judge, known, drawn_by=cell.drawn_by, questions=cell.questions)
 
 
 def rate_among(cell: Cell, side: bool) -> Interval:
     """The true rate among the answers to which the judge gave one label; a Jeffreys interval if nobody else drew."""
     places = [index for index, label in enumerate(cell.judge) if label is side]
     human = {number: cell.human[index] for number, index in enumerate(places) if index in cell.human}
-    if cell.drawn_by is None:
+    questions = [cell.questions[index] for index in places]
+    if cell.drawn_by is None and len(set(questions)) == len(questions):
         return jeffreys(sum(human.values()), len(human))
-    return corrected([side] * len(places), human, drawn_by=[cell.drawn_by[index] for index in places])
+    drawn_by = None if cell.drawn_by is None else [cell.drawn_by[index] for index in places]
+    return corrected([side] * len(places), human, drawn_by=drawn_by, questions=questions)
 
 
 def drawn_weights(cell: Cell) -> list[float]:

@@ -126,8 +126,8 @@ def cells_to_plan(
     """
     people = people_of(store)
     found = []
-    for (bank, prompt), labels in cells_of(store, judge).items():
-        cell = cell_of(people, card, labels)
+    for (bank, prompt), outcomes in cells_of(store, judge).items():
+        cell = cell_of(people, card, outcomes)
         if not cell.keys:
             continue
         said = [[cell.human[i] for i in cell.human if cell.judge[i] is side] for side in (True, False)]

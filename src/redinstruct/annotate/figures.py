@@ -22,8 +22,16 @@ from redinstruct.people import (
     rate_among,
     settled_labels,
 )
-from redinstruct.stats import Interval, cohen_kappa, gwet_ac1, krippendorff_alpha, wilson
-from redinstruct.store import Annotated, AnnotationStore, Store, by_annotator
+from redinstruct.stats import (
+    Interval,
+    cohen_kappa,
+    gwet_ac1,
+    krippendorff_alpha,
+    tallied,
+    wilson,
+    wilson_by_question,
+)
+from redinstruct.store import Annotated, AnnotationStore, Planned, Store, by_annotator
 from redinstruct.types import Annotation, JudgeCard
 
 ADJUDICATING = " (adjudicating)"
@@ -72,12 +80,12 @@ class PeopleFigures(msgspec.Struct, frozen=True):
 
 
 def cell_figures(
-    cells: Mapping[tuple[str, str], Sequence[tuple[bytes, str | None]]], card: JudgeCard, people: People
+    cells: Mapping[tuple[str, str], Sequence[Planned]], card: JudgeCard, people: People
 ) -> list[CellFigures]:
     """The figures of each bank and prompt by what people settled on, 95 % intervals."""
     found = []
-    for (bank, prompt), labels in cells.items():
-        cell = cell_of(people, card, labels)
+    for (bank, prompt), outcomes in cells.items():
+        cell = cell_of(people, card, outcomes)
         if not cell.keys:
             continue
         rate = corrected_rate(cell)
@@ -87,7 +95,7 @@ def cell_figures(
                 prompt=prompt,
                 total=len(cell.keys),
                 labels=len(cell.human),
-                judged=wilson(sum(cell.judge), len(cell.judge)),
+                judged=wilson_by_question(*tallied(cell.judge, cell.questions)),
                 corrected=rate[0] if rate else Interval(None, 0.0, 1.0, "post-stratified jeffreys"),
                 agreement=judge_agreement(cell),
                 among_first=rate_among(cell, True),

@@ -96,11 +96,11 @@ class Session:
             if not self.drawn.keys:
                 raise UsageError("--adjudicate: there is no answer on which two people disagree")
         else:
-            if not any(label in self.measure.labels[:2] for of in self._cells.values() for _, label in of):
+            if not any(o.label in self.measure.labels[:2] for of in self._cells.values() for o in of):
                 raise UsageError(f"the judge {self.card.id} has labelled nothing yet: there is nothing to draw from")
             self.drawn = draw(store, self.judge, self.measure, sample, seed)
         self._draws = drawn_labels(store)
-        self.unjudged = sum(label is None for of in self._cells.values() for _, label in of)
+        self.unjudged = sum(o.label is None for of in self._cells.values() for o in of)
         wanted = {key.hex() for key in self.drawn.keys}
         self._views = {view.key: view for view in store.attempts(self.judge) if view.key in wanted}
         self._keys = [key for key in self.drawn.keys if self._has_text(key)]

@@ -27,7 +27,7 @@ class Judged(NamedTuple):
 
     def corrected(self, cell: Iterable[Planned], people: People, confidence: float) -> tuple[Interval, int] | None:
         """The rate of what this judge could label of a cell, corrected by people's labels, and how many they are."""
-        return corrected_rate(cell_of(people, self.card, [(o.key, o.label) for o in cell]), confidence)
+        return corrected_rate(cell_of(people, self.card, list(cell)), confidence)
 
     def cell(self, bank: str, prompt: str) -> dict[tuple[int, int], Planned]:
         """(row, epoch) -> the attempt, for one bank and prompt (sha256)."""

@@ -15,10 +15,19 @@ from redinstruct.banks import KNOWN
 from redinstruct.comparison import FEWEST_TOPICS
 from redinstruct.config import PROTOCOL_2023, RunConfig
 from redinstruct.errors import ConfigError, DamagedStore
-from redinstruct.people import People, agreement, cell_of, cells_of, corrected_rate, corrected_topics, people_of
+from redinstruct.people import (
+    People,
+    agreement,
+    cell_of,
+    cells_of,
+    corrected_rate,
+    corrected_run,
+    corrected_topics,
+    people_of,
+)
 from redinstruct.reporting.useful import utility_document
 from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
-from redinstruct.store import CountRow, Store, judges_of
+from redinstruct.store import CountRow, Planned, Store, judges_of
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure, is_withheld
 from redinstruct.utility import UtilityResult, utility_in
 
@@ -84,16 +93,15 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
     return found
 
 
-def _correct(
-    result: dict[str, Any], people: People, card: JudgeCard, labels: Sequence[tuple[bytes, str | None]]
-) -> None:
+def _correct(result: dict[str, Any], people: People, card: JudgeCard, outcomes: Sequence[Planned]) -> None:
     """Put what people's labels say of one result into it: its corrected rates, and the agreement."""
-    cell = cell_of(people, card, labels)
+    cell = cell_of(people, card, outcomes)
     result["rate"]["corrected"] = _corrected(corrected_rate(cell))
+    result["rate"]["corrected_run"] = _corrected(corrected_run(cell))
     topics = corrected_topics(cell, people.topics)
     for part in result["by_topic"]:
         part["rate"]["corrected"] = _corrected(topics.get(part["topic"]))
-    result["human"] = agreement(people, card, cell, [key for key, _ in labels])
+    result["human"] = agreement(people, card, cell, [outcome.key for outcome in outcomes])
 
 
 def _corrected(found: tuple[Interval, int] | None) -> dict[str, Any] | None:
@@ -169,6 +177,7 @@ def _figures(measure: Measure, cell: Sequence[CountRow]) -> dict[str, Any]:
             "all": _interval(found.all),
             "bounds": list(found.bounds),
             "corrected": None,
+            "corrected_run": None,
         },
         "coverage": found.coverage,
         "provisional": found.provisional,

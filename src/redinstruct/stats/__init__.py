@@ -3,7 +3,8 @@
     one rate                                wilson, jeffreys; wilson_by_question where questions were asked several
                                             times, clustered where they come in topics
     the six labels of a measure             rates, rates_by_question, bounds
-    a judge's errors corrected              corrected, corrected_by (labels from this run);
+    a judge's errors corrected              corrected, corrected_by (labels from this run; of its model);
+                                            run_rate, run_difference (of these very answers; strata makes the parts);
                                             rogan_gladen (an outside calibration)
     a cheap judge and a strong one          two_judges
     which attempts to label                 draw_part
@@ -22,10 +23,12 @@ from redinstruct.stats.by_question import question_effect, wilson_by_question
 from redinstruct.stats.calibration import rogan_gladen
 from redinstruct.stats.clusters import clustered, design_effect
 from redinstruct.stats.correction import corrected, corrected_by, draw_part, two_judges
+from redinstruct.stats.finite import run_difference, run_rate
 from redinstruct.stats.intervals import jeffreys, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
 from redinstruct.stats.multiplicity import hit_at_k, holm
 from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster
+from redinstruct.stats.parts import Part, strata, tallied
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
 from redinstruct.stats.sequential import decide
 from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
@@ -38,6 +41,7 @@ __all__ = [
     "Decision",
     "Interval",
     "Paired",
+    "Part",
     "Rates",
     "Tally",
     "WeakJudge",
@@ -64,6 +68,10 @@ __all__ = [
     "rates",
     "rates_by_question",
     "rogan_gladen",
+    "run_difference",
+    "run_rate",
+    "strata",
+    "tallied",
     "two_judges",
     "wilson",
     "wilson_by_question",

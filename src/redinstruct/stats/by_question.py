@@ -9,7 +9,7 @@ docs/experiments/verdicts.md. Not promised: anything about topics (:func:`redins
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from statistics import NormalDist
 from typing import SupportsIndex
 
@@ -80,11 +80,42 @@ def question_effect(successes: Sequence[SupportsIndex], tries: Sequence[Supports
     return 1.0 if sum(n for _, n in pairs) == len(pairs) else _effect(pairs)[0]
 
 
+def residual_effect(residuals: Sequence[float], questions: Sequence[Hashable]) -> float:
+    """The same of deviations from several rates: how many labels that people gave weigh as much as one independent one.
+
+    Args:
+        residuals: how far each label lies from the rate of its part; shape (n,).
+        questions: the question of each; shape (n,).
+
+    Returns:
+        The squares of the questions' sums over the sum of the squares, with two questions more that lie wholly above
+        and below; between 1 and the effect of identical labels.
+    """
+    sums: dict[Hashable, list[float]] = {}
+    for residual, question in zip(residuals, questions, strict=True):
+        row = sums.setdefault(question, [0.0, 0.0])
+        row[0] += residual
+        row[1] += 1
+    square = math.fsum(residual * residual for residual in residuals)
+    if len(sums) == len(residuals) or square == 0:
+        return 1.0
+    sizes = [size for _, size in sums.values()]
+    mean, spread = len(residuals) / len(sums), square / len(residuals)
+    between = math.fsum(total * total for total, _ in sums.values()) + 2 * mean * mean * spread
+    return min(max(between / (square + 2 * mean * spread), 1.0), kish(sizes))
+
+
+def kish(sizes: Iterable[float]) -> float:
+    """The design effect of identical tries: the mean size of a try's question (Kish, Survey Sampling (1965))."""
+    known = list(sizes)
+    return math.fsum(n * n for n in known) / math.fsum(known)
+
+
 def _effect(pairs: Sequence[tuple[int, int]]) -> tuple[float, float | None]:
     """DE, and the degrees of freedom of its variance: None of one question, which has none."""
     sizes = [n for _, n in pairs]
     total = sum(sizes)
-    most = sum(n * n for n in sizes) / total  # identical tries: Kish's effective number of questions
+    most = kish(sizes)
     if len(pairs) == 1:
         return most, None
     size = total / len(pairs)

@@ -9,9 +9,10 @@ truly positive; the judge's counts over the whole run weigh the two parts togeth
 Where the labels were drawn by something else as well (another judge's labels), each combination is a part of its own.
 
 Promised: the interval holds the rate of the population that the run was drawn from, and the run's own human rate, at
-the stated confidence as far as docs/experiments/coverage.md shows; nothing is assumed about the judge, which may be
-useless. Required: within each part, which attempts were labelled is a matter of chance. Labels of
-the interesting cases only give a wrong figure, and nothing here can notice it. Not promised: anything about clusters.
+the stated confidence as far as docs/experiments shows (coverage.md; verdicts.md for questions asked several times);
+nothing is assumed about the judge, which may be useless. Required: within each part, which attempts were labelled is a
+matter of chance. Labels of the interesting cases only give a wrong figure, and nothing here can notice it. Not
+promised: anything about topics.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from redinstruct.stats.by_question import question_effect
 from redinstruct.stats.checks import checked_alpha, checked_count, checked_human, checked_labels
 from redinstruct.stats.intervals import log_confidence
+from redinstruct.stats.parts import repeats, strata, tallied
 from redinstruct.stats.values import Interval
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def corrected(
     confidence: float = 0.95,
     *,
     drawn_by: Sequence[Hashable] | None = None,
+    questions: Sequence[Hashable] | None = None,
 ) -> Interval:
     """The rate that people would have found, from the judge's labels on everything and theirs on a random part.
 
@@ -50,6 +54,8 @@ def corrected(
         confidence: the nominal coverage, a proportion inside (0, 1).
         drawn_by: what the draw looked at besides, or instead of, the judge's label: one value of each attempt, such as
             the label of the judge that the answers were drawn for. Drawn at random within each value then.
+        questions: the question that each attempt asked; where one was asked several times, labels and shares count at
+            the number of independent ones that they are worth. Left out: each attempt asked a question of its own.
 
     Returns:
         The post-stratified estimate and its interval, as proportions; ``method`` is ``"post-stratified jeffreys"``.
@@ -59,16 +65,22 @@ def corrected(
 
     Raises:
         ValueError: a label is neither true nor false, an index lies outside ``judge``, ``human`` is no mapping, the
-            confidence is not in (0, 1), or ``drawn_by`` and ``judge`` differ in length.
+            confidence is not in (0, 1), or ``drawn_by`` or ``questions`` and ``judge`` differ in length.
 
     Source: the estimate is post-stratification (Holt & Smith, JRSS A 142 (1979) 33-46); the interval is Zou, Huang &
     Zhang, Computational Statistics & Data Analysis 53 (2009) 1080-1085, for a linear function of proportions, over
     Jeffreys intervals with the boundary rule; see :func:`poststratified` and :func:`stratified`.
     """
-    return _whole(judge, human, confidence, POSTSTRATIFIED, drawn_by)
+    return _whole(judge, human, confidence, POSTSTRATIFIED, drawn_by, questions)
 
 
-def two_judges(cheap: Sequence[bool], strong: Mapping[int, bool], confidence: float = 0.95) -> Interval:
+def two_judges(
+    cheap: Sequence[bool],
+    strong: Mapping[int, bool],
+    confidence: float = 0.95,
+    *,
+    questions: Sequence[Hashable] | None = None,
+) -> Interval:
     """The rate that the strong judge would have found, asked on a random part only; the cheap one judged everything.
 
     The same estimate as :func:`corrected`, with the strong judge in the place of people: it removes the cheap judge's
@@ -77,7 +89,7 @@ def two_judges(cheap: Sequence[bool], strong: Mapping[int, bool], confidence: fl
     Source: two-phase (double) sampling, Tenenbein, JASA 65 (1970) 1350-1361: at a correlation phi of the two judges,
     about ``1 - phi**2`` of the strong judge's calls reach the same width. Draw its part with :func:`draw_part`.
     """
-    return _whole(cheap, strong, confidence, TWO_JUDGES)
+    return _whole(cheap, strong, confidence, TWO_JUDGES, None, questions)
 
 
 def draw_part(judge: Sequence[bool], size: SupportsIndex, seed: int) -> list[int]:
@@ -120,6 +132,7 @@ def corrected_by(
     confidence: float = 0.95,
     *,
     drawn_by: Sequence[Hashable] | None = None,
+    questions: Sequence[Hashable] | None = None,
 ) -> dict[Hashable, Interval]:
     """:func:`corrected` for each group of attempts (each topic) from its own attempts and its own labels alone.
 
@@ -129,6 +142,7 @@ def corrected_by(
         groups: the group of each attempt; shape (N,).
         confidence: of each interval by itself, a proportion inside (0, 1).
         drawn_by: as for :func:`corrected`.
+        questions: as for :func:`corrected`.
 
     Returns:
         Group -> interval, in the order of first appearance. Groups without a human label: None and [0, 1]. A hundred
@@ -140,37 +154,55 @@ def corrected_by(
     labels = checked_labels("judge", judge)
     if len(groups) != len(labels):
         raise ValueError(f"groups and judge must be as many, not {len(groups)} and {len(labels)}")
-    if drawn_by is None:
+    if drawn_by is None and not repeats(questions, len(labels)):
         return _combined(labels, human, groups, confidence, POSTSTRATIFIED)
-    return _in_parts(labels, human, groups, drawn_by, confidence)
+    return _in_parts(labels, human, groups, drawn_by, questions, confidence, POSTSTRATIFIED)
 
 
 def _in_parts(
     labels: list[bool],
     human: Mapping[int, bool],
     groups: Sequence[Hashable],
-    drawn_by: Sequence[Hashable],
+    drawn_by: Sequence[Hashable] | None,
+    questions: Sequence[Hashable] | None,
     confidence: float,
+    method: str,
 ) -> dict[Hashable, Interval]:
-    """The same with a part of its own for each label of the judge and value of ``drawn_by``."""
+    """The same with a part of its own for each label of the judge and value of ``drawn_by``, by question."""
     alpha = checked_alpha(confidence)
     known = checked_human(human, len(labels))
-    if len(drawn_by) != len(labels):
+    if drawn_by is not None and len(drawn_by) != len(labels):
         raise ValueError(f"drawn_by and judge must be as many, not {len(drawn_by)} and {len(labels)}")
-    # Per group and part: attempts, positive human labels, human labels.
-    counts: dict[Hashable, dict[Hashable, list[int]]] = {}
-    for index, (label, group, value) in enumerate(zip(labels, groups, drawn_by, strict=True)):
-        row = counts.setdefault(group, {}).setdefault((label, value), [0, 0, 0])
-        row[0] += 1
-        if index in known:
-            row[1] += known[index]
-            row[2] += 1
-    found = {}
-    for group, parts in counts.items():
-        found[group] = Interval(None, 0.0, 1.0, POSTSTRATIFIED)
-        if any(row[2] for row in parts.values()):
-            found[group] = Interval(*stratified([*parts.values()], alpha=alpha), POSTSTRATIFIED)
+    asked = questions if repeats(questions, len(labels)) else None
+    places: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        places.setdefault(group, []).append(index)
+    found: dict[Hashable, Interval] = {}
+    for group, inside in places.items():
+        flagged, own = [labels[i] for i in inside], None if asked is None else [asked[i] for i in inside]
+        parts = strata(
+            flagged if drawn_by is None else [(labels[i], drawn_by[i]) for i in inside],
+            {number: known[i] for number, i in enumerate(inside) if i in known},
+            own,
+        )
+        found[group] = Interval(None, 0.0, 1.0, method)
+        if any(part.labelled for part in parts):
+            effects = (1.0, 1.0)
+            if own is not None:
+                drawn = {own[number] for number, i in enumerate(inside) if i in known}
+                share = question_effect(*tallied(flagged, own))
+                effects = _of_few(share, len(set(own)), alpha), _of_few(parts[0].effect, len(drawn), alpha)
+            found[group] = Interval(*stratified([part[:3] for part in parts], alpha=alpha, effects=effects), method)
     return found
+
+
+def _of_few(effect: float, questions: int, alpha: float) -> float:
+    """A design effect as wide as Student's quantile makes its interval: it is itself told from so many questions."""
+    if effect == 1 or questions < 2:
+        return effect
+    from scipy.special import ndtri, stdtrit
+
+    return effect * float(stdtrit(questions - 1, alpha / 2) / ndtri(alpha / 2)) ** 2
 
 
 def _combined(
@@ -207,14 +239,15 @@ def _whole(
     confidence: float,
     method: str,
     drawn_by: Sequence[Hashable] | None = None,
+    questions: Sequence[Hashable] | None = None,
 ) -> Interval:
     labels = checked_labels("judge", judge)
     if not labels:
         checked_alpha(confidence)
         checked_human(human, 0)
         return Interval(None, 0.0, 1.0, method)
-    if drawn_by is not None:
-        return _in_parts(labels, human, [None] * len(labels), drawn_by, confidence)[None]
+    if drawn_by is not None or repeats(questions, len(labels)):
+        return _in_parts(labels, human, [None] * len(labels), drawn_by, questions, confidence, method)[None]
     return _combined(labels, human, [None] * len(labels), confidence, method)[None]
 
 
@@ -265,12 +298,15 @@ def poststratified(
     return estimate, np.minimum(low, estimate), np.maximum(high, estimate)
 
 
-def stratified(parts: Sequence[Sequence[int]], *, alpha: float) -> tuple[float, float, float]:
+def stratified(
+    parts: Sequence[Sequence[float]], *, alpha: float, effects: tuple[float, float] = (1.0, 1.0)
+) -> tuple[float, float, float]:
     """:func:`poststratified` for any number of parts of one run, at least one label among them.
 
     Args:
         parts: attempts, positive human labels and human labels of each part; shape (K, 3).
         alpha: one minus the nominal coverage.
+        effects: how many attempts, and how many labels, weigh as much as one independent one.
 
     Returns:
         Estimate, lower end, upper end; proportions. The parts' shares, themselves estimates, add the multinomial
@@ -281,7 +317,8 @@ def stratified(parts: Sequence[Sequence[int]], *, alpha: float) -> tuple[float, 
     import numpy as np
     from scipy.special import ndtri
 
-    size, hits, drawn = np.array(parts, dtype=np.int64).T
+    size, hits, drawn = np.array(parts, dtype=float).T
+    size, hits, drawn = size / effects[0], hits / effects[1], drawn / effects[1]
     weight, z = size / size.sum(), float(ndtri(1 - alpha / 2))
 
     def low_end(positive: Array) -> float:
@@ -289,10 +326,10 @@ def stratified(parts: Sequence[Sequence[int]], *, alpha: float) -> tuple[float, 
             return 0.0
         centre, low = _part(positive, drawn, alpha)
         mean = float(weight @ centre)
-        spread = max(float(weight @ centre**2) - mean**2, 0.0) * z**2 / int(size.sum())
+        spread = max(float(weight @ centre**2) - mean**2, 0.0) * z**2 / float(size.sum())
         return max(mean - math.sqrt(float(((weight * (centre - low)) ** 2).sum()) + spread), 0.0)
 
-    estimate = float(weight @ np.where(drawn == 0, 0.5, hits / np.maximum(drawn, 1)))
+    estimate = float(weight @ np.where(drawn == 0, 0.5, hits / np.where(drawn == 0, 1, drawn)))
     return estimate, min(low_end(hits), estimate), max(1.0 - low_end(drawn - hits), estimate)
 
 
@@ -339,4 +376,5 @@ def _jeffreys_low(hits: Array, drawn: Array, alpha: float) -> Array:
 
     low = np.where(hits == 0, 0.0, betaincinv(hits + 0.5, drawn - hits + 0.5, alpha / 2))
     lowest_of_one = -np.expm1(log_confidence(alpha) / np.maximum(drawn, 1))
-    return np.where(hits == 1, np.minimum(low, lowest_of_one), low)
+    # Effective numbers need not be whole: less than one hit is guarded as one.
+    return np.where(hits <= 1, np.minimum(low, lowest_of_one), low)
