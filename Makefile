@@ -43,7 +43,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-local test test-slow test-browser lint types check fmt lock bench demo docs clean
+.PHONY: help setup setup-local test test-slow test-faults test-security test-browser lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,17 @@ test: $(READY) ## run the fast tests
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/pytest -n $(WORKERS) -m "slow $(LEFT_OUT)" $(ARGS)
+
+# Each promise's count of what was tried and what failed goes to $(TALLY).
+TALLY ?= build/tally
+
+test-faults: $(READY) ## kill, cut, flip and fill the disk; prints tried and failed
+	@mkdir -p $(TALLY) && rm -f $(TALLY)/faults.jsonl
+	REDINSTRUCT_TALLY=$(CURDIR)/$(TALLY)/faults.jsonl $(BIN)/pytest -n $(WORKERS) -rP -m "faults $(LEFT_OUT)" $(ARGS)
+
+test-security: $(READY) ## hostile inputs, and planted mutants; prints tried and failed
+	@mkdir -p $(TALLY) && rm -f $(TALLY)/security.jsonl
+	REDINSTRUCT_TALLY=$(CURDIR)/$(TALLY)/security.jsonl $(BIN)/pytest -n $(WORKERS) -rP -m "security $(LEFT_OUT)" $(ARGS)
 
 test-browser: $(READY) ## open every page in Debian's Chromium
 	$(BIN)/pytest -n $(WORKERS) -m "browser" $(ARGS)

@@ -19,7 +19,7 @@ import pytest
 from redinstruct import atomic
 from redinstruct.atomic import leftovers, temporary, whole_file, whole_folder, write_file
 from tests.support.kills import run_script
-from tests.support.tally import tally
+from tests.support.tally import faults, tally
 
 
 def names(folder: Path) -> list[str]:
@@ -254,7 +254,7 @@ while True:
 """
 
 
-@pytest.mark.slow
+@faults
 def test_sixty_kills_of_a_replace_loop_never_find_the_folder_missing(tmp_path: Path) -> None:
     chance = random.Random(60)
     missing = torn = 0

@@ -224,3 +224,27 @@ def test_no_file_holds_the_path_of_one_machine() -> None:
         ):
             text = path.read_text(encoding="utf-8", errors="replace")
             assert not [needle for needle in needles if needle in text], name
+
+
+# Whoever removes a file or folder, and what: nothing that is not ours is ever deleted.
+REMOVERS = {
+    "atomic.py": "the one temporary name beside a place, locked; what stood at a place that a new folder took",
+    "store/folder.py": "a run's own names, under its lock; a folder that is empty",
+    "store/purging.py": "a run that the user purges, what kills left of it, under its lock",
+    "safealign/align.py": "the hidden folder of an unfinished alignment, and checkpoints within it",
+    "safealign/states.py": "older states within that folder",
+    "safealign/unsafe.py": "the hidden folder of the unsafe model",
+    "safealign/exports.py": "a card that peft wrote into a checkpoint under way",
+    "safealign/reference.py": "its own temporary file in the cache",
+}
+
+
+def test_only_these_places_remove_anything() -> None:
+    removing = {"rmtree", "unlink", "rmdir", "removedirs"}
+    found = {
+        name
+        for name, tree in house().items()
+        for called, _ in calls_of(tree)
+        if called.rpartition(".")[2] in removing or called in ("os.remove", "os.rename", "os.replace")
+    }
+    assert not found - set(REMOVERS)

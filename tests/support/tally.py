@@ -8,7 +8,25 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+_Test = TypeVar("_Test", bound=Callable[..., object])
+
+
+def faults(test: _Test) -> _Test:
+    """A test of ``make test-faults``."""
+    marked: _Test = pytest.mark.slow(pytest.mark.faults(test))
+    return marked
+
+
+def security(test: _Test) -> _Test:
+    """A test of ``make test-security``."""
+    marked: _Test = pytest.mark.slow(pytest.mark.security(test))
+    return marked
 
 
 def tally(what: str, tried: int, failed: int, note: str = "") -> None:

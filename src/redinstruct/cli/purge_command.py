@@ -9,7 +9,6 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN
-from redinstruct.errors import ConfigError
 
 
 @click.command("purge")
@@ -18,14 +17,12 @@ from redinstruct.errors import ConfigError
 def command(run: Path, yes: bool) -> int:
     """Overwrite and remove a run folder and everything in it.
 
-    Asks first on a terminal. What a file system's snapshots, a backup or a flash drive's spare blocks hold is out of
-    reach.
+    What a killed import, report or purge left of it, or beside it, goes too. Asks first on a terminal. What a file
+    system's snapshots, a backup or a flash drive's spare blocks hold is out of reach.
     """
-    from redinstruct.store import is_run, purge
+    from redinstruct.store import purge, purge_places
 
-    if not is_run(run) or run.is_symlink():
-        raise ConfigError(f"{run}: there is no run in this folder; nothing was removed")
-    if not yes and sys.stdin is not None and sys.stdin.isatty():  # None: closed before we began (`<&-`)
+    if not yes and purge_places(run) and sys.stdin is not None and sys.stdin.isatty():  # None: closed (`<&-`)
         click.confirm(console.clean(f"Remove the run in {run} for good?"), abort=True, err=True)
     count = purge(run)
     console.say(f"removed {run} ({count} files, overwritten first)")

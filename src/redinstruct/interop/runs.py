@@ -25,8 +25,18 @@ from redinstruct.interop.rows import ImportRow
 from redinstruct.interop.sources import IMPORTED, Source, read_source
 from redinstruct.prompts import parse_template
 from redinstruct.redeval.plan import attempt_key
-from redinstruct.redeval.runs import make_place, remove_empty
-from redinstruct.store import AnnotationStore, ImportedStore, Store, check_run_folder, is_run, purge
+from redinstruct.redeval.runs import make_place
+from redinstruct.store import (
+    AnnotationStore,
+    ImportedStore,
+    Store,
+    check_run_folder,
+    importing_place,
+    is_run,
+    purge,
+    purge_places,
+    remove_empty,
+)
 from redinstruct.types import (
     MEASURES,
     Annotation,
@@ -222,9 +232,11 @@ class _Plan:
 
 def _write_whole(folder: Path, plan: _Plan, tell: OnStep) -> None:
     """Write the run beside its place, then rename it into it."""
-    part = folder.with_name(f".{folder.name}.importing")
+    part = importing_place(folder)
     with _named_as(part, folder):
-        if is_run(part):
+        if part.is_symlink():
+            raise ConfigError(f"--run {folder}: a link stands at {part.name}, where an import is made; remove it")
+        if purge_places(part):
             purge(part)  # what a killed import left; refused while another process writes it
         check_run_folder(part)
         made = make_place(part)

@@ -17,7 +17,7 @@ import msgspec
 from redinstruct.atomic import write_file
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.loop.config import digest_of
-from redinstruct.redeval.runs import remove_empty
+from redinstruct.store import remove_empty
 
 RECORDS = "stages"
 

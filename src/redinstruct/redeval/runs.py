@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
 from redinstruct.redeval.plan import Plan, asked_model, instrument_for
 from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import Limits, OnProgress, Outcome, Session, check_limits
-from redinstruct.store import Store, check_run_folder, is_run
+from redinstruct.store import Store, check_run_folder, is_run, remove_empty
 from redinstruct.store.folder import make_private_folder
 from redinstruct.store.plans import Mark
 from redinstruct.types import MEASURES, Measure
@@ -204,9 +203,7 @@ def no_blank_run(store: Store, is_blank: Callable[[], bool], made: Sequence[Path
         yield
     except UsageError:
         if is_blank():
-            store.close()
-            shutil.rmtree(store.folder)
-            remove_empty(made)
+            store.discard(made)
         raise
 
 
@@ -225,13 +222,6 @@ def make_place(run: Path) -> list[Path]:
         remove_empty(made)
         raise ConfigError(f"--run {run}: cannot be written ({error.strerror}); name another folder") from None
     return made
-
-
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those of the folders that hold nothing."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 def _check_config(store: Store, config: RunConfig, run: Path) -> None:

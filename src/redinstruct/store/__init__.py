@@ -5,10 +5,11 @@ from __future__ import annotations
 from redinstruct.store.annotations import Annotated, AnnotationStore, Draw, by_annotator
 from redinstruct.store.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.store.database import Store
-from redinstruct.store.folder import STORE_NAME, check_run_folder, is_own_file, is_run, purge
+from redinstruct.store.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
 from redinstruct.store.imported import ImportedStore
 from redinstruct.store.judges import JudgeRow, judges_of, named_judge
 from redinstruct.store.planned import Planned, planned_attempts
+from redinstruct.store.purging import importing_place, purge, purge_places
 from redinstruct.store.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
 from redinstruct.store.summary import Spent, SummaryStore
 from redinstruct.store.utility import UtilityStore, UtilityTaskRow
@@ -36,10 +37,13 @@ __all__ = [
     "VerdictRow",
     "by_annotator",
     "check_run_folder",
+    "importing_place",
     "is_own_file",
     "is_run",
     "judges_of",
     "named_judge",
     "planned_attempts",
     "purge",
+    "purge_places",
+    "remove_empty",
 ]

@@ -31,7 +31,9 @@ from redinstruct.store import plans
 from redinstruct.store.folder import (
     LOCK_NAME,
     STORE_NAME,
+    blank_log,
     break_seal,
+    check_plain,
     check_run_folder,
     check_seal,
     has_log,
@@ -39,9 +41,11 @@ from redinstruct.store.folder import (
     lock_folder,
     make_private_file,
     make_private_folder,
+    remove_own,
     seal,
 )
 from redinstruct.store.rows import (
+    SELECT_ATTEMPT,
     SELECT_ATTEMPTS,
     SELECT_COUNTS,
     SELECT_JUDGE_TOKENS,
@@ -136,6 +140,7 @@ class Store:
         self.created = created
         self._db = connection
         self._lock = lock
+        self._file = (folder / STORE_NAME).lstat()
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -148,6 +153,7 @@ class Store:
             StoreError: locked by another process, made by a newer version, damaged, or not writable.
         """
         check_run_folder(folder)
+        check_plain(folder)
         created = not is_run(folder)
         try:
             make_private_folder(folder)
@@ -194,6 +200,7 @@ class Store:
         """
         if not is_run(folder):
             raise ConfigError(f"{folder}: there is no run in this folder")
+        check_plain(folder)
         sealed = check_seal(folder)
         connection: sqlite3.Connection | None = None
         try:
@@ -249,12 +256,53 @@ class Store:
         # Otherwise INSERT OR REPLACE deletes rows behind the back of the append-only triggers.
         connection.execute("PRAGMA recursive_triggers=ON")
         connection.execute("PRAGMA busy_timeout=5000")
+        # What a large sort would put into a temporary file stays on the disk when that file goes.
+        connection.execute("PRAGMA temp_store=MEMORY")
 
     def close(self) -> None:
         """Fold the log into the file, seal it, and let go of the lock. Safe to call twice."""
         self._close(sound=True)
 
+    def discard(self, made: Iterable[Path] = ()) -> None:
+        """Close a run that nothing was recorded in, and remove it, under its lock; what else stands there stays.
+
+        ``made`` are parents that were made for it, the deepest first: they go where they are empty then.
+
+        Raises:
+            StoreError: a file cannot be removed.
+        """
+        assert self._lock is not None, "only a writer holds the lock"
+        self._fold_log_in()
+        self._db.close()
+        try:
+            remove_own(self.folder, made)
+        except OSError as error:
+            raise StoreError(f"{self.folder}: the empty run cannot be removed ({error.strerror})") from error
+        finally:
+            os.close(self._lock)
+            self._lock = None
+
+    def _fold_log_in(self) -> None:
+        """Put the log's rows into the file, and blank it; left to the next writer where somebody reads."""
+        with contextlib.suppress(sqlite3.Error, OSError, StoreError):
+            self._db.execute("PRAGMA busy_timeout=0")
+            busy, in_log, done = self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            if not busy and in_log == done:
+                self._check_there()
+                blank_log(self.folder)
+
+    def _check_there(self) -> None:
+        """SQLite goes on writing to a file that was removed."""
+        try:
+            there = os.path.samestat(self._file, (self.folder / STORE_NAME).lstat())
+        except OSError:
+            there = False
+        if not there:
+            raise StoreError(f"{self.folder}: the run's folder was removed or moved; nothing more can be recorded")
+
     def _close(self, *, sound: bool) -> None:
+        if self._lock is not None:
+            self._fold_log_in()
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         if self._lock is not None:
@@ -272,6 +320,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self, what: str, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        self._check_there()
         with _translated(what):
             # The pragma may only change outside a transaction; it costs microseconds.
             self._db.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
@@ -503,5 +552,6 @@ class Store:
     def attempts(self, judge: int, *, label: str | None = None, key: str | None = None) -> Iterator[AttemptView]:
         """The recorded attempts in the banks' order, optionally of one label or one key prefix (hex)."""
         with _reading("reading attempts"):
-            for row in self._db.execute(SELECT_ATTEMPTS, (judge, label, label, key, key, key)):
-                yield view_from(*row)
+            # Keys first: a sort must not carry the texts along.
+            for found, _ in self._db.execute(SELECT_ATTEMPTS, (judge, label, label, key, key, key)):
+                yield view_from(*self._db.execute(SELECT_ATTEMPT, (judge, found)).fetchone())

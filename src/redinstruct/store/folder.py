@@ -1,4 +1,6 @@
-"""The run folder: owner-only whatever the umask, locked by one writer, sealed while nobody writes, really purged.
+"""The run folder: owner-only whatever the umask, locked by one writer, sealed while nobody writes.
+
+A folder may come from elsewhere: nothing in it but a plain file is ever opened (no link, pipe, device or socket).
 
 The seal is the sha256 of the store's file, kept in the lock file from one writer's clean end to the next one's begin.
 SQLite's own checks do not notice a changed bit inside a row; the seal does.
@@ -6,19 +8,22 @@ SQLite's own checks do not notice a changed bit inside a row; the seal does.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from redinstruct.errors import ConfigError, DamagedStore, StoreError
 
 STORE_NAME = "run.sqlite"
 LOCK_NAME = "run.lock"
-_OWN_NAMES = {STORE_NAME, f"{STORE_NAME}-wal", f"{STORE_NAME}-shm", f"{STORE_NAME}-journal", LOCK_NAME, ".gitignore"}
+LOG_NAME = f"{STORE_NAME}-wal"
+OWN_NAMES = {STORE_NAME, LOG_NAME, f"{STORE_NAME}-shm", f"{STORE_NAME}-journal", LOCK_NAME, ".gitignore"}
 
 
 def make_private_folder(folder: Path) -> None:
@@ -49,12 +54,37 @@ def make_private_file(path: Path, content: bytes = b"") -> None:
         if info.st_size or not content:
             # Not opened: closing it would let go of the locks that SQLite holds on it in this process.
             return
-        handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        handle = open_plain(path, os.O_WRONLY)
     try:
         os.fchmod(handle, 0o600)
         os.write(handle, content)
     finally:
         os.close(handle)
+
+
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A plain file, opened; a link is not followed, and a pipe not waited for.
+
+    Raises:
+        OSError: something else stands there, or nothing.
+    """
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path.name} is not a plain file")
+    return handle
+
+
+def check_plain(folder: Path) -> None:
+    """Pass when what stands at a run's own names is plain files: SQLite opens some of them by itself.
+
+    Raises:
+        DamagedStore: a link, a pipe, a device, a socket or a folder stands at one.
+    """
+    for name in sorted(OWN_NAMES):
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG((folder / name).lstat().st_mode):
+                raise DamagedStore(f"{folder / name} is not a plain file; nothing in this folder was opened")
 
 
 def is_run(folder: Path) -> bool:
@@ -71,7 +101,7 @@ def is_own_file(path: Path) -> bool:
         place = path.resolve()
     except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL
         return False
-    return place.name in _OWN_NAMES and is_run(place.parent)
+    return place.name in OWN_NAMES and is_run(place.parent)
 
 
 def check_run_folder(folder: Path) -> None:
@@ -87,7 +117,7 @@ def check_run_folder(folder: Path) -> None:
             return
         if not folder.is_dir():
             raise ConfigError(f"--run {folder}: is not a folder")
-        foreign = sorted(p.name for p in folder.iterdir() if p.name not in _OWN_NAMES or p.is_symlink())
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in OWN_NAMES or p.is_symlink())
     except OSError as error:
         raise ConfigError(f"--run {folder}: cannot be read ({error.strerror})") from error
     if foreign:
@@ -103,16 +133,18 @@ def lock_folder(folder: Path) -> int:
         StoreError: another process holds it, or the file cannot be opened.
     """
     try:
-        lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW)
+        lock = open_plain(folder / LOCK_NAME, os.O_RDWR)
     except OSError as error:
         raise StoreError(f"{folder}: the run cannot be locked ({error.strerror})") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever removed the folder meanwhile held the lock of a file that is gone: it locks nothing.
+        held = os.path.samestat(os.fstat(lock), (folder / LOCK_NAME).lstat())
     except OSError:
+        held = False
+    if not held:
         os.close(lock)
-        raise StoreError(
-            f"{folder} is in use by another redinstruct process; wait for it, or use another --run"
-        ) from None
+        raise StoreError(f"{folder} is in use by another redinstruct process; wait for it, or use another --run")
     return lock
 
 
@@ -157,14 +189,15 @@ def seal(folder: Path, lock: int) -> None:
 def has_log(folder: Path) -> bool:
     """Whether committed rows wait in the write-ahead log."""
     try:
-        return (folder / f"{STORE_NAME}-wal").stat().st_size > 0
+        return (folder / LOG_NAME).lstat().st_size > 0
     except OSError:
         return False
 
 
 def _read_seal(folder: Path) -> str | None:
     try:
-        found = (folder / LOCK_NAME).read_bytes()
+        with os.fdopen(open_plain(folder / LOCK_NAME), "rb") as file:
+            found = file.read(66)
     except OSError:
         return None
     return found[:64].decode() if re.fullmatch(rb"[0-9a-f]{64}\n", found) else None
@@ -172,53 +205,74 @@ def _read_seal(folder: Path) -> str | None:
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    with (folder / STORE_NAME).open("rb", buffering=0) as file:
+    with os.fdopen(open_plain(folder / STORE_NAME), "rb", buffering=0) as file:
         # Not hashlib.file_digest: giving back its larger buffer makes glibc's malloc treat asyncio's reads otherwise.
         while block := file.read(1 << 16):
             digest.update(block)
     return digest.hexdigest()
 
 
-def purge(folder: Path) -> int:
-    """Overwrite and remove a run folder and everything in it; returns the number of files removed.
+def blank_log(folder: Path) -> None:
+    """Overwrite a write-ahead log whose every row is in the store, and on the disk, already.
+
+    SQLite unlinks it as it is, and its bytes would stay on the disk. The header goes first, and is on the disk before
+    anything else goes: with it a log is valid as far as its frames are whole, so that after a power cut SQLite would
+    take an old part of it for news.
 
     Raises:
-        ConfigError: there is no run of ours in the folder, or it is a symbolic link.
-        StoreError: another process is using it, or a file cannot be removed.
+        OSError: it cannot be written.
     """
-    if folder.is_symlink() or not is_run(folder):
-        raise ConfigError(f"{folder}: there is no run in this folder; nothing was removed")
-    # Whatever state the store is in, every run folder has had its lock from the first moment on.
-    if not (folder / LOCK_NAME).is_file():
-        raise ConfigError(f"{folder}: {STORE_NAME} there was not made by redinstruct (no {LOCK_NAME}); not removed")
-    lock = lock_folder(folder)
-    removed = 0
     try:
-        # The store goes last: until then the folder is a run, and purge can be run again.
-        for path in sorted(folder.rglob("*"), key=lambda p: (p != folder / STORE_NAME, len(p.parts)), reverse=True):
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-                continue
-            if path != folder / LOCK_NAME:
-                _remove(path)
-                removed += 1
-        (folder / LOCK_NAME).unlink()
-        removed += 1
-        folder.rmdir()
-    except OSError as error:
-        raise StoreError(f"{folder}: could not be removed whole ({error.strerror}); run purge again") from error
+        handle = open_plain(folder / LOG_NAME, os.O_WRONLY)
+    except FileNotFoundError:
+        return
+    try:
+        size = os.fstat(handle).st_size
+        for start, end in ((0, min(size, 4096)), (4096, size)):
+            for at in range(start, end, 1 << 20):
+                os.pwrite(handle, bytes(min(1 << 20, end - at)), at)
+            os.fsync(handle)
     finally:
-        os.close(lock)
-    return removed
+        os.close(handle)
 
 
-def _remove(path: Path) -> None:
+def remove_own(folder: Path, made: Iterable[Path] = ()) -> None:
+    """Remove a run that nothing was recorded in: its own files, overwritten, and the folders that are empty then.
+
+    The caller holds the lock. What else stands in the folder stays, and the folder with it. ``made`` are parents that
+    this program made, the deepest first.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for name in sorted(OWN_NAMES, key=lambda name: name == LOCK_NAME):
+        with contextlib.suppress(FileNotFoundError):
+            overwrite_and_remove(folder / name)
+    remove_empty((folder, *made))
+
+
+def overwrite_and_remove(path: Path) -> None:
+    """Remove a file so that its bytes are gone; of another thing than a plain file only the name.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
     info = path.lstat()
     # Another name of the same bytes (a hard link) is the user's: it is unlinked, not overwritten.
     if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
         path.chmod(0o600)
-        with path.open("r+b", buffering=0) as file:
-            while (left := info.st_size - file.tell()) > 0:
-                file.write(bytes(min(1 << 20, left)))
-            os.fsync(file.fileno())
+        handle = open_plain(path, os.O_WRONLY)
+        try:
+            for at in range(0, info.st_size, 1 << 20):
+                os.pwrite(handle, bytes(min(1 << 20, info.st_size - at)), at)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     path.unlink()
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that hold nothing."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

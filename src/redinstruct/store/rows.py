@@ -208,11 +208,12 @@ _SELECT_VIEWS = (
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT
 )  # fmt: skip
-SELECT_ATTEMPTS = _SELECT_VIEWS + (
-    " WHERE c.attempt IS NOT NULL AND (? IS NULL OR found = ?) AND (? IS NULL OR substr(hexkey, 1, length(?)) = ?)"
-    " ORDER BY b.id, t.id, q.row, a.epoch"
-)
 SELECT_ATTEMPT = _SELECT_VIEWS + " WHERE a.key = ? AND c.attempt IS NOT NULL"
+SELECT_ATTEMPTS = (
+    "SELECT a.key, " + _OUTCOME_LABEL + " AS found FROM attempts a JOIN questions q ON q.id = a.question"
+    + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE c.attempt IS NOT NULL AND (? IS NULL OR found = ?)"
+    " AND (? IS NULL OR substr(lower(hex(a.key)), 1, length(?)) = ?) ORDER BY q.bank, a.template, q.row, a.epoch"
+)  # fmt: skip
 # The first label before what has no verdict, the second label last. `?`: the judge's row, both labels, how many.
 SELECT_FOREMOST = (
     "SELECT a.key, " + _OUTCOME_LABEL + " AS found FROM attempts a JOIN questions q ON q.id = a.question"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sqlite3
 from pathlib import Path
 
 from redinstruct.errors import DamagedStore
+from redinstruct.store.folder import has_log, open_plain
 
 APPLICATION_ID = 0x52454456  # "REDV"
 
@@ -158,13 +160,13 @@ def check_whole(connection: sqlite3.Connection, file: Path) -> None:
     Raises:
         DamagedStore: the file is damaged.
     """
-    log = file.with_name(f"{file.name}-wal")
-    if not log.exists() or log.stat().st_size == 0:
+    if not has_log(file.parent):
         # Without a log the header tells the file's length; SQLite itself believes the length of a file that was cut.
-        with file.open("rb") as data:
+        with os.fdopen(open_plain(file), "rb") as data:
             header = data.read(32)
+            size = os.fstat(data.fileno()).st_size
         page = int.from_bytes(header[16:18])
-        if file.stat().st_size != (65536 if page == 1 else page) * int.from_bytes(header[28:32]):
+        if size != (65536 if page == 1 else page) * int.from_bytes(header[28:32]):
             raise DamagedStore("the run store is damaged (its end is missing)")
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
