@@ -25,8 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.errors import ModelSpecError
-from redinstruct.models import ModelError, Reply, Request, make_model, openai_api
-from redinstruct.models.openai_api import EndpointModel, _Filtered, _reply, _retry_after, _status_error
+from redinstruct.models import ModelError, Reply, Request, make_model, openai_api, waits
+from redinstruct.models.failures import MAX_NOTE, Filtered, status_error
+from redinstruct.models.openai_api import EndpointModel
+from redinstruct.models.replies import read_reply
 from redinstruct.safetext import terminal
 from redinstruct.types import FailureReason, Message, Sampling
 from tests.conftest import ROOT
@@ -389,11 +391,11 @@ def test_bytes_that_are_hardly_http_are_typed_failures_too() -> None:
 # --- Answers by the thousand, in process ---------------------------------------------------------------------------
 
 
-def read(data: bytes) -> Reply | ModelError | _Filtered:
+def read(data: bytes) -> Reply | ModelError | Filtered:
     """What one body with status 200 becomes; any other exception fails the test."""
     try:
-        reply = _reply(data)
-    except (ModelError, _Filtered) as error:
+        reply = read_reply(data)
+    except (ModelError, Filtered) as error:
         return error
     check_types(reply)
     return reply
@@ -441,7 +443,7 @@ def test_ten_thousand_malformed_answers_are_replies_or_typed_failures() -> None:
     kinds = [read(hostile_body(rng)) for _ in range(10_000)]
     reasons = {kind.reason for kind in kinds if isinstance(kind, ModelError)}
     assert reasons >= {R.BAD_SHAPE, R.INVALID_JSON, R.NO_CHOICES, R.SERVER_ERROR, R.RATE_LIMITED}
-    assert any(isinstance(kind, _Filtered) for kind in kinds)
+    assert any(isinstance(kind, Filtered) for kind in kinds)
     assert sum(isinstance(kind, Reply) for kind in kinds) > 1000
 
 
@@ -479,26 +481,26 @@ HEADER_VALUES = [
     | st.binary(max_size=100),
 )
 def test_any_error_status_is_a_typed_failure_or_a_filter(status: int, headers: dict[str, str], data: bytes) -> None:
-    error = _status_error(status, headers, data)
-    assert isinstance(error, ModelError | _Filtered)
+    error = status_error(status, headers, data)
+    assert isinstance(error, ModelError | Filtered)
     if isinstance(error, ModelError):
         assert error.retry_after is None or 0 <= error.retry_after < float("inf")
-        assert error.transient == (status in (408, 409, 429) or 500 <= status < 600)
-        assert error.note is None or (len(error.note) <= 200 and error.note == terminal(error.note))
+        assert error.transient == (status in (408, 409, 429) or 500 <= status < 600) or error.reason is R.QUOTA
+        assert error.note is None or (len(error.note) <= MAX_NOTE + 12 and error.note == terminal(error.note))
 
 
 @pytest.mark.parametrize("value", HEADER_VALUES)
 def test_every_retry_after_is_seconds_or_nothing(value: str) -> None:
-    after = _retry_after({"Retry-After": value})
+    after = waits.asked({"Retry-After": value}, [], [])
     assert after is None or 0 <= after < float("inf")
 
 
 def test_retry_after_in_its_three_forms() -> None:
-    assert _retry_after({"Retry-After": "7"}) == 7.0
-    assert _retry_after({"retry-after-ms": "250", "Retry-After": "7"}) == 0.25
+    assert waits.asked({"Retry-After": "7"}, [], []) == 7.0
+    assert waits.asked({"retry-after-ms": "250"}, [], []) == 0.25
     later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
-    assert 55 < (_retry_after({"Retry-After": later}) or 0) < 61
-    assert _retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert 55 < (waits.asked({"Retry-After": later}, [], []) or 0) < 61
+    assert waits.asked({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, [], []) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -553,25 +555,25 @@ def test_a_filtered_answer_is_known_by_its_finish_reason(finish: str, message: o
     assert reply.filtered
 
 
-@pytest.mark.parametrize("status", [401, 404, 429, 500])
-def test_a_filter_code_does_not_make_a_filter_of_another_failure(status: int) -> None:
-    error = _status_error(status, {}, b'{"error": {"code": "content_filter"}}')
+@pytest.mark.parametrize("status", [408, 409, 429])
+def test_a_filter_code_does_not_make_a_filter_of_a_failure_of_load(status: int) -> None:
+    error = status_error(status, {}, b'{"error": {"code": "content_filter"}}')
     assert isinstance(error, ModelError)
 
 
 @pytest.mark.parametrize("code", ["invalid_api_key", "context_length_exceeded", "invalid_prompt", None, 400, []])
 def test_a_bad_request_of_another_kind_is_no_filter(code: object) -> None:
-    error = _status_error(400, {}, json.dumps({"error": {"code": code, "message": "role is missing"}}).encode())
+    error = status_error(400, {}, json.dumps({"error": {"code": code, "message": "role is missing"}}).encode())
     assert isinstance(error, ModelError)
     assert (error.reason, error.note) == (R.BAD_REQUEST, "role is missing")
 
 
 def test_a_note_is_one_short_printable_line() -> None:
-    error = _status_error(500, {}, json.dumps({"error": {"message": "\x1b[2J\u202e\n" + "x" * 5000}}).encode())
+    error = status_error(500, {}, json.dumps({"error": {"message": "\x1b[2J\u202e\n" + "x" * 5000}}).encode())
     assert isinstance(error, ModelError)
     assert error.note is not None
     assert error.note.isprintable()
-    assert len(error.note) == openai_api.MAX_NOTE
+    assert len(error.note) == MAX_NOTE
 
 
 # --- Keys ----------------------------------------------------------------------------------------------------------

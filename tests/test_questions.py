@@ -171,7 +171,7 @@ def test_a_bank_takes_another_name_on_request_and_a_hostile_stem_is_escaped(tmp_
 
 # ---- what is refused, and the words ---------------------------------------------------------------------------------
 
-ONE_OF = "expected one of prompt, goal, Behavior, forbidden_prompt, question"
+ONE_OF = "expected one of prompt, goal, Behavior, forbidden_prompt, question, text, instruction, input"
 OR_OBJECT = "expected text or an object"
 NO_COLUMN = f"no column holds the questions: {ONE_OF}, found"
 LOST = "twice, and all but the last would be lost"

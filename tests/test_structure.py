@@ -17,9 +17,8 @@ PACKAGE = ROOT / "src" / "redinstruct"
 
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
-    "errors", "types", "atomic", "world", "safetext", "jsonrows", "rowfiles", "halves", "spread", "prompts", "stats",
-    "config", "questions", "banks",
-    "checkpoints", "store", "people",
+    "errors", "types", "atomic", "world", "safetext", "jsonrows", "rowfiles", "halves", "turns", "spread", "prompts",
+    "stats", "config", "questions", "banks", "checkpoints", "store", "people",
     "models", "judges", "engine", "redeval", "spending", "harmfulqa", "safealign", "utility", "comparison", "reporting",
     "annotate", "interop", "toyworld", "loop", "runview", "api", "cli", "__main__",
 )  # fmt: skip
@@ -40,7 +39,7 @@ HEAVY_ROOMS = (
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.
-SOCKET_FILES = ("models/openai_api.py", "banks/__init__.py", "annotate/server.py")
+SOCKET_FILES = ("models/openai_api.py", "models/addresses.py", "banks/__init__.py", "annotate/server.py")
 NEVER = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "requests", "httpx"}
 
 

@@ -35,19 +35,22 @@ from redinstruct.halves import Halves
 from redinstruct.rowfiles import fold, kind_of, listed, named
 from redinstruct.safetext import terminal
 from redinstruct.spread import spread
-from redinstruct.types import Bank, Measure, Question
+from redinstruct.turns import KEYS as TURN_KEYS
+from redinstruct.turns import conversation, is_conversation
+from redinstruct.types import Bank, Measure, Message, Question
 
 MAX_BYTES = 256 * 2**20
 """The largest file that is read. The largest public bank with its conversations has a tenth of it."""
 
-TEXT_KEYS = ("prompt", "goal", "Behavior", "forbidden_prompt", "question")
+TEXT_KEYS = ("prompt", "goal", "Behavior", "forbidden_prompt", "question", "text", "instruction", "input")
 """The columns or keys that hold a question's text, the first that is there wins; upper and lower case are one."""
 
 TOPIC_KEYS = ("topic", "category", "SemanticCategory", "type")
 SUBTOPIC_KEYS = ("subtopic", "subcategory")
 LANGUAGE_KEYS = ("language", "lang")
 
-_MEANT = {key.casefold() for key in (*TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, *HALF_KEYS)}
+_MEANT = {key.casefold() for key in (*TURN_KEYS, *TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, *HALF_KEYS)}
+_ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
 _EXPECTED = f"expected one of {', '.join(TEXT_KEYS)}"
 _JSON_SPACE = " \t\r\n"
 _LINE_END = re.compile("\r\n|\r|\n")
@@ -127,9 +130,9 @@ def select(bank: Bank, *, measure: Measure, limit: int | None, dedupe: bool, rul
         raise BankError(f"{terminal(bank.name)}: no question is labelled {wanted}")
     half = len(chosen)
     if dedupe:
-        first: dict[str, Question] = {}
+        first: dict[object, Question] = {}
         for question in chosen:
-            first.setdefault(same_text(question.text), question)
+            first.setdefault((same_text(question.text), question.earlier), question)
         chosen = tuple(first.values())
     selected = Selected(len(chosen), len(bank.questions) - half - untold, untold, half - len(chosen))
     return Selection(_limited(chosen, limit, rule), selected)
@@ -245,7 +248,7 @@ def _json_rows(text: str, lines: bool) -> Iterator[Row]:
 
 def _is_row(value: Mapping[str, object]) -> bool:
     """Whether an object is one question, and not topics: JSONL of a single line, say."""
-    if _text_key(key for key, held in value.items() if isinstance(held, str)):
+    if _text_key(key for key, held in value.items() if isinstance(held, str) or is_conversation(held)):
         return True
     return bool(value) and not any(isinstance(held, (list, dict, Doubled)) for held in value.values())
 
@@ -388,6 +391,7 @@ def _csv_fields_up_to(size: int) -> Iterator[None]:
 def _question(row: Row, number: int, digest: str, halves: Halves) -> Question:
     where, value, topic, subtopic = row
     fields: dict[str, object] = {}
+    earlier: tuple[Message, ...] = ()
     what = where
     if isinstance(value, dict):
         _refuse_two_spellings(value, where)
@@ -396,8 +400,12 @@ def _question(row: Row, number: int, digest: str, halves: Halves) -> Question:
             raise BankError(f"{where} is an object without a question: {_EXPECTED}, found {listed(value)}")
         fields = {fold(name): held for name, held in value.items()}
         value, what = fields[fold(key)], f"{where}: {key}"
+        if key in TURN_KEYS or is_conversation(value):
+            earlier, value = conversation(value, what)
     if not isinstance(value, str):
         raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
+    if what.endswith(": instruction") and (context := _first(fields, ("input",), where)):
+        value = f"{value}\n\n{context}"  # Alpaca's rows: what is asked stands in both
     halves.add(where, fields)
     return Question(
         id=f"{digest}:{number}",
@@ -406,12 +414,13 @@ def _question(row: Row, number: int, digest: str, halves: Halves) -> Question:
         topic=_clean(topic or "", f"{where}: topic") or _first(fields, TOPIC_KEYS, where),
         subtopic=_clean(subtopic or "", f"{where}: subtopic") or _first(fields, SUBTOPIC_KEYS, where),
         language=_first(fields, LANGUAGE_KEYS, where),
+        earlier=tuple(Message(turn.role, _clean(turn.content, what)) for turn in earlier),
     )
 
 
 def _text_key(keys: Iterable[str]) -> str | None:
     there = {fold(key) for key in keys}
-    return next((key for key in TEXT_KEYS if fold(key) in there), None)
+    return next((key for key in _ASKED if fold(key) in there), None)
 
 
 def _refuse_two_spellings(keys: Iterable[str], where: str) -> None:

@@ -18,6 +18,7 @@ from redinstruct.redeval import Limits, Plan, check_limits
 from redinstruct.redeval.fitness import REPEATS, needs_test
 from redinstruct.redeval.session import EMPTY_CASE
 from redinstruct.store import Store, check_run_folder, is_run
+from redinstruct.types import Question
 
 SCHEMA = "redinstruct.plan/1"
 BYTES_PER_TOKEN = 4
@@ -77,7 +78,7 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
     asks = plan.judge.request(EMPTY_CASE) if plan.judge_model is not None and isinstance(plan.judge, Asking) else None
     rows = []
     for bank, questions in zip(plan.banks, plan.questions, strict=True):
-        asked = sum(len(q.text.encode("utf-8", "surrogatepass")) for q in questions) // len(questions)
+        asked = sum(_bytes(q) for q in questions) // len(questions)
         for template in plan.templates:
             attempts = len(questions) * plan.config.epochs
             done = min(attempts, recorded.get((bank.name, template.name), 0))
@@ -109,6 +110,12 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
         for bank, questions, s in zip(plan.banks, plan.questions, plan.config.selected, strict=True)
     )
     return Forecast(plan.config.model, plan.judge.card.id, tuple(rows), total, selected)
+
+
+def _bytes(question: Question) -> int:
+    """What of a request is the question's own, earlier turns with it."""
+    texts = (question.text, *(turn.content for turn in question.earlier))
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
 def _judging(asks: Request, count: int, question_bytes: int, answer_tokens: int) -> tuple[int, int]:

@@ -16,11 +16,19 @@ import msgspec
 Role = Literal["system", "user", "assistant"]
 
 
+class Message(msgspec.Struct, frozen=True):
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+
 class Question(msgspec.Struct, frozen=True):
     """One question of a bank.
 
     ``id`` is ``<bank sha256>:<row>``, so a question that stands twice in a bank is two questions.
-    ``label`` is ``safe`` or ``unsafe`` where the bank says so (XSTest), else None.
+    ``label`` is ``safe`` or ``unsafe`` where the bank says so (XSTest), else None. ``earlier`` are the turns of the
+    conversation that ``text`` goes on with, a system message among them; most questions have none.
     """
 
     id: str
@@ -30,6 +38,7 @@ class Question(msgspec.Struct, frozen=True):
     subtopic: str | None = None
     language: str | None = None
     label: str | None = None
+    earlier: tuple[Message, ...] = ()
 
 
 class Bank(msgspec.Struct, frozen=True):
@@ -57,13 +66,6 @@ class PromptTemplate(msgspec.Struct, frozen=True):
     asker: str | None = None
     answerer: str | None = None
     translation_of: str | None = None
-
-
-class Message(msgspec.Struct, frozen=True):
-    """One message of a conversation."""
-
-    role: Role
-    content: str
 
 
 Conversation = tuple[Message, ...]
@@ -109,6 +111,7 @@ class FailureReason(StrEnum):
     NOT_FOUND = "not_found"
     UNPROCESSABLE = "unprocessable"
     HTTP_STATUS = "http_status"
+    QUOTA = "quota"
     LOCAL_MODEL = "local_model"
 
 

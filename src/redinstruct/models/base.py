@@ -41,7 +41,8 @@ class TokenChoice(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """One answer. ``text`` is None or empty when there is none; ``filtered`` when the provider withheld it.
 
-    ``choices`` are its tokens with their alternatives, where they were asked for and given.
+    ``choices`` are its tokens with their alternatives, where they were asked for and given. ``note`` is what the
+    endpoint says to an answer that it withheld, made as that of :class:`ModelError`.
     """
 
     text: str | None
@@ -50,6 +51,7 @@ class Reply(msgspec.Struct, frozen=True):
     tokens_out: int | None = None
     filtered: bool = False
     choices: tuple[TokenChoice, ...] = ()
+    note: str | None = None
 
 
 class ModelError(Exception):

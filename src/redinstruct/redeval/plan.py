@@ -66,8 +66,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 def attempt_key(config: RunConfig, question: Question, template: PromptTemplate, epoch: int) -> bytes:
     """The attempt's content hash (32 bytes): question x template x model x sampling x epoch."""
-    identity = (question.id, question.text, template.sha256, config.model, config.chat_template,
-                msgspec.to_builtins(config.sampling), config.options, config.protocol, epoch)  # fmt: skip
+    identity: tuple[object, ...] = (
+        question.id, question.text, template.sha256, config.model, config.chat_template,
+        msgspec.to_builtins(config.sampling), config.options, config.protocol, epoch,
+    )  # fmt: skip
+    if question.earlier:
+        identity = (*identity, [(turn.role, turn.content) for turn in question.earlier])
     try:
         encoded = msgspec.json.encode(identity)
     except UnicodeError:

@@ -422,7 +422,7 @@ class Store:
         owed: list[OwedAttempt] = []
         with _reading("reading what is owed"):
             for attempt, key, epoch, template, bank, *row in self._db.execute(SELECT_OWED, (judge,)):
-                question, (asked, judged_no, verdict, *completion) = row[:7], row[7:]
+                question, (asked, judged_no, verdict, *completion) = row[:8], row[8:]
                 found = None if asked is None else completion_from(completion)
                 if found is None or (found.outcome == "error" and retry_errors):
                     if not sample:

@@ -51,6 +51,9 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
 
 def _units(store: Store) -> dict[int, int]:
     """A question's row in the store -> the bank's first row with the same text."""
-    first: dict[tuple[int, str], int] = {}
-    rows = store._db.execute("SELECT id, bank, row, text FROM questions ORDER BY bank, row")
-    return {question: first.setdefault((bank, same_text(restore(text))), row) for question, bank, row, text in rows}
+    first: dict[tuple[int, str, str | None], int] = {}
+    rows = store._db.execute("SELECT id, bank, row, text, earlier FROM questions ORDER BY bank, row")
+    return {
+        question: first.setdefault((bank, same_text(restore(text)), earlier), row)
+        for question, bank, row, text, earlier in rows
+    }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from redinstruct.config import RunConfig
 from redinstruct.safetext import storable
-from redinstruct.store.rows import stored, to_json
+from redinstruct.store.rows import question_values, stored, to_json
 from redinstruct.types import Attempt, Bank, PromptTemplate
 
 
@@ -76,13 +76,9 @@ def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
         question = attempt.question
         if question.id not in known:
             cursor = db.execute(
-                "INSERT INTO questions (bank, row, text, topic, subtopic, language, label) VALUES (?,?,?,?,?,?,?)",
-                (
-                    bank_rows[question.id.partition(":")[0]],
-                    question.row,
-                    storable(question.text),
-                    *map(stored, (question.topic, question.subtopic, question.language, question.label)),
-                ),
+                "INSERT INTO questions (bank, row, text, topic, subtopic, language, label, earlier)"
+                " VALUES (?,?,?,?,?,?,?,?)",
+                (bank_rows[question.id.partition(":")[0]], question.row, *question_values(question)),
             )
             assert cursor.lastrowid is not None
             known[question.id] = cursor.lastrowid

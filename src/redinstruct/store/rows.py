@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from redinstruct.safetext import restore, storable
-from redinstruct.types import Attempt, Completion, Question, Verdict
+from redinstruct.types import Attempt, Completion, Message, Question, Role, Verdict
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -94,10 +94,24 @@ def from_json(text: str, type_: type[_Struct]) -> _Struct:
     return msgspec.convert(json.loads(text), type_)
 
 
+def question_values(question: Question) -> tuple[object, ...]:
+    """A question's own columns, in the order of the INSERT: text, topic, subtopic, language, label, earlier."""
+    named = (question.topic, question.subtopic, question.language, question.label)
+    earlier = json.dumps([[turn.role, turn.content] for turn in question.earlier]) if question.earlier else None
+    return (storable(question.text), *map(stored, named), earlier)
+
+
 def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Question:
-    """The question that a SELECT's ``b.sha256, q.row, q.text, q.topic, q.subtopic, q.language, q.label`` holds."""
-    topic, subtopic, language, label = map(restored, columns)
-    return Question(f"{sha256}:{row}", restore(text), row, topic, subtopic, language, label)
+    """The question of a SELECT's ``b.sha256, q.row, q.text, q.topic, q.subtopic, q.language, q.label, q.earlier``."""
+    *named, earlier = columns
+    topic, subtopic, language, label = map(restored, named)
+    return Question(f"{sha256}:{row}", restore(text), row, topic, subtopic, language, label, earlier_from(earlier))
+
+
+def earlier_from(column: str | None) -> tuple[Message, ...]:
+    """The turns before the asked one, as a column holds them."""
+    turns = msgspec.convert(json.loads(column), tuple[tuple[Role, str], ...]) if column else ()
+    return tuple(Message(role, content) for role, content in turns)
 
 
 def completion_values(row: CompletionRow) -> tuple[object, ...]:
@@ -137,7 +151,7 @@ def completion_from(values: Sequence[object]) -> Completion:
 
 def view_from(hexkey: str, bank: str, prompt: str, *row: Any) -> AttemptView:
     """The recorded attempt that the columns of a SELECT hold."""
-    question, (epoch, found, detail, reason, reply, score, chance, *completion) = row[:7], row[7:]
+    question, (epoch, found, detail, reason, reply, score, chance, *completion) = row[:8], row[8:]
     return AttemptView(
         hexkey, restore(bank), restore(prompt), question_from(*question), epoch,
         completion_from(completion), found, detail, restored(reason), restored(reply), score, chance,
@@ -179,7 +193,7 @@ SELECT_JUDGE_TOKENS = """
 """
 SELECT_OWED = (
     "SELECT a.id, a.key, a.epoch, a.template, b.name, b.sha256, q.row, q.text, q.topic, q.subtopic, q.language,"
-    " q.label, c.asked, v.judged_no, v.label, " + _COMPLETION_COLUMNS + " FROM attempts a"
+    " q.label, q.earlier, c.asked, v.judged_no, v.label, " + _COMPLETION_COLUMNS + " FROM attempts a"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
@@ -202,7 +216,7 @@ SELECT_COUNTS = (
 )  # fmt: skip
 _SELECT_VIEWS = (
     "SELECT lower(hex(a.key)) AS hexkey, b.name, t.name, b.sha256, q.row, q.text, q.topic, q.subtopic, q.language,"
-    " q.label, a.epoch, " + _OUTCOME_LABEL + " AS found, v.detail, "
+    " q.label, q.earlier, a.epoch, " + _OUTCOME_LABEL + " AS found, v.detail, "
     + _OUTCOME_REASON + ", v.raw, v.score, v.probability, " + _COMPLETION_COLUMNS
     + " FROM attempts a JOIN templates t ON t.id = a.template"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"

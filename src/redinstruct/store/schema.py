@@ -79,6 +79,8 @@ _VERSION_1 = (
 _VERSION_2 = (
     # What a reasoning model thought, apart from what it said.
     "ALTER TABLE completions ADD COLUMN thought TEXT",
+    # The turns before the one that is asked, where a bank holds conversations: a JSON list of [role, content].
+    "ALTER TABLE questions ADD COLUMN earlier TEXT",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
@@ -87,7 +89,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 _READ_AS_NEWEST: dict[int, tuple[str, ...]] = {
-    1: ("CREATE TEMP VIEW completions AS SELECT *, NULL AS thought FROM main.completions",),
+    1: (
+        "CREATE TEMP VIEW completions AS SELECT *, NULL AS thought FROM main.completions",
+        "CREATE TEMP VIEW questions AS SELECT *, NULL AS earlier FROM main.questions",
+    ),
 }
 """Older version -> what lets a reader that may not write see its tables with the columns of the newest version."""
 
