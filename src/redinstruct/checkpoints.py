@@ -42,15 +42,24 @@ def check(folder: Path, shown: str) -> None:
     Raises:
         ModelSpecError: there is no configuration, it asks for code, or the weights are not safetensors.
     """
+    check_configuration(folder, shown)
+    if not any(folder.glob(_WEIGHTS)):
+        pickled = any(path for pattern in _PICKLES for path in folder.glob(pattern))
+        found = "its weights are pickle files, which can run code" if pickled else "it holds no weights"
+        raise ModelSpecError(f"{shown}: {found}; only safetensors are loaded")
+
+
+def check_configuration(folder: Path, shown: str) -> None:
+    """Refuse a folder whose configuration is missing or asks for code; weights may be missing.
+
+    Raises:
+        ModelSpecError: see :func:`check`.
+    """
     if not (folder / "config.json").is_file():
         raise ModelSpecError(f"{shown}: no config.json there; hf/ takes the folder of a transformers checkpoint")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             _check_config(_read(folder / name, shown), name, shown)
-    if not any(folder.glob(_WEIGHTS)):
-        pickled = any(path for pattern in _PICKLES for path in folder.glob(pattern))
-        found = "its weights are pickle files, which can run code" if pickled else "it holds no weights"
-        raise ModelSpecError(f"{shown}: {found}; only safetensors are loaded")
 
 
 def _read(path: Path, shown: str) -> Any:

@@ -27,6 +27,7 @@ from redinstruct.errors import ModelSpecError
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
 from redinstruct.models.decoding import Decoding, Generated, Generator
 from redinstruct.models.likelihood import log_likelihoods
+from redinstruct.models.memory import is_out_of_memory
 from redinstruct.models.prefix_cache import CausalModel, Ids
 from redinstruct.types import FailureReason, Message
 
@@ -288,7 +289,7 @@ class LocalModel:
             try:
                 made += work(slice(len(made), len(made) + self._fits))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise ModelError(FailureReason.LOCAL_MODEL, note=_first_line(error)) from error
                 size = min(self._fits, rows - len(made))
                 if size == 1:
@@ -367,11 +368,6 @@ def _end_ids(*given: int | list[int] | None) -> list[int]:
 
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: a class of its own on a GPU, words on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _first_line(error: BaseException) -> str:

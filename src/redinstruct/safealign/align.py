@@ -22,7 +22,8 @@ from transformers.utils import logging
 from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign import states
-from redinstruct.safealign.batches import check_packing
+from redinstruct.models.memory import is_out_of_memory
+from redinstruct.safealign.batches import Cut, check_packing
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.exports import load_model, with_adapter, write_checkpoint
@@ -30,10 +31,12 @@ from redinstruct.safealign.forward import add_labelled_forward
 from redinstruct.safealign.front import Candidate, OnEvaluate, best, candidate, front
 from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.launch import check_world, wait_for_all, world
+from redinstruct.safealign.plan import machine_of
+from redinstruct.safealign.planning import plan_of
 from redinstruct.safealign.prepare import Prepared, prepare
-from redinstruct.safealign.reference import cache_folder, reference_logps
+from redinstruct.safealign.reference import REFERENCE_NAME, Reference, cache_folder
 from redinstruct.safealign.saving import writing
-from redinstruct.safealign.trainer import AlignTrainer, OnStep, StepFigures, training_arguments
+from redinstruct.safealign.trainer import AlignTrainer, OnStep, StepFigures, out_of_memory_advice, training_arguments
 from redinstruct.safetext import terminal
 
 RUN_NAME, CANDIDATES_NAME, CHOSEN_NAME = "digest", "candidates.json", "chosen"
@@ -63,21 +66,39 @@ def align(
     on_evaluate: OnEvaluate | None = None,
     should_stop: Callable[[], bool] | None = None,
     tell: Tell | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Aligned:
     """Train a checkpoint as configured, or go on where the same configuration was interrupted.
 
     ``on_evaluate`` is asked about the base, every ``evaluate_every`` steps and at the end (see ``front``); without it
-    the last step's weights are kept. ``should_stop`` is asked at every step: once true, the state is saved. Under
-    torchrun every process calls this.
+    the last step's weights are kept. ``should_stop`` is asked at every step: once true, the state is saved. ``say``
+    hears how the run is cut to fit into memory. Under torchrun every process calls this.
 
     Raises:
         UsageError: bad input; nothing was written.
         GuardStopped: the general loss ran away, and dropping the red term did not bring it back.
-        RedInstructError: the loss is not finite, the disk is full: the last saved state and ``--out`` are intact.
+        RedInstructError: the loss is not finite, the disk is full, one row does not fit into memory: the last saved
+            state and ``--out`` are intact.
         KeyboardInterrupt: ``should_stop``; the same call goes on.
     """
+    try:
+        return _aligned(config, on_step, on_evaluate, should_stop, tell, say)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RedInstructError(out_of_memory_advice("outside a step", "what was saved is intact")) from None
+
+
+def _aligned(
+    config: AlignConfig,
+    on_step: OnStep | None,
+    on_evaluate: OnEvaluate | None,
+    should_stop: Callable[[], bool] | None,
+    tell: Tell | None,
+    say: Callable[[str], None] | None,
+) -> Aligned:
     config = config.resolved()
-    check_world(config.processes, fsdp=config.fsdp)
+    check_world(config.processes, fsdp=bool(config.fsdp))
     if config.strategy == "resta":
         from redinstruct.safealign.unsafe import mend
 
@@ -90,7 +111,7 @@ def align(
     if (there := read_card(config.out)) is not None and there.digest == prepared.digest:
         return Aligned(checkpoint=config.out, figures=there.figures, warnings=("it was there already",))
     with as_it_was(config.threads), unfinished(config.out, prepared.digest) as folder:
-        run = Run(prepared, folder, on_step, on_evaluate, should_stop, tell)
+        run = Run(prepared, folder, on_step, on_evaluate, should_stop, tell, say)
         done = run.train()
         run.finish(done)
         return Aligned(
@@ -179,11 +200,13 @@ class Run:
         on_evaluate: OnEvaluate | None = None,
         should_stop: Callable[[], bool] | None = None,
         tell: Tell | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.warnings: tuple[str, ...] = ()
         self._prepared, self._folder = prepared, folder
         self._on_step, self._on_evaluate, self._should_stop = on_step, on_evaluate, should_stop
-        self._tell = tell or (lambda *_: None)
+        self._tell, self._say = tell or (lambda *_: None), say or (lambda *_: None)
+        self._plan = plan_of(prepared, machine_of(prepared.config.memory))
         self._config = prepared.config
         self._candidates: list[Candidate] = []
         self._guard = Guard(self._config.guard)
@@ -206,25 +229,30 @@ class Run:
         if arguments.world_size != processes:
             raise RedInstructError(f"{processes} processes were started, but transformers sees {arguments.world_size}")
         data = prepared.data(rank, processes)
-        self._model = model = self._load()
+        self._say(self._plan.sentence)
+        self._model = model = self._load(arguments)
         trainer = AlignTrainer(
             model=model,
             args=arguments,
             steps=data,
+            cut=self._plan.cut,
             strategy=prepared.strategy,
             settings=config.chosen,
             guard=self._guard,
             seed=config.seed,
             folder=self._folder,
-            fsdp=config.fsdp,
+            fsdp=self._sharded,
             on_step=self._on_step if rank == 0 else None,
             on_candidate=self._maybe_evaluate if self._on_evaluate is not None else None,
+            on_cut=self._smaller if rank == 0 else None,
             should_stop=self._should_stop,
         )
         self._trainer = trainer
         if prepared.strategy.needs_reference:
-            data.references = self._references(model)  # after the trainer has put the model on its device
-        wait_for_all()
+            trainer.reference = Reference(
+                data, self._folder / REFERENCE_NAME, base=prepared.base, cache=config.reference_cache or cache_folder(),
+                tell=lambda done, total: self._tell("reference", done, total),
+            )  # fmt: skip
         start = states.latest(self._folder)
         if self._on_evaluate is not None:
             self._begin_candidates()
@@ -232,39 +260,48 @@ class Run:
         self._check_end(trainer)
         return trainer
 
+    @property
+    def _sharded(self) -> bool:
+        return self._plan.sharding == "fsdp"
+
+    def _smaller(self, cut: Cut) -> None:
+        self._say(
+            f"out of memory: going on with micro-batches of at most {cut.rows} rows and {cut.positions:,} tokens;"
+            " the steps are the same"
+        )
+
     def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"activation_checkpointing": self._config.activation_checkpointing}
-        if self._config.fsdp:
-            layers = {"transformer_layer_cls_to_wrap": None, "reshard_after_forward": True, "fsdp_version": 2}
-            options |= {"fsdp": True, "fsdp_config": {k: v for k, v in layers.items() if v is not None}}
+        options: dict[str, Any] = {"activation_checkpointing": self._plan.checkpointing}
+        if self._sharded:
+            # The first process alone reads the weights; the others have them from it, each its part.
+            sharding = {"reshard_after_forward": True, "fsdp_version": 2, "cpu_ram_efficient_loading": True}
+            options |= {"fsdp": True, "fsdp_config": sharding}
         return options
 
-    def _load(self) -> Any:
-        """The base, with the labelled forward, and under its adapter if there is to be one."""
-        config = self._config
-        model = load_model(config.base, seed=config.seed)
-        if config.chosen.packing:
+    def _load(self, arguments: Any) -> Any:
+        """The base, with the labelled forward, and under its adapter if there is to be one.
+
+        Of a sharded model only the first process has values yet, and so it alone checks what they say.
+        """
+        config, plan = self._config, self._plan
+        model = load_model(
+            config.base,
+            seed=config.seed,
+            dtype=torch.bfloat16 if plan.dtype == "bfloat16" else torch.float32,
+            quantize=config.quantize,
+            attention=config.attention,
+            device=None if self._sharded or arguments.device.type == "cpu" else arguments.device,
+        )
+        checked = not self._sharded or world()[0] == 0
+        if config.chosen.packing and checked:
             check_packing(model, model.config.get_text_config().vocab_size)
-        add_labelled_forward(model)
+        add_labelled_forward(model, check=checked)
         if config.lora is None:
             return model
         torch.manual_seed(config.seed)
-        if config.activation_checkpointing:
+        if plan.checkpointing:
             model.enable_input_require_grads()
         return with_adapter(model, config.lora)
-
-    def _references(self, model: Any) -> dict[int, torch.Tensor]:
-        rows = self._prepared.encoded.rows
-        red = [i for i, row in enumerate(rows) if row.stream == "red"]
-        made = reference_logps(
-            model,
-            [rows[i] for i in red],
-            base=self._prepared.base,
-            pad_id=self._prepared.data().pad_id,
-            folder=self._config.reference_cache or cache_folder(),
-            tell=lambda done, total: self._tell("reference", done, total),
-        )
-        return dict(zip(red, made, strict=True))
 
     def _check_end(self, trainer: AlignTrainer) -> None:
         """Pass when all steps were made."""
@@ -406,6 +443,13 @@ class Run:
             versions=versions(),
         )
 
+    def _memory(self, trainer: AlignTrainer) -> dict[str, Any]:
+        """How the run was cut to fit, as planned and, where memory ran out after all, as it ended."""
+        plan = self._plan
+        names = ("micro_batch", "accumulation", "checkpointing", "dtype", "sharding")
+        found = {name: getattr(plan, name) for name in names}
+        return found if trainer.cut == plan.cut else found | {"out of memory, ended with": trainer.cut.positions}
+
     def figures(self, trainer: AlignTrainer) -> dict[str, Any]:
         """What the card says of the run: first and last step, the guard, the dropped rows, the candidates."""
         state, chosen = self._guard.state, self._best()
@@ -418,6 +462,7 @@ class Run:
             "red term dropped at step": state.tripped_at,
             "dropped rows": sum(self._prepared.dropped.values()),
             "truncated rows": self._prepared.encoded.truncated,
+            "memory": self._memory(trainer),
         }
         if self._candidates:
             base, *others = self._candidates

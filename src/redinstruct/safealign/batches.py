@@ -1,8 +1,8 @@
 """Which rows each optimizer step sees, and their tensors.
 
 Promised by :class:`StreamSampler`: a step's rows depend on the seed and the step's number alone, so that resuming needs
-no state; every step holds every stream at the same ratio; how a step is cut into micro-batches and ranks changes no
-row of it. Each stream goes through its own rows in a new order each epoch.
+no state; every step holds every stream at the same ratio; how a step is cut into micro-batches (:func:`cut`) and dealt
+to processes (:func:`deal`) changes no row of it. Each stream goes through its own rows in a new order each epoch.
 
 Promised by :func:`collate`: no token sees another sequence. Padding stands on the right; packed sequences restart
 ``position_ids`` and pass no mask, from which transformers builds a block-diagonal one (an all-ones mask would let
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import torch
 
 from redinstruct.errors import UsageError
@@ -105,22 +106,6 @@ class StreamSampler:
         )
         return tuple(row for _, _, row in sorted(placed))
 
-    def split(self, step: int, *, micro: int, rank: int = 0, world: int = 1) -> tuple[tuple[int, ...], ...]:
-        """The micro-batches, of ``micro`` rows each, that this process has in a step.
-
-        Over all ranks they are exactly the rows of :meth:`step`, and every rank has as many micro-batches.
-
-        Raises:
-            UsageError: the step cannot be cut so.
-        """
-        if micro < 1 or self.batch_size % (micro * world):
-            raise UsageError(
-                f"a batch of {self.batch_size} cannot be cut into micro-batches of {micro} on {world} processes"
-            )
-        rows = self.step(step)
-        parts = [rows[i : i + micro] for i in range(0, len(rows), micro)]
-        return tuple(parts[rank::world])
-
     def rng(self, step: int, row: int) -> random.Random:
         """The random numbers that a row's augmentation has in a step; equal on every rank and after a resume."""
         return random.Random(f"{self._seed}:augment:{step}:{row}")
@@ -133,6 +118,65 @@ class StreamSampler:
         order = list(self._indices[stream])
         random.Random(f"{self._seed}:{stream}:{epoch}").shuffle(order)
         return tuple(order)
+
+
+# ---- how a step is cut ----
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The most that a micro-batch holds: rows, and positions with padding. One row always goes, however long."""
+
+    rows: int
+    positions: int
+
+    def halved(self, longest: int) -> Cut:
+        """Half of it, for rows of at most ``longest`` tokens."""
+        held = max(1, min(self.rows, self.positions // max(1, longest)))
+        return Cut(max(1, held // 2), max(1, min(self.positions, held * longest) // 2))
+
+
+def deal(lengths: Sequence[int], world: int) -> list[list[int]]:
+    """The places of a step's rows that each process has: the longest first, dealt out there and back.
+
+    So that no process waits for another whose rows are longer.
+
+    Raises:
+        UsageError: they cannot be dealt evenly.
+    """
+    if not lengths or len(lengths) % world:
+        raise UsageError(f"a batch of {len(lengths)} cannot be dealt evenly to {world} processes")
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    rounds = [order[at : at + world] for at in range(0, len(order), world)]
+    return [
+        [part[rank if number % 2 == 0 else world - 1 - rank] for number, part in enumerate(rounds)]
+        for rank in range(world)
+    ]
+
+
+def cut(lines: Sequence[Sequence[int]], lengths: Sequence[int], most: Cut, parts: int = 1) -> list[list[int]]:
+    """Rows cut into at least ``parts`` micro-batches of lines of like length, that of the most positions first.
+
+    ``lines`` holds places in ``lengths``: one a line, or several where rows are packed. The loss of a step does not
+    depend on it (:mod:`redinstruct.safealign.losses`), time and memory do: lines of like length need little padding,
+    and what does not fit into memory is found out at once.
+    """
+    widths = {id(line): sum(lengths[i] for i in line) for line in lines}
+    made: list[list[Sequence[int]]] = []
+    rows = 0
+    for line in sorted(lines, key=lambda line: -widths[id(line)]):
+        positions = (len(made[-1]) + 1) * widths[id(made[-1][0])] if made else 0
+        if made and rows + len(line) <= most.rows and positions <= most.positions:
+            made[-1].append(line)
+            rows += len(line)
+        else:
+            made.append([line])
+            rows = len(line)
+    micro = [[i for line in group for i in line] for group in made]
+    while len(micro) < parts:
+        widest = max(micro, key=len)
+        micro.remove(widest)
+        micro += [widest[: len(widest) // 2], widest[len(widest) // 2 :]]
+    return sorted(micro, key=lambda part: -len(part) * max(lengths[i] for i in part))
 
 
 # ---- tensors ----

@@ -20,9 +20,12 @@ from redinstruct.errors import UsageError
 from redinstruct.safealign.guards import GuardRule
 
 Schedule = Literal["cosine", "linear", "constant"]
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+"""The last two keep their state in 8 bits (Dettmers et al. 2022, arXiv 2110.02861); they need bitsandbytes and a GPU."""
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 RESTA = "resta"
 TRL_STRATEGIES = ("kto", "dpo")
-NEUTRAL = ("save_every", "threads", "reference_cache", "processes")
+NEUTRAL = ("save_every", "threads", "reference_cache", "processes", "memory")
 """What may differ between a run and its resumption: it changes no figure."""
 
 
@@ -39,13 +42,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     ``batch`` is the number of rows of one optimizer step, over all streams, micro-batches and processes; ``mix`` are
     the streams' shares of it, among those that the run has. ``warm_up`` below 1 is a share of the steps, else a number.
+    ``accumulation`` None is planned (:mod:`redinstruct.safealign.plan`).
     """
 
     epochs: float = 3.0
     steps: int | None = None
     batch: int = 64
     mix: Mapping[str, float] = msgspec.field(default_factory=lambda: {"blue": 1.0, "general": 1.0, "red": 1.0})
-    accumulation: int = 1
+    accumulation: int | None = None
     learning_rate: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
@@ -56,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_length: int = 1280
     deep_prefix: float = 0.5
     packing: bool = False
+    optimizer: Optimizer = "adamw"
     save_every: int = 200
 
 
@@ -83,6 +88,9 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``parameters`` go to the strategy (its threshold, say); ``lora`` None trains every weight. ``coefficient``,
     ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
     must find itself to be (torchrun).
+
+    What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``base_dtype`` (of a frozen
+    base), ``fsdp``. ``quantize`` holds a frozen base in so many bits; ``memory``: GB that a GPU, or the host, may lend.
     """
 
     base: Path
@@ -97,12 +105,16 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     lora: Lora | None = None
     chat_template: str | None = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | None = None
+    base_dtype: Literal["float32", "bfloat16"] | None = None
+    quantize: Literal[4, 8] | None = None
+    attention: Attention | None = None
+    memory: float | None = None
     guard: GuardRule = GuardRule()
     utility_margin: float = 0.02
     evaluate_every: int | None = None
     processes: int | None = None
-    fsdp: bool = False
+    fsdp: bool | None = None
     threads: int | None = None
     reference_cache: Path | None = None
     coefficient: float = 1.0
@@ -169,7 +181,7 @@ def check(config: AlignConfig) -> None:
         if not (math.isfinite(value) and value > 0):
             raise UsageError(f"{flag} {value}: must be above 0")
     for flag, count in {"--batch": s.batch, "--accumulation": s.accumulation, "--save-every": s.save_every}.items():
-        if count < 1:
+        if count is not None and count < 1:
             raise UsageError(f"{flag} {count}: must be at least 1")
     if s.steps is not None and s.steps < 1:
         raise UsageError(f"--steps {s.steps}: must be at least 1")
@@ -184,5 +196,21 @@ def check(config: AlignConfig) -> None:
         raise UsageError("--coefficient: must be a finite number")
     if config.lora is not None and config.lora.rank < 1:
         raise UsageError(f"--lora {config.lora.rank}: a rank is at least 1")
-    if not config.data:
-        raise UsageError("--data: name at least one file of conversations")
+    _check_memory(config)
+
+
+def _check_memory(config: AlignConfig) -> None:
+    if config.lora is None and config.quantize is not None:
+        raise UsageError(f"--quantize {config.quantize}: weights in so few bits can not be trained; give --lora R")
+    if config.lora is None and config.base_dtype == "bfloat16":
+        raise UsageError("--base-dtype bfloat16: rounds away most steps of weights that are trained; give --lora R")
+    if config.quantize is not None and config.base_dtype is not None:
+        raise UsageError("--quantize and --base-dtype: give one of them")
+    if config.quantize is not None and config.fsdp:
+        raise UsageError(f"--quantize {config.quantize}: is not sharded here; leave --fsdp out, each GPU has a copy")
+    if config.chosen.optimizer not in get_args(Optimizer):
+        raise UsageError(f"--optimizer {config.chosen.optimizer}: expected one of {', '.join(get_args(Optimizer))}")
+    if config.attention is not None and config.attention not in get_args(Attention):
+        raise UsageError(f"--attention {config.attention}: expected one of {', '.join(get_args(Attention))}")
+    if config.memory is not None and not 0 < config.memory < 1e6:
+        raise UsageError(f"--memory {config.memory}: expected gigabytes, above 0")

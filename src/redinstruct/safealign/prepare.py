@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ class Prepared:
     warnings: tuple[str, ...]
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[Stream, int]:
         """Encoded rows per stream."""
-        return {stream: len(self.encoded.of(stream)) for stream in STREAMS}
+        return counts_of(self.encoded)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -89,7 +90,7 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
     check_out(config.out, config.base)
     read = read_all(config, "general" if strategy.name == "general" else "blue")
     tokenizer, template, encoded = encode_all(config, read)
-    streams, warnings = _streams(config, strategy, encoded)
+    streams, warnings = streams_of(config, strategy, encoded)
     settings = config.chosen
     unknown = [name for name in settings.mix if name not in STREAMS]
     if unknown:
@@ -98,7 +99,7 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
         batch = allot(settings.batch, {stream: settings.mix[stream] for stream in streams})
     except KeyError as error:
         raise UsageError(f"--mix: it names no share for {error.args[0]}, which {strategy.name} trains on") from None
-    steps = settings.steps or _steps_in(settings.epochs, encoded, batch)
+    steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), batch)
     digest = config.digest(f"{base} {template.sha256}", read.files)
     steps_of(config, encoded.rows, batch, steps, tokenizer, 0, world)  # it refuses what cannot be cut
     return Prepared(config, strategy, base, tokenizer, template, read, encoded, batch, steps, digest, tuple(warnings))
@@ -120,7 +121,6 @@ def steps_of(
         rows,
         batch,
         steps=steps,
-        accumulation=settings.accumulation,
         seed=config.seed,
         pad_id=pad if pad is not None else tokenizer.eos_token_id,  # padding has no weight and is not attended to
         packing=config.chosen.packing,
@@ -148,7 +148,13 @@ def check_out(out: Path, base: Path) -> None:
 
 
 def read_all(config: AlignConfig, stream: Stream) -> Rows:
-    """The rows of ``--data`` and ``--general``, the latter all of the general stream."""
+    """The rows of ``--data`` and ``--general``, the latter all of the general stream.
+
+    Raises:
+        UsageError: no file is named, or one cannot be read.
+    """
+    if not config.data:
+        raise UsageError("--data: name at least one file of conversations")
     data = read_rows(config.data, stream=stream)
     if not config.general:
         return data
@@ -186,7 +192,7 @@ def encode_all(config: AlignConfig, read: Rows) -> tuple[PreTrainedTokenizerBase
     return tokenizer, template, encoded
 
 
-def _streams(config: AlignConfig, strategy: Strategy, encoded: EncodedRows) -> tuple[list[Stream], list[str]]:
+def streams_of(config: AlignConfig, strategy: Strategy, encoded: EncodedRows) -> tuple[list[Stream], list[str]]:
     """The streams of every batch, and what the user should know about them.
 
     Raises:
@@ -212,9 +218,14 @@ def _streams(config: AlignConfig, strategy: Strategy, encoded: EncodedRows) -> t
     return streams, warnings
 
 
-def _steps_in(epochs: float, encoded: EncodedRows, batch: dict[Stream, int]) -> int:
+def counts_of(encoded: EncodedRows) -> dict[Stream, int]:
+    """Encoded rows per stream."""
+    return {stream: len(encoded.of(stream)) for stream in STREAMS}
+
+
+def steps_in(epochs: float, counts: Mapping[Stream, int], batch: Mapping[Stream, int]) -> int:
     """Steps in which every row of the longest-lasting stream has been seen ``epochs`` times."""
-    return max(1, max(round(epochs * len(encoded.of(stream)) / count + 0.499) for stream, count in batch.items()))
+    return max(1, max(round(epochs * counts[stream] / count + 0.499) for stream, count in batch.items()))
 
 
 def pictures(config: AlignConfig, each: int = 2) -> tuple[list[Picture], Prepared]:

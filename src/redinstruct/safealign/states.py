@@ -69,7 +69,7 @@ def write(folder: Path, weights: dict[str, Any], optimizer: dict[str, Any], numb
         for key, value in entry.items():
             where = f"{name}|{key}"
             if isinstance(value, torch.Tensor):
-                tensors[where] = value.detach().clone()
+                tensors[where] = _own(value)
             else:
                 plain[where] = value
     save_file(tensors, folder / OPTIMIZER)
@@ -86,8 +86,14 @@ def _unshared(weights: dict[str, Any]) -> dict[str, torch.Tensor]:
         if tensor.numel() and key in seen:
             continue
         seen.add(key)
-        kept[name] = tensor.detach().clone().contiguous()
+        kept[name] = _own(tensor)
     return kept
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with a memory of its own, copied only where it is a part of another's."""
+    whole = tensor.detach().contiguous()
+    return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
 
 
 def _plain(value: Any) -> Any:

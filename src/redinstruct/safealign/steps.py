@@ -12,19 +12,23 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from redinstruct.safealign.batches import StreamSampler, collate
+from redinstruct.safealign.batches import Cut, StreamSampler, collate, cut, deal, pack
 from redinstruct.safealign.losses import Totals, totals
-from redinstruct.safealign.masks import Encoded, Prefixes, augment_deep_prefix, deep_prefixes
+from redinstruct.safealign.masks import PREFIX_TOKENS, Encoded, Prefixes, augment_deep_prefix, deep_prefixes
 from redinstruct.safealign.rows import Stream
 
 
+ONE_LINE = 1024
+"""Tokens of a packed line, where its rows and the memory allow it."""
+
+
 class Steps(Dataset[dict[str, Any]]):
-    """The micro-batches of one process, in order: ``accumulation`` of them make one optimizer step.
+    """The optimizer steps of one process; each of its items is the number of one.
 
     ``references`` holds, by index into ``rows``, the base model's log-probability of each token of a row.
 
     Raises:
-        UsageError: the batch cannot be cut into that many equal parts, or a stream has no rows.
+        UsageError: the batch cannot be dealt evenly to the processes, or a stream has no rows.
     """
 
     def __init__(
@@ -33,7 +37,6 @@ class Steps(Dataset[dict[str, Any]]):
         batch: Mapping[Stream, int],
         *,
         steps: int,
-        accumulation: int,
         seed: int,
         pad_id: int,
         packing: bool = False,
@@ -46,18 +49,35 @@ class Steps(Dataset[dict[str, Any]]):
         self.steps = steps
         self.references: Mapping[int, torch.Tensor] | None = None
         self._sampler = StreamSampler(rows, batch, seed)
-        self._micro = max(1, sum(batch.values()) // (accumulation * world))
-        self._accumulation, self._rank, self._world = accumulation, rank, world
+        self._rank, self._world = rank, world
         self.pad_id, self._packing = pad_id, packing
         self._share, self._max_length = deep_prefix, max_length
         self._prefixes: Prefixes = deep_prefixes(rows) if deep_prefix else {}
         self._now: tuple[int, dict[int, Encoded], Totals] = (-1, {}, Totals())
-        parts = self._sampler.split(0, micro=self._micro, rank=rank, world=world)
-        if len(parts) != accumulation:  # the batch is no multiple of both
-            self._sampler.split(0, micro=self._micro + 1, rank=rank, world=world)
+        deal([1] * self._sampler.batch_size, world)  # it refuses what cannot be dealt
 
     def __len__(self) -> int:
-        return self.steps * self._accumulation
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        return {"step": step}
+
+    @property
+    def rows_here(self) -> int:
+        """Rows of a step in this process."""
+        return self._sampler.batch_size // self._world
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, as augmented at most."""
+        return max(map(self._reach, self.rows))
+
+    def _reach(self, row: Encoded) -> int:
+        if row.stream == "red":
+            return len(row)
+        twins = (len(red) for one in row.answers if one.weight > 0 for red in self._prefixes.get(one.asked, ()))
+        longer = len(row) + min(PREFIX_TOKENS, max(twins, default=0))
+        return max(len(row), min(longer, self._max_length or longer))
 
     def of_step(self, step: int) -> tuple[dict[int, Encoded], Totals]:
         """The step's rows as they are trained on (index -> row), and what its sums are divided by."""
@@ -74,12 +94,29 @@ class Steps(Dataset[dict[str, Any]]):
         rng: random.Random = self._sampler.rng(step, index)
         return augment_deep_prefix(row, self._prefixes, rng, share=self._share, max_length=self._max_length)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        step, micro = divmod(index, self._accumulation)
+    def micro_batches(self, step: int, most: Cut) -> list[list[int]]:
+        """The rows of this process in a step, as micro-batches; every process has as many of them."""
+        numbers = self._sampler.step(step)
+        made, _ = self.of_step(step)
+        lengths = [len(made[i]) for i in numbers]
+        capacity = self._capacity(lengths, most)
+        found: list[list[list[int]]] = []
+        for shares in deal(lengths, self._world):
+            own = [lengths[i] for i in shares]
+            lines = pack(own, capacity) if self._packing else [[at] for at in range(len(own))]
+            found.append([[shares[at] for at in line] for line in lines])
+        parts = max(len(cut(lines, lengths, most)) for lines in found)
+        return [[numbers[at] for at in part] for part in cut(found[self._rank], lengths, most, parts)]
+
+    def _capacity(self, lengths: Sequence[int], most: Cut) -> int:
+        return max(max(lengths), min(ONE_LINE, most.positions))
+
+    def batch(self, step: int, numbers: Sequence[int], most: Cut) -> dict[str, Any]:
+        """The tensors of one micro-batch, with what the step's sums are divided by and the references."""
         made, whole = self.of_step(step)
-        numbers = self._sampler.split(step, micro=self._micro, rank=self._rank, world=self._world)[micro]
         rows = [made[i] for i in numbers]
-        batch: dict[str, Any] = dict(collate(rows, self.pad_id, packing=self._packing))
+        capacity = self._capacity([len(row) for row in made.values()], most)
+        batch: dict[str, Any] = dict(collate(rows, self.pad_id, packing=self._packing, capacity=capacity))
         batch["totals"] = whole
         batch["reference"] = None if self.references is None else reference_of(batch, numbers, self.references)
         return batch

@@ -3,14 +3,17 @@
 Ours are the loss, the order of the rows, the guards and the saved state. Of Trainer's own state files (pickle) none is
 written or read. Written against transformers 5.24; what is overridden is held by tests.
 
-Promised: the step's loss and gradient do not depend on how its rows are cut into micro-batches and processes; a run
+To Trainer an optimizer step is one item; it is cut in here, so that a step which does not fit into memory can be made
+again in smaller parts. Promised: its loss and gradient do not depend on how its rows are cut and dealt; a run
 that is resumed goes on as if it had not been stopped (bit for bit on a CPU with the same threads and processes).
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +27,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError
 from redinstruct.safealign import states
-from redinstruct.safealign.batches import MODEL_KEYS
+from redinstruct.models.memory import is_out_of_memory
+from redinstruct.safealign.batches import MODEL_KEYS, Cut
 from redinstruct.safealign.config import Settings
 from redinstruct.safealign.guards import Guard, GuardState
 from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
@@ -77,6 +81,7 @@ class AlignTrainer(Trainer):
         model: torch.nn.Module,
         args: TrainingArguments,
         steps: Steps,
+        cut: Cut,
         strategy: Strategy,
         settings: Settings,
         guard: Guard,
@@ -85,9 +90,11 @@ class AlignTrainer(Trainer):
         fsdp: bool = False,
         on_step: OnStep | None = None,
         on_candidate: Callable[[int], None] | None = None,
+        on_cut: Callable[[Cut], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only)
+        self.cut = cut
         keep_wide(getattr(self.accelerator.state, "fsdp_plugin", None))
         # Without a progress bar of its own, Trainer prints every log to standard output.
         self.remove_callback(PrinterCallback)
@@ -96,18 +103,21 @@ class AlignTrainer(Trainer):
         self.interrupted = False
         self._data, self._strategy, self._settings, self._guard, self._seed = steps, strategy, settings, guard, seed
         self._folder, self._fsdp = folder, fsdp
-        self._on_step, self._on_candidate = on_step, on_candidate
+        self._on_step, self._on_candidate, self._on_cut = on_step, on_candidate, on_cut
         self._should_stop = should_stop or (lambda: False)
         self._sums = dict.fromkeys((*_PARTS, "loss"), 0.0)
-        self._micro = 0
         self._figures: dict[str, float] = {}
         self.add_callback(_EachStep(self))
 
     # ---- data, schedule ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The micro-batches of this process as they are: rank and step decide them, so nothing is left to shard."""
+        """The steps' numbers: rank and number decide the rows, so nothing is left to shard."""
         return DataLoader(self._data, batch_size=1, collate_fn=_only)
+
+    def floating_point_ops(self, *_: Any, **__: Any) -> int:
+        """Not counted."""
+        return 0
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """:func:`rate_at`, a pure function of the step."""
@@ -120,19 +130,71 @@ class AlignTrainer(Trainer):
     # ---- one step ----
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
-        """One micro-batch forward and backward. Its loss is already its share of the step's: nothing is divided."""
+        """A whole optimizer step's gradient, micro-batch after micro-batch; where memory runs out, in smaller ones.
+
+        Raises:
+            RedInstructError: one row at a time is still too much.
+        """
         model.train()
-        self._seed_draws()
-        inputs = self._prepare_inputs(inputs)
+        while not self._made(model, inputs["step"]):
+            # The failed attempt's tensors are no longer held by its traceback.
+            model.zero_grad(set_to_none=True)
+            self._sums = dict.fromkeys(self._sums, 0.0)
+            free_memory()
+            self._halve(inputs["step"])
+        return torch.tensor(self._sums["loss"], device=self.args.device)
+
+    def _made(self, model: torch.nn.Module, step: int) -> bool:
+        """Whether the step's gradient was made; False where memory ran out before the processes met."""
+        parts = self._data.micro_batches(step, self.cut)
+        for number, rows in enumerate(parts):
+            last = number == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                fits = self._tried(model, step, number, rows)
+            if self.args.world_size == 1 and not fits:
+                return False
+            # The first is the largest. Whether it fitted everywhere is agreed on while no process waits for another's
+            # gradient; a sharded model's processes meet in every layer, and cannot.
+            if self.args.world_size > 1 and number == 0 and not last and not self._fsdp:
+                if summed([float(not fits)], self.args.device)[0]:
+                    return False
+            elif not fits:
+                raise RedInstructError(self._too_large(step))
+        return True
+
+    def _tried(self, model: torch.nn.Module, step: int, number: int, rows: Sequence[int]) -> bool:
+        try:
+            self._forward_and_back(model, step, number, rows)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _forward_and_back(self, model: torch.nn.Module, step: int, number: int, rows: Sequence[int]) -> None:
+        """One micro-batch. Its loss is already its share of the step's: nothing is divided."""
+        # Dropout draws from (seed, step, micro-batch, rank): no random state has to be saved.
+        place = (step * self._data.rows_here + number) * self.args.world_size + self.args.process_index
+        torch.manual_seed(self._seed * 1_000_003 + place)
+        inputs: dict[str, Any] = self._prepare_inputs(self._data.batch(step, rows, self.cut))
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs)
         self.accelerator.backward(loss)
-        return loss.detach()
 
-    def _seed_draws(self) -> None:
-        """Dropout draws from (seed, step, micro-batch, rank): no random state has to be saved."""
-        place = (self.state.global_step * self.args.gradient_accumulation_steps + self._micro) * self.args.world_size
-        torch.manual_seed(self._seed * 1_000_003 + place + self.args.process_index)
+    def _halve(self, step: int) -> None:
+        longest = max(len(row) for row in self._data.of_step(step)[0].values())
+        halved = self.cut.halved(longest)
+        if halved == self.cut or max(len(part) for part in self._data.micro_batches(step, self.cut)) == 1:
+            raise RedInstructError(self._too_large(step))
+        self.cut = halved
+        if self._on_cut is not None:
+            self._on_cut(self.cut)
+
+    def _too_large(self, step: int) -> str:
+        longest = max(len(row) for row in self._data.of_step(step)[0].values())
+        rows = max(len(part) for part in self._data.micro_batches(step, self.cut))
+        held = "one row" if rows == 1 else f"{rows} rows"
+        return out_of_memory_advice(f"at step {step + 1}, with {held} of up to {longest} tokens at a time", self.intact())
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
         """The micro-batch's share of the step's loss, times the processes, whose gradients the wrappers average."""
@@ -146,7 +208,6 @@ class AlignTrainer(Trainer):
         )
         for name, part in {**made.parts, "loss": made.total.detach()}.items():
             self._sums[name] += float(part)
-        self._micro += 1
         return made.total * self.args.world_size
 
     def end_of_gradients(self) -> None:
@@ -160,7 +221,6 @@ class AlignTrainer(Trainer):
         self._figures = dict(zip(names, values, strict=False))
         self.interrupted = values[-1] > 0
         self._sums = dict.fromkeys(names, 0.0)
-        self._micro = 0
         if not math.isfinite(self._figures["loss"]):
             raise RedInstructError(self._broken("loss"))
 
@@ -222,6 +282,7 @@ class AlignTrainer(Trainer):
                 "step": self.state.global_step,
                 "scheduler": self._schedule.state_dict(),
                 "guard": msgspec.to_builtins(self._guard.state),
+                "cut": msgspec.to_builtins(self.cut),
                 "history": msgspec.to_builtins(self.history),
             }
             what = f"the state after {self.state.global_step} steps"
@@ -244,10 +305,11 @@ class AlignTrainer(Trainer):
         numbers = states.read_numbers(folder)
         self._schedule.load_state_dict(numbers["scheduler"])
         self._guard.state = msgspec.convert(numbers["guard"], GuardState)
+        self.cut = msgspec.convert(numbers["cut"], Cut)
         self.history = msgspec.convert(numbers["history"], list[StepFigures])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """There is none: see :meth:`_seed_draws`."""
+        """There is none: see :meth:`_forward_and_back`."""
 
     def check_wrapped(self) -> None:
         """Pass when the model is wrapped as was asked for.
@@ -285,6 +347,21 @@ def _inner(optimizer: Any) -> torch.optim.Optimizer:
     return found
 
 
+def out_of_memory_advice(where: str, intact: str) -> str:
+    """One line for who ran out of memory."""
+    return (
+        f"out of memory {where}; {intact}. `redinstruct align ... --plan` says what it takes: --activation-checkpointing,"
+        " --lora R, --quantize 4, a smaller --max-length or --fsdp over more GPUs take less"
+    )
+
+
+def free_memory() -> None:
+    """Give back what the allocator holds on to."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _steps_of(state: Path) -> int:
     return int(state.name.removeprefix(states.PREFIX))
 
@@ -295,8 +372,7 @@ def training_arguments(folder: Path, settings: Settings, *, steps: int, seed: in
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=1,  # of ready-made micro-batches
-        gradient_accumulation_steps=settings.accumulation,
+        per_device_train_batch_size=1,  # a whole step of this process, which cuts it itself
         learning_rate=settings.learning_rate,
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],

@@ -1,0 +1,58 @@
+"""A plan (:mod:`redinstruct.safealign.plan`) of a configuration, or of a run that is prepared."""
+
+from __future__ import annotations
+
+from redinstruct.safealign.batches import allot
+from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
+from redinstruct.safealign.plan import Machine, Plan, Rows, plan
+from redinstruct.safealign.prepare import Prepared, counts_of, encode_all, read_all, steps_in, steps_of, strategy_of, streams_of
+from redinstruct.safealign.rows import Stream
+from redinstruct.safealign.sizes import config_of
+
+_TOKENIZERS = ("tokenizer*", "*.model", "vocab*", "tekken.json")
+
+
+def plan_of(prepared: Prepared, machine: Machine) -> Plan:
+    """The plan of a prepared run."""
+    rows = prepared.encoded.rows
+    red = sum(len(row) for row in rows if row.stream == "red") if prepared.strategy.needs_reference else 0
+    batch = sum(prepared.batch.values())
+    found = Rows(longest=prepared.data().longest, batch=batch, steps=prepared.steps, red_tokens=red)
+    return plan(prepared.config, found, machine)
+
+
+def plan_alignment(config: AlignConfig, machine: Machine) -> Plan:
+    """The plan of a configuration whose base may be a folder with a ``config.json`` alone.
+
+    Without a tokenizer every row is taken to be as long as may be; without data the number of steps is unknown, unless
+    it is set.
+
+    Raises:
+        UsageError: bad input.
+    """
+    config = config.resolved()
+    architecture = config_of(config.base)
+    settings = config.chosen
+    longest = min(settings.max_length, getattr(architecture, "max_position_embeddings", None) or settings.max_length)
+    unknown = Rows(longest=longest, batch=settings.batch, steps=settings.steps, exact=False)
+    if not config.data:
+        return plan(config, unknown, machine)
+    own = config.strategy not in (*TRL_STRATEGIES, RESTA)
+    strategy = strategy_of(config) if own else None
+    read = read_all(config, "general" if config.strategy == "general" else "blue")
+    if not any(path for pattern in _TOKENIZERS for path in config.base.glob(pattern)):
+        streams = {row.stream for row in read.rows}
+        counts = {stream: sum(row.stream == stream for row in read.rows) for stream in streams}
+        wanted = [one for one in (strategy.streams if strategy else counts) if counts.get(one)]
+        batch = allot(settings.batch, {stream: settings.mix.get(stream, 1.0) for stream in wanted or ("general",)})
+        steps = settings.steps or steps_in(settings.epochs, counts, batch)
+        return plan(config, Rows(longest=longest, batch=settings.batch, steps=steps, exact=False), machine)
+    tokenizer, _, encoded = encode_all(config, read)
+    if strategy is None:
+        rows = Rows(longest=max(map(len, encoded.rows)), batch=settings.batch, steps=settings.steps)
+        return plan(config, rows, machine)
+    names, _ = streams_of(config, strategy, encoded)
+    shares: dict[Stream, int] = allot(settings.batch, {stream: settings.mix.get(stream, 1.0) for stream in names})
+    steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), shares)
+    data = steps_of(config, encoded.rows, shares, steps, tokenizer, 0, 1)
+    return plan(config, Rows(longest=data.longest, batch=settings.batch, steps=steps), machine)
