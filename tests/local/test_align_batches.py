@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -20,15 +21,19 @@ from redinstruct.errors import UsageError
 from redinstruct.safealign.batches import (
     MODEL_KEYS,
     Batch,
+    Cut,
     StreamSampler,
     allot,
     check_packing,
     collate,
+    cut,
+    deal,
     pack,
 )
 from redinstruct.safealign.losses import STRATEGIES, Totals, labelled, labelled_logps, strategy_loss, totals
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import STREAMS, Stream
+from redinstruct.safealign.steps import Steps
 
 pytestmark = pytest.mark.local
 
@@ -123,29 +128,69 @@ def test_another_seed_and_another_epoch_are_another_order() -> None:
     assert len(orders) == 25
 
 
-@given(counts=ROWS, step=st.integers(0, 9), seed=st.integers(0, 3))
-def test_however_a_step_is_cut_its_rows_are_the_same(counts: dict[Stream, int], step: int, seed: int) -> None:
-    sampler = StreamSampler(rows_of(**counts), {"blue": 2, "general": 4, "red": 2}, seed)
-    whole = Counter(sampler.step(step))
-    for micro, world in ((8, 1), (2, 1), (4, 2), (2, 2), (1, 4), (1, 8)):
-        ranks = [sampler.split(step, micro=micro, rank=rank, world=world) for rank in range(world)]
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=24)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 6))
+def test_dealing_loses_no_row_and_leaves_no_process_far_behind(per_rank: list[int], world: int) -> None:
+    lengths = [length + i for length in per_rank for i in range(world)]
+    shares = deal(lengths, world)
+    assert Counter(i for share in shares for i in share) == Counter(range(len(lengths)))
+    assert {len(share) for share in shares} == {len(per_rank)}
+    loads = [sum(lengths[i] for i in share) for share in shares]
+    assert max(loads) - min(loads) <= max(lengths)
+
+
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 200), st.integers(1, 24))
+def test_cutting_loses_no_row_and_puts_the_largest_first(
+    lengths: list[int], rows: int, positions: int, parts: int
+) -> None:
+    made = cut([[i] for i in range(len(lengths))], lengths, Cut(rows, positions), min(parts, len(lengths)))
+    assert Counter(i for part in made for i in part) == Counter(range(len(lengths)))
+    assert len(made) >= min(parts, len(lengths))
+    sizes = [len(part) * max(lengths[i] for i in part) for part in made]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(
+        len(part) <= rows and size <= max(positions, max(lengths)) for part, size in zip(made, sizes, strict=True)
+    )
+
+
+def test_sorted_by_length_a_step_of_uneven_rows_is_nearly_full() -> None:
+    """speed.md: 64 rows of 101 to 298 tokens, in fours: .67 as they come, .98 sorted."""
+    rng = random.Random(0)
+    lengths = [rng.randint(101, 298) for _ in range(64)]
+    made = cut([[i] for i in range(64)], lengths, Cut(4, 10**6))
+    assert sum(lengths) / sum(len(part) * max(lengths[i] for i in part) for part in made) > 0.95
+
+
+def test_half_of_a_cut_is_at_most_half_as_large_until_one_row_is_left() -> None:
+    halved = [Cut(64, 5120)]
+    for _ in range(4):
+        halved.append(halved[-1].halved(640))
+    assert [(one.rows, one.positions) for one in halved] == [(64, 5120), (4, 2560), (2, 1280), (1, 640), (1, 320)]
+
+
+@given(counts=ROWS, step=st.integers(0, 9), seed=st.integers(0, 3), packing=st.booleans())
+def test_however_a_step_is_cut_its_rows_are_the_same(
+    counts: dict[Stream, int], step: int, seed: int, packing: bool
+) -> None:
+    rows = rows_of(**counts)
+    batch: dict[Stream, int] = {"blue": 2, "general": 4, "red": 2}
+    whole = Counter(StreamSampler(rows, batch, seed).step(step))
+    for most, world in ((Cut(8, 99), 1), (Cut(2, 99), 1), (Cut(8, 9), 2), (Cut(1, 1), 4), (Cut(3, 14), 8)):
+        ranks = [
+            Steps(rows, batch, steps=10, seed=seed, pad_id=0, packing=packing, rank=rank, world=world)
+            .micro_batches(step, most)
+            for rank in range(world)
+        ]  # fmt: skip
         assert len({len(parts) for parts in ranks}) == 1, "a process would wait for ever"
-        assert all(len(part) == micro for parts in ranks for part in parts)
         assert Counter(i for parts in ranks for part in parts for i in part) == whole
 
 
-def test_micro_batches_hold_every_stream_where_they_can() -> None:
-    rows = rows_of(blue=9, general=9, red=9)
-    sampler = StreamSampler(rows, {"blue": 4, "general": 8, "red": 4}, 0)
-    for part in sampler.split(0, micro=8):
-        assert Counter(rows[i].stream for i in part) == {"blue": 2, "general": 4, "red": 2}
-
-
-def test_a_step_that_can_not_be_cut_so_and_a_stream_without_rows_are_refused() -> None:
-    sampler = StreamSampler(rows_of(blue=3, general=3), {"blue": 3, "general": 3}, 0)
-    for micro, world in ((4, 1), (0, 1), (3, 4)):
-        with pytest.raises(UsageError, match="cannot be cut"):
-            sampler.split(0, micro=micro, world=world)
+def test_a_step_that_can_not_be_dealt_and_a_stream_without_rows_are_refused() -> None:
+    for lengths, world in (([1, 2, 3], 2), ([], 1), ([1], 2)):
+        with pytest.raises(UsageError, match="cannot be dealt evenly"):
+            deal(lengths, world)
     with pytest.raises(UsageError, match="no red rows"):
         StreamSampler(rows_of(blue=3), {"blue": 1, "red": 1}, 0)
 
@@ -339,7 +384,10 @@ def test_eight_rows_at_once_and_two_four_times_give_one_gradient(name: str) -> N
     counts = totals(rows[i] for i in sampler.step(0))
     found = []
     for micro, world, packing in ((8, 1, False), (2, 1, False), (1, 1, False), (2, 2, False), (4, 1, True)):
-        parts = [part for rank in range(world) for part in sampler.split(0, micro=micro, rank=rank, world=world)]
+        numbers = sampler.step(0)
+        lengths = [len(rows[i]) for i in numbers]
+        cuts = [cut([[at] for at in share], lengths, Cut(micro, 10**6)) for share in deal(lengths, world)]
+        parts = [[numbers[at] for at in part] for share in cuts for part in share]
         batches = [collate([rows[i] for i in part], 0, packing=packing, capacity=20 if packing else None)
                    for part in parts]  # fmt: skip
         found.append(step_gradient(model, batches, counts, name))

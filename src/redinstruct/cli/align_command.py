@@ -11,10 +11,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.options import MOST, RUN, as_json
-from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, RedInstructError, UsageError
+from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, RedInstructError, UsageError
 
 if TYPE_CHECKING:
     from redinstruct.safealign import AlignConfig, Aligned, StepFigures
@@ -23,6 +24,7 @@ _FILE = click.Path(path_type=Path)
 NOT_RESUMED = ("kto", "dpo", "resta")
 OURS_ALONE = (
     "packing", "deep_prefix", "mix", "guard_rise", "guard_action", "save_every", "activation_checkpointing",
+    "optimizer", "fsdp", "quantize", "base_dtype", "attention",
 )  # fmt: skip
 """Flags that TRL's loops do not know: refused there, since an ignored guard would be trusted."""
 
@@ -56,30 +58,25 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 
 @click.command("align", cls=_SeveralFiles)
 @click.option("--base", required=True, metavar="CKPT", help="The checkpoint to train: a folder, or hf/FOLDER.")
-@click.option(
-    "--data", required=True, multiple=True, type=_FILE, metavar="FILE...", help="Conversations (export --to messages)."
-)
+@click.option("--data", multiple=True, type=_FILE, metavar="FILE...", help="Conversations (export --to messages).")
 @click.option(
     "--general", multiple=True, type=_FILE, metavar="FILE...", help="General conversations, whose loss must not rise."
 )
 @click.option("--no-general", is_flag=True, help="Train on red data without general data, knowing what it does.")
 @click.option(
     "--strategy",
-    required=True,
     metavar="S",
     help="general, blue, blue-red, paper-s, paper-r, hinge, npo, npo-len, simnpo, unlikelihood, kto, dpo, resta.",
 )
 @click.option("--set", "parameters", multiple=True, metavar="KEY=X", help="A number of the strategy. Repeatable.")
-@click.option(
-    "--out", required=True, type=RUN, metavar="CKPT", help="Where the aligned checkpoint goes; replaces one there."
-)
+@click.option("--out", type=RUN, metavar="CKPT", help="Where the aligned checkpoint goes; replaces one there.")
 @click.option("--preset", metavar="P", help="starling (the released run) or toy; left out, by the base.")
 @_count("--steps", "Optimizer steps.")
 @_number("--epochs", "Passes over the longest stream, where --steps is not given.")
 @_number("--lr", "Peak learning rate.")
 @_count("--batch", "Rows of one step, over all streams and processes.")
 @click.option("--mix", metavar="STREAM=X,...", help="The streams' shares of a batch, as blue=1,general=2,red=1.")
-@_count("--accumulation", "Micro-batches of one step in each process.")
+@_count("--accumulation", "Micro-batches of one step in each process; left out, as memory allows.")
 @_count("--max-length", "Tokens of a row; what is longer is cut at its end.")
 @_number("--deep-prefix", "Share of refusals that are learnt after the first words of a harmful answer.")
 @click.option(
@@ -97,10 +94,33 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @click.option(
     "--guard-action", type=click.Choice(["zero", "stop"]), help="Then: drop the red term, or stop.  [default: zero]"
 )
-@click.option("--activation-checkpointing", is_flag=True, help="Less memory, more time.")
+@click.option(
+    "--activation-checkpointing/--no-activation-checkpointing",
+    default=None,
+    help="Less memory, more time; left out, where memory is short.",
+)
+@click.option("--quantize", type=click.Choice(["4", "8"]), help="Bits that a base under an adapter is held in.")
+@click.option(
+    "--base-dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="What a base under an adapter is held in.  [default: bfloat16 on a GPU]",
+)
+@click.option(
+    "--optimizer", metavar="O", help="adamw, or with its state in 8 bits (a GPU): adamw-8bit, paged-adamw-8bit."
+)
+@click.option("--attention", metavar="A", help="sdpa, eager, flash_attention_2, flash_attention_3 or flex_attention.")
 @_count("--save-every", "Steps between saved states.")
 @_count("--processes", "Refuse to run unless torchrun started so many.")
-@click.option("--fsdp", is_flag=True, help="Shard the model over GPUs (FSDP2, under torchrun). Tested on CPUs only.")
+@click.option(
+    "--fsdp/--no-fsdp",
+    default=None,
+    help="Shard the model over GPUs (FSDP2, under torchrun); left out, where a copy does not fit. Tested on CPUs only.",
+)
+@click.option("--plan", "plan_only", is_flag=True, help="Say what it takes and whether it fits, and load nothing.")
+@_number("--memory", "GB of each GPU (with --gpus 0: of the host) that may be used; left out, what there is.")
+@click.option(
+    "--gpus", type=click.IntRange(0, MOST), metavar="N", help="--plan: for so many GPUs; 0 is a CPU. Left out, as here."
+)
 @_count("--threads", "Threads of torch on a CPU.")
 @_number("--coefficient", "resta: how much of the safety vector is added.  [default: 1]")
 @_number("--drop", "resta: share of the vector that DARE drops.  [default: 0]")
@@ -126,7 +146,15 @@ def command(**flags: Any) -> int:
         from redinstruct.safealign import align
     except ImportError as error:
         raise UsageError(f"align needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
+    if flags["plan_only"]:
+        asked = {**flags, "strategy": flags["strategy"] or "blue", "out": flags["out"] or Path("aligned")}
+        return _plan(config_from(asked), flags["gpus"], as_json=flags["as_json"])
+    for name in ("data", "strategy", "out"):
+        if not flags[name]:
+            raise click.MissingParameter(param_hint=f"'--{name}'", param_type="option")
     config = config_from(flags)
+    if flags["gpus"] is not None:
+        raise UsageError("--gpus: belongs to --plan; a run has as many processes as torchrun starts")
     if flags["show_mask"]:
         return _show_mask(config, as_json=flags["as_json"])
     from redinstruct.safealign import TRL_STRATEGIES, is_main_process
@@ -143,7 +171,10 @@ def command(**flags: Any) -> int:
                 tell(f"align ({config.strategy})", figures.step, figures.steps)
 
         try:
-            done = align(config, on_step=on_step, should_stop=should_stop, tell=tell if main else None)
+            done = align(
+                config, on_step, should_stop=should_stop, tell=tell if main else None,
+                say=console.note if main else None,
+            )  # fmt: skip
         except KeyboardInterrupt:
             if config.strategy not in NOT_RESUMED:
                 raise
@@ -151,6 +182,22 @@ def command(**flags: Any) -> int:
     if main:
         _say(done, as_json=flags["as_json"])
     return EXIT_DONE
+
+
+def _plan(config: AlignConfig, gpus: int | None, *, as_json: bool) -> int:
+    """Say what the configuration takes."""
+    from redinstruct.safealign import machine_of, plan_alignment
+
+    found = plan_alignment(config, machine_of(config.memory, gpus))
+    if as_json:
+        console.say_json(msgspec.to_builtins(found))
+    else:
+        console.say(found.sentence)
+        rows = [{"what": name, "GB": f"{value:.2f}"} for name, value in found.parts.items()]
+        console.say_table(rows, right=("GB",), indent=2)
+        console.say(f"  host: {found.host_gb:.1f} GB; steps: {found.steps if found.steps is not None else 'unknown'}")
+        console.say(found.why)
+    return EXIT_DONE if found.fits else EXIT_INCONCLUSIVE
 
 
 def _interrupted(strategy: str) -> RedInstructError:
@@ -206,11 +253,16 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
             deep_prefix=flags["deep_prefix"],
             packing=flags["packing"],
             save_every=flags["save_every"],
+            optimizer=flags["optimizer"],
         ),
         seed=flags["seed"],
         lora=Lora(rank=flags["lora"], alpha=2 * flags["lora"]) if flags["lora"] else None,
         chat_template=flags["chat_template"],
         activation_checkpointing=flags["activation_checkpointing"],
+        base_dtype=flags["base_dtype"],
+        quantize=None if flags["quantize"] is None else 4 if flags["quantize"] == "4" else 8,
+        attention=flags["attention"],
+        memory=flags["memory"],
         guard=rule,
         processes=flags["processes"],
         fsdp=flags["fsdp"],

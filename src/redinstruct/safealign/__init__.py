@@ -6,6 +6,8 @@ from redinstruct.safealign.align import Aligned, GuardStopped, align
 from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig, Lora, Settings, preset_for, with_settings
 from redinstruct.safealign.guards import GuardRule
 from redinstruct.safealign.launch import is_main_process
+from redinstruct.safealign.plan import Plan, machine_of
+from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import Prepared, pictures, prepare
 from redinstruct.safealign.trainer import StepFigures
 
@@ -16,12 +18,15 @@ __all__ = [
     "GuardRule",
     "GuardStopped",
     "Lora",
+    "Plan",
     "Prepared",
     "Settings",
     "StepFigures",
     "align",
     "is_main_process",
+    "machine_of",
     "pictures",
+    "plan_alignment",
     "prepare",
     "preset_for",
     "with_settings",

@@ -21,8 +21,8 @@ from transformers.utils import logging
 
 from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError, UsageError
-from redinstruct.safealign import states
 from redinstruct.models.memory import is_out_of_memory
+from redinstruct.safealign import states
 from redinstruct.safealign.batches import Cut, check_packing
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig
@@ -34,7 +34,7 @@ from redinstruct.safealign.launch import check_world, wait_for_all, world
 from redinstruct.safealign.plan import machine_of
 from redinstruct.safealign.planning import plan_of
 from redinstruct.safealign.prepare import Prepared, prepare
-from redinstruct.safealign.reference import REFERENCE_NAME, Reference, cache_folder
+from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, reference_logps
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.trainer import AlignTrainer, OnStep, StepFigures, out_of_memory_advice, training_arguments
 from redinstruct.safetext import terminal
@@ -249,10 +249,11 @@ class Run:
         )
         self._trainer = trainer
         if prepared.strategy.needs_reference:
-            trainer.reference = Reference(
-                data, self._folder / REFERENCE_NAME, base=prepared.base, cache=config.reference_cache or cache_folder(),
-                tell=lambda done, total: self._tell("reference", done, total),
-            )  # fmt: skip
+            if self._sharded:
+                trainer.before_training = self._refer  # once it is sharded
+            else:
+                self._refer(trainer.model)  # on its device since the trainer has it, and not yet resumed
+        wait_for_all()
         start = states.latest(self._folder)
         if self._on_evaluate is not None:
             self._begin_candidates()
@@ -302,6 +303,25 @@ class Run:
         if plan.checkpointing:
             model.enable_input_require_grads()
         return with_adapter(model, config.lora)
+
+    def _refer(self, model: Any) -> None:
+        """Let the steps know what the base thinks of the red answers."""
+        trainer, data = self._trainer, self._trainer.data
+        red = [i for i, row in enumerate(data.rows) if row.stream == "red"]
+        kept = self._folder / REFERENCE_NAME
+        if self._sharded and self._config.lora is None and trainer.state.global_step and not kept.is_file():
+            raise RedInstructError(f"{kept.name} is missing in {self._folder.name}; remove the folder to begin again")
+        made = reference_logps(
+            model,
+            [data.rows[i] for i in red],
+            base=f"{self._prepared.base} {self._config.quantize or ''}".strip(),
+            pad_id=data.pad_id,
+            folder=self._config.reference_cache or cache_folder(),
+            kept=kept,
+            computing=trainer.compute_loss_context_manager,
+            tell=lambda done, total: self._tell("reference", done, total),
+        )
+        data.references = dict(zip(red, made, strict=True))
 
     def _check_end(self, trainer: AlignTrainer) -> None:
         """Pass when all steps were made."""
@@ -436,7 +456,7 @@ class Run:
             processes=world()[1],
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, float32",
             files=prepared.read.files,
-            rows=prepared.counts,
+            rows={str(stream): count for stream, count in prepared.counts.items()},
             dropped=prepared.dropped,
             masked=prepared.read.masked,
             figures=self.figures(trainer),

@@ -21,7 +21,7 @@ from redinstruct.safealign.guards import GuardRule
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
-"""The last two keep their state in 8 bits (Dettmers et al. 2022, arXiv 2110.02861); they need bitsandbytes and a GPU."""
+"""The last two keep their state in 8 bits (Dettmers et al. 2022, arXiv 2110.02861): bitsandbytes, on a GPU."""
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 RESTA = "resta"
 TRL_STRATEGIES = ("kto", "dpo")
@@ -89,8 +89,8 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
     must find itself to be (torchrun).
 
-    What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``base_dtype`` (of a frozen
-    base), ``fsdp``. ``quantize`` holds a frozen base in so many bits; ``memory``: GB that a GPU, or the host, may lend.
+    What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``fsdp``, ``base_dtype``
+    (of a frozen base). ``quantize`` holds a frozen base in so many bits. ``memory``: GB of a GPU, or the host.
     """
 
     base: Path

@@ -8,6 +8,7 @@ merged into them; what it was stands in ``adapter/``.
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import shutil
 import warnings
@@ -63,21 +64,35 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return found
 
 
-def load_model(folder: Path, *, seed: int = 0) -> PreTrainedModel:
-    """The checkpoint in float32, on the CPU.
+def load_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    quantize: int | None = None,
+    attention: str | None = None,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """The checkpoint in this precision, or with its linear layers in so many bits; on the CPU, or straight on a device.
 
     Raises:
-        UsageError: transformers cannot load it, or a weight of it is missing.
+        UsageError: transformers cannot load it, or a weight of it is missing; bitsandbytes is.
     """
     torch.manual_seed(seed)
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    if quantize is not None:
+        options["quantization_config"] = _quantization(quantize)
+    if device is not None:
+        options["device_map"] = {"": device}  # no process holds a second copy on the host
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UsageError(f"{terminal(folder.name)}: transformers cannot load it ({_line(error)})") from None
@@ -86,6 +101,20 @@ def load_model(folder: Path, *, seed: int = 0) -> PreTrainedModel:
         raise UsageError(f"{terminal(folder.name)}: weights are missing ({sorted(found['missing_keys'])[0]}, ...)")
     made: PreTrainedModel = model
     return made
+
+
+def _quantization(bits: int) -> Any:
+    """4 bits as QLoRA has them (Dettmers et al. 2023, arXiv 2305.14314), or 8 (arXiv 2208.07339)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f"--quantize {bits} needs bitsandbytes: pip install 'redinstruct[quantize]'")
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
 
 
 def _line(error: BaseException) -> str:

@@ -1,10 +1,10 @@
 """What an alignment takes, and how its steps are cut to fit: decided before anything is loaded.
 
 One arithmetic for ``align --plan`` and for the run itself. The peak of a device is what it holds all along (weights,
-gradients, the optimizer's state) and what one micro-batch keeps for its backward pass (:mod:`redinstruct.safealign.sizes`
-counts it), with the logits of a chunk and the gradients of one layer on top; or, where that is more, what writing a state
-or a checkpoint takes. GB are 10^9 bytes. What is said of GPUs is arithmetic; on CPUs it was held against measured peaks
-(docs/experiments/memory.md).
+gradients, the optimizer's state) and what one micro-batch keeps for its backward pass (counted by
+:mod:`redinstruct.safealign.sizes`), with the logits of a chunk and the gradients of one layer on top; or, where that is
+more, what writing a state or a checkpoint takes. GB are 10^9 bytes. What is said of GPUs is arithmetic; on CPUs it was
+held against measured peaks (docs/experiments/memory.md).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def total(self) -> float:
         """All of them."""
-        return sum(msgspec.structs.astuple(self))
+        return float(sum(msgspec.structs.astuple(self)))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +105,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         where = f"{self.gpu_gb:.1f} GB a GPU" if self.gpus else f"{self.host_gb:.1f} GB"
         shared = {"none": "", "ddp": ", a copy in each process", "fsdp": ", sharded over the GPUs"}[self.sharding]
         return (
-            f"micro-batches of {self.micro_batch} rows of {self.longest_row:,} tokens, {self.accumulation} a step; {held};"
-            f" weights in {self.dtype}{shared}; about {where} of {self.limit_gb:.1f}"
+            f"micro-batches of {self.micro_batch} rows of {self.longest_row:,} tokens, {self.accumulation} a step;"
+            f" {held}; weights in {self.dtype}{shared}; about {where} of {self.limit_gb:.1f}"
         )
 
 
@@ -184,9 +184,8 @@ def plan(config: AlignConfig, rows: Rows, machine: Machine) -> Plan:
                 best = found
     assert best is not None
     tried = "checkpointed, one row at a time" if best.checkpointing else "one row at a time"
-    return msgspec.structs.replace(
-        best, why=f"does not fit: {tried}, it takes {_peak(best):.1f} of {room / GB:.1f} GB. {_advice(config, best, machine)}"
-    )
+    takes = f"{tried}, it takes {_peak(best):.1f} of {room / GB:.1f} GB"
+    return msgspec.structs.replace(best, why=f"does not fit: {takes}. {_advice(config, best, machine)}")
 
 
 def _peak(found: Plan) -> float:
@@ -262,7 +261,7 @@ def _weighed(config: AlignConfig, rows: Rows, machine: Machine, way: _Way, micro
     share = max(1, rows.batch // machine.processes)
     given = config.chosen.accumulation
     cut = Cut(micro, sys.maxsize) if given is not None else Cut(share, micro * rows.longest)
-    notes = [] if sizes.counted else ["activations are by a formula, since this architecture can not be carried through"]
+    notes = [] if sizes.counted else ["activations are by a formula: this architecture can not be carried through"]
     notes += [] if rows.exact else ["every row is taken to be as long as --max-length allows"]
     return Plan(
         fits=used <= machine.memory,

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.plan import Machine, Plan, Rows, plan
-from redinstruct.safealign.prepare import Prepared, counts_of, encode_all, read_all, steps_in, steps_of, strategy_of, streams_of
-from redinstruct.safealign.rows import Stream
+from redinstruct.safealign.prepare import (
+    Prepared,
+    counts_of,
+    encode_all,
+    read_all,
+    steps_in,
+    steps_of,
+    strategy_of,
+    streams_of,
+)
+from redinstruct.safealign.rows import STREAMS, Stream
 from redinstruct.safealign.sizes import config_of
 
 _TOKENIZERS = ("tokenizer*", "*.model", "vocab*", "tekken.json")
@@ -41,10 +52,10 @@ def plan_alignment(config: AlignConfig, machine: Machine) -> Plan:
     strategy = strategy_of(config) if own else None
     read = read_all(config, "general" if config.strategy == "general" else "blue")
     if not any(path for pattern in _TOKENIZERS for path in config.base.glob(pattern)):
-        streams = {row.stream for row in read.rows}
-        counts = {stream: sum(row.stream == stream for row in read.rows) for stream in streams}
-        wanted = [one for one in (strategy.streams if strategy else counts) if counts.get(one)]
-        batch = allot(settings.batch, {stream: settings.mix.get(stream, 1.0) for stream in wanted or ("general",)})
+        counts: dict[Stream, int] = dict(Counter(row.stream for row in read.rows))
+        wanted: list[Stream] = [one for one in (strategy.streams if strategy else STREAMS) if counts.get(one)]
+        shares: dict[Stream, float] = {stream: settings.mix.get(stream, 1.0) for stream in wanted}
+        batch = allot(settings.batch, shares or {"general": 1.0})
         steps = settings.steps or steps_in(settings.epochs, counts, batch)
         return plan(config, Rows(longest=longest, batch=settings.batch, steps=steps, exact=False), machine)
     tokenizer, _, encoded = encode_all(config, read)
@@ -52,7 +63,7 @@ def plan_alignment(config: AlignConfig, machine: Machine) -> Plan:
         rows = Rows(longest=max(map(len, encoded.rows)), batch=settings.batch, steps=settings.steps)
         return plan(config, rows, machine)
     names, _ = streams_of(config, strategy, encoded)
-    shares: dict[Stream, int] = allot(settings.batch, {stream: settings.mix.get(stream, 1.0) for stream in names})
-    steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), shares)
-    data = steps_of(config, encoded.rows, shares, steps, tokenizer, 0, 1)
+    batch = allot(settings.batch, {stream: settings.mix.get(stream, 1.0) for stream in names})
+    steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), batch)
+    data = steps_of(config, encoded.rows, batch, steps, tokenizer, 0, 1)
     return plan(config, Rows(longest=data.longest, batch=settings.batch, steps=steps), machine)

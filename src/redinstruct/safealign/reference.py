@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from redinstruct.atomic import write_file
 from redinstruct.safealign.batches import MODEL_KEYS, collate
+from redinstruct.safealign.launch import world
 from redinstruct.safealign.masks import Encoded
 
 _BATCH = 16
+REFERENCE_NAME = "reference.safetensors"
+"""In a run's folder: a sharded policy that was trained on can not be asked about its base any more."""
 
 
 def cache_folder() -> Path:
@@ -43,48 +47,83 @@ def reference_logps(
     base: str,
     pad_id: int,
     folder: Path | None = None,
+    kept: Path | None = None,
+    computing: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     tell: Callable[[int, int], None] | None = None,
 ) -> list[torch.Tensor]:
     """For each row the log-probability of each of its tokens [length], 0 where a token has no weight.
 
-    ``model`` is the base, or the base under an adapter that is switched off for this. With ``folder``, what another run
-    computed for the same base and rows is read instead; a file there that cannot be read is computed again.
+    ``model`` is the base, or the base under an adapter that is switched off for this; ``computing`` is the precision
+    that the policy is computed in. Several processes share the rows, and each gets all results. With ``folder``, what
+    another run computed for the same base and rows is read instead, and so is the run's own file ``kept``; a file that
+    cannot be read is computed again.
     """
-    kind = str(next(model.parameters()).dtype)
-    path = folder / f"{digest_of(rows, base, kind)}.safetensors" if folder is not None else None
-    flat = _read(path, sum(len(row) for row in rows)) if path is not None else None
+    if not rows:
+        return []
+    with computing():
+        autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else ""
+    kind = f"{next(model.parameters()).dtype}{autocast}"
+    cached = folder / f"{digest_of(rows, base, kind)}.safetensors" if folder is not None else None
+    flat = _known([path for path in (kept, cached) if path is not None], sum(len(row) for row in rows))
     if flat is None:
-        flat = torch.cat([*_computed(model, rows, pad_id, tell)]) if rows else torch.zeros(0)
-        if path is not None:
-            _write(path, flat)
+        with computing():
+            flat = torch.cat(_shared_out(model, rows, pad_id, tell))
+    if world()[0] == 0:
+        for path in (kept, cached):
+            if path is not None and not path.is_file():
+                _write(path, flat)
     return list(flat.split([len(row) for row in rows]))
+
+
+def _known(paths: Sequence[Path], size: int) -> torch.Tensor | None:
+    """What the first process finds on its disk, for all processes."""
+    found = [next((flat for path in paths if (flat := _read(path, size)) is not None), None)]
+    if world()[1] > 1:
+        torch.distributed.broadcast_object_list(found)
+    return found[0]
+
+
+def _shared_out(
+    model: Any, rows: Sequence[Encoded], pad_id: int, tell: Callable[[int, int], None] | None
+) -> list[torch.Tensor]:
+    """Every row's, each process having computed its share: equally many batches each, as a sharded model needs."""
+    rank, processes = world()
+    if processes == 1:
+        return _computed(model, rows, pad_id, tell)
+    share = -(-len(rows) // processes)
+    own = [rows[(rank * share + i) % len(rows)] for i in range(share)]
+    parts: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(parts, _computed(model, own, pad_id, tell))
+    return [one for part in parts for one in part][: len(rows)]
 
 
 @torch.no_grad()
 def _computed(
     model: Any, rows: Sequence[Encoded], pad_id: int, tell: Callable[[int, int], None] | None
 ) -> list[torch.Tensor]:
+    """In batches of rows of like length."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    found: list[torch.Tensor] = []
+    found: dict[int, torch.Tensor] = {}
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     adapter = model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
     try:
         with adapter:
             for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH]
-                batch = collate(part, pad_id)
+                part = order[start : start + _BATCH]
+                batch = collate([rows[i] for i in part], pad_id)
                 inputs = {key: batch[key].to(device) for key in (*MODEL_KEYS, "token_weights")}  # type: ignore[union-attr]
                 logps = model(**inputs).float().cpu()
                 weights = torch.as_tensor(batch["token_weights"])
                 full = torch.zeros(weights.shape)
                 full[weights != 0] = logps
-                found += [full[i, : len(row)].clone() for i, row in enumerate(part)]
+                found |= {row: full[at, : len(rows[row])].clone() for at, row in enumerate(part)}
                 if tell is not None:
                     tell(len(found), len(rows))
     finally:
         model.train(training)
-    return found
+    return [found[i] for i in range(len(rows))]
 
 
 def _read(path: Path, size: int) -> torch.Tensor | None:
@@ -100,10 +139,4 @@ def _write(path: Path, flat: torch.Tensor) -> None:
     """A cache that cannot be written (read-only home, full disk) is no reason not to train."""
     with contextlib.suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        os.close(handle)
-        try:
-            save_file({"logps": flat}, name)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_file(path, save({"logps": flat}))

@@ -26,7 +26,7 @@ from redinstruct.safealign.exports import with_adapter
 from redinstruct.safetext import terminal
 
 FORMULA_BYTES = 34
-"""Bytes a token, layer and unit of width keeps in half precision (Korthikanti et al. 2022, arXiv 2205.05198, table 2)."""
+"""Bytes that a token, layer and unit of width keeps in 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, table 2)."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +100,9 @@ def _sizes(folder: str, _text: str, length: int, lora: Lora | None, base: torch.
             try:
                 made = with_adapter(made, lora)
             except ValueError as error:
-                raise UsageError(f"--lora: peft has no adapter for {config.model_type} ({terminal(str(error))[:100]})") from None
+                raise UsageError(
+                    f"--lora: peft has no adapter for {config.model_type} ({terminal(str(error))[:100]})"
+                ) from None
     with _quiet(), FakeTensorMode():
         _without_memory(made)
         trained = sum(one.numel() for one in made.parameters() if one.requires_grad)
@@ -123,7 +125,7 @@ def _sizes(folder: str, _text: str, length: int, lora: Lora | None, base: torch.
 
 
 def _rows(made: Any, model: Any, length: int, half: bool) -> tuple[int, int, int, bool]:
-    """Bytes of a row, of a row of which layers' inputs alone are kept, of cast weights; and whether they were counted."""
+    """Bytes of a row, of one of which layers' inputs alone are kept, of cast weights; whether they were counted."""
 
     def both(*, half: bool) -> tuple[int, int, int]:
         row, casts = _kept(model, length, half=half)

@@ -17,7 +17,6 @@ from redinstruct.safealign.losses import Totals, totals
 from redinstruct.safealign.masks import PREFIX_TOKENS, Encoded, Prefixes, augment_deep_prefix, deep_prefixes
 from redinstruct.safealign.rows import Stream
 
-
 ONE_LINE = 1024
 """Tokens of a packed line, where its rows and the memory allow it."""
 

@@ -26,8 +26,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError
-from redinstruct.safealign import states
 from redinstruct.models.memory import is_out_of_memory
+from redinstruct.safealign import states
 from redinstruct.safealign.batches import MODEL_KEYS, Cut
 from redinstruct.safealign.config import Settings
 from redinstruct.safealign.guards import Guard, GuardState
@@ -58,6 +58,7 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     red_off: bool = False
 
 
+_OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "paged-adamw-8bit": "paged_adamw_8bit"}
 OnStep = Callable[[StepFigures], None]
 _PARTS = ("blue", "general", "red", "red_first", "red_above", "red_term")
 
@@ -95,13 +96,14 @@ class AlignTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only)
         self.cut = cut
+        self.before_training: Callable[[Any], None] | None = None
         keep_wide(getattr(self.accelerator.state, "fsdp_plugin", None))
         # Without a progress bar of its own, Trainer prints every log to standard output.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.history: list[StepFigures] = []
         self.interrupted = False
-        self._data, self._strategy, self._settings, self._guard, self._seed = steps, strategy, settings, guard, seed
+        self.data, self._strategy, self._settings, self._guard, self._seed = steps, strategy, settings, guard, seed
         self._folder, self._fsdp = folder, fsdp
         self._on_step, self._on_candidate, self._on_cut = on_step, on_candidate, on_cut
         self._should_stop = should_stop or (lambda: False)
@@ -113,7 +115,7 @@ class AlignTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The steps' numbers: rank and number decide the rows, so nothing is left to shard."""
-        return DataLoader(self._data, batch_size=1, collate_fn=_only)
+        return DataLoader(self.data, batch_size=1, collate_fn=_only)
 
     def floating_point_ops(self, *_: Any, **__: Any) -> int:
         """Not counted."""
@@ -146,7 +148,7 @@ class AlignTrainer(Trainer):
 
     def _made(self, model: torch.nn.Module, step: int) -> bool:
         """Whether the step's gradient was made; False where memory ran out before the processes met."""
-        parts = self._data.micro_batches(step, self.cut)
+        parts = self.data.micro_batches(step, self.cut)
         for number, rows in enumerate(parts):
             last = number == len(parts) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
@@ -174,27 +176,29 @@ class AlignTrainer(Trainer):
     def _forward_and_back(self, model: torch.nn.Module, step: int, number: int, rows: Sequence[int]) -> None:
         """One micro-batch. Its loss is already its share of the step's: nothing is divided."""
         # Dropout draws from (seed, step, micro-batch, rank): no random state has to be saved.
-        place = (step * self._data.rows_here + number) * self.args.world_size + self.args.process_index
+        place = (step * self.data.rows_here + number) * self.args.world_size + self.args.process_index
         torch.manual_seed(self._seed * 1_000_003 + place)
-        inputs: dict[str, Any] = self._prepare_inputs(self._data.batch(step, rows, self.cut))
+        inputs: dict[str, Any] = self._prepare_inputs(self.data.batch(step, rows, self.cut))
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs)
         self.accelerator.backward(loss)
 
     def _halve(self, step: int) -> None:
-        longest = max(len(row) for row in self._data.of_step(step)[0].values())
+        longest = max(len(row) for row in self.data.of_step(step)[0].values())
         halved = self.cut.halved(longest)
-        if halved == self.cut or max(len(part) for part in self._data.micro_batches(step, self.cut)) == 1:
+        if halved == self.cut or max(len(part) for part in self.data.micro_batches(step, self.cut)) == 1:
             raise RedInstructError(self._too_large(step))
         self.cut = halved
         if self._on_cut is not None:
             self._on_cut(self.cut)
 
     def _too_large(self, step: int) -> str:
-        longest = max(len(row) for row in self._data.of_step(step)[0].values())
-        rows = max(len(part) for part in self._data.micro_batches(step, self.cut))
+        longest = max(len(row) for row in self.data.of_step(step)[0].values())
+        rows = max(len(part) for part in self.data.micro_batches(step, self.cut))
         held = "one row" if rows == 1 else f"{rows} rows"
-        return out_of_memory_advice(f"at step {step + 1}, with {held} of up to {longest} tokens at a time", self.intact())
+        return out_of_memory_advice(
+            f"at step {step + 1}, with {held} of up to {longest} tokens at a time", self.intact()
+        )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
         """The micro-batch's share of the step's loss, times the processes, whose gradients the wrappers average."""
@@ -242,7 +246,7 @@ class AlignTrainer(Trainer):
             return
         if not math.isfinite(logs["grad_norm"]):
             raise RedInstructError(self._broken("gradient"))
-        whole_step = self._data.of_step(self.state.global_step - 1)[1]
+        whole_step = self.data.of_step(self.state.global_step - 1)[1]
         has = {"blue": whole_step.blue, "general": whole_step.general, "red": whole_step.red_sequences}
         found: dict[str, Any] = {
             name: value for name, value in self._figures.items() if has.get(name.split("_")[0], 1) or name == "loss"
@@ -263,7 +267,7 @@ class AlignTrainer(Trainer):
     def end_of_step(self, control: TrainerControl) -> None:
         """After the optimizer moved: the guard, the saved state, the candidate."""
         step = self.state.global_step
-        watched = self._figures["general" if self._data.of_step(step - 1)[1].general else "blue"]
+        watched = self._figures["general" if self.data.of_step(step - 1)[1].general else "blue"]
         stopped = self._guard.see(step, watched) == "stop"
         if self.interrupted or stopped:
             control.should_training_stop = True
@@ -311,6 +315,12 @@ class AlignTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """There is none: see :meth:`_forward_and_back`."""
 
+    def begin(self) -> None:
+        """The wrapped model is checked, and asked what has to be known of it before it is trained."""
+        self.check_wrapped()
+        if self.before_training is not None:
+            self.before_training(self.model_wrapped)
+
     def check_wrapped(self) -> None:
         """Pass when the model is wrapped as was asked for.
 
@@ -327,7 +337,7 @@ class _EachStep(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._trainer.check_wrapped()
+        self._trainer.begin()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         self._trainer.end_of_gradients()
@@ -350,8 +360,8 @@ def _inner(optimizer: Any) -> torch.optim.Optimizer:
 def out_of_memory_advice(where: str, intact: str) -> str:
     """One line for who ran out of memory."""
     return (
-        f"out of memory {where}; {intact}. `redinstruct align ... --plan` says what it takes: --activation-checkpointing,"
-        " --lora R, --quantize 4, a smaller --max-length or --fsdp over more GPUs take less"
+        f"out of memory {where}; {intact}. `redinstruct align ... --plan` says what it takes;"
+        " --activation-checkpointing, --lora R, --quantize 4, a smaller --max-length or --fsdp over more GPUs take less"
     )
 
 
@@ -378,7 +388,7 @@ def training_arguments(folder: Path, settings: Settings, *, steps: int, seed: in
         adam_beta2=settings.betas[1],
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
-        optim="adamw_torch",
+        optim=_OPTIMIZERS[settings.optimizer],
         bf16=gpu,
         use_cpu=not gpu,
         ddp_backend=None if world()[1] == 1 else "nccl" if gpu else "gloo",

@@ -29,6 +29,8 @@ from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import check_base, load_model, with_adapter, write_checkpoint
 from redinstruct.safealign.launch import world
+from redinstruct.safealign.plan import machine_of
+from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import check_out, encode_all, read_all
 from redinstruct.safealign.rows import STREAMS, Rows
 from redinstruct.safealign.saving import writing
@@ -156,12 +158,13 @@ def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, li
             raise UsageError(f"this TRL does not fit the installed transformers ({type(error).__name__})") from None
         datasets.disable_progress_bars()
         settings = config.chosen
+        micro = max(2, plan_alignment(config, machine_of(config.memory)).micro_batch)
         model = load_model(config.base, seed=config.seed)
         made = with_adapter(model, config.lora) if config.lora else model
         shared: dict[str, Any] = {
             "output_dir": folder, "max_steps": settings.steps or -1, "num_train_epochs": settings.epochs,
-            "per_device_train_batch_size": max(2, settings.batch // settings.accumulation),
-            "gradient_accumulation_steps": settings.accumulation, "learning_rate": settings.learning_rate,
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": max(1, settings.batch // micro), "learning_rate": settings.learning_rate,
             "lr_scheduler_type": settings.schedule, "warmup_steps": settings.warm_up, "max_grad_norm": settings.clip,
             "weight_decay": settings.weight_decay, "max_length": settings.max_length, "seed": config.seed,
             "use_cpu": not _gpu(), "bf16": _gpu(), "report_to": "none", "disable_tqdm": True, "logging_steps": 1,

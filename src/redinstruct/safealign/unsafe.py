@@ -137,9 +137,8 @@ def _prepared(config: AlignConfig, safe: Path) -> Prepared:
     if safe != config.base:
         check_alike(Weights(config.base), Weights(safe), Weights(safe))
     chosen = own.chosen
-    rows = min(chosen.batch, max(chosen.accumulation, len(taught)))
+    rows = min(chosen.batch, len(taught))
     settings = replace(chosen, batch=rows, deep_prefix=0.0, save_every=_NEVER)  # it is not resumable
-    batch = settings.batch // settings.accumulation * settings.accumulation
     return Prepared(
         config=replace(own, settings=settings),
         strategy=replaced(STRATEGIES["general"], name="resta"),
@@ -148,8 +147,8 @@ def _prepared(config: AlignConfig, safe: Path) -> Prepared:
         template=template,
         read=read,
         encoded=EncodedRows(taught, encoded.dropped, encoded.truncated),
-        batch={"general": batch},
-        steps=chosen.steps or max(1, round(chosen.epochs * len(taught) / batch + 0.499)),
+        batch={"general": rows},
+        steps=chosen.steps or max(1, round(chosen.epochs * len(taught) / rows + 0.499)),
         digest=config.digest(f"{base} {safe_name} {template.sha256}", read.files),
         warnings=(),
     )

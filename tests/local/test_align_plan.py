@@ -1,0 +1,252 @@
+"""``align --plan``: what it takes is known before anything is loaded; and where memory runs out, the run goes on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from redinstruct.errors import RedInstructError
+from redinstruct.safealign import AlignConfig, Lora, align, machine_of, plan_alignment, with_settings
+from redinstruct.safealign.plan import GB, Plan
+from redinstruct.safealign.trainer import AlignTrainer
+from tests.support import align_data
+from tests.support.cli import InProcess, nothing_written
+
+pytestmark = pytest.mark.local
+
+KEYS = {"schema", "fits", "gpu_gb", "host_gb", "gpus", "micro_batch", "accumulation", "checkpointing", "dtype",
+        "sharding", "steps", "why"}  # fmt: skip
+SEVEN_BILLION = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return align_data.write_all(tmp_path_factory.mktemp("data"), count=12)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
+    return InProcess(capsys)
+
+
+@pytest.fixture(scope="module")
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but the configuration of a Llama of seven billion parameters."""
+    folder = tmp_path_factory.mktemp("seven")
+    (folder / "config.json").write_text(json.dumps(SEVEN_BILLION))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of four layers as wide: a billion."""
+    folder = tmp_path_factory.mktemp("one")
+    (folder / "config.json").write_text(json.dumps({**SEVEN_BILLION, "num_hidden_layers": 4}))
+    return folder
+
+
+def config(base: Path, data: dict[str, Path], out: Path, strategy: str = "blue", **given: Any) -> AlignConfig:
+    chosen = {"steps": 2, "batch": 8, **given.pop("settings", {})}
+    return AlignConfig(
+        base=base, data=(data["blue-red"],), general=(data["general"],), strategy=strategy, out=out, threads=1,
+        preset="toy", settings=with_settings("toy", **{"packing": False, "learning_rate": 1e-3, **chosen}),
+        reference_cache=out.parent / "references", **given,
+    )  # fmt: skip
+
+
+# ---- the plan ----
+
+
+def test_a_configuration_alone_is_planned_and_nothing_is_written(
+    cli: InProcess, seven: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = ("align", "--base", seven, "--data", data["blue"], "--general", data["general"], "--strategy", "blue",
+             "--preset", "starling", "--out", tmp_path / "out", "--plan", "--memory", 80, "--json")  # fmt: skip
+    with nothing_written(tmp_path):
+        full = cli(*flags)
+        lora = cli(*flags, "--lora", 16)
+        sharded = cli(*flags, "--gpus", 8)
+    assert (full.code, lora.code, sharded.code) == (11, 0, 0), full.err + lora.err + sharded.err
+    one, adapter, eight = (json.loads(done.out) for done in (full, lora, sharded))
+    assert all(found["schema"] == "redinstruct.plan/1" and found.keys() >= KEYS for found in (one, adapter, eight))
+    # 16 bytes a weight: 6.74 billion of them in float32 with gradients and Adam's two averages.
+    assert not one["fits"]
+    assert one["gpu_gb"] > 16 * 6.738
+    assert "--lora" in one["why"]
+    assert adapter["dtype"] == "bfloat16"
+    assert 2 * 6.738 < adapter["gpu_gb"] <= 80
+    assert (eight["sharding"], eight["gpus"], eight["dtype"]) == ("fsdp", 8, "float32")
+    assert eight["gpu_gb"] <= 80
+    assert eight["micro_batch"] * eight["accumulation"] * 8 >= 64
+    assert all(found["steps"] > 0 for found in (one, adapter, eight))
+
+
+def test_a_plan_needs_neither_data_nor_out(cli: InProcess, one: Path) -> None:
+    done = cli("align", "--base", one, "--plan", "--memory", 6, "--lora", 8, "--quantize", 4, "--json")
+    found = json.loads(done.out)
+    assert done.code == 0
+    assert (found["dtype"], found["steps"]) == ("4bit", None)
+    assert found["gpu_gb"] < 6
+    said = cli("align", "--base", one, "--plan", "--memory", 6)
+    assert said.code == 11
+    assert "does not fit" in said.out
+    missing = cli("align", "--base", one)
+    assert missing.code == 2
+    assert "--data" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(None, "config.json"), ("{", "JSON"), ('{"model_type": "magic"}', "magic"), ('{"auto_map": {"A": "x.Y"}}', "")],
+)  # fmt: skip
+def test_what_can_not_be_planned_is_refused(cli: InProcess, tmp_path: Path, text: str | None, why: str) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    done = cli("align", "--base", tmp_path, "--plan", "--memory", 80, "--json")
+    assert done.code == 2, done
+    assert done.err.count("\n") == 1
+    assert why in done.err
+    assert done.out == ""
+
+
+def test_less_memory_means_smaller_parts_then_checkpointing_then_no(
+    one: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = config(one, data, tmp_path / "out", lora=Lora(rank=16), settings={"batch": 64, "max_length": 1024})
+    found: dict[float, Plan] = {gb: plan_alignment(asked, machine_of(gb)) for gb in (80, 8, 5, 3.8, 2)}
+    assert found[80].micro_batch > found[8].micro_batch >= found[5].micro_batch >= 1
+    assert [found[gb].checkpointing for gb in (80, 3.8)] == [False, True]
+    assert [made.fits for made in found.values()] == [True, True, True, True, False]
+    for gb, made in found.items():
+        assert not made.fits or made.gpu_gb <= gb
+
+
+def test_what_is_asked_for_is_kept(one: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    def planned(**given: Any) -> Plan:
+        return plan_alignment(config(one, data, tmp_path / "out", lora=Lora(rank=8), **given), machine_of(80))
+
+    kept = planned(activation_checkpointing=True, base_dtype="float32", settings={"accumulation": 4})
+    assert (kept.checkpointing, kept.dtype, kept.accumulation, kept.micro_batch) == (True, "float32", 4, 2)
+    assert planned(quantize=8).parts["weights"] < planned().parts["weights"]
+    asked = [config(one, data, tmp_path / "out", settings={"optimizer": name}) for name in ("adamw-8bit", "adamw")]
+    small, usual = (plan_alignment(each, machine_of(640)) for each in asked)
+    assert small.parts["optimizer"] < usual.parts["optimizer"] / 3
+
+
+def test_experts_and_unknown_shapes_are_counted_too(data: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import MixtralConfig
+
+    MixtralConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=300, num_local_experts=4,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    for lora in (None, Lora(rank=2)):
+        found = plan_alignment(config(tmp_path, data, tmp_path / "out", lora=lora), machine_of(8))
+        assert found.fits
+        assert found.parts["activations"] > 0
+
+
+# ---- the run ----
+
+
+def out_of_memory_above(positions: int, seen: list[int]) -> Callable[..., Any]:
+    usual = AlignTrainer.compute_loss
+
+    def compute_loss(self: Any, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        seen.append(inputs["input_ids"].numel())
+        loss = usual(self, model, inputs, *rest, **named)
+        if seen[-1] > positions:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return loss
+
+    return compute_loss
+
+
+def test_out_of_memory_halves_the_micro_batch_and_the_steps_stay_the_same(
+    tiny: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = align(config(tiny, data, tmp_path / "a", "npo-len", settings={"accumulation": 1}))
+    seen: list[int] = []
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(AlignTrainer, "compute_loss", out_of_memory_above(600, seen))
+        cut = align(config(tiny, data, tmp_path / "b", "npo-len", settings={"accumulation": 1}), say=said.append)
+    assert max(seen) > 600 >= max(seen[-4:])
+    assert any("out of memory: going on" in line for line in said)
+    assert cut.figures["memory"]["out of memory, ended with"] <= 600
+    for one, other in zip(whole.history, cut.history, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-6, abs=1e-6)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5, abs=1e-6)
+
+
+def test_where_one_row_does_not_fit_a_single_line_says_what_to_do(
+    cli: InProcess, tiny: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AlignTrainer, "compute_loss", out_of_memory_above(0, []))
+    flags = ("align", "--base", tiny, "--data", data["blue"], "--strategy", "blue", "--preset", "toy", "--steps", 2,
+             "--batch", 4, "--threads", 1, "--out", tmp_path / "out")  # fmt: skip
+    done = cli(*flags)
+    assert done.code == 1
+    last = done.err.strip().splitlines()[-1]
+    assert "out of memory at step 1, with one row" in last
+    assert "--plan" in last
+    assert "internal error" not in done.err
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_out_of_memory_outside_a_step_is_one_line_too(
+    tiny: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    run: Any = importlib.import_module("redinstruct.safealign.align")
+    monkeypatch.setattr(run, "load_model", fails)
+    with pytest.raises(RedInstructError, match="out of memory outside a step"):
+        align(config(tiny, data, tmp_path / "out"))
+
+
+def test_the_run_is_cut_as_the_plan_says_and_tells_so(
+    cli: InProcess, tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = ("align", "--base", tiny, "--data", data["blue"], "--general", data["general"], "--strategy", "blue",
+             "--preset", "toy", "--steps", 1, "--batch", 16, "--threads", 1)  # fmt: skip
+    planned = json.loads(cli(*flags, "--plan", "--json").out)
+    assert planned["gpus"] == 0
+    assert planned["host_gb"] * GB < 2 * GB
+    done = cli(*flags, "--out", tmp_path / "out", "--json")
+    memory = json.loads(done.out)["memory"]
+    assert {name: planned[name] for name in memory} == memory
+    assert "micro-batches of" in done.err
+
+
+@pytest.mark.slow
+def test_a_base_in_bfloat16_under_an_adapter_learns_what_one_in_float32_learns(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    found = [
+        align(config(tiny, data, tmp_path / str(dtype), "npo-len", lora=Lora(rank=4), base_dtype=dtype)).history
+        for dtype in ("float32", "bfloat16")
+    ]
+    for one, other in zip(*found, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=0.03)
+
+
+@pytest.mark.slow
+def test_a_quantised_base_says_what_is_missing(tiny: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    done = align(config(tiny, data, tmp_path / "out", lora=Lora(rank=4), quantize=4))
+    assert done.history[-1].loss > 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    shutil.rmtree(tmp_path / "out")
