@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "redinstruct"
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
     "errors", "types", "atomic", "world", "safetext", "jsonrows", "rowfiles", "halves", "turns", "spread", "prompts",
-    "stats", "config", "questions", "banks", "checkpoints", "store", "people",
+    "stats", "config", "questions", "banks", "checkpoints", "loading", "chats", "store", "people",
     "models", "judges", "engine", "redeval", "spending", "harmfulqa", "safealign", "utility", "comparison", "reporting",
     "annotate", "interop", "toyworld", "loop", "runview", "api", "cli", "__main__",
 )  # fmt: skip
@@ -34,8 +34,8 @@ HEAVY = {
     "huggingface_hub",
 }
 HEAVY_ROOMS = (
-    "models/transformers.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
-    "utility/", "toyworld/", "engine/ray",
+    "loading.py", "chats.py", "models/transformers.py", "models/prefix_cache.py", "models/decoding.py",
+    "models/likelihood.py", "safealign/", "utility/", "toyworld/", "engine/ray",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.

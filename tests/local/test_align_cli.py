@@ -161,7 +161,8 @@ def test_a_base_that_is_no_safe_checkpoint_is_refused(
 ) -> None:
     remote = shutil.copytree(tiny, tmp_path / "remote")
     described = json.loads((remote / "config.json").read_text())
-    (remote / "config.json").write_text(json.dumps(described | {"auto_map": {"AutoModelForCausalLM": "x.Y"}}))
+    own = {"auto_map": {"AutoModelForCausalLM": "x.Y"}, "model_type": "x"}
+    (remote / "config.json").write_text(json.dumps(described | own))
     pickled = shutil.copytree(tiny, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     cut = shutil.copytree(tiny, tmp_path / "cut")

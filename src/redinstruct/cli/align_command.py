@@ -122,6 +122,11 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
     "--gpus", type=click.IntRange(0, MOST), metavar="N", help="--plan: for so many GPUs; 0 is a CPU. Left out, as here."
 )
 @_count("--threads", "Threads of torch on a CPU.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Precision of what is written. Left out, the base's, or float32 where that would lose what was learnt.",
+)
 @_number("--coefficient", "resta: how much of the safety vector is added.  [default: 1]")
 @_number("--drop", "resta: share of the vector that DARE drops.  [default: 0]")
 @click.option(
@@ -267,6 +272,7 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
         processes=flags["processes"],
         fsdp=flags["fsdp"],
         threads=flags["threads"],
+        dtype=flags["dtype"],
         coefficient=1.0 if flags["coefficient"] is None else flags["coefficient"],
         drop=flags["drop"] or 0.0,
         safe=folder_of(flags["safe"]) if flags["safe"] else None,

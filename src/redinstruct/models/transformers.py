@@ -9,8 +9,7 @@ Not here: where batches come from, retries, budgets (the engine's).
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +18,11 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jinja2 import TemplateError as JinjaError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from redinstruct import checkpoints
 from redinstruct.errors import ModelSpecError
+from redinstruct.loading import check_folder, load_causal, load_tokenizer
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
 from redinstruct.models.decoding import Decoding, Generated, Generator
 from redinstruct.models.likelihood import log_likelihoods
@@ -108,21 +107,10 @@ class LocalModel:
             ModelSpecError: nothing usable is there, or it is refused.
         """
         folder, shown = _located(source)
-        checkpoints.check(folder, shown)
+        check_folder(folder, shown)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            with without_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-                model: Any = AutoModelForCausalLM.from_pretrained(
-                    folder,
-                    dtype=dtype or (torch.float32 if place == "cpu" else "auto"),
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = _first_line(error).replace(str(folder), shown)
-            raise ModelSpecError(f"{shown}: transformers cannot load it ({reason})") from error
+        tokenizer = load_tokenizer(folder, shown)
+        model: Any = load_causal(folder, shown, dtype=dtype or (torch.float32 if place == "cpu" else "auto"))
         return cls(
             model.to(place).eval(),
             tokenizer,
@@ -327,18 +315,6 @@ class LocalModel:
 
     def _text(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
-
-
-@contextlib.contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing on the terminal: the command line alone does that."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def _located(source: str | Path) -> tuple[Path, str]:

@@ -26,7 +26,8 @@ from redinstruct.safealign import states
 from redinstruct.safealign.batches import Cut, check_packing
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig
-from redinstruct.safealign.exports import load_model, with_adapter, write_checkpoint
+from redinstruct.safealign.exports import load_model, with_adapter
+from redinstruct.safealign.fidelity import Fidelity, Losses
 from redinstruct.safealign.forward import add_labelled_forward
 from redinstruct.safealign.front import Candidate, OnEvaluate, best, candidate, front
 from redinstruct.safealign.guards import Guard
@@ -36,10 +37,11 @@ from redinstruct.safealign.planning import plan_of
 from redinstruct.safealign.prepare import Prepared, prepare
 from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, reference_logps
 from redinstruct.safealign.saving import writing
+from redinstruct.safealign.templates import told_of
 from redinstruct.safealign.trainer import AlignTrainer, OnStep, StepFigures, out_of_memory_advice, training_arguments
 from redinstruct.safetext import terminal
 
-RUN_NAME, CANDIDATES_NAME, CHOSEN_NAME = "digest", "candidates.json", "chosen"
+RUN_NAME, CANDIDATES_NAME, CHOSEN_NAME, FIDELITY_NAME = "digest", "candidates.json", "chosen", "fidelity.json"
 Tell = Callable[[str, int, int], None]
 
 
@@ -211,6 +213,7 @@ class Run:
         self._candidates: list[Candidate] = []
         self._guard = Guard(self._config.guard)
         self._model: Any = None
+        self._exporter = prepared.exporter
 
     # ---- training ----
 
@@ -373,11 +376,12 @@ class Run:
     def _exported(self) -> Iterator[Path]:
         """The weights of this moment as a checkpoint of their own, for as long as they are looked at."""
         folder = self._folder / "candidate"
-        weights = states.collect_weights(self._trainer.model_wrapped)
+        weights, trained = self._collected(self._trainer)
         if world()[0] == 0:
             shutil.rmtree(folder, ignore_errors=True)
             with writing("a checkpoint to evaluate", self._trainer.intact()):
-                self._write(weights, folder)
+                fidelity = self._exporter.write(self._model, weights, trained, folder)
+                (folder / FIDELITY_NAME).write_bytes(msgspec.json.encode(fidelity))
         wait_for_all()
         try:
             yield folder
@@ -422,7 +426,7 @@ class Run:
 
     def finish(self, trainer: AlignTrainer) -> None:
         """Put the checkpoint, its card and its history in place of ``--out``."""
-        weights = states.collect_weights(trainer.model_wrapped)
+        weights, trained = self._collected(trainer)
         chosen = self._best()
         if self._candidates and chosen is None:
             self.warnings += ("no evaluated step kept the base's utility; the last one is kept",)
@@ -432,17 +436,21 @@ class Run:
         with writing("the aligned checkpoint", trainer.intact()), whole_folder(out) as fresh:
             if chosen is not None:
                 shutil.copytree(self._chosen(chosen), fresh, dirs_exist_ok=True)
+                told = fresh / FIDELITY_NAME
+                fidelity = msgspec.json.decode(told.read_bytes(), type=Fidelity)
+                told.unlink()
             else:
-                self._write(weights, fresh)
-            write_card(fresh, self._card(trainer))
+                fidelity = self._exporter.write(self._model, weights, trained, fresh)
+                self.warnings += self._exporter.notes
+            write_card(fresh, self._card(trainer, fidelity))
             lines = [msgspec.json.encode(one) for one in trainer.history]
             (fresh / "history.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
-    def _write(self, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-        template = self._prepared.template
-        write_checkpoint(self._model, weights, self._config.base, folder, None if template.own else template.text)
+    def _collected(self, trainer: AlignTrainer) -> tuple[dict[str, torch.Tensor], Losses]:
+        """The trained weights of this moment, and the losses of the model that has them. A collective."""
+        return states.collect_weights(trainer.model_wrapped), self._exporter.losses(self._model)
 
-    def _card(self, trainer: AlignTrainer) -> Card:
+    def _card(self, trainer: AlignTrainer, fidelity: Fidelity) -> Card:
         prepared, config = self._prepared, self._config
         return Card(
             digest=prepared.digest,
@@ -458,7 +466,9 @@ class Run:
             files=prepared.read.files,
             rows={str(stream): count for stream, count in prepared.counts.items()},
             dropped=prepared.dropped,
-            masked=prepared.read.masked,
+            masked=prepared.masked,
+            **fidelity.told,
+            template=told_of(prepared.template, prepared.tokenizer, self._exporter.stops),
             figures=self.figures(trainer),
             versions=versions(),
         )

@@ -42,6 +42,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """Rows per stream."""
     dropped: dict[str, int]
     masked: dict[str, int]
+    loss: dict[str, Any]
+    """``{"trained": {stream: x}, "written": {stream: x}, "parts": bool}`` (:mod:`redinstruct.safealign.fidelity`)."""
+    dtype: str
+    """The precision of the weights as they are written."""
+    template: dict[str, Any]
+    """The chat template that was trained in: name, sha256, options, and the tokens that answers end with."""
     figures: dict[str, Any]
     versions: dict[str, str]
 
@@ -65,10 +71,11 @@ def write_card(folder: Path, card: Card) -> None:
 
 
 def read_card(folder: Path) -> Card | None:
-    """The card of an aligned checkpoint; None for any other folder."""
+    """The card of an aligned checkpoint; None for any other folder. One of the first edition lacks some of it."""
     try:
-        return msgspec.json.decode((folder / JSON_NAME).read_bytes(), type=Card)
-    except (OSError, msgspec.DecodeError):
+        held = msgspec.json.decode((folder / JSON_NAME).read_bytes())
+        return msgspec.convert({"loss": {}, "dtype": "", "template": {}} | held, Card)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError, TypeError):
         return None
 
 
@@ -95,6 +102,7 @@ def markdown(card: Card) -> str:
         *_table("What", [
             ("base", card.base), ("strategy", card.strategy), ("preset", card.preset), ("seed", card.seed),
             ("adapter", "merged, rank {rank}".format(**card.lora) if card.lora else "none: every weight was trained"),
+            *_flat(card.template, "chat template, "), ("weights are written in", card.dtype),
             ("processes", card.processes), ("device", card.device),
             *card.parameters.items(), *card.settings.items(),
         ]),
@@ -102,10 +110,24 @@ def markdown(card: Card) -> str:
                 + [(f"dropped: {why}", count) for why, count in card.dropped.items()]
                 + [(f"answers masked: {why}", count) for why, count in card.masked.items()]
                 + [(name, f"sha256 {sha}") for name, sha in card.files]),
+        *_losses(card.loss),
         *_table("Figures", list(_flat(card.figures))),
         *_table("Versions", list(card.versions.items())),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _losses(loss: dict[str, Any]) -> list[str]:
+    """What is written against what was trained: nats per learnt token over the same rows."""
+    if not loss:
+        return []
+    told = "**They part by more than 1 %: these weights are not the model that was trained.**"
+    rows = [f"| {stream} | {x:.6g} | {loss['written'][stream]:.6g} |" for stream, x in loss["trained"].items()]
+    return [
+        "## Loss", "", "Of the model that was trained, and of these files, loaded afresh: nats per learnt token over",
+        "the same rows, at most 64 a stream.", "", "| stream | trained | written |", "|---|---|---|", *rows, "",
+        *([told, ""] if loss["parts"] else []),
+    ]  # fmt: skip
 
 
 def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

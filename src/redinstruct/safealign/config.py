@@ -23,6 +23,8 @@ Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 """The last two keep their state in 8 bits (Dettmers et al. 2022, arXiv 2110.02861): bitsandbytes, on a GPU."""
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+DTYPES = ("float32", "bfloat16", "float16")
+"""Precisions that a checkpoint can be written in."""
 RESTA = "resta"
 TRL_STRATEGIES = ("kto", "dpo")
 NEUTRAL = ("save_every", "threads", "reference_cache", "processes", "memory")
@@ -85,8 +87,9 @@ PRESETS: Mapping[str, Settings] = {
 class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What ``redinstruct align`` is asked to do. ``settings`` None is the preset's; so is ``preset`` None, by the base.
 
-    ``parameters`` go to the strategy (its threshold, say); ``lora`` None trains every weight. ``coefficient``,
-    ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
+    ``parameters`` go to the strategy (its threshold, say); ``lora`` None trains every weight. ``dtype``: the
+    precision of what is written; None is the base's, or float32 where rounding to that would lose what was learnt.
+    ``coefficient``, ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
     must find itself to be (torchrun).
 
     What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``fsdp``, ``base_dtype``
@@ -117,6 +120,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     fsdp: bool | None = None
     threads: int | None = None
     reference_cache: Path | None = None
+    dtype: str | None = None
     coefficient: float = 1.0
     drop: float = 0.0
     safe: Path | None = None
@@ -194,6 +198,8 @@ def check(config: AlignConfig) -> None:
             raise UsageError(f"{name} {value}: must be 0 or more")
     if not math.isfinite(config.coefficient):
         raise UsageError("--coefficient: must be a finite number")
+    if config.dtype is not None and config.dtype not in DTYPES:
+        raise UsageError(f"--dtype {config.dtype}: expected one of {', '.join(DTYPES)}")
     if config.lora is not None and config.lora.rank < 1:
         raise UsageError(f"--lora {config.lora.rank}: a rank is at least 1")
     _check_memory(config)

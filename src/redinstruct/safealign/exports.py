@@ -1,34 +1,38 @@
 """A checkpoint read to be trained, and written as any other program reads it.
 
-Written: the weights as transformers saves them, in the base's own precision; every other file of the base as it was
-(configuration, tokenizer, chat template, a toy's prompts), so that nothing but the weights differs. An adapter is
-merged into them; what it was stands in ``adapter/``.
+Written: the weights as transformers saves them, in one precision, which the configuration names too (a plain load
+rounds to what it says there); the tokens that answers were learnt to end with, among those that generation stops at;
+every other file of the base as it was (tokenizer, chat template, a toy's prompts). An adapter is merged into the
+weights; what it was stands in ``adapter/``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 
-from redinstruct import checkpoints
+from redinstruct import checkpoints, loading
 from redinstruct.errors import UsageError
-from redinstruct.safealign.config import Lora
+from redinstruct.safealign.config import DTYPES, Lora
 from redinstruct.safealign.resta import header
 from redinstruct.safetext import terminal
 
 _FOLDERS = ("prompts", "banks")
 """What a toy checkpoint has beside its weights, and its evaluation needs."""
 _LEFT = (".md", ".bin", ".pt", ".pth", ".safetensors", ".lock")
-_NOT_THE_BASES = ("align.json", "history.jsonl", "toyworld.json", "model.safetensors.index.json", "trainer_state.json")
+_NOT_THE_BASES = ("align.json", "history.jsonl", "toyworld.json", checkpoints.INDEX, "trainer_state.json")
+_PRECISIONS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def check_base(folder: Path, flag: str = "--base") -> str:
@@ -40,8 +44,8 @@ def check_base(folder: Path, flag: str = "--base") -> str:
     shown = f"{flag} {terminal(folder.name)}"
     if not folder.is_dir():
         raise UsageError(f"{flag} {terminal(str(folder))}: no such folder; give that of a transformers checkpoint")
-    checkpoints.check(folder, shown)
-    for path in sorted(folder.glob("*.safetensors")):
+    loading.check_folder(folder, shown)
+    for path in checkpoints.weight_files(folder, shown):
         try:
             header(path)
         except UsageError as error:
@@ -55,13 +59,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UsageError: there is none that transformers can load.
     """
-    try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(f"{terminal(folder.name)}: its tokenizer cannot be loaded ({_line(error)})") from None
-    return found
+    return loading.load_tokenizer(folder, terminal(folder.name))
 
 
 def load_model(
@@ -76,7 +74,7 @@ def load_model(
     """The checkpoint in this precision, or with its linear layers in so many bits; on the CPU, or straight on a device.
 
     Raises:
-        UsageError: transformers cannot load it, or a weight of it is missing; bitsandbytes is.
+        UsageError: transformers cannot load it, or a tensor of it is missing or surplus; bitsandbytes is missing.
     """
     torch.manual_seed(seed)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
@@ -84,23 +82,7 @@ def load_model(
         options["quantization_config"] = _quantization(quantize)
     if device is not None:
         options["device_map"] = {"": device}  # no process holds a second copy on the host
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise UsageError(f"{terminal(folder.name)}: transformers cannot load it ({_line(error)})") from None
-    model, found = loaded
-    if found["missing_keys"]:
-        raise UsageError(f"{terminal(folder.name)}: weights are missing ({sorted(found['missing_keys'])[0]}, ...)")
-    made: PreTrainedModel = model
-    return made
+    return loading.load_causal(folder, terminal(folder.name), dtype=dtype, **options)
 
 
 def _quantization(bits: int) -> Any:
@@ -115,10 +97,6 @@ def _quantization(bits: int) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )  # fmt: skip
-
-
-def _line(error: BaseException) -> str:
-    return terminal(next(iter(str(error).splitlines()), type(error).__name__))[:200]
 
 
 def with_adapter(model: PreTrainedModel, lora: Lora) -> Any:
@@ -138,38 +116,53 @@ def with_adapter(model: PreTrainedModel, lora: Lora) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        # peft asks transformers under a name that the latter is about to drop.
-        warnings.simplefilter("ignore", FutureWarning)
+    with _quiet_peft():
         return get_peft_model(model, config)
+
+
+@contextlib.contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Quiet about what peft asks of transformers under an old name, and about patterns that it sets itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern", RuntimeWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
+        yield
 
 
 def base_dtype(folder: Path) -> torch.dtype:
     """The precision of the checkpoint's files: that of their first floating-point tensor."""
-    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in checkpoints.weight_files(folder, terminal(folder.name)):
         for entry in header(path)[0].values():
-            if entry["dtype"] in kinds:
-                return kinds[entry["dtype"]]
+            if entry["dtype"] in _PRECISIONS:
+                return _PRECISIONS[entry["dtype"]]
     return torch.float32
 
 
 def write_checkpoint(
-    model: Any, weights: Mapping[str, torch.Tensor], base: Path, target: Path, template: str | None = None
+    model: Any,
+    weights: Mapping[str, torch.Tensor],
+    base: Path,
+    target: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    template: str | None = None,
+    stops: Collection[int] = (),
 ) -> None:
     """Write ``weights`` (of the unwrapped ``model``, by its own names) and the base's other files into ``target``.
 
-    ``template`` is the chat template that was trained in, where it is not the base's own.
+    ``dtype`` None is the base's; ``template`` is the chat template that was trained in, where it is not the base's own;
+    ``stops`` are the tokens with which the learnt answers end.
 
     Raises:
         OSError, SafetensorError: the disk is full, say.
     """
-    dtype = base_dtype(base)
+    kind = dtype or base_dtype(base)
     adapted = _whole(model, weights, base) if hasattr(model, "peft_config") else None
     plain, merged = (model, dict(weights)) if adapted is None else _merged(adapted)
-    twins = _twins(plain)
+    twins = first_names(plain)
     cast = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        name: tensor.to(kind) if tensor.is_floating_point() else tensor
         for name, tensor in merged.items()
         if name not in twins
     }
@@ -179,16 +172,64 @@ def write_checkpoint(
         (target / "adapter" / "README.md").unlink(missing_ok=True)  # it names a path of this machine
         _without_path(target / "adapter" / "adapter_config.json")
     copy_others(base, target)
+    say_precision(target, kind)
+    say_stops(target, stops)
     if template is not None:
         # This file goes before a template in the tokenizer's configuration.
         (target / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def say_precision(folder: Path, dtype: torch.dtype) -> None:
+    """Let the configuration name the precision of the files: a load that names none rounds to what it says."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    name = str(dtype).removeprefix("torch.")
+    if _renamed(config, name):
+        _write_json(path, config)
+
+
+def _renamed(config: Any, name: str) -> bool:
+    """Put the precision's name wherever a configuration (or a part of it) has one; says whether that changed it."""
+    changed = False
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key in ("dtype", "torch_dtype") and value in DTYPES and value != name:
+                config[key], changed = name, True
+            elif key != "quantization_config":
+                changed |= _renamed(value, name)
+    return changed
+
+
+def say_stops(folder: Path, stops: Collection[int]) -> None:
+    """Let generation stop at these tokens too: what was learnt as an answer's end, and would be run over otherwise."""
+    path = folder / checkpoints.GENERATION
+    if not stops or not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    held = config.get("eos_token_id")
+    known = held if isinstance(held, list) else [] if held is None else [held]
+    missing = [token for token in sorted(stops) if token not in known]
+    if missing:
+        config["eos_token_id"] = [*known, *missing]
+        _write_json(path, config)
+
+
+def _write_json(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def written_names(model: PreTrainedModel) -> set[str]:
+    """The names under which a model's tensors are written: those of its own files, which may be others in memory."""
+    twins = first_names(model)
+    held = {name: tensor for name, tensor in model.state_dict().items() if name not in twins}
+    return set(revert_weight_conversion(model, held))
 
 
 def _without_path(config: Path) -> None:
     """The adapter's configuration, as peft writes it, holds the base's path; the base is the folder above."""
     plain = json.loads(config.read_text(encoding="utf-8"))
     plain["base_model_name_or_path"] = None
-    config.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _write_json(config, dict(sorted(plain.items())))
 
 
 def copy_others(base: Path, target: Path) -> None:
@@ -201,14 +242,14 @@ def copy_others(base: Path, target: Path) -> None:
             shutil.copytree(base / name, target / name, dirs_exist_ok=True)
 
 
-def _twins(model: PreTrainedModel) -> set[str]:
-    """The further names of tied parameters: a head that is the embedding is written once.
+def first_names(model: torch.nn.Module) -> dict[str, str]:
+    """Further name of a tied parameter -> its first one: a head that is the embedding is written once.
 
     save_pretrained sees that by their memory, which gathered or converted copies do not share.
     """
     first: dict[int, str] = {}
     named = model.named_parameters(remove_duplicate=False)
-    return {name for name, parameter in named if first.setdefault(id(parameter), name) != name}
+    return {name: kept for name, parameter in named if (kept := first.setdefault(id(parameter), name)) != name}
 
 
 def _whole(model: Any, weights: Mapping[str, torch.Tensor], base: Path) -> Any:
@@ -218,8 +259,7 @@ def _whole(model: Any, weights: Mapping[str, torch.Tensor], base: Path) -> Any:
     """
     from peft import get_peft_model
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with _quiet_peft():
         made = get_peft_model(load_model(base), copy.deepcopy(model.peft_config["default"]))
     strangers = made.load_state_dict(dict(weights), strict=False).unexpected_keys
     assert not strangers, strangers[0]
@@ -227,16 +267,25 @@ def _whole(model: Any, weights: Mapping[str, torch.Tensor], base: Path) -> Any:
 
 
 def _merged(model: Any) -> tuple[PreTrainedModel, dict[str, torch.Tensor]]:
-    """The model without its adapter, and its weights with the adapter's change added. The model is left as it is."""
+    """The model without its adapter, and its weights with the adapter's change added. The model is left as it is.
+
+    peft wraps a layer around its weight, and, where experts are one tensor of a module, nested wrappers around the
+    module, one for each adapted parameter. What each adds to which parameter is its own to say.
+    """
     plain: PreTrainedModel = model.get_base_model()
+    changes: dict[int, list[Any]] = {}
+    for layer in plain.modules():
+        if hasattr(layer, "get_delta_weight"):
+            wrapped: Any = layer
+            owned = wrapped.get_param() if hasattr(layer, "parameter_name") else wrapped.get_base_layer().weight
+            changes.setdefault(id(owned), []).append(wrapped)
     found: dict[str, torch.Tensor] = {}
-    layers = {name: layer for name, layer in plain.named_modules() if hasattr(layer, "get_delta_weight")}
-    for name, tensor in plain.state_dict().items():
+    for name, parameter in plain.state_dict(keep_vars=True).items():
         if ".lora_" in name:
             continue
-        owner = name.removesuffix(".base_layer.weight")
-        if owner != name and owner in layers:
-            delta = layers[owner].get_delta_weight("default")
-            tensor = tensor + delta.to(tensor.dtype)
-        found[name.replace(".base_layer.", ".")] = tensor.detach().cpu()
+        tensor = parameter.detach()
+        for layer in changes.pop(id(parameter), ()):
+            tensor = tensor + layer.get_delta_weight("default").detach().to(tensor.dtype)
+        found[name.replace(".base_layer", "")] = tensor.cpu()
+    assert not changes, "an adapter changes a parameter that is not written"
     return plain, found

@@ -53,6 +53,12 @@ def add_labelled_forward(model: PreTrainedModel, *, chunk: int | None = CHUNK, c
         _check_same(model)
 
 
+def labelled_by(model: Any) -> Any:
+    """A model that another trainer had, with the labelled forward added; under its adapter where it has one."""
+    add_labelled_forward(model.get_base_model() if hasattr(model, "peft_config") else model)
+    return model
+
+
 @torch.no_grad()
 def _check_same(model: PreTrainedModel) -> None:
     """Hold the log-probabilities against those of the model's own logits."""

@@ -77,6 +77,7 @@ class EncodedRows(msgspec.Struct, frozen=True):
     rows: tuple[Encoded, ...]
     dropped: dict[str, int]
     truncated: int
+    masked: dict[str, int] = {}
 
     def of(self, stream: Stream) -> tuple[Encoded, ...]:
         """The rows of one stream."""

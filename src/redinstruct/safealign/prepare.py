@@ -17,6 +17,7 @@ from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import check_replaceable
 from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.exports import check_base, load_tokenizer
+from redinstruct.safealign.fidelity import Exporter
 from redinstruct.safealign.losses import STRATEGIES, Strategy
 from redinstruct.safealign.mask_picture import Picture, picture
 from redinstruct.safealign.masks import Encoded, EncodedRows, augment_deep_prefix, deep_prefixes, encode_rows
@@ -53,7 +54,17 @@ class Prepared:
     @property
     def dropped(self) -> dict[str, int]:
         """Rows that are not trained on, by reason, from reading and from encoding."""
-        return {**self.read.dropped, **self.encoded.dropped}
+        return added(self.read.dropped, self.encoded.dropped)
+
+    @property
+    def masked(self) -> dict[str, int]:
+        """Answers that are not trained on although their row asked for it, by reason."""
+        return added(self.read.masked, self.encoded.masked)
+
+    @property
+    def exporter(self) -> Exporter:
+        """What writes this run's checkpoints."""
+        return exporter_of(self.config, self.tokenizer, self.template, self.encoded)
 
     def data(self, rank: int = 0, world: int = 1) -> Steps:
         """The micro-batches of one process."""
@@ -105,6 +116,20 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
     return Prepared(config, strategy, base, tokenizer, template, read, encoded, batch, steps, digest, tuple(warnings))
 
 
+def exporter_of(
+    config: AlignConfig, tokenizer: PreTrainedTokenizerBase, template: Template, encoded: EncodedRows
+) -> Exporter:
+    """What writes the checkpoints of a run that trains on these rows."""
+    text = None if template.own else template.text
+    return Exporter(config.base, encoded.rows, pad_of(tokenizer), dtype=config.dtype, template=text)
+
+
+def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that padding is made of; it has no weight and is not attended to."""
+    found: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return found
+
+
 def steps_of(
     config: AlignConfig,
     rows: tuple[Encoded, ...],
@@ -116,13 +141,12 @@ def steps_of(
 ) -> Steps:
     """The micro-batches of one process for these rows."""
     settings = config.chosen
-    pad = tokenizer.pad_token_id
     return Steps(
         rows,
         batch,
         steps=steps,
         seed=config.seed,
-        pad_id=pad if pad is not None else tokenizer.eos_token_id,  # padding has no weight and is not attended to
+        pad_id=pad_of(tokenizer),
         packing=config.chosen.packing,
         deep_prefix=settings.deep_prefix,
         max_length=settings.max_length,
@@ -164,13 +188,14 @@ def read_all(config: AlignConfig, stream: Stream) -> Rows:
         raise UsageError(f"--general: {strangers} rows there are blue or red; give them with --data")
     return Rows(
         data.rows + general.rows,
-        _added(data.dropped, general.dropped),
-        _added(data.masked, general.masked),
+        added(data.dropped, general.dropped),
+        added(data.masked, general.masked),
         data.files + general.files,
     )
 
 
-def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+def added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """Two counts by reason as one."""
     return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 

@@ -5,8 +5,9 @@ answers. With DARE (Yu et al. 2023, arXiv 2311.03099) a share ``drop`` of the ve
 rest is scaled by ``1 / (1 - drop)``: the paper's way of leaving more of the model alone.
 
 Promised: at most one tensor of each of the three models is in memory; the merged files have the layout of ``model``'s
-own, byte for byte but for the values; what is dropped depends on the seed and the tensor's name, and on nothing else.
-The arithmetic is done in float32, or in float64 for float64 tensors, and rounded once.
+own, byte for byte but for the values (and their precision, where another is asked for); what is dropped depends on the
+seed and the tensor's name, and on nothing else. The arithmetic is done in float32, or in float64 for float64 tensors,
+and rounded once.
 """
 
 from __future__ import annotations
@@ -14,41 +15,50 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from redinstruct import checkpoints
 from redinstruct.errors import UsageError
+from redinstruct.safetext import terminal
 
-INDEX = "model.safetensors.index.json"
 Tell = Callable[[int, int], None]
 
 
 class Weights:
-    """The tensors of one checkpoint folder by name, read one at a time."""
+    """The tensors of one checkpoint folder by name, read one at a time; of the files that transformers reads.
 
-    def __init__(self, folder: Path) -> None:
-        self.files: list[Path] = sorted(folder.glob("*.safetensors"))
+    ``twins``: further names of tied tensors, which the files may lack, and the name that each is written under.
+    """
+
+    def __init__(self, folder: Path, twins: Mapping[str, str] | None = None) -> None:
+        self.files = checkpoints.weight_files(folder, terminal(folder.name))
         self._where: dict[str, Path] = {}
+        self._twins: dict[str, str] = {}
         for path in self.files:
             for name in header(path)[0]:
                 if name in self._where:
                     raise UsageError(f"{folder.name}: {name} stands in two files; it is not clear which one counts")
                 self._where[name] = path
+        for twin, name in (twins or {}).items():
+            if twin not in self._where and name in self._where:
+                self._twins[twin] = name
 
     def __len__(self) -> int:
         return len(self._where)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._where
+        return name in self._where or name in self._twins
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, on the CPU."""
-        with safe_open(self._where[name], framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
+        own = self._twins.get(name, name)
+        with safe_open(self._where[own], framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(own)
             return tensor
 
 
@@ -68,6 +78,20 @@ def header(path: Path) -> tuple[dict[str, Any], bytes]:
     except (OSError, SafetensorError, ValueError, struct.error):
         raise UsageError(f"{path.name}: cannot be read as safetensors; the file may be cut off") from None
     return dict(sorted(entries.items(), key=lambda pair: pair[1]["data_offsets"][0])), first + raw
+
+
+def check_written(model: Weights, written: Collection[str]) -> None:
+    """Pass when training writes every tensor that is to be merged, under the names of the ``model``'s files.
+
+    Raises:
+        UsageError: it would not; nothing has been trained.
+    """
+    missing = sorted(name for path in model.files for name in header(path)[0] if name not in written)
+    if missing:
+        raise UsageError(
+            f"--strategy resta: {len(missing)} tensors of the files ({missing[0]}, ...) are none that transformers"
+            " trains and writes under that name, so that their difference cannot be taken; nothing was trained"
+        )
 
 
 def check_alike(model: Weights, safe: Weights, unsafe: Weights) -> None:
@@ -97,17 +121,18 @@ def dropped(vector: torch.Tensor, drop: float, seed: int, name: str) -> torch.Te
 
 
 def merged_tensors(
-    model: Weights, safe: Weights, unsafe: Weights, names: list[str], coefficient: float, drop: float, seed: int
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each named tensor of the merged model. Integers and flags are the model's own."""
+    parts: tuple[Weights, Weights, Weights], names: Iterable[str], coefficient: float, drop: float, seed: int
+) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
+    """Each named tensor of the merged model, unrounded, and its own precision. Integers and flags are the model's."""
+    model, safe, unsafe = parts
     for name in names:
         own = model.read(name)
-        if not own.is_floating_point():
-            yield name, own
-            continue
-        kind = torch.float64 if own.dtype == torch.float64 else torch.float32
-        vector = safe.read(name).to(kind) - unsafe.read(name).to(kind)
-        yield name, (own.to(kind) + coefficient * dropped(vector, drop, seed, name)).to(own.dtype)
+        if own.is_floating_point():
+            kind = torch.float64 if own.dtype == torch.float64 else torch.float32
+            vector = safe.read(name).to(kind) - unsafe.read(name).to(kind)
+            yield name, own.to(kind) + coefficient * dropped(vector, drop, seed, name), own.dtype
+        else:
+            yield name, own, own.dtype
 
 
 def merge_weights(
@@ -119,29 +144,56 @@ def merge_weights(
     coefficient: float,
     drop: float = 0.0,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
+    twins: Mapping[str, str] | None = None,
     tell: Tell | None = None,
 ) -> None:
     """Write the merged weight files of the three checkpoint folders into the folder ``out``; nothing else.
+
+    ``dtype`` is the precision of floating-point tensors, None each one's own; for ``twins`` see :class:`Weights`.
 
     Raises:
         UsageError: the three do not fit together; nothing was written.
         OSError: the disk is full, say; what was written so far is left to the caller.
     """
-    parts = Weights(model), Weights(safe), Weights(unsafe)
+    parts = Weights(model), Weights(safe, twins), Weights(unsafe, twins)
     check_alike(*parts)
     done = 0
     for path in parts[0].files:
-        entries, head = header(path)
+        head = header_in(path, dtype)
         with (out / path.name).open("wb") as file:
             file.write(head)
-            for name, tensor in merged_tensors(*parts, list(entries), coefficient, drop, seed):
-                begin, end = entries[name]["data_offsets"]
-                assert file.tell() == len(head) + begin, "a safetensors file has no gaps"
-                data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-                assert len(data) == end - begin, name
-                file.write(data)
+            for _, tensor, own in merged_tensors(parts, header(path)[0], coefficient, drop, seed):
+                wanted = dtype if dtype is not None and tensor.is_floating_point() else own
+                file.write(tensor.to(wanted).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
                 done += 1
                 if tell is not None:
                     tell(done, len(parts[0]))
-    if (model / INDEX).is_file():
-        (out / INDEX).write_bytes((model / INDEX).read_bytes())
+        header(out / path.name)  # the sizes that it names are those of the bytes
+    if (model / checkpoints.INDEX).is_file():
+        (out / checkpoints.INDEX).write_bytes((model / checkpoints.INDEX).read_bytes())
+
+
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def header_in(path: Path, dtype: torch.dtype | None) -> bytes:
+    """The header's bytes of a safetensors file, as it would be with its floating-point tensors in another precision."""
+    entries, raw = header(path)
+    kinds = {entry["dtype"] for entry in entries.values()} & set(_WIDTHS)
+    if dtype is None or kinds <= {_NAMES[dtype]}:
+        return raw
+    held: dict[str, Any] = {"__metadata__": json.loads(raw[8:]).get("__metadata__", {"format": "pt"})}
+    at = 0
+    for name, entry in entries.items():
+        begin, end = entry["data_offsets"]
+        size = end - begin
+        if entry["dtype"] in _WIDTHS:
+            size = size // _WIDTHS[entry["dtype"]] * _WIDTHS[_NAMES[dtype]]
+            entry = entry | {"dtype": _NAMES[dtype]}
+        held[name] = entry | {"data_offsets": [at, at + size]}
+        at += size
+    made = json.dumps(held).encode()
+    made += b" " * (-len(made) % 8)
+    return struct.pack("<Q", len(made)) + made

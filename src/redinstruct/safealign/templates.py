@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -47,6 +47,7 @@ class Template(msgspec.Struct, frozen=True):
     text: str
     marked: bool
     own: bool
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -140,6 +141,16 @@ def render(
         else:
             spans.append((0, 0))
     return Rendered(text, tuple(spans))
+
+
+def told_of(template: Template, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> dict[str, Any]:
+    """What a card says of the template: its name and hash, its options, and the tokens that learnt answers end with."""
+    return {
+        "name": template.name,
+        "sha256": template.sha256,
+        "options": dict(template.options),
+        "stops": [str(tokenizer.convert_ids_to_tokens(token)) for token in sorted(stops)],
+    }
 
 
 def prompt(template: Template, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:

@@ -27,13 +27,15 @@ from redinstruct.safealign import states
 from redinstruct.safealign.align import Aligned, as_it_was
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import AlignConfig
-from redinstruct.safealign.exports import check_base, load_model, with_adapter, write_checkpoint
+from redinstruct.safealign.exports import check_base, load_model, with_adapter
+from redinstruct.safealign.forward import labelled_by
 from redinstruct.safealign.launch import world
 from redinstruct.safealign.plan import machine_of
 from redinstruct.safealign.planning import plan_alignment
-from redinstruct.safealign.prepare import check_out, encode_all, read_all
+from redinstruct.safealign.prepare import added, check_out, encode_all, exporter_of, read_all
 from redinstruct.safealign.rows import STREAMS, Rows
 from redinstruct.safealign.saving import writing
+from redinstruct.safealign.templates import told_of
 from redinstruct.safealign.trainer import OnStep, StepFigures
 
 _SFT_SHARE = 0.5
@@ -114,8 +116,9 @@ def train_with_trl(config: AlignConfig, on_step: OnStep | None, should_stop: Cal
         figures = {"steps": trainer.state.global_step, "pairs or answers": len(rows)}
         figures |= {"first loss": listener.history[0].loss, "last loss": listener.history[-1].loss}
         with writing("the aligned checkpoint", "nothing was changed"):
-            weights = states.collect_weights(trainer.model)
-            write_checkpoint(trainer.model, weights, config.base, fresh, None if template.own else template.text)
+            exporter = exporter_of(config, tokenizer, template, encoded)
+            weights, trained = states.collect_weights(trainer.model), exporter.losses(labelled_by(trainer.model))
+            fidelity = exporter.write(trainer.model, weights, trained, fresh)
             counts: dict[str, int] = {stream: len(encoded.of(stream)) for stream in STREAMS}
             write_card(
                 fresh,
@@ -126,12 +129,14 @@ def train_with_trl(config: AlignConfig, on_step: OnStep | None, should_stop: Cal
                     parameters={}, seed=config.seed,
                     lora={"rank": config.lora.rank, "alpha": config.lora.alpha} if config.lora else None,
                     processes=1, device=str(trainer.args.device), files=read.files, rows=counts,
-                    dropped={**read.dropped, **encoded.dropped}, masked=read.masked, figures=figures,
+                    dropped=added(read.dropped, encoded.dropped), masked=added(read.masked, encoded.masked),
+                    **fidelity.told, template=told_of(template, tokenizer, exporter.stops), figures=figures,
                     versions=versions(),
                 ),
             )  # fmt: skip
     warning = f"{config.strategy} is TRL's: no guard watched it, and it cannot be resumed"
-    return Aligned(checkpoint=config.out, history=tuple(listener.history), figures=figures, warnings=(warning,))
+    warned = (warning, *exporter.notes)
+    return Aligned(checkpoint=config.out, history=tuple(listener.history), figures=figures, warnings=warned)
 
 
 def _check_rows(strategy: str, rows: list[dict[str, Any]]) -> None:

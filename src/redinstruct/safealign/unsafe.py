@@ -18,6 +18,7 @@ from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
+import torch
 from msgspec.structs import replace
 
 from redinstruct.atomic import whole_folder
@@ -26,13 +27,23 @@ from redinstruct.safealign import states
 from redinstruct.safealign.align import Aligned, Run, Tell, as_it_was
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import AlignConfig
-from redinstruct.safealign.exports import check_base, copy_others, write_checkpoint
+from redinstruct.safealign.exports import (
+    check_base,
+    copy_others,
+    first_names,
+    load_model,
+    say_precision,
+    write_checkpoint,
+    written_names,
+)
+from redinstruct.safealign.fidelity import Exporter, Fidelity
 from redinstruct.safealign.launch import world
 from redinstruct.safealign.losses import STRATEGIES
-from redinstruct.safealign.masks import Encoded, EncodedRows
-from redinstruct.safealign.prepare import Prepared, check_out, encode_all, read_all
-from redinstruct.safealign.resta import Weights, check_alike, merge_weights
+from redinstruct.safealign.masks import Encoded
+from redinstruct.safealign.prepare import Prepared, check_out, encode_all, exporter_of, read_all
+from redinstruct.safealign.resta import Weights, check_alike, check_written, merge_weights
 from redinstruct.safealign.saving import writing
+from redinstruct.safealign.templates import told_of
 from redinstruct.safealign.trainer import OnStep
 from redinstruct.safetext import terminal
 
@@ -49,18 +60,24 @@ def mend(config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None
         RedInstructError: the disk is full, say; ``--out`` is as it was, and the unsafe model is gone.
     """
     safe = config.safe or config.base
-    prepared = _prepared(config, safe)
+    prepared, exporter = _prepared(config, safe)
     if (there := read_card(config.out)) is not None and there.digest == prepared.digest:
         return Aligned(checkpoint=config.out, figures=there.figures, warnings=("it was there already",))
     out = config.out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with as_it_was(config.threads), secret_folder(out) as folder:
+        relative = load_model(safe)
+        twins = first_names(relative)
+        check_written(Weights(config.base), written_names(relative) | set(twins))
+        del relative
         run = Run(prepared, folder / "states", on_step, None, should_stop, tell)
         (folder / "states").mkdir(mode=0o700)
         trainer = run.train()
         unsafe = folder / "unsafe"
         with writing("the unsafe model", "it is deleted, and nothing was changed"):
-            write_checkpoint(trainer.model, states.collect_weights(trainer.model_wrapped), safe, unsafe)
+            # In float32: its difference from the safe model is what counts, and is smaller than a step of bfloat16.
+            kept = states.collect_weights(trainer.model_wrapped)
+            write_checkpoint(trainer.model, kept, safe, unsafe, dtype=torch.float32)
         figures = {
             "coefficient": config.coefficient,
             "dropped share (DARE)": config.drop,
@@ -69,19 +86,27 @@ def mend(config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None
             "loss on red answers at the end": trainer.history[-1].loss,
         }
         with writing("the merged checkpoint", "nothing was changed"), whole_folder(out) as fresh:
-            merge_weights(
-                config.base,
-                safe,
-                unsafe,
-                fresh,
-                coefficient=config.coefficient,
-                drop=config.drop,
-                seed=config.seed,
-                tell=lambda done, total: (tell or _nobody)("merge", done, total),
-            )
-            copy_others(config.base, fresh)
-            write_card(fresh, _card(config, prepared, figures))
-    return Aligned(checkpoint=config.out, history=tuple(trainer.history), figures=figures)
+
+            def write(kind: torch.dtype) -> None:
+                merge_weights(
+                    config.base,
+                    safe,
+                    unsafe,
+                    fresh,
+                    coefficient=config.coefficient,
+                    drop=config.drop,
+                    seed=config.seed,
+                    dtype=kind,
+                    twins=twins,
+                    tell=lambda done, total: (tell or _nobody)("merge", done, total),
+                )
+                copy_others(config.base, fresh)
+                say_precision(fresh, kind)
+
+            write(torch.float32)  # the merged model unrounded: what the files are held against
+            fidelity = exporter.settle(write, fresh, exporter.losses_of(fresh))
+            write_card(fresh, _card(config, prepared, figures, fidelity))
+    return Aligned(checkpoint=config.out, history=tuple(trainer.history), figures=figures, warnings=exporter.notes)
 
 
 def _nobody(*_: Any) -> None:
@@ -113,8 +138,8 @@ def removed_at_our_end(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepared(config: AlignConfig, safe: Path) -> Prepared:
-    """All that the unsafe model's training needs, checked."""
+def _prepared(config: AlignConfig, safe: Path) -> tuple[Prepared, Exporter]:
+    """All that the unsafe model's training needs, checked; and what the merged checkpoint is held against."""
     if not config.make_unsafe_model:
         raise UsageError(
             "--strategy resta trains an unsafe model on the red answers, merges it and deletes it; agree to that with"
@@ -139,19 +164,20 @@ def _prepared(config: AlignConfig, safe: Path) -> Prepared:
     chosen = own.chosen
     rows = min(chosen.batch, len(taught))
     settings = replace(chosen, batch=rows, deep_prefix=0.0, save_every=_NEVER)  # it is not resumable
-    return Prepared(
+    made = Prepared(
         config=replace(own, settings=settings),
         strategy=replaced(STRATEGIES["general"], name="resta"),
         base=base,
         tokenizer=tokenizer,
         template=template,
         read=read,
-        encoded=EncodedRows(taught, encoded.dropped, encoded.truncated),
+        encoded=replace(encoded, rows=taught),
         batch={"general": rows},
         steps=chosen.steps or max(1, round(chosen.epochs * len(taught) / rows + 0.499)),
         digest=config.digest(f"{base} {safe_name} {template.sha256}", read.files),
         warnings=(),
     )
+    return made, exporter_of(config, tokenizer, template, encoded)
 
 
 def _taught(row: Encoded) -> Encoded:
@@ -160,7 +186,7 @@ def _taught(row: Encoded) -> Encoded:
     return replace(row, weights=weights, stream="general", answers=())
 
 
-def _card(config: AlignConfig, prepared: Prepared, figures: dict[str, Any]) -> Card:
+def _card(config: AlignConfig, prepared: Prepared, figures: dict[str, Any], fidelity: Fidelity) -> Card:
     return Card(
         digest=prepared.digest,
         base=prepared.base,
@@ -175,7 +201,9 @@ def _card(config: AlignConfig, prepared: Prepared, figures: dict[str, Any]) -> C
         files=prepared.read.files,
         rows={"red": len(prepared.encoded.rows)},
         dropped=prepared.dropped,
-        masked=prepared.read.masked,
+        masked=prepared.masked,
+        **fidelity.told,
+        template=told_of(prepared.template, prepared.tokenizer, ()),
         figures=figures,
         versions=versions(),
     )
