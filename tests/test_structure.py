@@ -234,6 +234,7 @@ REMOVERS = {
     "safealign/states.py": "older states within that folder",
     "safealign/unsafe.py": "the hidden folder of the unsafe model",
     "safealign/exports.py": "a card that peft wrote into a checkpoint under way",
+    "safealign/fidelity.py": "a checkpoint under way, which is written once more in another precision",
     "safealign/reference.py": "its own temporary file in the cache",
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from redinstruct import checkpoints
 from redinstruct.errors import UsageError
@@ -65,7 +65,7 @@ def config_of(folder: Path) -> Any:
         UsageError: there is none, it asks for code, or transformers does not know it.
     """
     shown = terminal(folder.name)
-    checkpoints.check_configuration(folder, f"--base {shown}")
+    checkpoints.check_configuration(folder, f"--base {shown}", own=CONFIG_MAPPING)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
