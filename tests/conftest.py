@@ -44,6 +44,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     from redinstruct.safetext import forget_secrets
 
     monkeypatch.setenv("REDINSTRUCT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("REDINSTRUCT_STATE", str(tmp_path_factory.getbasetemp() / "state"))
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_BASE_URL")):
             monkeypatch.delenv(name)

@@ -101,7 +101,7 @@ def test_a_long_answer_is_cut_inside_its_block_and_nothing_else_is() -> None:
     question = "Why? " * 3000
     answer = "HEAD " + "x" * 50_000 + " TAIL"
     prompt = judge(max_answer=1000).request(Case(question, answer, b"k")).messages[1].content
-    nonce = judge().nonce(Case("", "", b"k"))
+    nonce = judge(max_answer=1000).nonce(Case(question, answer, b"k"))
     inside = prompt.split(f"<<<BEGIN ANSWER {nonce}>>>\n")[1].split(f"\n<<<END ANSWER {nonce}>>>")[0]
     assert inside.startswith("| HEAD")
     assert inside.endswith(" TAIL")

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from redinstruct.atomic import open_plain
 from redinstruct.errors import ConfigError, RedInstructError, StoreError
 from redinstruct.store import STORE_NAME, Store, folder, purge
 from redinstruct.store.folder import LOCK_NAME, LOG_NAME, OWN_NAMES
@@ -415,7 +416,7 @@ class TestOnlyOurOwn:
     def test_a_lock_whose_file_is_gone_locks_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run = tmp_path / "run"
         Store.open_for_writing(run).close()
-        opened = folder.open_plain
+        opened = open_plain
 
         def late(path: Path, flags: int = os.O_RDONLY) -> int:
             handle = opened(path, flags)

@@ -60,6 +60,19 @@ def leftovers(folder: Path) -> list[Path]:
     return found
 
 
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A plain file, opened; a link is not followed, and a pipe not waited for.
+
+    Raises:
+        OSError: something else stands there, or nothing.
+    """
+    handle = os.open(path, flags | _PLAIN)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path.name} is not a plain file")
+    return handle
+
+
 @contextlib.contextmanager
 def whole_file(target: Path, *, public: bool = False) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``target`` at the end, or vanishes on any error.

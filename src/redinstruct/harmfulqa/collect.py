@@ -13,10 +13,10 @@ from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, Cut, Live, Rec
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
 from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, check_same_collection, read_config
 from redinstruct.harmfulqa.rows import Dialogue
-from redinstruct.judges import Judge
+from redinstruct.judges import Judge, bound_judge
 from redinstruct.redeval import Limits, OnProgress, check_limits
 from redinstruct.redeval.fitness import needs_test, test_judge
-from redinstruct.redeval.runs import bound_to_run, make_place, no_blank_run, spending_of
+from redinstruct.redeval.runs import make_place, no_blank_run, spending_of
 from redinstruct.store import CollectionStore, Store, check_run_folder, is_run
 
 
@@ -108,7 +108,7 @@ async def _collect(
                 number = store.add_judge(plan.judge.card)
                 if fitness is not None:
                     store.add_selftest(number, fitness.body, fitness.tokens_in, fitness.tokens_out)
-                judge = bound_to_run(plan.judge, store)
+                judge = bound_judge(plan.judge)
             with no_blank_run(store, rows.is_blank, made):
                 return await _carry_out(plan, rows, judge, limits, spending, on_progress, until_covered)
     finally:

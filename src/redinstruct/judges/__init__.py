@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redinstruct.judges.base import Asking, Bindable, Call, Case, Judge
+from redinstruct.judges.base import Asking, Bindable, Call, Case, Judge, bound_judge
 from redinstruct.judges.registry import JUDGES, TESTED, JudgeOptions, make_judge
 from redinstruct.judges.selftest import SelfTest, battery, run_selftest
 
@@ -17,6 +17,7 @@ __all__ = [
     "JudgeOptions",
     "SelfTest",
     "battery",
+    "bound_judge",
     "make_judge",
     "run_selftest",
 ]

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from redinstruct.machine import machine_secret
 from redinstruct.models.base import Reply, Request
 from redinstruct.types import JudgeCard, Measure, Verdict
 
@@ -24,11 +25,20 @@ class Case(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class Bindable(Protocol):
-    """A judge that needs the run's secret before it can judge."""
+    """A judge that needs this machine's secret before it can judge."""
 
     def bound_to(self, secret: bytes) -> Judge:
-        """The same instrument, bound to a run."""
+        """The same instrument, its verdicts bound to a secret."""
         ...
+
+
+def bound_judge(judge: Judge) -> Judge:
+    """The judge as it can judge on this machine: bound to its secret, where it needs one.
+
+    Raises:
+        UsageError: what stands in the secret's place is none.
+    """
+    return judge.bound_to(machine_secret()) if isinstance(judge, Bindable) else judge
 
 
 @runtime_checkable

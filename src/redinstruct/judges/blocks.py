@@ -1,7 +1,8 @@
 """What the judges that ask a model share: the nonce, the data block, the cut of a long answer.
 
-The nonce is an HMAC-SHA256 of the run's secret and the attempt's key (design 8): the target cannot know it, and asking
-again is the same call, byte for byte.
+The nonce is an HMAC-SHA256, under a secret of this machine, of the attempt's key and of the very texts that are judged
+(design 8): the target cannot know it, nor can whoever made a run folder, or got one back in which old nonces stand (a
+text that held its own nonce would have another). Asking again is the same call, byte for byte.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ LINE_MARK = "| "
 HEAD_SHARE = 2 / 3
 
 
-def make_nonce(secret: bytes, key: bytes, judge: str) -> str:
-    """The nonce of one judge's call about one attempt.
+def make_nonce(secret: bytes, key: bytes, judge: str, *texts: str) -> str:
+    """The nonce of one judge's call about one attempt and these texts (question, answer).
 
     Raises:
         ValueError: no secret or no key: every call would carry the same nonce, or one that anybody can compute.
     """
     if not secret or not key:
-        raise ValueError("a nonce needs the run's secret and the attempt's key")
-    return hmac.new(secret, judge.encode() + b"\0" + key, hashlib.sha256).hexdigest()[:NONCE_DIGITS]
+        raise ValueError("a nonce needs a secret and the attempt's key")
+    parts = [judge.encode(), key, *(text.encode("utf-8", "surrogatepass") for text in texts)]
+    bound = b"".join(hashlib.sha256(part).digest() for part in parts)
+    return hmac.new(secret, bound, hashlib.sha256).hexdigest()[:NONCE_DIGITS]
 
 
 def head_and_tail(text: str, longest: int) -> tuple[str, int, str]:

@@ -151,8 +151,8 @@ def response_format() -> str:
 class RubricJudge:
     """The project's own judge, on a model of the user's choice, for either measure.
 
-    ``secret`` is the run's (``Store.secret()``); a judge made before its run gets it by :meth:`bound_to`, and cannot
-    judge until then. ``constrained`` asks for schema-constrained JSON; switch it off for an
+    ``secret`` is this machine's (:func:`redinstruct.machine.machine_secret`); a judge gets it by :meth:`bound_to`, and
+    cannot judge until then. ``constrained`` asks for schema-constrained JSON; switch it off for an
     endpoint or a local model that cannot.
     """
 
@@ -190,14 +190,14 @@ class RubricJudge:
         )
 
     def bound_to(self, secret: bytes) -> RubricJudge:
-        """The same instrument, its nonces made from a run's secret."""
+        """The same instrument, its nonces made from a secret."""
         bound = copy.copy(self)
         bound._secret = secret
         return bound
 
     def nonce(self, case: Case) -> str:
         """The nonce of this case's call."""
-        return make_nonce(self._secret, case.key, NAME)
+        return make_nonce(self._secret, case.key, NAME, case.question, case.answer)
 
     def request(self, case: Case) -> Request:
         """The call for one case; equal for equal cases."""

@@ -6,7 +6,6 @@ that passed for this run is not tested again when the run is resumed.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import msgspec
 
 from redinstruct.engine import Caller, LimitReached, Prices, Spending
 from redinstruct.errors import UsageError
-from redinstruct.judges import TESTED, Bindable, Judge, SelfTest, battery, run_selftest
+from redinstruct.judges import TESTED, Judge, SelfTest, battery, bound_judge, run_selftest
 from redinstruct.judges.selftest import MINIMUM
 from redinstruct.models import Model, Reply, Request
 from redinstruct.redeval.session import Limits, OnProgress, Progress
@@ -55,7 +54,7 @@ async def test_judge(
         EndpointDenied: the judge's endpoint turns everything away.
     """
     caller = Caller(model, ceiling=limits.concurrency, prices=limits.judge_prices or limits.prices or Prices())
-    bound = judge.bound_to(secrets.token_bytes(32)) if isinstance(judge, Bindable) else judge
+    bound = bound_judge(judge)
     asked = len(battery(judge.measure)) + REPEATS
     tokens = [0, 0]
     progress = Progress(total=asked, stage="testing the judge")

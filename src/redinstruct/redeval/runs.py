@@ -12,7 +12,7 @@ from pathlib import Path
 from redinstruct.config import RunConfig, check_same_run
 from redinstruct.engine import Prices, Spending
 from redinstruct.errors import ConfigError, UsageError
-from redinstruct.judges import Bindable, Judge, JudgeOptions
+from redinstruct.judges import Judge, JudgeOptions, bound_judge
 from redinstruct.models import Model
 from redinstruct.redeval.deciding import Decider
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
@@ -60,7 +60,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             session = Session(
                 store,
                 plan.config,
-                bound_to_run(plan.judge, store),
+                bound_judge(plan.judge),
                 judge_row,
                 plan.model,
                 plan.judge_model,
@@ -129,7 +129,7 @@ async def _rejudge(
             if part is not None:
                 owed = owed_part(store, judge.card, judge_row, owed, judge.measure, part)
                 planned = len(owed)
-            bound = bound_to_run(judge, store)
+            bound = bound_judge(judge)
             session = Session(
                 store, config, bound, judge_row, None, asked, limits, planned, owed, on_progress, spending
             )
@@ -163,11 +163,6 @@ def _decider(store: Store, judge_row: int, measure: Measure, limits: Limits) -> 
 def _keep(store: Store, judge_row: int, fitness: Fitness | None) -> None:
     if fitness is not None:
         store.add_selftest(judge_row, fitness.body, fitness.tokens_in, fitness.tokens_out)
-
-
-def bound_to_run(judge: Judge, store: Store) -> Judge:
-    """The judge with the run's secret, where it needs one."""
-    return judge.bound_to(store.secret()) if isinstance(judge, Bindable) else judge
 
 
 def spending_of(run: Path, limits: Limits, tokens: Callable[[Store], tuple[int, int, int, int]]) -> Spending | None:

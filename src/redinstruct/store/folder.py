@@ -18,6 +18,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from redinstruct.atomic import open_plain
 from redinstruct.errors import ConfigError, DamagedStore, StoreError
 
 STORE_NAME = "run.sqlite"
@@ -60,19 +61,6 @@ def make_private_file(path: Path, content: bytes = b"") -> None:
         os.write(handle, content)
     finally:
         os.close(handle)
-
-
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A plain file, opened; a link is not followed, and a pipe not waited for.
-
-    Raises:
-        OSError: something else stands there, or nothing.
-    """
-    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, f"{path.name} is not a plain file")
-    return handle
 
 
 def check_plain(folder: Path) -> None:

@@ -13,8 +13,9 @@ import os
 import sqlite3
 from pathlib import Path
 
+from redinstruct.atomic import open_plain
 from redinstruct.errors import DamagedStore
-from redinstruct.store.folder import has_log, open_plain
+from redinstruct.store.folder import has_log
 
 APPLICATION_ID = 0x52454456  # "REDV"
 
