@@ -43,6 +43,7 @@ def test_agreement_with_the_judge_is_weighted_back_to_the_run(tmp_path: Path) ->
         (cell,) = cell_figures(cells_of(store, 1), CARD, People(settled))
     assert (cell.total, cell.labels, cell.judged.estimate) == (100, 20, 0.1)
     assert cell.corrected.estimate == pytest.approx(0.05)
+    assert cell.agreement is not None
     assert cell.agreement.estimate == pytest.approx(0.95)  # 75 % of the labels, 95 % of the run
     assert (cell.among_first.estimate, cell.among_second.estimate) == (0.5, 0.0)
 

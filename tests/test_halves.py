@@ -99,7 +99,8 @@ def test_a_column_without_a_known_word_is_a_category_and_every_row_is_asked(
 ) -> None:
     for write in (as_jsonl, as_csv):
         for measure in (ATTACK_SUCCESS, OVER_REFUSAL):
-            assert kept(write(tmp_path, columns), measure) == ([0, 1, 2], 0, 0)
+            path = write(tmp_path, columns | {"judge": [measure.second] * 3})
+            assert kept(path, measure) == ([0, 1, 2], 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_column_without_a_known_word_is_a_category_and_every_row_is_asked(
 def test_any_other_value_in_a_telling_column_is_bad_input(
     tmp_path: Path, columns: dict[str, Cells], message: str
 ) -> None:
-    path = as_jsonl(tmp_path, columns)
+    path = as_jsonl(tmp_path, columns | {"judge": ["harmful"] * 2})
     with pytest.raises(BankError) as bank:
         read_bank(path)
     with pytest.raises(UsageError) as source:
@@ -148,7 +149,7 @@ def test_the_inert_twin_of_xstest_completions_has_no_over_refusal(
 
 
 def test_a_chosen_column_tells_it_by_its_words_or_by_its_name(tmp_path: Path) -> None:
-    path = as_csv(tmp_path, {"is_harmful": [1, 0, 0], "label": ["safe"] * 3, "made": ["up"] * 3})
+    path = as_csv(tmp_path, {"is_harmful": [1, 0, 0], "label": ["safe"] * 3, "made": ["up"] * 3, "judge": [""] * 3})
     assert read_source(path, ATTACK_SUCCESS, {"label": "is_harmful"}).numbers == (0,)
     for column in ("made", "response"):
         with pytest.raises(UsageError, match=f"column {column}: no row says safe"):

@@ -246,6 +246,7 @@ def test_the_judges_agreement_is_over_all_that_it_judged(run: Path) -> None:
     assert found["gwet_ac1"] == pytest.approx(gwet_ac1(*whole))
     with Store.open_for_reading(run) as store:
         (cell,) = cell_figures(cells_of(store, 1), CARD, people_of(store))
+    assert cell.agreement is not None
     assert (cell.agreement.estimate, [cell.agreement.low, cell.agreement.high]) == (found["observed"], found["ci"])
 
 

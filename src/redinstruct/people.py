@@ -11,7 +11,7 @@ and each pair is a part of its own. All figures of a judge, its rate and its agr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -29,8 +29,8 @@ from redinstruct.stats import (
     run_rate,
     strata,
 )
-from redinstruct.store import AnnotationStore, Planned, Store, by_annotator, planned_attempts
-from redinstruct.types import MEASURES, JudgeCard
+from redinstruct.store import AnnotationStore, Planned, SettleRule, Store, by_annotator, planned_attempts, settle
+from redinstruct.types import MEASURES, Annotation, JudgeCard, Verdict
 
 Labels = Mapping[bytes, str]
 """Attempt key -> label."""
@@ -41,13 +41,15 @@ class People(msgspec.Struct, frozen=True):
 
     ``settled`` is the label that they settled on; ``annotators`` holds everybody's own labels, adjudications left out;
     ``topics`` is every attempt's topic, empty where nobody labelled anything. ``drawn`` holds, by the id of each judge
-    that a draw was made for, that judge's labels of all attempts, None where it gave none.
+    that a draw was made for, that judge's labels of all attempts, None where it gave none. ``lost`` are answers that
+    somebody was shown and nobody settled.
     """
 
     settled: Labels = {}
     annotators: tuple[Labels, ...] = ()
     topics: Mapping[bytes, str | None] = {}
     drawn: Mapping[str, Mapping[bytes, str | None]] = {}
+    lost: frozenset[bytes] = frozenset()
 
     @property
     def labelled(self) -> bool:
@@ -65,8 +67,9 @@ def people_of(store: Store) -> People:
     standing = annotations.standing()
     if not standing:
         return People()
+    settled = settled_labels(store)
     return People(
-        settled_labels(store),
+        settled,
         tuple(
             {key: a.label for key, a in said.items() if a.label is not None}
             for said in by_annotator(standing).values()
@@ -74,7 +77,51 @@ def people_of(store: Store) -> People:
         ),
         annotations.topics(),
         drawn_labels(store),
+        frozenset(entry.key for entry in standing if entry.key not in settled),
     )
+
+
+def verdict_of_people(acts: Sequence[Annotation], rule: SettleRule) -> Verdict | None:
+    """What people said of one answer, as the verdict of a run that no judge has seen; None where nobody labelled it."""
+    if not any(act.label is not None for act in acts):
+        return None
+    settled = settle(acts, rule)
+    if settled is None or settled.label is None:
+        return Verdict("unparsable", reason="people_differ")
+    return Verdict(settled.label, settled.detail)
+
+
+def by_people(card: JudgeCard) -> bool:
+    """Whether the labels under a card are people's own: no judge has seen these answers."""
+    return dict(card.parameters).get("labels") == "people"
+
+
+PEOPLE_ALONE = "the labels are people's; no judge has seen these answers"
+
+
+def follow_people(store: Store) -> None:
+    """Bring the verdicts of a run without a judge up to what people say by now, by the run's rule.
+
+    Such a run's rate is people's own. Where a judge gave verdicts nothing is done: labels correct that judge.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    config, annotations = store.config(), AnnotationStore(store)
+    judges = store.judges()
+    if config is None or any(store.has_verdicts(row) for row, card in judges if not by_people(card)):
+        return
+    said: dict[bytes, list[Annotation]] = {}
+    for entry in annotations.standing():
+        said.setdefault(entry.key, []).append(entry.annotation)
+    rule = annotations.rule()
+    verdicts = {key: verdict for key, acts in said.items() if (verdict := verdict_of_people(acts, rule)) is not None}
+    row = next((row for row, card in judges if by_people(card)), None)
+    if row is None and verdicts:
+        people = (("labels", "people"),)
+        row = store.add_judge(JudgeCard("imported", config.measure, parameters=people, notes=(PEOPLE_ALONE,)))
+    if row is not None:
+        annotations.follow_people(row, verdicts)
 
 
 def settled_labels(store: Store) -> dict[bytes, str]:
@@ -224,6 +271,24 @@ def corrected_topics(cell: Cell, topics: Mapping[bytes, str | None]) -> dict[str
     return found
 
 
+def corrected_bounds(cell: Cell, lost: Collection[bytes], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Between which ends the corrected rate lies whatever people would have said of the answers that they left out.
+
+    ``lost`` are the keys of answers that people were shown and did not settle (could not tell, passed by, differed):
+    the hard ones, as a rule. The lower end is that of the interval with all of them the measure's second label, the
+    upper one with all of them its first. None where none was lost in this cell, or labels are too few.
+    """
+    places = [index for index, key in enumerate(cell.keys) if key in lost and index not in cell.human]
+    if not places:
+        return None
+    ends = [
+        corrected_rate(msgspec.structs.replace(cell, human={**cell.human, **dict.fromkeys(places, side)}), confidence)
+        for side in (False, True)
+    ]
+    none, every = ends
+    return None if none is None or every is None else (none[0].low, every[0].high)
+
+
 def judge_agreement(cell: Cell) -> Interval:
     """The share of all judged answers on which people say, or would say, what the judge says; None of too few labels.
 
@@ -232,6 +297,25 @@ def judge_agreement(cell: Cell) -> Interval:
     same = {index: label == cell.judge[index] for index, label in cell.human.items()}
     known = same if enough_labels(cell.strata) else {}
     return corrected(cell.judge, known, drawn_by=cell.drawn_by, questions=cell.questions)
+
+
+def judge_agreement_of(cells: Sequence[Cell]) -> tuple[Interval, int]:
+    """The same over the cells that have labels, each a stratum of its own; and how many labels it rests on."""
+    cells = [cell for cell in cells if cell.human]
+    starts = [sum(len(cell.keys) for cell in cells[:place]) for place in range(len(cells))]
+    human = zip(starts, (cell.human for cell in cells), strict=True)
+    whole = Cell(
+        tuple(key for cell in cells for key in cell.keys),
+        tuple(label for cell in cells for label in cell.judge),
+        {start + index: label for start, labels in human for index, label in labels.items()},
+        tuple(
+            (str(place), *(() if cell.drawn_by is None else cell.drawn_by[index]))
+            for place, cell in enumerate(cells)
+            for index in range(len(cell.keys))
+        ),
+        tuple(question for cell in cells for question in cell.questions),
+    )
+    return judge_agreement(whole), len(whole.human)
 
 
 def rate_among(cell: Cell, side: bool) -> Interval:
@@ -256,9 +340,10 @@ def agreement(people: People, card: JudgeCard, cell: Cell, keys: Sequence[bytes]
     """How a judge and people, and people among themselves, agree on one cell; None where nobody labelled any of it.
 
     ``keys`` are all of the cell's attempts, ``cell`` those that the judge could label. The confusion matrix counts
-    labels: the judge's x the settled one. ``judge_agreement`` is over all judged answers, each label weighed by what it
-    stands for; ``among_labelled`` is the plain share, which says as much of the draw as of the judge. Coefficients are
-    null where they are not defined.
+    labels: the judge's x the settled one; it and the agreement with the judge are null where people labelled and no
+    judge did. ``judge_agreement`` is over all judged answers, each label weighed by what it stands for;
+    ``among_labelled`` is the plain share, which says as much of the draw as of the judge. Coefficients are null where
+    they are not defined.
     """
     measure = MEASURES[card.measure]
     two, inside = measure.labels[:2], set(keys)
@@ -271,11 +356,12 @@ def agreement(people: People, card: JudgeCard, cell: Cell, keys: Sequence[bytes]
     confusion = {judge: dict.fromkeys(two, 0) for judge in two}
     for index, label in cell.human.items():
         confusion[names[cell.judge[index]]][names[label]] += 1
+    alone = by_people(card)  # a person with himself agrees, which says nothing
     return {
         "labels": len(cell.human),
         "settled": settled,
-        "confusion": confusion,
-        "judge_agreement": _with_judge(cell),
+        "confusion": None if alone else confusion,
+        "judge_agreement": None if alone else _with_judge(cell),
         "annotators": _among_people(own),
         "drawn_for": list(people.drawn),
     }

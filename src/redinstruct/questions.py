@@ -50,7 +50,9 @@ SUBTOPIC_KEYS = ("subtopic", "subcategory")
 LANGUAGE_KEYS = ("language", "lang")
 
 _MEANT = {key.casefold() for key in (*TURN_KEYS, *TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, *HALF_KEYS)}
-_ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
+ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
+"""The same with the keys that hold a conversation, by rank."""
+
 _EXPECTED = f"expected one of {', '.join(TEXT_KEYS)}"
 _JSON_SPACE = " \t\r\n"
 _LINE_END = re.compile("\r\n|\r|\n")
@@ -420,7 +422,7 @@ def _question(row: Row, number: int, digest: str, halves: Halves) -> Question:
 
 def _text_key(keys: Iterable[str]) -> str | None:
     there = {fold(key) for key in keys}
-    return next((key for key in _ASKED if fold(key) in there), None)
+    return next((key for key in ASKED if fold(key) in there), None)
 
 
 def _refuse_two_spellings(keys: Iterable[str], where: str) -> None:

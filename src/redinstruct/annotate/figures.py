@@ -7,6 +7,7 @@ labelled, as they are. Not promised: anything for answers that were chosen by ha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,14 @@ import msgspec
 
 from redinstruct.people import (
     People,
+    by_people,
     cell_of,
     cells_of,
+    corrected_bounds,
     corrected_rate,
     drawn_labels,
     judge_agreement,
+    judge_agreement_of,
     rate_among,
     settled_labels,
 )
@@ -31,8 +35,8 @@ from redinstruct.stats import (
     wilson,
     wilson_by_question,
 )
-from redinstruct.store import Annotated, AnnotationStore, Planned, Store, by_annotator
-from redinstruct.types import Annotation, JudgeCard
+from redinstruct.store import UNANIMOUS, Annotated, AnnotationStore, Planned, SettleRule, Store, by_annotator, settle
+from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
 
 ADJUDICATING = " (adjudicating)"
 """Ends the name under which somebody settles cases, so that their own labels stand beside it, not under it."""
@@ -42,7 +46,9 @@ class CellFigures(msgspec.Struct, frozen=True):
     """One bank and prompt: the judge's own rate, the corrected one, and how often people say what the judge says.
 
     ``among_first`` is the share of truly first labels among the answers that the judge gave the first label (its
-    precision), ``among_second`` among the others (its false omissions); ``agreement`` is over the whole cell.
+    precision), ``among_second`` among the others (its false omissions); ``agreement`` is over the whole cell, None
+    where no judge has seen the answers. ``bounds`` are the ends of the corrected rate whatever people would have said
+    of the answers that they left out; None where they left out none.
     """
 
     bank: str
@@ -51,7 +57,8 @@ class CellFigures(msgspec.Struct, frozen=True):
     labels: int
     judged: Interval
     corrected: Interval
-    agreement: Interval
+    agreement: Interval | None
+    bounds: tuple[float, float] | None
     among_first: Interval
     among_second: Interval
 
@@ -67,13 +74,15 @@ class Coefficient(msgspec.Struct, frozen=True):
 class PeopleFigures(msgspec.Struct, frozen=True):
     """How far people agree: on the ``common`` answers that at least two labelled, ``agreed`` of them by all.
 
-    ``open`` are disagreements that nobody has settled: they correct nothing until somebody does.
+    ``open`` are disagreements that are not settled: they correct nothing until they are. ``alpha_ordinal`` is by
+    degrees of refusal (complied, partial, refused); not defined for other labels.
     """
 
     annotators: int
     common: int
     agreed: Interval
     alpha: Coefficient
+    alpha_ordinal: Coefficient
     kappa: Coefficient
     ac1: Coefficient
     open: int
@@ -97,7 +106,8 @@ def cell_figures(
                 labels=len(cell.human),
                 judged=wilson_by_question(*tallied(cell.judge, cell.questions)),
                 corrected=rate[0] if rate else Interval(None, 0.0, 1.0, "post-stratified jeffreys"),
-                agreement=judge_agreement(cell),
+                agreement=None if by_people(card) else judge_agreement(cell),
+                bounds=corrected_bounds(cell, people.lost),
                 among_first=rate_among(cell, True),
                 among_second=rate_among(cell, False),
             )
@@ -105,14 +115,18 @@ def cell_figures(
     return found
 
 
-def people_figures(standing: Sequence[Annotated]) -> PeopleFigures:
+DEGREES = ("complied", "partial", "refused")
+"""What people say of a refusal, from the least to the greatest degree."""
+
+
+def people_figures(standing: Sequence[Annotated], rule: SettleRule = UNANIMOUS) -> PeopleFigures:
     """How far people agree among themselves; adjudications are nobody's independent label, and left out."""
-    said = [
-        {key: a.label for key, a in acts.items() if a.label is not None} for acts in by_annotator(standing).values()
-    ]
-    said = [labels for labels in said if labels]
-    keys = sorted({key for labels in said for key in labels})
-    common = [key for key in keys if sum(key in labels for labels in said) > 1]
+    acts = [{key: a for key, a in own.items() if a.label is not None} for own in by_annotator(standing).values()]
+    acts = [own for own in acts if own]
+    said = [{key: a.label for key, a in own.items()} for own in acts]
+    degrees = [[own[key].detail or own[key].label if key in own else None for own in acts] for key in _common(said)]
+    ordered = all(degree in (None, *DEGREES) for row in degrees for degree in row)
+    common = _common(said)
     ratings: list[list[Hashable | None]] = [[labels.get(key) for labels in said] for key in common]
     pairs = [row for row in ratings if None not in row] if len(said) == 2 else []
     agreed = sum(len({label for label in row if label is not None}) == 1 for row in ratings)
@@ -123,8 +137,15 @@ def people_figures(standing: Sequence[Annotated]) -> PeopleFigures:
         alpha=jackknifed(lambda rows: krippendorff_alpha(_columns(rows)), ratings),
         kappa=jackknifed(lambda rows: cohen_kappa([row[0] for row in rows], [row[1] for row in rows]), pairs),
         ac1=jackknifed(lambda rows: gwet_ac1([row[0] for row in rows], [row[1] for row in rows]), pairs),
-        open=len(disagreements(standing)),
+        alpha_ordinal=jackknifed(lambda rows: krippendorff_alpha(_columns(rows), DEGREES), degrees if ordered else []),
+        open=len(disagreements(standing, rule)),
     )
+
+
+def _common(said: Sequence[Mapping[bytes, object]]) -> list[bytes]:
+    """The answers that at least two labelled."""
+    times = Counter(key for labels in said for key in labels)
+    return sorted(key for key, count in times.items() if count > 1)
 
 
 def _columns(rows: Sequence[Sequence[Hashable | None]]) -> list[list[Hashable | None]]:
@@ -167,14 +188,14 @@ def jackknifed(
     return Coefficient(estimate, max(-1.0, estimate - half), min(1.0, estimate + half))
 
 
-def disagreements(standing: Sequence[Annotated]) -> dict[bytes, dict[str, int]]:
-    """Attempt key -> how many people gave each label, where they differ and nobody has settled it."""
+def disagreements(standing: Sequence[Annotated], rule: SettleRule = UNANIMOUS) -> dict[bytes, dict[str, int]]:
+    """Attempt key -> how many people gave each label, where they differ and nobody, nor the rule, settled it."""
     said: dict[bytes, list[Annotation]] = {}
     for entry in standing:
         said.setdefault(entry.key, []).append(entry.annotation)
     found: dict[bytes, dict[str, int]] = {}
     for key, acts in said.items():
-        if any(a.act == "adjudicate" for a in acts):
+        if settle(acts, rule) is not None:
             continue
         votes: dict[str, int] = {}
         for label in sorted(a.label for a in acts if a.act == "label" and a.label is not None):
@@ -195,23 +216,88 @@ def summary(store: Store, judge: int, card: JudgeCard) -> dict[str, Any]:
 
     ``drawn_for`` names the judges whose labels were the strata of a draw: where one is another judge, the figures are
     weighed by both judges' labels. ``imported`` counts labels of which nobody
-    here knows how their answers were chosen.
+    here knows how their answers were chosen. ``agreement`` is the judge's with people over the whole run, null where
+    people labelled and no judge did (``judge`` is null then too).
     """
     annotations = AnnotationStore(store)
     standing = annotations.standing()
-    drawn, settled = drawn_labels(store), settled_labels(store)
-    people = People(settled, drawn=drawn)
+    drawn, settled, rule = drawn_labels(store), settled_labels(store), annotations.rule()
+    people = People(settled, drawn=drawn, lost=frozenset(e.key for e in standing if e.key not in settled))
+    cells = cells_of(store, judge)
     return {
         "schema": "redinstruct.labels/1",
+        "judge": None if by_people(card) else card.name,
         "judge_id": card.id,
         "measure": card.measure,
+        "settle": rule,
         "labels": len(settled),
         "undecided": undecided(standing),
         "imported": sum(e.annotation.origin == "import" and e.annotation.label is not None for e in standing),
         "drawn_for": list(drawn),
-        "results": [plain(figures) for figures in cell_figures(cells_of(store, judge), card, people)],
-        "people": plain(people_figures(standing)),
+        "agreement": whole_agreement(cells, card, people),
+        "results": [plain(figures) for figures in cell_figures(cells, card, people)],
+        "people": plain(people_figures(standing, rule)),
+        "by_agreement": by_raters_agreement(standing, cells, card),
     }
+
+
+Cells = Mapping[tuple[str, str], Sequence[Planned]]
+
+
+def whole_agreement(cells: Cells, card: JudgeCard, people: People) -> dict[str, Any] | None:
+    """The share of all judged answers of a run on which people say, or would say, what the judge says; its labels.
+
+    Null where no judge has seen the answers: of a person with himself it would say nothing.
+    """
+    if by_people(card):
+        return None
+    share, labels = judge_agreement_of([cell_of(people, card, outcomes) for outcomes in cells.values()])
+    return {**_plain_interval(share), "labels": labels}
+
+
+def by_raters_agreement(standing: Sequence[Annotated], cells: Cells, card: JudgeCard) -> list[dict[str, Any]]:
+    """The judge's rate and people's, split by how far people agree: all of them, most, or neither side has more.
+
+    Over the answers that two or more people labelled. ``judge_agreement`` is the share of those that the judge labels
+    as most people do. A rate on answers that people find hard is another one than on those that they find clear.
+    """
+    measure = MEASURES[card.measure]
+    votes: dict[bytes, Counter[str]] = {}
+    for own in by_annotator(standing).values():
+        for key, act in own.items():
+            if act.label is not None:
+                votes.setdefault(key, Counter())[act.label] += 1
+    judged = {outcome.key: outcome.label for outcomes in cells.values() for outcome in outcomes}
+    groups: dict[str, list[tuple[str | None, str | None]]] = {"all": [], "most": [], "neither": []}
+    for key, count in votes.items():
+        if count.total() > 1:
+            label, most = count.most_common(1)[0]
+            group = "all" if most == count.total() else "most" if 2 * most > count.total() else "neither"
+            groups[group].append((None if group == "neither" else label, judged.get(key)))
+    return [_split(group, pairs, measure, alone=by_people(card)) for group, pairs in groups.items()]
+
+
+def _split(
+    group: str, pairs: Sequence[tuple[str | None, str | None]], measure: Measure, *, alone: bool
+) -> dict[str, Any]:
+    two = measure.labels[:2]
+    both = [(human, judge) for human, judge in pairs if judge in two]
+    compared = [(human, judge) for human, judge in both if human is not None]
+
+    def rate(hits: int, of: int) -> dict[str, Any] | None:
+        return None if of == 0 else _plain_interval(wilson(hits, of))
+
+    return {
+        "agree": group,
+        "answers": len(pairs),
+        "people": rate(sum(human == measure.first for human, _ in pairs), sum(human is not None for human, _ in pairs)),
+        "judge": None if alone else rate(sum(judge == measure.first for _, judge in both), len(both)),
+        "judge_agreement": None if alone else rate(sum(human == judge for human, judge in compared), len(compared)),
+    }
+
+
+def _plain_interval(value: Interval) -> dict[str, Any]:
+    return {"estimate": value.estimate, "ci": [value.low, value.high], "method": value.method}
 
 
 def plain(figures: CellFigures | PeopleFigures) -> dict[str, Any]:
@@ -220,7 +306,7 @@ def plain(figures: CellFigures | PeopleFigures) -> dict[str, Any]:
     for name in figures.__struct_fields__:
         value = getattr(figures, name)
         if isinstance(value, Interval):
-            value = {"estimate": value.estimate, "ci": [value.low, value.high], "method": value.method}
+            value = _plain_interval(value)
         elif isinstance(value, Coefficient):
             value = {"estimate": value.estimate, "ci": [value.low, value.high], "method": "jackknife"}
         found[name] = value

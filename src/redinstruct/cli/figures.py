@@ -196,7 +196,7 @@ def _say_notes(block: list[Result]) -> None:
                 f"{result['bank']}/{result['prompt']}, both judges together: {_interval(both)} % "
                 f"({both['labels']:,} answers also judged by {both['judge_id'].rpartition('@')[0]})."
             )
-        if (corrected := result["rate"]["corrected"]) is not None:
+        if (corrected := result["rate"]["corrected"]) is not None and result["human"]["judge_agreement"] is not None:
             agreed = {"estimate": (with_people := result["human"]["judge_agreement"])["observed"], **with_people}
             answers = "1 answer" if corrected["labels"] == 1 else f"{corrected['labels']:,} answers"
             others = other_draws(result)

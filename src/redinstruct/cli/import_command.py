@@ -14,6 +14,7 @@ from redinstruct.errors import UsageError
 
 if TYPE_CHECKING:
     from redinstruct.interop import Imported
+    from redinstruct.store import SettleRule
 
 
 @click.command("import")
@@ -30,11 +31,27 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--column", "columns", multiple=True, metavar="PURPOSE=NAME",
-    help="A column by its own name: prompt, response, judge, human, annotator, cluster, subtopic or label. Repeatable.",
+    help="A column by its own name: prompt, response, judge, human (one a person), annotator, adjudicated, cluster, "
+    "subtopic or label (which prompts are safe). Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--one", metavar="LABEL", help="What 1 means in a column of 1 and 0 whose name does not tell: harmful, say."
+)
+@click.option(
+    "--settle", type=click.Choice(["unanimous", "majority"]), default="unanimous", show_default=True,
+    help="When several people's labels of one answer count as one: all agree, or more than half do.",
 )  # fmt: skip
 @as_json
 def command(
-    file: Path, run: Path, measure: str, model: str | None, annotator: str, columns: tuple[str, ...], as_json: bool
+    file: Path,
+    run: Path,
+    measure: str,
+    model: str | None,
+    annotator: str,
+    columns: tuple[str, ...],
+    one: str | None,
+    settle: SettleRule,
+    as_json: bool,
 ) -> int:
     """Make a run of answers that were collected elsewhere: existing figures get honest intervals.
 
@@ -49,7 +66,15 @@ def command(
 
     with console.steps() as tell:
         done = import_file(
-            file, run, measure=measure, model=model, annotator=annotator, columns=_columns(columns), on_step=tell
+            file,
+            run,
+            measure=measure,
+            model=model,
+            annotator=annotator,
+            columns=_columns(columns),
+            one=one,
+            settle=settle,
+            on_step=tell,
         )
     document = report([run])
     if as_json:
@@ -60,13 +85,13 @@ def command(
     return 0
 
 
-def _columns(given: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _columns(given: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
     for entry in given:
-        role, sign, name = entry.partition("=")
-        if not sign or not name.strip() or role in found:
-            raise UsageError(f"--column {entry}: expected PURPOSE=NAME, each purpose once")
-        found[role.strip()] = name
+        role, sign, name = (part.strip() for part in entry.partition("="))
+        if not sign or not name or (role in found and role != "human"):
+            raise UsageError(f"--column {entry}: expected PURPOSE=NAME, each purpose once (human once a person)")
+        found[role] = (*found.get(role, ()), name)
     return found
 
 
@@ -76,7 +101,8 @@ def _note(done: Imported, run: Path) -> None:
     counts = {
         "empty": done.blank,
         "left out by the judge": done.unlabelled,
-        "people's labels": done.human,
+        f"labels of {done.people} people" if done.people > 1 else "people's labels": done.human,
+        "answers on which people differ": done.unsettled,
         "people's labels of empty answers, set aside": done.set_aside,
         "rows of the bank's other half, left out": source.selected.other_half,
         "rows of which the file does not say whether the prompt is safe, left out": source.selected.untold,
@@ -86,6 +112,11 @@ def _note(done: Imported, run: Path) -> None:
         f"{done.answers:,} answers of {source.model} {'are' if done.new else 'were already'} in {run}"
         + (f": {told}" if told else "")
     )
+    if done.unsettled:
+        console.note(
+            f"{done.unsettled:,} answers on which people differ count as not scored; --settle majority (also of "
+            f"`redinstruct labels`) takes what more than half say"
+        )
     if done.human and done.human < done.answers - done.blank:
         console.note("the labels of people stand for the whole run only where chance chose what they labelled")
     if source.labels == "none":

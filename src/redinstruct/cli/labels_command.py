@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from redinstruct.cli.options import RUN, as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.reporting.tables import percent
+
+if TYPE_CHECKING:
+    from redinstruct.store import SettleRule
 
 FORMATS = ("csv", "argilla", "label-studio")
 
@@ -26,6 +29,11 @@ FORMATS = ("csv", "argilla", "label-studio")
 )
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Of FILE; left out, by its ending: csv or none.")
 @click.option("--show-content", is_flag=True, help="With --export: questions and answers too; they may be harmful.")
+@click.option(
+    "--settle", "rule", type=click.Choice(["unanimous", "majority"]),
+    help="From now on several people's labels of one answer count when all agree, or when more than half do. Kept with "
+    "the run, for every verb.",
+)  # fmt: skip
 @click.option("--annotator", metavar="NAME", help="With --import: whose labels these are, where FILE does not say.")
 @as_json
 def command(
@@ -35,6 +43,7 @@ def command(
     source: Path | None,
     kind: str | None,
     show_content: bool,
+    rule: SettleRule | None,
     annotator: str | None,
     as_json: bool,
 ) -> int:
@@ -53,6 +62,8 @@ def command(
     check_files({"--export": out})
     if source is not None:
         _import(run, source, kind, annotator, judge)
+    if rule is not None:
+        _settle(run, rule)
     with Store.open_for_reading(run) as store:
         row, card = judge_of(store, judge)
         if out is not None:
@@ -66,6 +77,15 @@ def command(
     else:
         say_labels(document)
     return EXIT_DONE
+
+
+def _settle(run: Path, rule: SettleRule) -> None:
+    from redinstruct.people import follow_people
+    from redinstruct.store import AnnotationStore, Store
+
+    with Store.open_for_writing(run) as store:
+        AnnotationStore(store).set_rule(rule)
+        follow_people(store)
 
 
 def _format(kind: str | None, path: Path) -> str:
@@ -88,6 +108,7 @@ def _export(store: Any, judge: int, out: Path, kind: str | None, content: bool) 
 def _import(run: Path, source: Path, kind: str | None, annotator: str | None, judge: str | None) -> None:
     from redinstruct.annotate.exchange import imported, store_labels
     from redinstruct.annotate.session import checked_name, judge_of
+    from redinstruct.people import follow_people
     from redinstruct.store import Store
     from redinstruct.types import MEASURES
 
@@ -104,13 +125,13 @@ def _import(run: Path, source: Path, kind: str | None, annotator: str | None, ju
         rows = imported(text, kind, MEASURES[card.measure], annotator, store)
     with Store.open_for_writing(run) as store:
         added = store_labels(store, rows)
+        follow_people(store)
     console.note(f"{added:,} new labels of {len(rows):,} in {source.name}")
 
 
 def say_labels(document: Mapping[str, Any]) -> None:
     """The figures of people's labels, to be read at 80 columns."""
     people = document["people"]
-    judge = str(document["judge_id"]).rpartition("@")[0]
     console.say_heading("people's labels", f"{document['labels']:,} answers have a label that people settled on")
     console.say()
     rows = [
@@ -120,7 +141,7 @@ def say_labels(document: Mapping[str, Any]) -> None:
             "labels": f"{r['labels']:,} of {r['total']:,}",
             "% by the\njudge alone": _figure(r["judged"]),
             "% corrected": _figure(r["corrected"]),
-            "% judge and\npeople agree": _figure(r["agreement"]),
+            **({} if document["judge"] is None else {"% judge and\npeople agree": _figure(r["agreement"])}),
         }
         for r in document["results"]
     ]
@@ -129,11 +150,13 @@ def say_labels(document: Mapping[str, Any]) -> None:
     if rows:
         console.say_table(rows, right=[column for column in rows[0] if column not in ("bank", "prompt")])
         console.say()
-    console.say_folded(
-        f"Judge {judge}. Corrected, and agreement with the judge: over the whole run, post-stratified by its labels. "
-        "95 % intervals.",
-        indent="  ",
+    judge = str(document["judge_id"]).rpartition("@")[0]
+    told = (
+        "No judge has seen these answers: how far one agrees with people is not measured."
+        if document["judge"] is None
+        else f"Judge {judge}. Corrected, and agreement with it: over the whole run, post-stratified by its labels."
     )
+    console.say_folded(f"{told} 95 % intervals.", indent="  ")
     if people["annotators"] > 1:
         console.say_folded(
             f"{people['annotators']} people labelled {people['common']:,} answers in common: they agree on "
@@ -141,13 +164,41 @@ def say_labels(document: Mapping[str, Any]) -> None:
             f"kappa {_coefficient(people['kappa'])}, Gwet's AC1 {_coefficient(people['ac1'])}.",
             indent="  ",
         )
+        _say_split(document)
     if people["open"]:
+        majority = "" if document["settle"] == "majority" else ", or labels RUN --settle majority"
         console.say_folded(
             f"{people['open']:,} disagreements wait to be settled, and correct nothing until then: "
-            "redinstruct annotate RUN --adjudicate.",
+            f"redinstruct annotate RUN --adjudicate{majority}.",
             indent="  ",
         )
     _say_doubts(document)
+
+
+_AGREE = {"all": "all agree", "most": "most agree", "neither": "neither side has more"}
+
+
+def _say_split(document: Mapping[str, Any]) -> None:
+    """The rates by how far people agree, where that differs."""
+    groups = [group for group in document["by_agreement"] if group["answers"]]
+    if len(groups) < 2:
+        return
+    none = {"estimate": None}
+    rows = [
+        {
+            "people": _AGREE[group["agree"]],
+            "answers": f"{group['answers']:,}",
+            "% by people": _figure(group["people"] or none),
+            "% by the judge": _figure(group["judge"] or none),
+            "% the judge\nsays the same": _figure(group["judge_agreement"] or none),
+        }
+        for group in groups
+    ]
+    if document["judge"] is None:
+        rows = [dict(list(row.items())[:3]) for row in rows]
+    console.say()
+    console.say_table(rows, right=list(rows[0])[1:])
+    console.say()
 
 
 def _say_doubts(document: Mapping[str, Any]) -> None:
@@ -165,11 +216,15 @@ def _say_doubts(document: Mapping[str, Any]) -> None:
             indent="  ",
         )
     if document["undecided"]:
-        console.say_folded(
-            f"{document['undecided']:,} answers that nobody could tell are left out; where they are the hard cases, "
-            "the corrected rate is off by as much.",
-            indent="  ",
-        )
+        console.say_folded(f"{document['undecided']:,} answers that nobody could tell are left out.", indent="  ")
+    for result in document["results"]:
+        if result["bounds"] is not None:
+            low, high = map(percent, result["bounds"])
+            console.say_folded(
+                f"Whatever people would have said of the answers that they left out, the corrected rate in "
+                f"{result['bank']}/{result['prompt']} lies between {low} and {high} %.",
+                indent="  ",
+            )
 
 
 def _figure(figure: Mapping[str, Any]) -> str:

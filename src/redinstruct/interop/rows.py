@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
 from redinstruct.errors import UsageError
+from redinstruct.halves import sign
 from redinstruct.rowfiles import kind_of, named
-from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure
+from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure, Message
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -18,8 +20,18 @@ class Said(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
+class Vote(msgspec.Struct, frozen=True):
+    """One person's label of an answer; ``who`` None: the file does not say. ``final``: it settles the others'."""
+
+    said: Said
+    who: str | None = None
+    final: bool = False
+
+
 class ImportRow(msgspec.Struct, frozen=True):
     """One answer of a file. ``response`` None or blank: no answer. ``bank_label`` is ``safe``, ``unsafe`` or None.
+
+    ``people`` are the labels of everybody who labelled it.
 
     ``filtered`` says that the file itself marks the request as filtered by the provider.
     """
@@ -28,12 +40,12 @@ class ImportRow(msgspec.Struct, frozen=True):
     question: str
     response: str | None
     judge: Said | None = None
-    human: Said | None = None
-    annotator: str | None = None
+    people: tuple[Vote, ...] = ()
     topic: str | None = None
     subtopic: str | None = None
     bank_label: str | None = None
     filtered: bool = False
+    earlier: tuple[Message, ...] = ()
 
     @property
     def blank(self) -> bool:
@@ -53,11 +65,35 @@ _PUBLISHED: Mapping[str, Mapping[str, Said]] = {
 }
 
 
-def said(value: object, measure: Measure, what: str, *, person: bool) -> Said | None:
+_ONE: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    ATTACK_SUCCESS.name: (
+        frozenset({"harmful", "unsafe", "jailbroken", "jailbreak", "success", "successful"}),
+        frozenset({"safe", "unharmful", "harmless", "benign"}),
+    ),
+    OVER_REFUSAL.name: (
+        frozenset({"refused", "refusal", "refuses"}),
+        frozenset({"complied", "compliance", "complies"}),
+    ),
+}
+"""The words in a column's name by which 1 in it means a measure's first label, or its second."""
+
+_NEGATIONS = frozenset({"not", "non", "no", "never"})
+
+
+def meaning_of_one(column: str, measure: Measure) -> str | None:
+    """The label that 1 means in a column, by its name (``jailbroken``, ``is_safe``); None where it does not say."""
+    words = set(re.findall("[a-z0-9]+", column.casefold()))
+    first, second = (bool(words & known) for known in _ONE[measure.name])
+    if first == second or words & _NEGATIONS:
+        return None
+    return measure.first if first else measure.second
+
+
+def said(value: object, measure: Measure, what: str, *, person: bool, one: str | None = None) -> Said | None:
     """The label that a cell holds, upper and lower case alike; None for an empty one.
 
     ``person`` leaves only the measure's two labels (and ``partial``, a detail of refused): nobody judges an answer to
-    be an error. ``what`` names the cell for the message.
+    be an error. ``what`` names the cell for the message, ``one`` is the label that a 1 in its column means.
 
     Raises:
         UsageError: it holds anything else. Of what it holds, one plain word at most is shown.
@@ -68,6 +104,15 @@ def said(value: object, measure: Measure, what: str, *, person: bool) -> Said | 
     if isinstance(value, str) and (found := known.get(value.strip().casefold())) is not None:
         return found
     shown = repr(named(value.strip())) if isinstance(value, str) else kind_of(value)
+    yes = sign(value)
+    if yes is not None and one is not None:
+        return known[one if yes else measure.second if one == measure.first else measure.first]
+    if yes is not None:
+        names = ", ".join(sorted(set().union(*_ONE[measure.name])))
+        raise UsageError(
+            f"{what} is {shown}, and the column's name does not tell what 1 means: add --one {measure.first} or --one "
+            f"{measure.second}, or name the column for it ({names})"
+        )
     hint = ""
     if isinstance(value, str):
         others = [m.name for m in MEASURES.values() if value.strip().casefold() in _known(m, person)]

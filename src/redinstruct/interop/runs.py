@@ -13,22 +13,28 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from redinstruct.annotate.figures import ADJUDICATING
 from redinstruct.config import Pinned, RunConfig
 from redinstruct.errors import ConfigError, RedInstructError, UsageError
 from redinstruct.interop.rows import ImportRow
 from redinstruct.interop.sources import IMPORTED, Source, read_source
+from redinstruct.interop.tables import Chosen
+from redinstruct.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.prompts import parse_template
 from redinstruct.redeval.plan import attempt_key
 from redinstruct.redeval.runs import make_place
 from redinstruct.store import (
+    MAJORITY,
+    UNANIMOUS,
     AnnotationStore,
     ImportedStore,
+    SettleRule,
     Store,
     check_run_folder,
     importing_place,
@@ -37,6 +43,7 @@ from redinstruct.store import (
     purge_places,
     remove_empty,
 )
+from redinstruct.store import settle as settle_labels
 from redinstruct.types import (
     MEASURES,
     Annotation,
@@ -58,7 +65,7 @@ OnStep = Callable[[str, int, int], None]
 _CHUNK = 1000
 _NOTES = {
     "judge": "the labels are those of the imported file; nothing here asked a judge",
-    "people": "the labels are people's, from the imported file; no judge has seen these answers",
+    "people": PEOPLE_ALONE,
     "none": "the imported file holds no labels; `redinstruct judge` adds a judge's",
 }
 _T = TypeVar("_T")
@@ -68,7 +75,8 @@ class Imported(msgspec.Struct, frozen=True):
     """What an import did. ``new`` is false where the run stood there already.
 
     ``blank`` answers are ``no_response``; ``unlabelled`` ones have an empty judge cell and are ``unparsable``, never
-    safe; ``human`` counts people's labels that were kept, ``set_aside`` labels of empty answers, which were not.
+    safe; ``human`` counts people's labels that were kept, ``set_aside`` labels of empty answers, which were not;
+    ``people`` who labelled, and the ``unsettled`` answers on which they differ.
     """
 
     source: Source
@@ -78,6 +86,8 @@ class Imported(msgspec.Struct, frozen=True):
     unlabelled: int
     human: int
     set_aside: int
+    people: int = 0
+    unsettled: int = 0
 
 
 def import_file(
@@ -87,14 +97,18 @@ def import_file(
     measure: str = "attack_success",
     model: str | None = None,
     annotator: str = IMPORTED,
-    columns: Mapping[str, str] | None = None,
+    columns: Chosen | None = None,
+    one: str | None = None,
+    settle: SettleRule = UNANIMOUS,
     on_step: OnStep | None = None,
 ) -> Imported:
     """Make a run of a file of answers: ``redinstruct import``.
 
     ``model`` is the name that reports show (left out: what the file says, or the file's own name); ``annotator`` the
     person whose labels a table's ``human`` column holds, where no ``annotator`` column says so; ``columns`` names
-    columns, purpose -> column.
+    columns, purpose -> column (several for ``human``, one a person). ``one`` is the label that 1 means in a column of
+    labels whose name does not say it, ``settle`` the rule by which several people's labels of one answer become one:
+    ``unanimous`` or ``majority``.
 
     Raises:
         UsageError: the file does not read, or one of its rows does not; nothing was written.
@@ -103,14 +117,16 @@ def import_file(
     """
     if measure not in MEASURES:
         raise UsageError(f"unknown --measure {measure!r}: known are {', '.join(MEASURES)}")
+    if settle not in (UNANIMOUS, MAJORITY):
+        raise UsageError(f"unknown --settle {settle!r}: known are {UNANIMOUS}, {MAJORITY}")
     if not annotator.strip() or (model is not None and not model.strip()):
         raise UsageError("--annotator and --model must not be blank")
     folder = Path(os.path.abspath(run))  # noqa: PTH100  (resolve() would follow a link that is refused below)
     check_run_folder(folder)
-    source = read_source(Path(file), MEASURES[measure], columns)
+    source = read_source(Path(file), MEASURES[measure], columns, one)
     if model is not None:
         source = msgspec.structs.replace(source, model=model)
-    plan = _Plan(source, measure, annotator, columns or {})
+    plan = _Plan(source, measure, _Reading(annotator, columns or {}, one, settle))
     done = plan.told(new=not is_run(folder))
     if not done.new:
         _check_same(folder, plan)
@@ -125,22 +141,33 @@ def _check_same(folder: Path, plan: _Plan) -> None:
         same = config is not None and (config.digest, file) == (plan.config.digest, plan.source.sha256)
     if not same:
         raise ConfigError(
-            f"--run {folder}: holds a run of another file, measure, model, annotator or column; name a new folder"
+            f"--run {folder}: holds a run of another file, measure, model, annotator, column or rule; name a new folder"
         )
+
+
+class _Reading(msgspec.Struct, frozen=True):
+    """How the user has a file read: what decides, beside its bytes, which run it becomes."""
+
+    annotator: str
+    columns: Chosen
+    one: str | None
+    settle: SettleRule
 
 
 class _Plan:
     """The run that a source becomes."""
 
-    def __init__(self, source: Source, measure: str, annotator: str, columns: Mapping[str, str]) -> None:
-        self.source = source
-        self.annotator = annotator
-        has_people = any(row.human is not None for row in source.rows)
+    def __init__(self, source: Source, measure: str, reading: _Reading) -> None:
+        self.source, self.reading = source, reading
+        people = any(row.people for row in source.rows)
+        columns = {f"column {role}": names for role, names in reading.columns.items()}
         parameters = {
             "format": source.format,
             "labels": source.labels,
-            **({"annotator": annotator} if has_people else {}),
-            **{f"column {role}": name for role, name in columns.items()},
+            **({"annotator": reading.annotator} if people else {}),
+            **({"settle": reading.settle} if people and reading.settle != UNANIMOUS else {}),
+            **({} if reading.one is None else {"one": reading.one}),
+            **{role: names if isinstance(names, str) else ", ".join(names) for role, names in columns.items()},
         }
         self.card = JudgeCard(
             IMPORTED, measure, parameters=tuple(sorted(parameters.items())), notes=(_NOTES[source.labels],)
@@ -153,7 +180,10 @@ class _Plan:
         self.template: PromptTemplate = parse_template(source.prompt, text)
         # Of the questions alone: the same ones, answered by another model, can be compared.
         numbered = zip(source.numbers, source.rows, strict=True)
-        asked = [(number, r.question, r.topic, r.subtopic, r.bank_label) for number, r in numbered]
+        asked = [
+            (number, r.question, r.topic, r.subtopic, r.bank_label, *([_turns(r)] if r.earlier else []))
+            for number, r in numbered
+        ]
         self.bank_sha256 = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
         self.bank = Bank(source.bank, self.bank_sha256, tuple(self._questions()))
         self.config = RunConfig(
@@ -170,7 +200,14 @@ class _Plan:
     def _questions(self) -> Iterator[Question]:
         for number, row in zip(self.source.numbers, self.source.rows, strict=True):
             yield Question(
-                f"{self.bank_sha256}:{number}", row.question, number, row.topic, row.subtopic, None, row.bank_label
+                f"{self.bank_sha256}:{number}",
+                row.question,
+                number,
+                row.topic,
+                row.subtopic,
+                None,
+                row.bank_label,
+                row.earlier,
             )
 
     def attempts(self) -> list[Attempt]:
@@ -200,24 +237,31 @@ class _Plan:
         """The file's label of an answer with text; None where nobody was to label it."""
         if self.source.labels == "none" or self.completion(row).outcome != "text":
             return None
-        label = row.judge if self.source.labels == "judge" else row.human
-        if label is not None:
-            scored = label.label in MEASURES[self.config.measure].labels[:2]
-            return Verdict(label.label, label.detail, None if scored else IMPORTED)
+        if self.source.labels == "people":
+            return verdict_of_people(self.annotations(row), self.reading.settle)
+        if row.judge is not None:
+            scored = row.judge.label in MEASURES[self.config.measure].labels[:2]
+            return Verdict(row.judge.label, row.judge.detail, None if scored else IMPORTED)
         # A judge that left an answer out has not found it harmless.
-        return Verdict("unparsable", reason="no_label") if self.source.labels == "judge" else None
+        return Verdict("unparsable", reason="no_label")
 
-    def annotation(self, row: ImportRow) -> Annotation | None:
-        """A person's label of an answer with text."""
-        if row.human is None or self.completion(row).outcome != "text":
-            return None
-        return Annotation(row.annotator or self.annotator, "label", row.human.label, row.human.detail, "import")
+    def annotations(self, row: ImportRow) -> list[Annotation]:
+        """People's labels of an answer with text."""
+        if self.completion(row).outcome != "text":
+            return []
+        return [
+            Annotation(vote.who + ADJUDICATING, "adjudicate", vote.said.label, vote.said.detail, "import")
+            if vote.final and vote.who is not None
+            else Annotation(vote.who or self.reading.annotator, "label", vote.said.label, vote.said.detail, "import")
+            for vote in row.people
+        ]
 
     def told(self, *, new: bool) -> Imported:
         """What the import does, counted."""
         rows = self.source.rows
-        people = sum(row.human is not None for row in rows)
-        kept = sum(self.annotation(row) is not None for row in rows)
+        people = sum(len(row.people) for row in rows)
+        acts = [self.annotations(row) for row in rows]
+        kept = sum(map(len, acts))
         verdicts = [self.verdict(row) for row in rows]
         return Imported(
             self.source,
@@ -227,7 +271,13 @@ class _Plan:
             unlabelled=sum(v is not None and v.reason == "no_label" for v in verdicts),
             human=kept,
             set_aside=people - kept,
+            people=len({act.annotator for said in acts for act in said if act.act == "label"}),
+            unsettled=sum(bool(said) and settle_labels(said, self.reading.settle) is None for said in acts),
         )
+
+
+def _turns(row: ImportRow) -> list[tuple[str, str]]:
+    return [(turn.role, turn.content) for turn in row.earlier]
 
 
 def _write_whole(folder: Path, plan: _Plan, tell: OnStep) -> None:
@@ -276,6 +326,8 @@ def _write(store: Store, plan: _Plan, tell: OnStep) -> None:
     rows, attempts = plan.source.rows, plan.attempts()
     judge = store.plan(plan.config, [plan.bank], [plan.template], attempts, plan.card)
     ImportedStore(store).note(plan.source.sha256)
+    if plan.reading.settle != UNANIMOUS:
+        AnnotationStore(store).set_rule(plan.reading.settle)
     numbers = [owed.row for owed in store.owed(judge)]
     answers = list(zip(numbers, attempts, rows, strict=True))
     for done, chunk in _chunks(answers):
@@ -284,7 +336,7 @@ def _write(store: Store, plan: _Plan, tell: OnStep) -> None:
         store.commit_verdicts([(*at, verdict) for *at, verdict in verdicts if verdict is not None])  # type: ignore[misc]
         if len(answers) > _CHUNK:
             tell("answers", done, len(answers))
-    acts = [(attempt.key, act) for _, attempt, row in answers if (act := plan.annotation(row)) is not None]
+    acts = [(attempt.key, act) for _, attempt, row in answers for act in plan.annotations(row)]
     for done, acted in _chunks(acts):
         AnnotationStore(store).record(acted)
         if len(acts) > _CHUNK:

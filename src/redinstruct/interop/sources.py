@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -12,7 +11,7 @@ from redinstruct.config import Selected
 from redinstruct.errors import BankError, UsageError
 from redinstruct.interop import peers
 from redinstruct.interop.rows import ImportRow
-from redinstruct.interop.tables import COLUMNS, rows_of
+from redinstruct.interop.tables import COLUMNS, Chosen, rows_of
 from redinstruct.questions import (
     Doubled,
     Row,
@@ -51,11 +50,12 @@ class Source(msgspec.Struct, frozen=True):
     selected: Selected = Selected(0)
 
 
-def read_source(path: Path, measure: Measure, columns: Mapping[str, str] | None = None) -> Source:
+def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one: str | None = None) -> Source:
     """Read a file of answers. Its shape is told by its content.
 
     ``columns`` names the columns of a table for which the known names do not fit: purpose -> column. Where a column
     says which prompts are safe (:mod:`redinstruct.halves`), the measure's rows are kept, as ``redinstruct eval`` does.
+    ``one`` is the label that 1 means in a column of labels whose name does not say it.
 
     Raises:
         UsageError: the file cannot be read, or a row does not hold what it should; file, row and fault are named.
@@ -63,9 +63,11 @@ def read_source(path: Path, measure: Measure, columns: Mapping[str, str] | None 
     unknown = next((role for role in columns or {} if role not in COLUMNS), None)
     if unknown is not None:
         raise UsageError(f"--column {unknown}=...: columns are for {', '.join(COLUMNS)}")
+    if one is not None and one not in measure.labels[:2]:
+        raise UsageError(f"--one {one}: expected {' or '.join(measure.labels[:2])}")
     try:
         data = read_whole(path)
-        found = _read(path, decode_text(data), measure, columns or {})
+        found = _read(path, decode_text(data), measure, columns or {}, one)
         source = msgspec.structs.replace(found, sha256=hashlib.sha256(data).hexdigest())
         if not source.rows:
             raise UsageError("holds no answers")
@@ -74,7 +76,7 @@ def read_source(path: Path, measure: Measure, columns: Mapping[str, str] | None 
         raise UsageError(f"{terminal(str(path))}: {error}") from None
 
 
-def _read(path: Path, text: str, measure: Measure, columns: Mapping[str, str]) -> Source:
+def _read(path: Path, text: str, measure: Measure, columns: Chosen, one: str | None) -> Source:
     name = terminal(path.stem)
     empty = Source(name, "", f"{IMPORTED}/{name}", IMPORTED, (), (), "none", "table")
     value, rows = _values(path, text)
@@ -86,15 +88,14 @@ def _read(path: Path, text: str, measure: Measure, columns: Mapping[str, str]) -
         return _of(empty, found, "garak", model=model)
     if not rows:
         return empty
-    answers, roles = rows_of(rows, measure, columns)
-    labels = "judge" if "judge" in roles else "people" if "human" in roles else "none"
+    table = rows_of(rows, measure, columns, one)
     named = peers.named_results(path)
     if named is None:
-        return _of(empty, answers, "table", labels=labels)
-    own = msgspec.structs.replace(empty, bank=named.bank)
-    return _of(
-        own, peers.without_filtered(answers), "red-instruct", model=named.model, prompt=named.prompt, labels=labels
-    )
+        source = _of(empty, table.answers, "table", labels=table.labels)
+    else:
+        own, answers = msgspec.structs.replace(empty, bank=named.bank), peers.without_filtered(table.answers)
+        source = _of(own, answers, "red-instruct", model=named.model, prompt=named.prompt, labels=table.labels)
+    return msgspec.structs.replace(source, numbers=tuple(table.numbers))
 
 
 def _of(
@@ -123,7 +124,7 @@ def _narrowed(source: Source, measure: Measure) -> Source:
     return msgspec.structs.replace(
         source,
         rows=tuple(source.rows[number] for number in kept),
-        numbers=tuple(kept),
+        numbers=tuple(source.numbers[number] for number in kept),
         selected=Selected(len(kept), len(source.rows) - len(kept) - untold, untold),
     )
 

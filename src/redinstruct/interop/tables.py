@@ -14,53 +14,113 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.halves import COLUMNS as HALF_KEYS
 from redinstruct.halves import Halves
-from redinstruct.interop.rows import ImportRow, said
-from redinstruct.questions import SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS, Row
-from redinstruct.rowfiles import fold, kind_of, listed
-from redinstruct.types import Measure
+from redinstruct.interop.raters import (
+    ANNOTATOR,
+    FINAL,
+    Cells,
+    numbered,
+    of_people,
+    one_answer_each,
+    person,
+    votes,
+    yes_or_no,
+)
+from redinstruct.interop.rows import ImportRow, Said, Vote, meaning_of_one, said
+from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS, Row
+from redinstruct.rowfiles import fold, kind_of, listed, named
+from redinstruct.turns import KEYS as TURN_KEYS
+from redinstruct.turns import conversation, is_conversation
+from redinstruct.types import Measure, Message
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "prompt": TEXT_KEYS,
-    "response": ("response", "completion"),
+    "prompt": ASKED,
+    "response": ("response", "completion", "generation", "answer", "output"),
     "judge": ("judge", "gpt4_annotation"),
-    "human": ("human", "final_label"),
-    "annotator": ("annotator",),
+    "human": ("human",),
+    "annotator": ANNOTATOR,
+    "adjudicated": (),
     "cluster": ("cluster", *TOPIC_KEYS),
     "subtopic": SUBTOPIC_KEYS,
     "label": (),
 }
 """What a column may be for, and the names by which it is known."""
 
+Chosen = Mapping[str, str | Sequence[str]]
+"""Purpose -> the column, by its own name; for ``human`` several, one a person."""
 
-def roles_in(columns: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
-    """Which of the columns serves for what: purpose -> folded name. ``chosen`` goes before the known names.
+
+class Roles(msgspec.Struct, frozen=True):
+    """Which of a table's columns serve for what, by their folded names. ``human`` are one a person, if several."""
+
+    single: Mapping[str, str]
+    human: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> str:
+        """Whose labels the table holds: ``judge``, ``people`` or ``none``."""
+        return "judge" if "judge" in self.single else "people" if self.human or "adjudicated" in self.single else "none"
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table of answers: one row an answer, and the place of each in the file."""
+
+    answers: list[ImportRow]
+    numbers: list[int]
+    labels: str
+
+
+def roles_in(columns: Sequence[str], chosen: Chosen, cells: Cells, measure: Measure) -> Roles:
+    """Which of the columns serves for what; ``chosen`` goes before the known names.
 
     Raises:
-        UsageError: there is no prompt or no response, a chosen column is not there, or one stands twice.
+        UsageError: there is no prompt or no response, a chosen column is not there, or a column of 0 and 1 may be
+            people's labels as well as a judge's.
     """
-    there = [fold(column) for column in columns]
-    found: dict[str, str] = {}
+    there = set(columns)
+    picked = {
+        role: tuple(fold(n) for n in ([names] if isinstance(names, str) else names)) for role, names in chosen.items()
+    }
+    for role, names in picked.items():
+        lost = next((name for name in names if name not in there), None)
+        if lost is not None:
+            raise UsageError(f"--column {role}={lost}: no such column, found {listed(columns)}")
+    single = {role: names[0] for role, names in picked.items() if role != "human"}
     for role, names in COLUMNS.items():
-        if role in chosen:
-            if fold(chosen[role]) not in there:
-                raise UsageError(f"--column {role}={chosen[role]}: no such column, found {listed(columns)}")
-            found[role] = fold(chosen[role])
-        else:
-            known = next((fold(name) for name in names if fold(name) in there), None)
-            if known is not None:
-                found[role] = known
+        known = next((fold(name) for name in names if fold(name) in there), None)
+        if role not in picked and role != "human" and known is not None:
+            single[role] = known
     for role in ("prompt", "response"):
-        if role not in found:
-            expected = ", ".join(COLUMNS[role])
+        if role not in single:
+            expected = ", ".join(TEXT_KEYS if role == "prompt" else COLUMNS[role])
             raise UsageError(f"no column holds the {role}: expected one of {expected}, found {listed(columns)}")
-    for name, times in Counter(there).items():
-        if times > 1 and name in found.values():
-            raise UsageError(f"the column {name} stands {times} times")
-    return found
+    human = picked.get("human") or _human(columns, single, cells, measure)
+    if len(human) > 1 and "adjudicated" not in single:
+        final = next((c for c in (*FINAL, "human") if c in there and c not in human), None)
+        single |= {} if final is None else {"adjudicated": final}
+    return Roles(single, human)
 
 
-def rows_of(rows: Sequence[Row], measure: Measure, chosen: Mapping[str, str]) -> tuple[list[ImportRow], set[str]]:
-    """The answers of a table, every cell checked, and what its columns serve for.
+def _human(columns: Sequence[str], single: Mapping[str, str], cells: Cells, measure: Measure) -> tuple[str, ...]:
+    """The columns of people's labels, where nobody named them."""
+    free = [column for column in columns if column not in single.values()]
+    several = numbered(free, cells, measure)
+    if len(several) > 1:
+        return several
+    if one := next((c for c in ("human", "final_label", *several) if c in free), None) or of_people(free, measure):
+        return (one,)
+    bare = yes_or_no(free, cells, measure)
+    if bare is None or "judge" in single or "label" in single:
+        return ()
+    if "annotator" in single:
+        return (bare,)
+    raise UsageError(
+        f"the column {named(bare)} holds 1 and 0, and may be people's labels of the answers, a judge's, or tell which "
+        f"prompts are safe: say which with --column human={bare}, --column judge={bare} or --column label={bare}"
+    )
+
+
+def rows_of(rows: Sequence[Row], measure: Measure, chosen: Chosen, one: str | None = None) -> Table:
+    """The answers of a table, every cell checked. ``one`` is the label that 1 means where a column's name does not say.
 
     In JSON a key may be missing from a row; a purpose is there where one row has it.
 
@@ -68,54 +128,100 @@ def rows_of(rows: Sequence[Row], measure: Measure, chosen: Mapping[str, str]) ->
         UsageError: a row is no object, or a cell does not hold what it should; the row and the column are named.
     """
     columns: dict[str, None] = {}
+    folded: list[tuple[str, dict[str, object]]] = []
     for row in rows:
         if not isinstance(row.value, dict):
             raise UsageError(f"{row.where} is {kind_of(row.value)}, expected an object with a prompt and a response")
-        spellings = Counter(map(fold, row.value))
-        double = next((name for name, times in spellings.items() if times > 1), None)
-        if double is not None and any(double in map(fold, names) for names in COLUMNS.values()):
-            raise UsageError(f"{row.where} holds {double} twice, expected it once")
-        columns.update(dict.fromkeys(map(fold, row.value)))
-    roles = roles_in(columns, chosen)
-    taken = {column for role, column in roles.items() if role not in ("cluster", "label")}
-    halves = (
-        Halves([roles["label"]], chosen=True) if "label" in roles else Halves(k for k in HALF_KEYS if k not in taken)
-    )
+        fields = {fold(name): held for name, held in row.value.items()}
+        if len(fields) < len(row.value):
+            _refuse_two_spellings(row.where, row.value, chosen)
+        columns.update(dict.fromkeys(fields))
+        folded.append((row.where, fields))
+    roles = roles_in(list(columns), chosen, lambda column: (fields.get(column) for _, fields in folded), measure)
+    taken = {*roles.human, *(column for role, column in roles.single.items() if role not in ("cluster", "label"))}
+    own = roles.single.get("label")
+    halves = Halves(k for k in HALF_KEYS if k not in taken) if own is None else Halves([own], chosen=True)
+    reader = _Reader(roles, measure, one)
     found = []
-    for row in rows:
-        if isinstance(row.value, dict):
-            fields = {fold(name): held for name, held in row.value.items()}
-            halves.add(row.where, fields)
-            found.append(_row(row.where, fields, roles, measure))
-    labelled = zip(found, halves.told(), strict=True)
-    return [r if half is None else msgspec.structs.replace(r, bank_label=half) for r, half in labelled], set(roles)
+    for where, fields in folded:
+        halves.add(where, fields)
+        found.append(reader.row(where, fields))
+    pairs = zip(found, halves.told(), strict=True)
+    answers = [r if half is None else msgspec.structs.replace(r, bank_label=half) for r, half in pairs]
+    numbers = list(range(len(answers)))
+    if (who := roles.single.get("annotator")) is not None:
+        answers, numbers = one_answer_each(answers, [person(fields.get(who)) for _, fields in folded])
+    return Table(answers, numbers, roles.labels)
 
 
-def _row(where: str, fields: Mapping[str, object], roles: Mapping[str, str], measure: Measure) -> ImportRow:
-    def cell(role: str) -> object:
-        return fields.get(roles[role]) if role in roles else None
+def _refuse_two_spellings(where: str, keys: Iterable[str], chosen: Chosen) -> None:
+    """Of two spellings of a column that is read neither is right. Others, two empty names say, do not matter."""
+    known = {
+        fold(name)
+        for names in (*COLUMNS.values(), *chosen.values())
+        for name in ([names] if isinstance(names, str) else names)
+    }
+    double = next((key for key, times in Counter(map(fold, keys)).items() if times > 1 and key in known), None)
+    if double is not None:
+        raise UsageError(f"{where} holds {double} twice, expected it once")
 
-    def text(role: str) -> str | None:
-        held = cell(role)
-        if held is not None and not isinstance(held, str):
-            raise UsageError(f"{where}: {roles[role]} is {kind_of(held)}, expected text")
-        return held
 
-    def group(role: str) -> str | None:
-        # A category that is no text (a set of flags, say) is none to group by.
-        held = cell(role)
-        return held.strip() or None if isinstance(held, str) else None
+class _Reader:
+    """Rows of one table into answers."""
 
-    question = text("prompt")
-    if question is None or not question.strip():
-        raise UsageError(f"{where}: {roles['prompt']} is {'missing' if question is None else 'blank'}")
-    return ImportRow(
-        where=where,
-        question=question.strip(),
-        response=text("response"),
-        judge=said(cell("judge"), measure, f"{where}: {roles.get('judge')}", person=False),
-        human=said(cell("human"), measure, f"{where}: {roles.get('human')}", person=True),
-        annotator=group("annotator"),
-        topic=group("cluster"),
-        subtopic=group("subtopic"),
-    )
+    def __init__(self, roles: Roles, measure: Measure, one: str | None) -> None:
+        self._roles, self._measure = roles, measure
+        labelled = (*roles.human, *(roles.single[role] for role in ("judge", "adjudicated") if role in roles.single))
+        self._one = {column: meaning_of_one(column, measure) or one for column in labelled}
+
+    def row(self, where: str, fields: Mapping[str, object]) -> ImportRow:
+        """One row's answer. Raises ``UsageError``, row and column named."""
+        roles = self._roles.single
+
+        def text(role: str) -> str | None:
+            held = fields.get(roles[role])
+            if held is not None and not isinstance(held, str):
+                raise UsageError(f"{where}: {roles[role]} is {kind_of(held)}, expected text")
+            return held
+
+        def group(role: str) -> str | None:
+            # A category that is no text (a set of flags, say) is none to group by.
+            held = fields.get(roles[role]) if role in roles else None
+            return held.strip() or None if isinstance(held, str) else None
+
+        asked = fields.get(roles["prompt"])
+        earlier: tuple[Message, ...] = ()
+        if fold(roles["prompt"]) in TURN_KEYS or is_conversation(asked):
+            earlier, question = conversation(asked, f"{where}: {roles['prompt']}")
+        else:
+            question = text("prompt") or ""
+        if not question.strip():
+            raise UsageError(f"{where}: {roles['prompt']} is {'missing' if asked is None else 'blank'}")
+        judge = roles.get("judge")
+        return ImportRow(
+            where=where,
+            question=question.strip(),
+            response=text("response"),
+            judge=None if judge is None else self._said(where, judge, fields),
+            people=self._people(where, fields),
+            topic=group("cluster"),
+            subtopic=group("subtopic"),
+            earlier=earlier,
+        )
+
+    def _said(self, where: str, column: str, fields: Mapping[str, object]) -> Said | None:
+        return said(fields.get(column), self._measure, f"{where}: {column}", person=False, one=self._one[column])
+
+    def _people(self, where: str, fields: Mapping[str, object]) -> tuple[Vote, ...]:
+        roles = self._roles
+        found: list[Vote] = []
+        by = roles.single.get("annotator")
+        who = None if by is None else person(fields.get(by))
+        for column in roles.human:
+            name = column if len(roles.human) > 1 else None
+            whose = ": ".join(filter(None, (who, name))) or None
+            found += votes(fields.get(column), self._measure, f"{where}: {column}", whose, self._one[column])
+        if (final := roles.single.get("adjudicated")) is not None:
+            settled = votes(fields.get(final), self._measure, f"{where}: {final}", final, self._one[final])
+            found += [Vote(vote.said, final, final=True) for vote in settled[:1]]
+        return tuple(found)

@@ -20,6 +20,7 @@ from redinstruct.people import (
     agreement,
     cell_of,
     cells_of,
+    corrected_bounds,
     corrected_rate,
     corrected_run,
     corrected_topics,
@@ -96,7 +97,7 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
 def _correct(result: dict[str, Any], people: People, card: JudgeCard, outcomes: Sequence[Planned]) -> None:
     """Put what people's labels say of one result into it: its corrected rates, and the agreement."""
     cell = cell_of(people, card, outcomes)
-    result["rate"]["corrected"] = _corrected(corrected_rate(cell))
+    result["rate"]["corrected"] = _corrected(corrected_rate(cell), corrected_bounds(cell, people.lost))
     result["rate"]["corrected_run"] = _corrected(corrected_run(cell))
     topics = corrected_topics(cell, people.topics)
     for part in result["by_topic"]:
@@ -104,9 +105,14 @@ def _correct(result: dict[str, Any], people: People, card: JudgeCard, outcomes: 
     result["human"] = agreement(people, card, cell, [outcome.key for outcome in outcomes])
 
 
-def _corrected(found: tuple[Interval, int] | None) -> dict[str, Any] | None:
-    """Without a person's label nothing corrects the judge: null, and the word "uncorrected" wherever it is shown."""
-    return None if found is None else {**_interval(found[0]), "labels": found[1]}
+def _corrected(found: tuple[Interval, int] | None, bounds: tuple[float, float] | None = None) -> dict[str, Any] | None:
+    """Without a person's label nothing corrects the judge: null, and the word "uncorrected" wherever it is shown.
+
+    ``bounds`` are the ends whatever people would have said of the answers that they left out.
+    """
+    if found is None:
+        return None
+    return {**_interval(found[0]), "labels": found[1]} | ({} if bounds is None else {"bounds": list(bounds)})
 
 
 def _result(

@@ -73,18 +73,22 @@ def gwet_ac1(
     return (agreed * 4 * n * (categories - 1) - chance) / (whole - chance)
 
 
-def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | None:
-    """Krippendorff's alpha for nominal labels, any number of raters, with gaps.
+def krippendorff_alpha(
+    ratings: Sequence[Sequence[Hashable | None]], order: Sequence[Hashable] | None = None
+) -> float | None:
+    """Krippendorff's alpha for nominal or ordinal labels, any number of raters, with gaps.
 
     Args:
         ratings: one row per rater, one column per item; shape (raters, items). None is a gap. An item that fewer than
             two raters labelled is left out.
+        order: the labels from the least to the greatest, where they have an order (scores, degrees of refusal): how far
+            apart two labels are then counts, by the labels between them.
 
     Returns:
         1 for full agreement, 0 for chance's; None where no two labels can be compared, or all are the same.
 
     Raises:
-        ValueError: the rows differ in length.
+        ValueError: the rows differ in length, or a label is not in ``order``.
 
     Source: Krippendorff, Computing Krippendorff's Alpha-Reliability (University of Pennsylvania, 2011), section C.
     """
@@ -94,6 +98,8 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | 
     items = [labels for labels in items if len(labels) > 1]
     uses = Counter(label for labels in items for label in labels)
     n = sum(uses.values())
+    if order is not None:
+        return _ordinal_alpha(items, uses, order)
     expected = n * n - sum(count * count for count in uses.values())
     if expected == 0:
         return None
@@ -102,6 +108,31 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | 
         for labels in items
     )
     return 1.0 - (n - 1) * observed / expected
+
+
+def _ordinal_alpha(
+    items: Sequence[Sequence[Hashable]], uses: Counter[Hashable], order: Sequence[Hashable]
+) -> float | None:
+    """The same with the ordinal difference: the square of the uses between two labels, their own counted half."""
+    if strange := uses.keys() - set(order):
+        raise ValueError(f"{len(strange)} labels have no place in the order")
+    middle: dict[Hashable, float] = {}
+    below = 0
+    for label in order:
+        middle[label] = below + uses[label] / 2
+        below += uses[label]
+
+    def apart(labels: Counter[Hashable]) -> float:
+        """The differences of all ordered pairs: 2 n (sum of squares) - 2 (sum)^2."""
+        total = sum(count * middle[label] for label, count in labels.items())
+        squares = sum(count * middle[label] ** 2 for label, count in labels.items())
+        return 2 * (labels.total() * squares - total * total)
+
+    expected = apart(uses)
+    if expected <= 0:
+        return None
+    observed = sum(apart(Counter(labels)) / (len(labels) - 1) for labels in items)
+    return 1.0 - (uses.total() - 1) * observed / expected
 
 
 def _counted(

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from redinstruct.store.annotations import Annotated, AnnotationStore, Draw, by_annotator
+from redinstruct.store.annotations import (
+    MAJORITY,
+    UNANIMOUS,
+    Annotated,
+    AnnotationStore,
+    Draw,
+    SettleRule,
+    by_annotator,
+    settle,
+)
 from redinstruct.store.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.store.database import Store
 from redinstruct.store.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
@@ -15,7 +24,9 @@ from redinstruct.store.summary import Spent, SummaryStore
 from redinstruct.store.utility import UtilityStore, UtilityTaskRow
 
 __all__ = [
+    "MAJORITY",
     "STORE_NAME",
+    "UNANIMOUS",
     "Annotated",
     "AnnotationStore",
     "AttemptView",
@@ -28,6 +39,7 @@ __all__ = [
     "JudgeRow",
     "OwedAttempt",
     "Planned",
+    "SettleRule",
     "Spent",
     "Store",
     "StoredCall",
@@ -46,4 +58,5 @@ __all__ = [
     "purge",
     "purge_places",
     "remove_empty",
+    "settle",
 ]

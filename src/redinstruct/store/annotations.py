@@ -7,14 +7,16 @@ anybody is told. ``undo`` is a row too: it takes back the annotator's newest act
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
 from redinstruct.errors import StoreError
 from redinstruct.store.database import Store, _reading
-from redinstruct.store.rows import blob, restored, stored
-from redinstruct.types import Annotation
+from redinstruct.store.rows import SELECT_VERDICTS, VerdictRow, blob, restored, stored
+from redinstruct.types import Annotation, Verdict
 
 
 class Annotated(msgspec.Struct, frozen=True):
@@ -30,6 +32,26 @@ class Draw(msgspec.Struct, frozen=True):
     row: int
     judge: int
     body: str
+
+
+SettleRule = Literal["unanimous", "majority"]
+UNANIMOUS: SettleRule = "unanimous"
+MAJORITY: SettleRule = "majority"
+
+
+def settle(acts: Sequence[Annotation], rule: SettleRule = UNANIMOUS) -> Annotation | None:
+    """What people settled on for one answer: the adjudicated label, else that of all, or (majority) of more than half.
+
+    None where they differ, or nobody labelled it.
+    """
+    last = [a for a in acts if a.act == "adjudicate"]
+    if last:
+        return last[-1]
+    votes = Counter(a.label for a in acts if a.label is not None)
+    label, count = next(iter(votes.most_common(1)), (None, 0))
+    if label is None or (count < votes.total() and (rule == UNANIMOUS or 2 * count <= votes.total())):
+        return None
+    return next(a for a in acts if a.label == label)
 
 
 class AnnotationStore:
@@ -84,22 +106,50 @@ class AnnotationStore:
         return [acts[who][-1] for who in sorted(order, key=order.__getitem__) if acts[who]]
 
     def settled(self) -> dict[bytes, Annotation]:
-        """Attempt key -> the label that people settled on: the adjudicated one, else the one that all agree on.
-
-        Left out: answers on which people disagree and nobody adjudicated, and those that nobody could label.
-        """
+        """Attempt key -> the label that people settled on, by the run's :meth:`rule` (:func:`settle`)."""
+        rule = self.rule()
         said: dict[bytes, list[Annotation]] = {}
         for entry in self.standing():
             if entry.annotation.label is not None:
                 said.setdefault(entry.key, []).append(entry.annotation)
-        found: dict[bytes, Annotation] = {}
-        for key, labels in said.items():
-            last = [a for a in labels if a.act == "adjudicate"]
-            if last:
-                found[key] = last[-1]
-            elif len({a.label for a in labels}) == 1:
-                found[key] = labels[0]
-        return found
+        found = {key: settle(labels, rule) for key, labels in said.items()}
+        return {key: settled for key, settled in found.items() if settled is not None}
+
+    def rule(self) -> SettleRule:
+        """By which rule several people's labels of one answer settle: a setting of the run."""
+        with _reading("reading how labels settle"):
+            row = self.store._db.execute("SELECT value FROM meta WHERE key = 'settle'").fetchone()
+        return MAJORITY if row is not None and blob(row[0]) == MAJORITY.encode() else UNANIMOUS
+
+    def set_rule(self, rule: SettleRule) -> None:
+        """Record the rule; every figure follows it from now on.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self.store._transaction("recording how labels settle", durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('settle', ?)", (rule.encode(),))
+
+    def follow_people(self, judge: int, found: Mapping[bytes, Verdict]) -> int:
+        """Record what people settled on as the newest verdicts of the card that stands for them; returns how many.
+
+        ``found`` holds it by attempt key. A verdict that people no longer support becomes ``unparsable``.
+
+        Raises:
+            StoreError: the store does not read, or cannot be written.
+        """
+        new: list[VerdictRow] = []
+        with _reading("reading verdicts"):
+            rows = list(self.store._db.execute(SELECT_VERDICTS, (judge,)))
+        for attempt, key, asked, number, label, detail in rows:
+            verdict = found.get(blob(key))
+            if verdict is None and label is not None:
+                verdict = Verdict("unparsable", reason="no_label")
+            if verdict is not None and (verdict.label, verdict.detail) != (label, detail):
+                new.append((attempt, asked, judge, 0 if number is None else number + 1, verdict))
+        if new:
+            self.store.commit_verdicts(new)
+        return len(new)
 
     def topics(self) -> dict[bytes, str | None]:
         """Attempt key -> its question's topic, for every attempt of the run."""

@@ -197,6 +197,11 @@ SELECT_OWED = (
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
+# Where each judged answer's newest verdict stands. `?`: the judge's row.
+SELECT_VERDICTS = (
+    "SELECT a.id, a.key, c.asked, v.judged_no, v.label, v.detail FROM attempts a" + _LATEST_COMPLETION + _LATEST_VERDICT
+    + " WHERE c.outcome = 'text' ORDER BY a.id"
+)  # fmt: skip
 SELECT_LABELS = (
     "SELECT a.key, b.name, t.name, " + _OUTCOME_LABEL + " FROM attempts a JOIN templates t ON t.id = a.template"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
