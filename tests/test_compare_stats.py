@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
-from redinstruct.stats import detectable, detectable_mean, paired, paired_by_cluster, paired_means
+from redinstruct.stats import (
+    detectable,
+    detectable_mean,
+    holm,
+    holm_levels,
+    paired,
+    paired_by_cluster,
+    paired_by_question,
+    paired_means,
+)
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 7)), min_size=1, max_size=60)
 
@@ -25,11 +34,81 @@ def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
 
 @settings(max_examples=60)
 @given(rows=pairs)
-def test_without_clusters_it_is_paired(rows: list[tuple[bool, bool, int]]) -> None:
+def test_questions_asked_once_are_tested_by_mcnemar_and_tango(rows: list[tuple[bool, bool, int]]) -> None:
     before, after, _ = columns(rows)
-    found, plain = paired_by_cluster(before, after), paired(before, after)
-    assert (found.difference, found.low, found.high, found.p_value) == plain
+    found, plain = paired_by_question(before, after), paired(before, after)
+    assert found == paired_by_question(before, after, range(len(before)))
+    assert found.difference == plain.difference
+    # From .0082 up the mid-p is the larger of the two tests' p-values.
+    assert found.p_value == pytest.approx(plain.p_value) or plain.p_value < found.p_value < 0.0082
+    assert found.low <= plain.low
+    assert found.high >= plain.high
+    assert plain.low == found.low or found.low == 0
+    assert plain.high == found.high or found.high == 0
     assert (found.design_effect, found.clusters) == (1.0, None)
+
+
+@settings(max_examples=60)
+@given(rows=pairs, confidence=st.sampled_from([0.8, 0.95, 0.99, 1 - 0.05 / 12]))
+def test_the_test_and_the_interval_agree(rows: list[tuple[bool, bool, int]], confidence: float) -> None:
+    before, after, names = columns(rows)
+    for questions in (None, names):
+        found = paired_by_question(before, after, questions, confidence=confidence)
+        assert (found.p_value > 1 - confidence) == (found.low <= 0 <= found.high)
+        assert found.low <= found.difference <= found.high
+
+
+def test_near_the_level_the_interval_follows_the_test() -> None:
+    """10 against 21: Tango's interval by itself excludes 0 where McNemar's mid-p does not reject it."""
+    before, after = [True] * 21 + [False] * 79, [False] * 21 + [True] * 10 + [False] * 69
+    plain, found = paired(before, after), paired_by_question(before, after)
+    assert plain.high < 0 < 0.05 < plain.p_value
+    assert (found.p_value, found.high) == (pytest.approx(plain.p_value), 0.0)
+
+
+@settings(max_examples=100)
+@given(
+    rows=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40), times=st.sampled_from([2, 3, 10])
+)
+def test_repeats_that_always_say_the_same_add_nothing(rows: list[tuple[bool, bool]], times: int) -> None:
+    before, after = columns(rows)
+    once = paired_by_question(before, after)
+    often = paired_by_question(before * times, after * times, [*range(len(rows))] * times)
+    assert often.difference == pytest.approx(once.difference)
+    assert often.p_value >= once.p_value - 1e-9
+    assert often.low <= once.low + 1e-9
+    assert often.high >= once.high - 1e-9
+    assert 1 <= often.design_effect <= times
+
+
+def test_repeats_that_differ_say_more_than_one_of_them() -> None:
+    generator = np.random.default_rng(4)
+    before, after = (generator.random((60, 5)) < rate for rate in (0.5, 0.35))
+    names = np.repeat(np.arange(60), 5)
+    many = paired_by_question(before.ravel().tolist(), after.ravel().tolist(), names.tolist())
+    first = paired_by_question(before[:, 0].tolist(), after[:, 0].tolist())
+    assert many.high - many.low < 0.7 * (first.high - first.low)
+    assert many.freedom == 59
+
+
+def test_no_change_in_few_questions_is_no_proof_however_often_they_are_asked() -> None:
+    once, often = (
+        paired_by_question([False] * 20, [False] * 20),
+        paired_by_question([False] * 200, [False] * 200, [*range(20)] * 10),
+    )
+    assert often.high >= once.high > 0.15
+    assert paired_by_question([False] * 9, [True] * 9, ["one"] * 9).low == -1.0
+
+
+@settings(max_examples=100)
+@given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=12), level=st.sampled_from([0.01, 0.05, 0.2]))
+def test_holm_s_levels_decide_as_holm_s_adjusted_p_values(p_values: list[float], level: float) -> None:
+    levels, adjusted = holm_levels(p_values, level), holm(p_values)
+    for p, at, held in zip(p_values, levels, adjusted, strict=True):
+        assert level / len(p_values) <= at <= level
+        if abs(held - level) > 1e-9:
+            assert (p <= at) == (held <= level)
+    assert len({at for p, at in zip(p_values, levels, strict=True) if p > at}) <= 1
 
 
 @settings(max_examples=120)
@@ -48,7 +127,7 @@ def test_swapping_the_runs_mirrors_the_change(rows: list[tuple[bool, bool, int]]
 @given(rows=pairs, margin=st.sampled_from([0.0, 0.02, 0.3]))
 def test_clusters_never_add_evidence(rows: list[tuple[bool, bool, int]], margin: float) -> None:
     before, after, topics = columns(rows)
-    plain = paired_by_cluster(before, after, margin=margin)
+    plain = paired(before, after)
     found = paired_by_cluster(before, after, topics, margin=margin)
     assert found.low <= plain.low + 1e-12
     assert found.high >= plain.high - 1e-12
@@ -60,8 +139,11 @@ def test_clusters_never_add_evidence(rows: list[tuple[bool, bool, int]], margin:
 @given(rows=pairs, margin=st.sampled_from([0.01, 0.1, 0.5]))
 def test_the_margin_s_test_and_the_interval_agree(rows: list[tuple[bool, bool, int]], margin: float) -> None:
     before, after, topics = columns(rows)
-    for clusters in (None, topics):
-        found = paired_by_cluster(before, after, clusters, margin=margin)
+    for found in (
+        paired_by_question(before, after, margin=margin),
+        paired_by_question(before, after, topics, margin=margin),
+        paired_by_cluster(before, after, topics, margin=margin),
+    ):
         if abs(found.high - margin) > 1e-9:
             assert (found.p_margin < 0.025) == (found.high < margin)
 
@@ -135,20 +217,6 @@ def test_topics_that_move_alike_leave_the_pairs_independent() -> None:
     alike = paired_by_cluster(before * 10, after * 10, [g for g in range(10) for _ in range(20)])
     plain = paired(before * 10, after * 10)
     assert alike[:4] == plain
-    assert alike.unclustered == plain
-
-
-def test_the_change_of_these_very_topics_stands_beside_it() -> None:
-    before, after, topics = (
-        [True] * 200,
-        [g > 1 for g in range(5) for _ in range(40)],
-        [g for g in range(5) for _ in range(40)],
-    )
-    found = paired_by_cluster(before, after, topics)
-    assert found.unclustered == paired(before, after)
-    assert found.unclustered is not None
-    assert found.unclustered.p_value < 1e-9 < 0.05 < found.p_value
-    assert paired_by_cluster(before, after).unclustered is None
 
 
 def test_one_cluster_says_nothing_about_others() -> None:
@@ -156,21 +224,15 @@ def test_one_cluster_says_nothing_about_others() -> None:
     assert (found.low, found.high, found.p_value, found.p_margin) == (-1.0, 1.0, 1.0, 1.0)
 
 
-def test_copies_of_a_question_are_not_new_pairs() -> None:
-    before, after = [True] * 6 + [False] * 14, [False] * 6 + [False] * 14
-    once = paired_by_cluster(before, after, range(20))
-    often = paired_by_cluster(before * 5, after * 5, [*range(20)] * 5)
-    assert often.difference == once.difference
-    assert often.design_effect == pytest.approx(5 * 20 / 19, rel=1e-3)
-    assert often.high - often.low >= 0.95 * (once.high - once.low)
-    assert paired(before * 5, after * 5).p_value < once.p_value / 100 < often.p_value
-
-
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="as many as the pairs"):
         paired_by_cluster([True], [False], [1, 2])
     with pytest.raises(ValueError, match="margin"):
-        paired_by_cluster([True], [False], margin=-0.1)
+        paired_by_question([True], [False], margin=-0.1)
+    with pytest.raises(ValueError, match="as many"):
+        paired_by_question([True], [False, True])
+    with pytest.raises(ValueError, match="at least one pair"):
+        paired_by_question([], [])
     with pytest.raises(ValueError, match="margin"):
         paired_means([0.5], [0.5], margin=math.nan)
     with pytest.raises(ValueError, match="as many"):
@@ -202,7 +264,7 @@ def test_scores_are_tested_by_student_s_paired_t() -> None:
 
 def test_scores_of_0_and_1_are_pairs() -> None:
     before, after = [1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]
-    same = paired_by_cluster([True, False, True, True], [False, False, True, False], margin=0.1)
+    same = paired_by_question([True, False, True, True], [False, False, True, False], margin=0.1)
     assert paired_means(before, after, margin=0.1) == same
 
 

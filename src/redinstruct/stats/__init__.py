@@ -8,9 +8,10 @@
                                             rogan_gladen (an outside calibration)
     a cheap judge and a strong one          two_judges
     which attempts to label                 draw_part
-    two runs over the same questions        paired, mcnemar_midp; paired_by_cluster, paired_means (topics, a margin);
+    two runs over the same questions        paired, mcnemar_midp; paired_by_question (several samples of each, a
+                                            margin), paired_by_cluster (topics in general), paired_means (scores);
                                             detectable, detectable_mean (the smallest change that so many pairs show)
-    several tests, several tries            holm, hit_at_k
+    several tests, several tries            holm, holm_levels, hit_at_k
     agreement of raters                     cohen_kappa, gwet_ac1, krippendorff_alpha
     stopping a run as soon as it is decided decide
 
@@ -26,8 +27,8 @@ from redinstruct.stats.correction import corrected, corrected_by, draw_part, two
 from redinstruct.stats.finite import run_difference, run_rate
 from redinstruct.stats.intervals import jeffreys, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
-from redinstruct.stats.multiplicity import hit_at_k, holm
-from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster
+from redinstruct.stats.multiplicity import hit_at_k, holm, holm_levels
+from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster, paired_by_question
 from redinstruct.stats.parts import Part, strata, tallied
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
 from redinstruct.stats.sequential import decide
@@ -58,11 +59,13 @@ __all__ = [
     "gwet_ac1",
     "hit_at_k",
     "holm",
+    "holm_levels",
     "jeffreys",
     "krippendorff_alpha",
     "mcnemar_midp",
     "paired",
     "paired_by_cluster",
+    "paired_by_question",
     "paired_means",
     "question_effect",
     "rates",

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from redinstruct.stats.checks import checked_alpha, checked_rate
-from redinstruct.stats.pairs import mcnemar_midp, paired_by_cluster
+from redinstruct.stats.pairs import mcnemar_midp, paired_by_question
 from redinstruct.stats.values import Change
 
 ROUNDING = 1e-6
@@ -32,7 +32,7 @@ def paired_means(
 ) -> Change:
     """The change of a mean score between two runs over the same items, in the same order, held against a margin.
 
-    Scores that are all 0 or 1 are pairs (:func:`redinstruct.stats.paired_by_cluster`). Otherwise: Student's interval
+    Scores that are all 0 or 1 are pairs (:func:`redinstruct.stats.paired_by_question`). Otherwise: Student's interval
     for the mean of the differences. Where all differences are equal the data hold no variance; scores in [0, 1] then
     get an interval as wide as Tango's for pairs none of which changed. Differences below :data:`ROUNDING` are none,
     and scores beyond 0 or 1 by less than that are 0 or 1.
@@ -63,7 +63,7 @@ def paired_means(
         raise ValueError(f"the margin must be 0 or more, not {margin!r}")
     if parts is None and {0.0, 1.0}.issuperset((*first, *second)) and margin < 1:
         pairs = [bool(x) for x in first], [bool(x) for x in second]
-        return paired_by_cluster(*pairs, margin=margin, confidence=confidence)
+        return paired_by_question(*pairs, margin=margin, confidence=confidence)
     found = _mean_of([_change(a, b) for a, b in zip(first, second, strict=True)], parts)
     unit = min(*first, *second) >= 0.0 and max(*first, *second) <= 1.0
     if found.variance is None:
@@ -138,7 +138,7 @@ def _without_variance(found: _Mean, unit: bool, margin: float, confidence: float
     mean, p_value = found.mean, mcnemar_midp(found.lost, found.gained)
     if not unit:
         return found.change(mean, mean, p_value, p_value / 2 if mean < margin else 1.0)
-    half = paired_by_cluster([False] * found.items, [False] * found.items, confidence=confidence).high
+    half = paired_by_question([False] * found.items, [False] * found.items, confidence=confidence).high
     z = -NormalDist().inv_cdf(checked_alpha(confidence) / 2)
     below = NormalDist().cdf(z * (mean - margin) / half)
     return found.change(max(mean - half, -1.0), min(mean + half, 1.0), p_value, below)

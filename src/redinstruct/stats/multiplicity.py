@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-from redinstruct.stats.checks import checked_count, checked_counts
+from redinstruct.stats.checks import checked_count, checked_counts, checked_rate
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -19,15 +19,44 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
     """
-    values = [float(p) for p in p_values]
-    for p in values:
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"a p-value must lie in [0, 1], not {p!r}")
+    values = _checked(p_values)
     adjusted, largest = [0.0] * len(values), 0.0
     for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def holm_levels(p_values: Sequence[float], level: float) -> list[float]:
+    """The level of the step at which Holm's procedure decided each p-value, in the given order.
+
+    A p-value is rejected exactly when it is at or below its level. All that are not rejected share the level of the
+    step that stopped; an interval at one minus its level says of each what the procedure says.
+
+    Args:
+        p_values: shape (N,), each in [0, 1].
+        level: of the whole family, inside (0, 1).
+
+    Raises:
+        ValueError: a p-value is not in [0, 1], or the level not in (0, 1).
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
+    """
+    alpha, values = checked_rate("level", level), _checked(p_values)
+    rejected, found = 0, [0.0] * len(values)
+    for index in sorted(range(len(values)), key=values.__getitem__):
+        # Once a step does not reject, none after it does: they share its level.
+        found[index] = alpha / (len(values) - rejected)
+        rejected += values[index] <= found[index]
+    return found
+
+
+def _checked(p_values: Sequence[float]) -> list[float]:
+    values = [float(p) for p in p_values]
+    for p in values:
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"a p-value must lie in [0, 1], not {p!r}")
+    return values
 
 
 def hit_at_k(successes: SupportsIndex, samples: SupportsIndex, k: SupportsIndex) -> float:

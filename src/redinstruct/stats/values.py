@@ -37,8 +37,7 @@ class Change(NamedTuple):
     ``difference``, ``low``, ``high`` and ``p_value`` as in :class:`Paired`. ``p_margin`` is one-sided, against a change
     for the worse by the margin or more. ``gained`` and ``lost`` count the pairs that rose and that fell. The pairs
     weigh as much as ``1 / design_effect`` as many independent ones; ``clusters`` is None where they are independent.
-    Where they are not, ``freedom`` holds the degrees of freedom of the clusters' variance (None: one cluster has none),
-    and ``unclustered`` what it would be if they were: the change in these very clusters.
+    Where they are not, ``freedom`` holds the degrees of freedom of the clusters' variance (None: one cluster has none).
     """
 
     difference: float
@@ -51,7 +50,6 @@ class Change(NamedTuple):
     design_effect: float
     clusters: int | None
     freedom: float | None = None
-    unclustered: Paired | None = None
 
 
 class Calibration(NamedTuple):
