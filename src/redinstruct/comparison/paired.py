@@ -1,49 +1,38 @@
 """Two evaluations over the same questions: cell by cell, what changed, and whether chance explains it.
 
 Promised: a pair is one question under one prompt in one epoch, asked in both runs; swapping the runs mirrors every
-figure. What has no verdict in either run is left out of the test and bounds the difference instead. Not promised: that
-the judge is right; where people labelled both runs, the difference of the corrected rates stands beside the judge's.
+figure. The verdict is about the topics that were asked: their questions are the sample, a question that was asked
+several times is one. What has no verdict in either run is left out of the test and bounds the difference instead. Where
+people labelled both runs, their labels decide.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
+from redinstruct.comparison.labelled import Half, Labelled, labelled_change
 from redinstruct.comparison.runs import Evaluation, Judged, Prompt
-from redinstruct.comparison.values import Corrected, Difference, NonInferiority, Pairs, Result, Side, Unclustered, Word
-from redinstruct.comparison.words import clusters_in_words, people_in_words, why_in_words
+from redinstruct.comparison.values import Pairs, Result, Side, Topics
+from redinstruct.comparison.verdicts import Open, Rules, Test, decided, unkept
 from redinstruct.errors import UsageError
-from redinstruct.stats import PROVISIONAL_BELOW, Change, Interval, detectable, detectable_mean, holm, paired_by_cluster
+from redinstruct.stats import PROVISIONAL_BELOW, Change, paired_by_cluster, paired_by_question, wilson_by_question
 from redinstruct.store import Planned
 from redinstruct.types import Measure, Sampling
 
 FEWEST_TOPICS = 5
-"""With fewer topics their differences cannot be told from chance: the questions then count as independent."""
-
-MEANS = "paired t"
-"""The method of a difference of mean scores."""
+"""With fewer topics nothing is said of others: their differences cannot be told from chance."""
+FEWEST_SUBTOPICS = 20
+"""From so many on, subtopics are the sample of topics in general: they are more, and tell more."""
 
 Pair = tuple[Planned, Planned]
 
 
-class Rules(NamedTuple):
-    """What was fixed before: the margin and the confidence."""
-
-    margin: float
-    confidence: float
-
-    @property
-    def level(self) -> float:
-        """One minus the confidence."""
-        return 1.0 - self.confidence
-
-
 def compare_evaluations(before: Evaluation, after: Evaluation, rules: Rules) -> list[Result]:
-    """Every bank and prompt of either run, under every judge that both share; Holm's family is a judge's cells.
+    """Every bank and prompt of either run, under one judge of both; Holm's family is all of them.
+
+    The judge is the one that the run after was begun with, else the run before's, else any that both share.
 
     Raises:
         UsageError: the runs have no bank in common.
@@ -55,16 +44,21 @@ def compare_evaluations(before: Evaluation, after: Evaluation, rules: Rules) -> 
             f"{before.folder} and {after.folder} asked different banks, {names[0]} and {names[1]}{same}: "
             "nothing can be paired"
         )
-    shared = [
-        (one, other) for other in after.judged for one in before.judged if one.card.id == other.card.id
-    ]  # in the order of the run after
     unlike = _unlike(before, after)
-    if not shared:
-        shared, unlike = [(before.judged[0], after.judged[0])], [_other_judge(before, after), *unlike]
-    results: list[Result] = []
-    for one, other in shared:
-        results += decided(_cells(before, after, one, other, unlike, rules), rules)
-    return results
+    one, other = _shared(before, after)
+    if one.card.id != other.card.id:
+        unlike = [_other_judge(one, other), *unlike]
+    return decided(_cells((before, one), (after, other), unlike, rules), rules)
+
+
+def _shared(before: Evaluation, after: Evaluation) -> tuple[Judged, Judged]:
+    """The judge under whom the runs are compared, in each; two judges where they share none."""
+    first = after.judged[0], before.judged[0]
+    for wanted in (*first, *after.judged):
+        both = [next((j for j in run.judged if j.card.id == wanted.card.id), None) for run in (before, after)]
+        if both[0] is not None and both[1] is not None:
+            return both[0], both[1]
+    return before.judged[0], after.judged[0]
 
 
 def _unlike(before: Evaluation, after: Evaluation) -> list[str]:
@@ -87,8 +81,7 @@ def _shown(value: object) -> str:
     return "unset" if value is None else str(value)
 
 
-def _other_judge(before: Evaluation, after: Evaluation) -> str:
-    one, other = before.judged[0], after.judged[0]
+def _other_judge(one: Judged, other: Judged) -> str:
     if one.measure.name != other.measure.name:
         return f"other measure ({one.measure.name} before, {other.measure.name} after)"
     return (
@@ -99,32 +92,34 @@ def _other_judge(before: Evaluation, after: Evaluation) -> str:
 # ---- which cells there are -------------------------------------------------------------------------------------------
 
 
-def _cells(
-    before: Evaluation, after: Evaluation, one: Judged, other: Judged, unlike: Sequence[str], rules: Rules
-) -> list[Result]:
-    found: list[Result] = []
+Read = tuple[Evaluation, Judged]
+
+
+def _cells(one: Read, other: Read, unlike: Sequence[str], rules: Rules) -> list[Open]:
+    (before, was_judged), (after, judged) = one, other
+    found: list[Open] = []
     banks = {**after.banks, **{sha: bank for sha, bank in before.banks.items() if sha not in after.banks}}
     for sha, bank in banks.items():
-        blank = _blank(bank.name, None, other)
+        blank = _blank(bank.name, None, judged)
         if sha not in before.banks or sha not in after.banks:
             where = "after" if sha in after.banks else "before"
-            found.append(msgspec.structs.replace(blank, why=f"other bank: only the run {where} asked it"))
+            found.append(Open(msgspec.structs.replace(blank, why=f"other bank: only the run {where} asked it")))
             continue
         for was, now in _prompts(before.prompts, after.prompts):
             name = (now or was or Prompt("", "", None)).name
-            blank = _blank(bank.name, name, other)
+            blank = _blank(bank.name, name, judged)
             reasons = list(unlike)
             if was is None or now is None:
                 reasons.insert(0, _other_prompt(name, was, before, after))
             if reasons:
-                found.append(msgspec.structs.replace(blank, why="; ".join(reasons)))
+                found.append(Open(msgspec.structs.replace(blank, why="; ".join(reasons))))
             elif was is not None and now is not None:
-                cells = one.cell(sha, was.sha256), other.cell(sha, now.sha256)
-                people = [
-                    judged.corrected(cell.values(), run.people, rules.confidence)
-                    for judged, cell, run in zip((one, other), cells, (before, after), strict=True)
-                ]
-                found.append(_cell(blank, cells, other.measure, people, rules))
+                cells = was_judged.cell(sha, was.sha256), judged.cell(sha, now.sha256)
+                halves = (
+                    Half(before, was_judged, list(cells[0].values())),
+                    Half(after, judged, list(cells[1].values())),
+                )
+                found.append(_cell(blank, cells, halves, rules))
     return found
 
 
@@ -150,7 +145,7 @@ def _other_prompt(name: str, was: Prompt | None, before: Evaluation, after: Eval
 
 def _blank(bank: str, prompt: str | None, judged: Judged) -> Result:
     name = bank if prompt is None else f"{bank}/{prompt}"
-    return Result("not comparable", "", name, bank, prompt, judged.measure.name, judged.card.id, "lower is better")
+    return Result(name=name, bank=bank, prompt=prompt, measure=judged.measure.name, judge_id=judged.card.id)
 
 
 # ---- one cell --------------------------------------------------------------------------------------------------------
@@ -159,12 +154,12 @@ def _blank(bank: str, prompt: str | None, judged: Judged) -> Result:
 def _cell(
     blank: Result,
     cells: tuple[dict[tuple[int, int], Planned], dict[tuple[int, int], Planned]],
-    measure: Measure,
-    people: Sequence[tuple[Interval, int] | None],
+    halves: tuple[Half, Half],
     rules: Rules,
-) -> Result:
+) -> Open:
     """One bank and prompt, before Holm has seen the others: its verdict is still open."""
     one, other = cells
+    measure = halves[1].judged.measure
     pairs = [(one[key], other[key]) for key in other if key in one]
     two = measure.labels[:2]
     scored = [(b, a) for b, a in pairs if b.label in two and a.label in two]
@@ -175,51 +170,82 @@ def _cell(
         unscored_after=sum(a.label not in two for _, a in pairs),
         only_before=len(one) - len(pairs),
         only_after=len(other) - len(pairs),
-        questions=len({b.row for b, _ in scored}),
+        questions=len({b.unit for b, _ in scored}),
+        topics=len({a.topic for _, a in scored if a.topic is not None}),
     )
     if not scored:
         why = "no pair has a verdict in both runs" if pairs else "no question was asked in both runs"
-        return msgspec.structs.replace(blank, why=why, pairs=counts, bounds=_bounds(pairs, measure))
-    by, clusters = _clusters(scored)
-    hits = [[o.label == measure.first for o in side] for side in zip(*scored, strict=True)]
-    change = paired_by_cluster(hits[0], hits[1], clusters, margin=rules.margin, confidence=rules.confidence)
-    sides = [_side(side, found) for side, found in zip(hits, people, strict=True)]
+        return Open(msgspec.structs.replace(blank, why=why, pairs=counts, bounds=_bounds(pairs, measure)))
+    hits = [[o.label == measure.first for o in half] for half in zip(*scored, strict=True)]
+    units = [a.unit for _, a in scored]
+
+    def judge(confidence: float) -> Change:
+        return paired_by_question(hits[0], hits[1], units, margin=rules.margin, confidence=confidence)
+
     same = counts.only_before == counts.only_after == 0
-    return msgspec.structs.replace(
+    people = labelled_change(*halves, scored, rules) if same else None
+    own = [_side(of, units, rules.confidence) for of in hits]
+    sides = own if people is None else [_judged(s, j) for s, j in zip((people.before, people.after), own, strict=True)]
+    result = msgspec.structs.replace(
         blank,
         pairs=counts,
         before=sides[0],
         after=sides[1],
-        difference=difference_of(change, by),
         bounds=_bounds(pairs, measure),
-        corrected_difference=_corrected_difference(sides[0], sides[1]) if same else None,
-        non_inferiority=NonInferiority(rules.margin, change.p_margin, change.p_margin, False),
+        non_inferiority=unkept(rules),
         provisional=len(scored) < PROVISIONAL_BELOW * len(pairs),
-        notes=tuple(_notes(counts, scored, sides)),
+        notes=tuple(_notes(counts, halves, people, same)),
     )
+    test, topics = Test(judge, "tango", "judge"), _topics(scored, hits, rules)
+    if people is None:
+        return Open(result, test, None, topics, True)
+    return Open(result, people.test, test, topics, True)
 
 
-def _clusters(scored: Sequence[Pair]) -> tuple[str | None, list[Hashable] | None]:
-    """By topic where there are enough; else by question where one was asked several times; else independent pairs.
+def _side(hits: Sequence[bool], units: Sequence[int], confidence: float) -> Side:
+    """The judge's own rate over the scored pairs."""
+    of: dict[int, list[bool]] = {}
+    for hit, unit in zip(hits, units, strict=True):
+        of.setdefault(unit, []).append(hit)
+    found = wilson_by_question([sum(x) for x in of.values()], [len(x) for x in of.values()], confidence)
+    share = sum(hits) / len(hits)
+    return Side(share, (found.low, found.high), found.method, None, share, sum(hits))
+
+
+def _judged(people: Side, judge: Side) -> Side:
+    """People's rate, with the judge's own share beside it."""
+    return msgspec.structs.replace(people, judged=judge.judged, positive=judge.positive)
+
+
+def _topics(scored: Sequence[Pair], hits: Sequence[Sequence[bool]], rules: Rules) -> Topics | None:
+    """The change of topics in general, by subtopic where there are enough; None of too few topics.
 
     A question without a topic among others that have one is a cluster of its own.
     """
-    if len(_topics(scored)) >= FEWEST_TOPICS:
-        return "topic", [a.row if a.topic is None else a.topic for _, a in scored]
-    rows: list[Hashable] = [a.row for _, a in scored]
-    return ("question", rows) if len(set(rows)) < len(rows) else (None, None)
+    for by, fewest in (("subtopic", FEWEST_SUBTOPICS), ("topic", FEWEST_TOPICS)):
+        names: list[Hashable] = [_topic(a, by) for _, a in scored]
+        of: dict[Hashable, list[int]] = {}
+        for name, was, now in zip(names, *hits, strict=True):
+            if name is not None:
+                of.setdefault(name, []).append(int(now) - int(was))
+        if len(of) >= fewest:
+            break
+    else:
+        return None
+    clusters = [a.unit if name is None else name for name, (_, a) in zip(names, scored, strict=True)]
+    change = paired_by_cluster(hits[0], hits[1], clusters, confidence=rules.confidence)
+    means = [sum(x) / len(x) for x in of.values()]
+    return Topics(
+        change.difference, (change.low, change.high), f"tango, clustered by {by}", None, by, len(of),
+        (min(means), max(means)), change.p_value, change.p_value, change.design_effect, change.freedom,
+    )  # fmt: skip
 
 
-def _topics(scored: Sequence[Pair]) -> set[str]:
-    return {a.topic for _, a in scored if a.topic is not None}
-
-
-def _side(hits: Sequence[bool], found: tuple[Interval, int] | None) -> Side:
-    """One run's figure, and what people's labels correct it to."""
-    people = None
-    if found is not None and found[0].estimate is not None:
-        people = Corrected(found[0].estimate, found[0].low, found[0].high, found[1])
-    return Side(sum(hits) / len(hits), sum(hits), people)
+def _topic(outcome: Planned, by: str) -> Hashable | None:
+    """The name of the cluster, None where the bank gives none; two topics may have subtopics of one name."""
+    if by == "topic":
+        return outcome.topic
+    return None if outcome.subtopic is None else (outcome.topic, outcome.subtopic)
 
 
 def _bounds(pairs: Sequence[Pair], measure: Measure) -> tuple[float, float] | None:
@@ -237,32 +263,7 @@ def _bounds(pairs: Sequence[Pair], measure: Measure) -> tuple[float, float] | No
     return low / len(pairs), high / len(pairs)
 
 
-def difference_of(change: Change, by: str | None, method: str = "tango") -> Difference:
-    """A change as a result holds it; the p-values are Holm's first, and the verdict without clusters is open."""
-    alone = change.unclustered
-    return Difference(
-        change.difference, change.low, change.high, f"{method}, clustered by {by}" if by else method, change.p_value,
-        change.p_value, change.gained, change.lost, by, change.clusters, change.design_effect, change.freedom,
-        alone and Unclustered(alone.low, alone.high, alone.p_value, alone.p_value, "no difference shown"),
-    )  # fmt: skip
-
-
-def _corrected_difference(before: Side, after: Side) -> Corrected | None:
-    """The difference of two corrected rates, as if the two runs' labels were independent: never too narrow for pairs
-    that agree more often than chance.
-
-    Source: Zou & Donner, Statistics in Medicine 27 (2008) 1693-1702, equation 5 (MOVER) without the correlation.
-    """
-    one, other = before.corrected, after.corrected
-    if one is None or other is None:
-        return None
-    change = other.estimate - one.estimate
-    down = math.hypot(other.estimate - other.low, one.high - one.estimate)
-    up = math.hypot(other.high - other.estimate, one.estimate - one.low)
-    return Corrected(change, max(change - down, -1.0), min(change + up, 1.0), min(one.labels, other.labels))
-
-
-def _notes(counts: Pairs, scored: Sequence[Pair], sides: Sequence[Side]) -> list[str]:
+def _notes(counts: Pairs, halves: Sequence[Half], people: Labelled | None, same: bool) -> list[str]:
     found = []
     lost = counts.paired - counts.scored
     if lost:
@@ -273,69 +274,14 @@ def _notes(counts: Pairs, scored: Sequence[Pair], sides: Sequence[Side]) -> list
         )
     if counts.only_before or counts.only_after:
         found.append(f"asked in one run only, and left out: {counts.only_before:,} before, {counts.only_after:,} after")
-    topics = len(_topics(scored))
-    if 1 < topics < FEWEST_TOPICS:
-        found.append(f"{topics} topics are too few to cluster by: the figures are about these topics")
-    labelled = [word for word, side in zip(("before", "after"), sides, strict=True) if side.corrected is not None]
+    labelled = [word for word, half in zip(("before", "after"), halves, strict=True) if half.labelled]
     if len(labelled) == 1:
         found.append(f"people labelled only the run {labelled[0]}: the difference is the judge's, uncorrected")
+    elif labelled and people is None:
+        found.append(
+            "people labelled both runs, but other questions were asked: the difference is the judge's, uncorrected"
+            if not same
+            else "people labelled too few answers to correct by (5 of each of the judge's labels, or all, in both runs)"
+            ": the difference is the judge's, uncorrected"
+        )
     return found
-
-
-# ---- the verdicts ----------------------------------------------------------------------------------------------------
-
-
-def decided(results: Sequence[Result], rules: Rules) -> list[Result]:
-    """The same results with their verdicts: Holm over those that could be tested, for the test, the same test as if
-    nothing came in clusters, and the margin.
-    """
-    tested = [r.difference for r in results if r.difference is not None]
-    adjusted = iter(holm([d.p_value for d in tested]))
-    alone = iter(holm([d.p_value if d.unclustered is None else d.unclustered.p_value for d in tested]))
-    margins = iter(holm([r.non_inferiority.p_value for r in results if r.non_inferiority is not None]))
-    found = []
-    for result in results:
-        kept = result.non_inferiority
-        if kept is not None:
-            p_margin = next(margins)
-            kept = msgspec.structs.replace(kept, p_holm=p_margin, shown=p_margin <= rules.level / 2)
-        if result.difference is not None:
-            change = _adjusted(result, result.difference, next(adjusted), next(alone), rules)
-            result = _decide(msgspec.structs.replace(result, non_inferiority=kept), change, len(tested), rules)
-        found.append(result)
-    return found
-
-
-def _adjusted(result: Result, change: Difference, p_holm: float, p_alone: float, rules: Rules) -> Difference:
-    """The difference with Holm's p-values, with and without clusters."""
-    alone = change.unclustered
-    if alone is not None:
-        alone = msgspec.structs.replace(alone, p_holm=p_alone, verdict=_word(result, change.estimate, p_alone, rules))
-    return msgspec.structs.replace(change, p_holm=p_holm, unclustered=alone)
-
-
-def _word(result: Result, estimate: float, p_holm: float, rules: Rules) -> Word:
-    if p_holm > rules.level or estimate == 0:
-        return "no difference shown"
-    return "better" if (estimate > 0) is (result.direction == "higher is better") else "worse"
-
-
-def _decide(result: Result, change: Difference, family: int, rules: Rules) -> Result:
-    verdict = _word(result, change.estimate, change.p_holm, rules)
-    shown = _detectable(result, change, 1 - rules.level / family, rules)
-    result = msgspec.structs.replace(result, verdict=verdict, difference=change, detectable=shown)
-    found = [note for note in (clusters_in_words(result), people_in_words(result)) if note]
-    return msgspec.structs.replace(result, why=why_in_words(result), notes=(*result.notes, *found))
-
-
-def _detectable(result: Result, change: Difference, confidence: float, rules: Rules) -> float:
-    """What a test at Holm's strictest level would show in four of five cases."""
-    if change.method == MEANS:
-        return detectable_mean(change.low, change.high, confidence=rules.confidence, level=1 - confidence)
-    if change.clusters == 1 or result.pairs is None:
-        return 1.0
-    n = result.pairs.scored
-    return detectable(
-        n, (change.gained + change.lost) / n, confidence=confidence, design_effect=change.design_effect,
-        freedom=change.freedom,
-    )  # fmt: skip

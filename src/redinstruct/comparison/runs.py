@@ -57,11 +57,12 @@ class Evaluation(NamedTuple):
         return {bank.sha256: bank for bank in self.config.banks}
 
 
-def read_evaluation(folder: Path) -> Evaluation:
-    """Read an evaluation.
+def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
+    """Read an evaluation, with every judge of the whole run, its own first; or with the ``judge`` of that name alone.
 
     Raises:
         ConfigError: there is no run in the folder, it was never begun, or it is no evaluation.
+        UsageError: no judge, or more than one, is called so.
         StoreError: the store does not read.
     """
     with Store.open_for_reading(folder) as store:
@@ -73,6 +74,6 @@ def read_evaluation(folder: Path) -> Evaluation:
             folder,
             config,
             [Prompt(p.name, p.sha256, texts.get(p.sha256)) for p in config.prompts],
-            [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store)],
+            [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store, judge)],
             people_of(store),
         )

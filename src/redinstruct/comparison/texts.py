@@ -64,9 +64,9 @@ def figures(result: Result) -> tuple[str, str]:
         if side is None:
             found.append("-")
         elif result.points:
-            found.append(f"{100 * side.figure:.1f} %")
+            found.append(f"{100 * side.estimate:.1f} %")
         else:
-            found.append(f"{side.figure:.4g}")
+            found.append(f"{side.estimate:.4g}")
     return found[0], found[1]
 
 

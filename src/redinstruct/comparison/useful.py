@@ -6,14 +6,13 @@ Not promised: anything about items that depend on each other; a benchmark's part
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
 
-from redinstruct.comparison.paired import MEANS, Rules, decided, difference_of
-from redinstruct.comparison.values import NonInferiority, Pairs, Result, Side
+from redinstruct.comparison.values import Direction, Pairs, Result, Side
+from redinstruct.comparison.verdicts import MEANS, Open, Rules, Test, decided, unkept
 from redinstruct.errors import UsageError
 from redinstruct.stats import PROVISIONAL_BELOW, ROUNDING, Change, paired_means
 from redinstruct.utility import Measured, TaskCard, UtilityResult
@@ -53,7 +52,7 @@ def compare_utility(
     if not ones.keys() & others.keys():
         raise UsageError(f"{folders[0]} and {folders[1]} have no finished task in common: nothing can be paired")
     cards = [{card.task: card for card in run.cards} for run in (before, after)]
-    results = []
+    opens = []
     for name in [*others, *(name for name in ones if name not in others)]:
         one, other = ones.get(name), others.get(name)
         shown = other or one
@@ -61,17 +60,17 @@ def compare_utility(
         blank = _blank(shown)
         if one is None or other is None:
             why = f"other tasks: only the run {'after' if one is None else 'before'} did it"
-            results.append(msgspec.structs.replace(blank, why=why))
+            opens.append(Open(msgspec.structs.replace(blank, why=why)))
         elif unlike := _unlike(one, other, cards[0], cards[1]):
-            results.append(msgspec.structs.replace(blank, why="; ".join(unlike)))
+            opens.append(Open(msgspec.structs.replace(blank, why="; ".join(unlike))))
         else:
-            results.append(_benchmark(blank, one, other, rules))
-    return decided(results, rules)
+            opens.append(_benchmark(blank, one, other, rules))
+    return decided(opens, rules)
 
 
 def _blank(measured: Measured) -> Result:
-    direction = "higher is better" if measured.higher_is_better else "lower is better"
-    return Result("not comparable", "", measured.task, None, None, measured.metric, None, direction)  # type: ignore[arg-type]
+    direction: Direction = "higher is better" if measured.higher_is_better else "lower is better"
+    return Result(name=measured.task, measure=measured.metric, direction=direction)
 
 
 def _unlike(one: Measured, other: Measured, before: dict[str, TaskCard], after: dict[str, TaskCard]) -> list[str]:
@@ -92,7 +91,7 @@ def _unlike(one: Measured, other: Measured, before: dict[str, TaskCard], after: 
     return found
 
 
-def _benchmark(blank: Result, one: Measured, other: Measured, rules: Rules) -> Result:
+def _benchmark(blank: Result, one: Measured, other: Measured, rules: Rules) -> Open:
     was = dict(zip(one.items, one.values, strict=True))
     now = {item: (value, part) for item, value, part in zip(other.items, other.values, other.parts, strict=True)}
     both = [item for item in now if item in was]
@@ -106,25 +105,28 @@ def _benchmark(blank: Result, one: Measured, other: Measured, rules: Rules) -> R
         questions=len(both),
     )
     if not both:
-        return msgspec.structs.replace(blank, why="other items: no item was asked in both runs", pairs=counts)
+        return Open(msgspec.structs.replace(blank, why="other items: no item was asked in both runs", pairs=counts))
     before, after = [was[item] for item in both], [now[item][0] for item in both]
     parts = [now[item][1] for item in both] if other.average == "parts" else None
-    change = _towards_worse(before, after, parts, blank, rules)
     notes = _notes(counts)
     unit = min(*before, *after) > -ROUNDING and max(*before, *after) < 1 + ROUNDING
     if not unit:
         notes.append("its scores are no shares: the margin says nothing about them")
     right_or_wrong = parts is None and {0.0, 1.0}.issuperset((*before, *after))
-    return msgspec.structs.replace(
+
+    def change(confidence: float) -> Change:
+        return _towards_worse(before, after, parts, blank, rules._replace(confidence=confidence))
+
+    result = msgspec.structs.replace(
         blank,
         pairs=counts,
-        before=Side(_mean(before, parts)),
-        after=Side(_mean(after, parts)),
-        difference=difference_of(change, None, "tango" if right_or_wrong else MEANS),
-        non_inferiority=NonInferiority(rules.margin, change.p_margin, change.p_margin, False) if unit else None,
+        before=_side(one, set(both)),
+        after=_side(other, set(both)),
+        non_inferiority=unkept(rules) if unit else None,
         provisional=counts.scored < PROVISIONAL_BELOW * (counts.scored + counts.only_before + counts.only_after),
         notes=tuple(notes),
     )
+    return Open(result, Test(change, "tango" if right_or_wrong else MEANS))
 
 
 def _towards_worse(
@@ -139,11 +141,17 @@ def _towards_worse(
     )
 
 
-def _mean(values: Sequence[float], parts: Sequence[str] | None) -> float:
-    strata: dict[str, list[float]] = {}
-    for value, part in zip(values, parts or [""] * len(values), strict=True):
-        strata.setdefault(part, []).append(value)
-    return math.fsum(math.fsum(of) / len(of) for of in strata.values()) / len(strata)
+def _side(measured: Measured, paired: Collection[bytes]) -> Side:
+    """One run's figure over the paired items."""
+    kept = [position for position, item in enumerate(measured.items) if item in paired]
+    whole = msgspec.structs.replace(
+        measured,
+        items=tuple(measured.items[i] for i in kept),
+        values=tuple(measured.values[i] for i in kept),
+        parts=tuple(measured.parts[i] for i in kept),
+    )
+    assert whole.mean is not None
+    return Side(whole.mean, (whole.interval.low, whole.interval.high), whole.interval.method)
 
 
 def _notes(counts: Pairs) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = "redinstruct.comparison/1"
+SCHEMA = "redinstruct.comparison/2"
 MARGIN = 0.02
 """The margin where neither a flag nor the runs name one: two points."""
 
@@ -15,27 +15,39 @@ WORDS: tuple[Word, ...] = ("worse", "not comparable", "no difference shown", "be
 """The verdicts, those to read first coming first."""
 Kind = Literal["evaluation", "utility"]
 Direction = Literal["lower is better", "higher is better"]
+By = Literal["judge", "people"]
+Beyond = Literal["shown", "not shown", "too few"]
 
 
-class Corrected(msgspec.Struct, frozen=True):
-    """A rate, or a difference of two, corrected by people's labels; how many labels there are."""
+class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A figure with its interval, as every contract writes one (F); ``labels`` counts the people's labels behind it."""
 
     estimate: float
-    low: float
-    high: float
-    labels: int
+    ci: tuple[float, float]
+    method: str
+    labels: int | None = None
+
+    @property
+    def low(self) -> float:
+        """The interval's lower end."""
+        return self.ci[0]
+
+    @property
+    def high(self) -> float:
+        """Its upper end."""
+        return self.ci[1]
 
 
-class Side(msgspec.Struct, frozen=True):
-    """One run's part of a result: its figure over the pairs that count.
+class Side(Figure, frozen=True, omit_defaults=True):
+    """One run's part of a result.
 
-    ``positive`` counts the pairs with the measure's first label (None for scores), ``corrected`` is the rate of all
-    that the judge could label, corrected by people's labels, None where there are none.
+    The rate over the scored pairs, or, where people decide, the rate corrected by their labels; the mean of a utility
+    task. ``judged`` is the judge's own share of the scored pairs, ``positive`` counts those with the measure's first
+    label; both are left out for scores.
     """
 
-    figure: float
+    judged: float | None = None
     positive: int | None = None
-    corrected: Corrected | None = None
 
 
 class Pairs(msgspec.Struct, frozen=True):
@@ -43,7 +55,7 @@ class Pairs(msgspec.Struct, frozen=True):
 
     ``paired`` were planned in both runs, ``scored`` of them have a verdict in both. ``unscored_before`` and
     ``unscored_after`` count the paired ones without a verdict in either run; ``only_before`` and ``only_after`` what
-    one run alone planned. ``questions`` counts different questions among the scored.
+    one run alone planned. ``questions`` and ``topics`` count different ones among the scored.
     """
 
     paired: int
@@ -53,78 +65,92 @@ class Pairs(msgspec.Struct, frozen=True):
     only_before: int
     only_after: int
     questions: int
+    topics: int = 0
 
 
-class Unclustered(msgspec.Struct, frozen=True):
-    """What a clustered difference would be if its pairs were independent: the change of these very topics."""
+class Difference(Figure, frozen=True):
+    """The figure after minus the figure before.
 
-    low: float
-    high: float
-    p_value: float
-    p_holm: float
-    verdict: Word
-
-
-class Difference(msgspec.Struct, frozen=True):
-    """The figure after minus the figure before, over the scored pairs.
-
-    ``p_value`` is two-sided; ``p_holm`` is it adjusted for the family of this comparison. ``gained`` and ``lost`` count
-    the pairs that rose and fell. ``clustered_by`` is ``topic``, ``question`` or None, ``clusters`` their number,
-    ``freedom`` the degrees of freedom that they leave. ``unclustered`` is None where nothing is clustered.
+    ``confidence`` is the interval's: one minus the level of Holm's step that decided this result; it holds 0 exactly
+    where that step did not reject. ``p_value`` is two-sided; ``p_holm`` is it adjusted for the family of this
+    comparison. ``gained`` and ``lost`` count the pairs that rose and fell, None where no pairs were counted.
+    ``questions`` is the number of questions where some were asked several times, else None: ``design_effect`` samples
+    then weigh as much as one independent pair, with ``freedom`` degrees of freedom.
     """
 
-    estimate: float
-    low: float
-    high: float
-    method: str
-    p_value: float
-    p_holm: float
-    gained: int
-    lost: int
-    clustered_by: str | None
-    clusters: int | None
-    design_effect: float
+    confidence: float = 0.95
+    p_value: float = 1.0
+    p_holm: float = 1.0
+    gained: int | None = None
+    lost: int | None = None
+    questions: int | None = None
+    design_effect: float = 1.0
     freedom: float | None = None
-    unclustered: Unclustered | None = None
+
+
+class Topics(Figure, frozen=True):
+    """The judge's difference as one of topics in general: the topics that were asked are the sample.
+
+    ``clustered_by`` is ``topic`` or ``subtopic``, ``clusters`` their number, ``freedom`` the degrees of freedom of
+    their variance, ``spread`` the least and the largest change of a topic.
+    """
+
+    clustered_by: str = "topic"
+    clusters: int = 0
+    spread: tuple[float, float] = (-1.0, 1.0)
+    p_value: float = 1.0
+    p_holm: float = 1.0
+    design_effect: float = 1.0
+    freedom: float | None = None
 
 
 class NonInferiority(msgspec.Struct, frozen=True):
-    """Whether the figure got worse by less than the margin: one-sided, at half the level; Holm over the family."""
+    """Whether the figure got worse by less than the margin: one-sided, at half the level; Holm over the family.
+
+    ``worst`` is the largest loss inside the interval at the comparison's own confidence: under the margin exactly where
+    ``p_value`` is under half the level.
+    """
 
     margin: float
+    worst: float
     p_value: float
     p_holm: float
     shown: bool
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One bank and prompt under one judge, or one utility task, in two runs.
 
-    ``why`` says in a sentence what the verdict rests on. Without a comparison everything after ``direction`` is None,
-    except ``pairs`` and ``bounds`` where attempts were paired. ``bounds`` are the differences over all paired attempts,
-    whatever those without a verdict were; None for utility scores. ``detectable`` is the smallest change
-    that so many pairs show in four of five cases. ``provisional``: fewer than 95 % of the pairs have a verdict in both
-    runs.
+    The verdict is about these topics, their questions being the sample; ``why`` says in a sentence what it rests on.
+    ``by`` says whose labels gave it: the judge's, or people's where they labelled both runs; ``judge_difference`` is
+    then the judge's own. ``beyond`` says whether it holds for topics in general, ``topics`` by which test (None where
+    the topics are too few); never the verdict. Without a comparison all of these are None, except ``pairs`` and
+    ``bounds`` where attempts were paired. ``bounds`` are the differences over all paired attempts, whatever those
+    without a verdict were; None for utility scores. ``detectable`` is the smallest change that so many pairs show in
+    four of five cases. ``provisional``: fewer than 95 % of the pairs have a verdict in both runs.
     """
 
-    verdict: Word
-    why: str
     name: str
-    bank: str | None
-    prompt: str | None
+    bank: str | None = None
+    prompt: str | None = None
     measure: str
-    judge_id: str | None
-    direction: Direction
-    pairs: Pairs | None = None
+    verdict: Word = "not comparable"
+    why: str = ""
+    by: By | None = None
     before: Side | None = None
     after: Side | None = None
     difference: Difference | None = None
+    judge_difference: Difference | None = None
+    beyond: Beyond | None = None
+    pairs: Pairs | None = None
+    notes: tuple[str, ...] = ()
+    judge_id: str | None = None
+    direction: Direction = "lower is better"
+    topics: Topics | None = None
     bounds: tuple[float, float] | None = None
-    corrected_difference: Corrected | None = None
     non_inferiority: NonInferiority | None = None
     detectable: float | None = None
     provisional: bool = False
-    notes: tuple[str, ...] = ()
 
     @property
     def points(self) -> bool:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 
-from redinstruct.comparison.values import Result
-
-_LITTLE = 1.2
-"""A design effect up to which not unlike topics, but their small number widens an interval."""
-_PARTS = {"topic": "questions", "question": "samples"}
-"""What a cluster holds."""
+from redinstruct.comparison.values import Difference, Result
 
 
 def why_in_words(result: Result) -> str:
-    """One sentence: the change, its interval, the p-value, and what could have been seen."""
+    """One sentence: the change, its interval, of what; the p-value; and what holds beyond, or could have been seen."""
     change = result.difference
     assert change is not None
-    moved, p = change_in_words(result), _p_in_words(change.p_holm)
+    moved = f"{change_in_words(result)}{_of_these(result)}, {p_in_words(change.p_holm)}"
     if result.verdict != "no difference shown":
-        return f"{moved}, {p}"
+        return "; ".join(filter(None, (moved, beyond_in_words(result))))
+    if result.by == "people":
+        return moved
     seen = detectable_in_words(result)
-    return f"{moved}, {p}; " + (
+    return f"{moved}; " + (
         f"{seen} would show in four of five cases" if seen else "so few pairs could not show any difference"
     )
 
@@ -30,63 +27,70 @@ def change_in_words(result: Result) -> str:
     change = result.difference
     assert change is not None
     if result.points:
-        return f"{_signed(change.estimate)} points [{_signed(change.low)}, {_signed(change.high)}]"
+        return _points(change)
     return f"{change.estimate:+.4g} [{change.low:+.4g}, {change.high:+.4g}]"
 
 
-def clusters_in_words(result: Result) -> str:
-    """Why clusters changed the verdict, what it would be without them, and what would narrow the interval; else empty.
-
-    Sentences without the last full stop.
-    """
-    change, pairs = result.difference, result.pairs
-    if change is None or pairs is None or change.unclustered is None or change.unclustered.verdict == result.verdict:
+def _of_these(result: Result) -> str:
+    """What the verdict is about."""
+    if result.pairs is None or result.beyond is None:
         return ""
-    alone, by = change.unclustered, change.clustered_by
-    lie = f"the {pairs.scored:,} pairs lie in {change.clusters:,} {by}s"
-    unlike = change.design_effect > _LITTLE
-    more = f"More {by}s would narrow the interval"
-    if change.freedom is None:
-        lie = f"the {pairs.scored:,} pairs lie in one {by}, which says nothing of others"
-    else:
-        lie += (
-            f", which {'changed unlike each other' if unlike else 'are few'}: they weigh as much as "
-            f"{pairs.scored / change.design_effect:,.0f} independent ones (design effect {change.design_effect:.1f}), "
-            f"with {change.freedom:.1f} degrees of freedom"
-        )
-        more += f", more {_PARTS.get(by or '', 'pairs')} of the same ones hardly" if unlike else " most"
+    topics, questions = result.pairs.topics, f"{result.pairs.questions:,} questions"
+    where = f"on these {questions}" + (f" of {topics:,} topics" if topics > 1 else "")
+    return f" {where}, by people's labels" if result.by == "people" else f" {where}"
+
+
+def beyond_in_words(result: Result) -> str:
+    """Whether it holds for topics in general; empty where nothing is to be said of that. Without a full stop."""
+    if result.beyond is None or result.pairs is None or result.verdict not in ("better", "worse"):
+        return ""
+    topics, number = result.topics, result.pairs.topics
+    if topics is None:
+        few = {0: "the bank names no topics", 1: "all lie in one topic"}.get(number, f"{number} topics are too few")
+        return few + (" to tell of others" if number > 1 else ", which tells nothing of others")
+    by = f"{topics.clusters:,} {topics.clustered_by}s"
+    judge = ", by the judge's labels" if result.by == "people" else ""
+    if result.beyond == "shown":
+        return f"shown for topics in general too ({by}, {p_in_words(topics.p_holm)}{judge})"
+    low, high = (f"{signed(end)}" for end in topics.spread)
     return (
-        f"{lie}. Of these very {by}s, taken as independent pairs, it would be {alone.verdict}: "
-        f"[{_signed(alone.low)}, {_signed(alone.high)}] points, {_p_in_words(alone.p_holm)}. {more}"
+        f"not shown for topics in general ({by}, {p_in_words(topics.p_holm)}{judge}): in single {topics.clustered_by}s"
+        f" the change goes from {low} to {high} points"
     )
 
 
-def _p_in_words(p: float) -> str:
+def people_in_words(result: Result) -> str:
+    """What the judge by itself makes of a difference that people's labels decide, where that is another verdict."""
+    people, judge = result.difference, result.judge_difference
+    if people is None or judge is None:
+        return ""
+    said = f"by the judge's own labels it would be {_points(judge)}, {p_in_words(judge.p_value)}"
+    level = 1 - judge.confidence
+    sure = judge.p_value <= level and judge.estimate != 0
+    if result.verdict in ("better", "worse"):
+        if sure and (judge.estimate > 0) is not (people.estimate > 0):
+            return f"{said}: people say the opposite of the judge"
+        return "" if sure else f"{said}: the judge does not show what people's labels show"
+    return f"{said}: people's labels do not show the difference that the judge shows" if sure else ""
+
+
+def p_in_words(p: float) -> str:
+    """``p = 0.031``; the smallest ones as a bound."""
     return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
 
 
-def _signed(share: float) -> str:
+def _points(change: Difference) -> str:
+    return f"{signed(change.estimate)} points [{signed(change.low)}, {signed(change.high)}]"
+
+
+def signed(share: float) -> str:
     """A difference in points with its sign; what rounds to nothing has none of its own."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def detectable_in_words(result: Result) -> str:
-    """``8.5 points``; empty where nothing could be shown."""
+    """``8.5 points``; empty where nothing could be shown, or nothing is said of it."""
     seen = result.detectable
     if seen is None or seen >= (1 if result.points else math.inf):
         return ""
     return f"{100 * seen:.1f} points" if result.points else f"{seen:.3g}"
-
-
-def people_in_words(result: Result) -> str:
-    """What people's labels of both runs make of the difference; empty without them."""
-    found = result.corrected_difference
-    if found is None:
-        return ""
-    line = (
-        f"corrected by people's labels in both runs: {100 * found.estimate:+.1f} points "
-        f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    )
-    if result.verdict in ("better", "worse") and found.low <= 0 <= found.high:
-        line += "; the labels by themselves do not show the difference that the judge shows"
-    return line

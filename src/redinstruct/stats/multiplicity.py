@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import SupportsIndex
 
 from redinstruct.stats.checks import checked_count, checked_counts, checked_rate
@@ -57,6 +57,24 @@ def _checked(p_values: Sequence[float]) -> list[float]:
         if not 0.0 <= p <= 1.0:
             raise ValueError(f"a p-value must lie in [0, 1], not {p!r}")
     return values
+
+
+def smallest_level(excludes: Callable[[float], bool]) -> float:
+    """The smallest level at which an interval excludes something: the p-value of the test that the interval inverts.
+
+    Args:
+        excludes: whether the interval at one minus a level does; must not become false as the level grows.
+
+    Returns:
+        The level to nine digits; at least 1e-12; 1 where it does at no level.
+    """
+    low, high = math.log(1e-12), math.log(1 - 1e-9)
+    if not excludes(math.exp(high)):
+        return 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if excludes(math.exp(middle)) else (middle, high)
+    return math.exp(high)
 
 
 def hit_at_k(successes: SupportsIndex, samples: SupportsIndex, k: SupportsIndex) -> float:
