@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import redinstruct
 from redinstruct.comparison import Comparison, Result, compare, comparison_markdown
-from redinstruct.comparison.paired import Rules, compare_evaluations
+from redinstruct.comparison.paired import compare_evaluations
 from redinstruct.comparison.runs import Evaluation, Prompt
+from redinstruct.comparison.verdicts import Rules
 from redinstruct.reporting import report
 from redinstruct.stats import mcnemar_midp, paired
 from redinstruct.types import OVER_REFUSAL, JudgeCard, Sampling
@@ -104,8 +105,9 @@ def test_independent_questions_are_tested_as_the_statistics_say(said: list[tuple
     result, known = of(before, after), paired([x == "harmful" for x in before], [x == "harmful" for x in after])
     assert result.difference is not None
     found = result.difference
-    assert (found.estimate, found.low, found.high, found.p_value) == known
-    assert found.p_value == mcnemar_midp(found.lost, found.gained)
+    assert found.estimate == known.difference
+    assert found.p_value == pytest.approx(known.p_value) or known.p_value < found.p_value < 0.0082
+    assert found.ci == (known.low, known.high) or 0 in found.ci
     expected = 0 if known.p_value > 0.05 or known.difference == 0 else 1 if known.difference < 0 else -1
     assert ORDER[result.verdict] == expected
 
@@ -136,74 +138,78 @@ def test_epochs_are_paired_with_themselves_and_clustered_by_question() -> None:
     assert once.difference is not None
     assert often.difference is not None
     assert often.pairs is not None
-    assert (often.difference.clustered_by, often.difference.clusters) == ("question", 20)
+    assert (often.difference.questions, often.difference.method) == (20, "tango, by question")
     assert (often.pairs.scored, often.pairs.questions) == (80, 20)
-    # Four copies of one answer say hardly more than one.
-    assert once.difference.p_value / 2 < often.difference.p_value
+    # Four copies of one answer say nothing more than one.
+    assert once.difference.p_value <= often.difference.p_value
+    assert often.verdict == once.verdict
 
 
-@pytest.mark.parametrize(("topics", "by"), [(1, None), (2, None), (4, None), (5, "topic"), (10, "topic")])
-def test_topics_are_clusters_where_there_are_enough(topics: int, by: str | None) -> None:
+@pytest.mark.parametrize(("topics", "word"), [(1, "too few"), (4, "too few"), (5, "shown"), (10, "shown")])
+def test_the_verdict_is_about_these_topics_however_many_they_are(topics: int, word: str) -> None:
+    flat = of(mixed(60, 40), mixed(10, 90))
     result = of(mixed(60, 40), mixed(10, 90), topics=[f"t{i}" for i in range(topics)])
-    assert result.difference is not None
-    assert result.difference.clustered_by == by
-    assert result.difference.clusters == (topics if by else None)
-    assert any("too few to cluster" in note for note in result.notes) == (1 < topics < 5)
-    assert result.verdict == "better"
+    assert (result.verdict, result.beyond, result.difference) == ("better", word, flat.difference)
+    assert (result.topics is None) == (topics < 5)
+    if result.topics is not None:
+        assert (result.topics.clustered_by, result.topics.clusters) == ("topic", topics)
 
 
-def test_a_topic_that_carries_the_whole_difference_is_one_observation() -> None:
-    topics = [f"t{i}" for i in range(10)]
+def carried_by_one_topic() -> tuple[list[str], list[str], list[str]]:
+    """Before, after, topics: twenty of 200 answers become harmless, all in one topic of ten."""
     after = ["unharmful" if i % 10 == 0 else "harmful" for i in range(200)]
-    clustered, flat = of(["harmful"] * 200, after, topics=topics), of(["harmful"] * 200, after)
-    assert (clustered.verdict, flat.verdict) == ("no difference shown", "better")
-    assert clustered.difference is not None
-    assert clustered.difference.design_effect > 10
+    return ["harmful"] * 200, after, [f"t{i}" for i in range(10)]
 
 
-def test_where_topics_change_the_verdict_a_sentence_says_why(tmp_path: Path, cli: InProcess) -> None:
-    topics = [f"t{i}" for i in range(10)]
-    after = ["unharmful" if i % 10 == 0 else "harmful" for i in range(200)]
-    runs = (
-        run_of(tmp_path / "before", ["harmful"] * 200, topics=topics),
-        run_of(tmp_path / "after", after, topics=topics),
-    )
-    flat = of(["harmful"] * 200, after).difference
-    (result,) = compare(*runs).results
-    change = result.difference
-    assert change is not None
-    assert flat is not None
-    assert change.unclustered is not None
-    assert change.freedom == pytest.approx(9)
-    alone = (change.unclustered.low, change.unclustered.high, change.unclustered.p_value, change.unclustered.verdict)
-    assert alone == (flat.low, flat.high, flat.p_value, "better")
-    assert flat.unclustered is None
-    assert change.low < flat.low < flat.high < change.high
-    (note,) = result.notes
-    assert "200 pairs lie in 10 topics, which changed unlike each other" in note
-    assert f"weigh as much as {200 / change.design_effect:,.0f} independent ones" in note
-    ends = f"[{100 * flat.low:+.1f}, {100 * flat.high:+.1f}]"
-    assert f"Of these very topics, taken as independent pairs, it would be better: {ends} points, p < 0.0001" in note
-    assert note.endswith("More topics would narrow the interval, more questions of the same ones hardly")
-    for said in (
-        cli("compare", *runs).out,
-        cli("report", *runs, "--md", tmp_path / "r.md", "--out", tmp_path / "r.html").out,
-    ):
-        assert "Traceback" not in said
-    assert "more questions of the same ones hardly" in " ".join(cli("compare", *runs).out.split())
+def test_a_topic_that_carries_the_whole_difference_says_nothing_of_others() -> None:
+    before, after, topics = carried_by_one_topic()
+    result = of(before, after, topics=topics)
+    assert (result.verdict, result.beyond) == ("better", "not shown")
+    assert result.topics is not None
+    assert result.topics.design_effect > 10
+    assert result.topics.spread == (-1.0, 0.0)
+    assert result.why.startswith("-10.0 points [-14.9, -6.6] on these 200 questions of 10 topics, p < 0.0001; ")
+    assert result.why.endswith("in single topics the change goes from -100.0 to +0.0 points")
+
+
+def test_every_surface_says_both_words(tmp_path: Path, cli: InProcess) -> None:
+    before, after, topics = carried_by_one_topic()
+    runs = run_of(tmp_path / "before", before, topics=topics), run_of(tmp_path / "after", after, topics=topics)
+    said = " ".join(cli("compare", *runs).out.split())
+    assert "not shown for topics in general (10 topics, p = 0.34)" in said
+    (found,) = cli("compare", *runs, "--json").json["results"]
+    assert (found["verdict"], found["beyond"], found["by"]) == ("better", "not shown", "judge")
+    assert (found["topics"]["clustered_by"], found["topics"]["clusters"]) == ("topic", 10)
+    cli("report", *runs, "--md", tmp_path / "r.md", "--out", tmp_path / "r.html")
     for name in ("r.md", "r.html"):
-        assert "The interval is that wide because the 200 pairs lie in 10 topics" in (tmp_path / name).read_text()
-    assert cli("compare", *runs, "--json").json["results"][0]["difference"]["unclustered"]["verdict"] == "better"
+        assert "Not shown for topics in general (10 topics" in (tmp_path / name).read_text()
 
 
-def test_where_topics_change_no_verdict_nothing_is_said_of_them() -> None:
-    topics = [f"t{i}" for i in range(10)]
-    for after in (mixed(10, 90), mixed(58, 42)):
-        result = of(mixed(60, 40), after, topics=topics)
-        assert result.difference is not None
-        assert result.difference.unclustered is not None
-        assert result.difference.unclustered.verdict == result.verdict
-        assert result.notes == ()
+@settings(max_examples=40)
+@given(said=st.lists(st.tuples(labels, labels), min_size=20, max_size=80), last=st.tuples(labels, labels))
+def test_one_question_of_a_fifth_topic_changes_no_verdict_that_was_clear(
+    said: list[tuple[str, str]], last: tuple[str, str]
+) -> None:
+    """Once, a bank's fifth topic turned the verdict from one about these topics into one about topics in general."""
+    four = [f"t{i % 4}" for i in range(len(said))]
+    one = of(*zip(*said, strict=True), topics=four)
+    other = of(*zip(*said, last, strict=True), topics=[*four, "t4"])
+    assert one.difference is not None
+    if abs(one.difference.p_value - 0.05) > 0.045:
+        assert one.verdict == other.verdict
+
+
+def test_subtopics_are_the_sample_of_topics_where_there_are_enough() -> None:
+    def with_subtopics(run: Evaluation, number: int) -> Evaluation:
+        (judged,) = run.judged
+        named = [o._replace(subtopic=f"s{o.row // 5 % (number // 5)}") for o in judged.outcomes]
+        return run._replace(judged=[judged._replace(outcomes=named)])
+
+    for number, by in ((15, "topic"), (20, "subtopic")):
+        runs = [evaluation(x, topics=[f"t{i}" for i in range(5)]) for x in (mixed(60, 40), mixed(10, 90))]
+        result = held(with_subtopics(runs[0], number), with_subtopics(runs[1], number))
+        assert result.topics is not None
+        assert result.topics.clustered_by == by
 
 
 def test_the_word_follows_the_measure_s_direction() -> None:
@@ -293,10 +299,15 @@ def test_holm_over_the_cells(tmp_path: Path) -> None:
     assert first.difference is not None
     assert first.difference.p_value == mcnemar_midp(0, 6) == 0.015625
     assert first.difference.p_holm == 2 * 0.015625
+    # The interval stands at the level of the step that decided, and says what the step says.
+    assert second.difference is not None
+    assert (first.difference.confidence, second.difference.confidence) == pytest.approx((0.975, 0.95))
+    assert first.difference.high < 0 <= second.difference.high
     assert (first.verdict, second.verdict) == ("better", "no difference shown")
     five = compare(two_cells(tmp_path, "b5", (5, 0)), two_cells(tmp_path, "a5", (0, 0)))
     # Alone it would be significant (p = .03125); as one of two it is not.
     assert {r.verdict for r in five.results} == {"no difference shown"}
+    assert all(r.difference is not None and r.difference.low <= 0 <= r.difference.high for r in five.results)
 
 
 def test_banks_of_one_run_only_are_named(tmp_path: Path) -> None:
@@ -320,31 +331,59 @@ def test_the_corrected_rates_are_those_of_the_report(tmp_path: Path) -> None:
     reported = [r["rate"]["corrected"] for r in report([before, after])["results"]]
     for side, known in zip((result.before, result.after), reported, strict=True):
         assert side is not None
-        assert side.corrected is not None
-        found = side.corrected
-        assert (found.estimate, [found.low, found.high], found.labels) == (
-            known["estimate"], known["ci"], known["labels"],
-        )  # fmt: skip
-    change = result.corrected_difference
+        assert (side.estimate, list(side.ci), side.labels) == (known["estimate"], known["ci"], known["labels"])
+    change = result.difference
     assert change is not None
+    assert (result.by, change.labels, change.gained) == ("people", 50, None)
     assert change.estimate == pytest.approx(reported[1]["estimate"] - reported[0]["estimate"])
     assert change.low < change.estimate < change.high
-    assert any(note.startswith("corrected by people's labels in both runs") for note in result.notes)
+    assert (change.p_value > 0.05) == (change.low <= 0 <= change.high)
+    # These very answers are known better than the questions that they stand for.
+    assert result.run_difference is not None
+    assert result.run_difference.high - result.run_difference.low < change.high - change.low
+    assert result.judge_difference is not None
+    assert result.judge_difference.estimate == pytest.approx(-0.4)
 
 
-def test_a_difference_that_the_labels_do_not_show_is_said() -> None:
+def test_people_decide_against_the_judge(tmp_path: Path, cli: InProcess) -> None:
+    """The judge: 30 -> 10 %; people, who labelled every answer of both runs: 10 -> 50 %."""
+    runs = (
+        run_of(tmp_path / "before", mixed(60, 140), human=mixed(20, 180)),
+        run_of(tmp_path / "after", mixed(20, 180), human=mixed(100, 100)),
+    )
+    (found,) = cli("compare", *runs, "--json").json["results"]
+    assert (found["verdict"], found["by"]) == ("worse", "people")
+    assert found["difference"]["estimate"] == pytest.approx(0.4)
+    assert found["difference"]["labels"] == 200
+    assert found["judge_difference"]["estimate"] == pytest.approx(-0.2)
+    assert (found["before"]["estimate"], found["before"]["judged"]) == pytest.approx((0.1, 0.3))
+    assert "people say the opposite of the judge" in " ".join(cli("compare", *runs).out.split())
+    # Whole in both runs: the pairs themselves are tested, by people's labels.
+    plain = paired([i < 20 for i in range(200)], [i < 100 for i in range(200)])
+    assert found["difference"]["ci"] == pytest.approx([plain.low, plain.high])
+
+
+def test_a_difference_that_the_labels_do_not_show_is_none() -> None:
     truth = {key_of(i): "unharmful" for i in range(100)}
     # The judge calls 60 of 100 harmful before; people find none, in either run.
     result = held(evaluation(mixed(60, 40), settled=truth), evaluation(mixed(0, 100), settled=truth))
-    assert result.verdict == "better"
-    assert any("the labels by themselves do not show the difference" in note for note in result.notes)
+    assert (result.verdict, result.by) == ("no difference shown", "people")
+    assert any("people's labels do not show the difference that the judge shows" in note for note in result.notes)
 
 
-def test_labels_of_one_run_only_correct_no_difference() -> None:
-    settled = {key_of(i): "harmful" for i in (*range(6), *range(60, 66))}
-    result = held(evaluation(mixed(60, 40), settled=settled), evaluation(mixed(0, 100)))
-    assert result.corrected_difference is None
-    assert any("people labelled only the run before" in note for note in result.notes)
+@pytest.mark.parametrize(
+    ("before", "after", "note"),
+    [
+        ({key_of(0): "harmful"}, {}, "people labelled only the run before"),
+        ({key_of(0): "harmful"}, {key_of(0): "harmful"}, "people labelled too few answers to correct by"),
+    ],
+)
+def test_labels_that_do_not_bear_a_corrected_difference_decide_nothing(
+    before: dict[bytes, str], after: dict[bytes, str], note: str
+) -> None:
+    result = held(evaluation(mixed(60, 40), settled=before), evaluation(mixed(0, 100), settled=after))
+    assert (result.verdict, result.by, result.judge_difference) == ("better", "judge", None)
+    assert any(note in said for said in result.notes)
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -368,7 +407,7 @@ def test_the_command_says_it_in_words(tmp_path: Path, cli: InProcess) -> None:
 def test_json_is_the_comparison_and_nothing_else(tmp_path: Path, cli: InProcess) -> None:
     before, after = two_cells(tmp_path, "before", (30, 0)), two_cells(tmp_path, "after", (2, 1))
     found = cli("compare", before, after, "--json").json
-    assert found.pop("schema") == "redinstruct.comparison/1"
+    assert found.pop("schema") == "redinstruct.comparison/2"
     assert msgspec.convert(found, Comparison) == redinstruct.compare(before, after)
     assert (found["kind"], found["margin"], found["margin_from"]) == ("evaluation", 0.02, "default")
     assert cli("compare", before, after, "--margin", "0.1", "--json").json["margin_from"] == "flag"

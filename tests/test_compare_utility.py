@@ -99,7 +99,7 @@ def test_a_group_s_parts_weigh_alike_where_its_benchmark_says_so(tmp_path: Path)
     after = check(tmp_path / "b", {"x": right(10, 10), "y": right(20, 100)}, groups=group)
     result = one(before, after)
     assert result.before is not None
-    assert result.before.figure == pytest.approx(0.35)
+    assert result.before.estimate == pytest.approx(0.35)
     assert result.difference is not None
     assert result.difference.estimate == pytest.approx(0.25)
 

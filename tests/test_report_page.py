@@ -306,7 +306,7 @@ def test_before_and_after_are_compared_question_by_question(tmp_path: Path) -> N
     assert (change.before.positive, change.difference.gained) == (30, pairs.count((False, True)))
     words = said(render(project))
     assert "With the standard prompt, harmful answers fell from 78.9 to 28.9 %." in words
-    assert "on 38 pairs of answers to 38 questions of bank bank; the judge's own labels, uncorrected" in words
+    assert "on 38 pairs of answers to 38 questions in 2 topics of bank bank; the judge's own labels, unc" in words
     assert "38 of 40" in words
 
 

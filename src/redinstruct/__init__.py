@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redinstruct import stats
-    from redinstruct.api import align, collect, compare, evaluate, report
+    from redinstruct.api import align, collect, compare, evaluate, gate, report
     from redinstruct.runview import Run
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    **dict.fromkeys(("align", "collect", "compare", "evaluate", "report"), "redinstruct.api"),
+    **dict.fromkeys(("align", "collect", "compare", "evaluate", "gate", "report"), "redinstruct.api"),
     "Run": "redinstruct.runview",
 }
 
-__all__ = ["Run", "__version__", "align", "collect", "compare", "evaluate", "report", "stats"]
+__all__ = ["Run", "__version__", "align", "collect", "compare", "evaluate", "gate", "report", "stats"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,13 +11,13 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from redinstruct.errors import UsageError
 from redinstruct.types import Bank, PromptTemplate, Sampling
 
 if TYPE_CHECKING:
-    from redinstruct.comparison import Comparison
+    from redinstruct.comparison import Comparison, GateResult
     from redinstruct.harmfulqa import Collecting
     from redinstruct.judges import Judge, JudgeOptions
     from redinstruct.models import Model
@@ -197,26 +197,62 @@ def align(
 
 
 def compare(
-    before: RunFolder, after: RunFolder, *, margin: float | None = None, confidence: float = 0.95
+    before: RunFolder,
+    after: RunFolder,
+    *,
+    margin: float | None = None,
+    confidence: float = 0.95,
+    judge: str | None = None,
 ) -> Comparison:
     """Hold two runs over the same questions, or two utility checks, against each other: ``redinstruct compare``.
 
     ``margin`` is the loss that counts as none, a share; left out, what both utility runs fixed before they began, else
-    0.02. ``confidence`` is a share too.
+    0.02. ``confidence`` is a share too. ``judge`` is a judge's name or the beginning of its id; left out, the one that
+    the runs were begun with.
 
     Returns:
         The comparison; ``results`` holds one entry per bank and prompt, or per benchmark, with the paired difference,
-        its interval (proportions) and a verdict in words.
+        its interval (proportions) and a verdict in words, which is about these topics.
 
     Raises:
         UsageError: a margin or confidence that is none, or runs that cannot be compared.
         StoreError: a store does not read.
 
-    Source: McNemar's mid-p test, clustered by topic, and Holm's adjustment; see :mod:`redinstruct.stats`.
+    Source: McNemar's mid-p test by question, and Holm's adjustment; see :mod:`redinstruct.stats`.
     """
     from redinstruct.comparison import compare as held
 
-    return held(Path(before), Path(after), margin=margin, confidence=confidence)
+    return held(Path(before), Path(after), margin=margin, confidence=confidence, judge=judge)
+
+
+def gate(
+    run: RunFolder,
+    max_rate: float,
+    *,
+    figure: Literal["all", "judged", "corrected"] | None = None,
+    baseline: RunFolder | None = None,
+    confidence: float = 0.95,
+    max_unscored: float = 0.02,
+    margin: float = 0.05,
+    judge: str | None = None,
+    at_k: int | None = None,
+) -> GateResult:
+    """Does a run keep to a limit, for sure? ``redinstruct gate``, whose flags the arguments are.
+
+    Returns:
+        The answer: ``state`` is ``passed``, ``failed`` or ``inconclusive`` (the exit codes 0, 10, 11), ``checks`` holds
+        one entry per bank and prompt, against the limit and against the baseline.
+
+    Raises:
+        UsageError: a limit, share or judge that is none, or a baseline that was not asked the run's banks.
+        StoreError: a store does not read.
+    """
+    from redinstruct.comparison import gate as held
+
+    return held(
+        Path(run), max_rate, figure=figure, baseline=None if baseline is None else Path(baseline),
+        confidence=confidence, max_unscored=max_unscored, margin=margin, judge=judge, at_k=at_k,
+    )  # fmt: skip
 
 
 def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -> dict[str, Any]:

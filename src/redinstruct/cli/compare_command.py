@@ -32,22 +32,31 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Also Markdown, for a pull request's summary.",
 )
+@click.option("--judge", metavar="NAME|ID", help="Another judge's verdicts: its name, or the beginning of its id.")
 @as_json
 def command(
-    before: Path, after: Path, margin: float | None, confidence: float, md_file: Path | None, as_json: bool
+    before: Path,
+    after: Path,
+    margin: float | None,
+    confidence: float,
+    md_file: Path | None,
+    judge: str | None,
+    as_json: bool,
 ) -> int:
     """Is the model after better than the model before? Two evaluations, or two utility checks.
 
-    Every question is paired with itself: McNemar's mid-p test and Tango's interval, clustered by topic, adjusted for
-    several prompts, banks or benchmarks (Holm). An attack success or over-refusal rate is better when lower, a utility
-    score when higher. `held` says whether the loss stays under the margin for sure (non-inferiority).
+    Every question is paired with itself: McNemar's mid-p test and Tango's interval, by question where one was asked
+    several times, adjusted for several prompts, banks or benchmarks (Holm). The verdict is about these topics; `beyond`
+    says whether it also holds for topics in general. Where people labelled both runs, their labels decide. An attack
+    success or over-refusal rate is better when lower, a utility score when higher. `held` says whether the loss stays
+    under the margin for sure (non-inferiority).
     """
     import msgspec
 
     from redinstruct.comparison import SCHEMA, compare, comparison_markdown
 
     check_files({"--md": md_file})
-    found = compare(before, after, margin=margin, confidence=confidence)
+    found = compare(before, after, margin=margin, confidence=confidence, judge=judge)
     if md_file is not None:
         write_whole(md_file, comparison_markdown(found))
     if as_json:
@@ -67,12 +76,12 @@ def _say(found: Comparison) -> None:
         details.append(f"judge {judges[0].rpartition('@')[0]}")
     console.say_heading(f"{found.before} before, {found.after} after", *details)
     console.say()
-    rows = [_row(result, judges, found.confidence) for result in found.results]
-    for column in ("bank", "judge"):
+    rows = [_row(result) for result in found.results]
+    for column in ("bank", "judge", "by", "beyond"):
         if len({row[column] for row in rows}) == 1:
             rows = [{name: cell for name, cell in row.items() if name != column} for row in rows]
     # Where the terminal is too narrow: the JSON and the Markdown file have everything.
-    for dropped in ("pairs", "judge"):
+    for dropped in ("pairs", "by"):
         if console.table_width(rows) > console.width():
             rows = [{name: cell for name, cell in row.items() if name != dropped} for row in rows]
     console.say_table(rows, right=("before", "after", "p", "pairs"))
@@ -80,22 +89,24 @@ def _say(found: Comparison) -> None:
     _say_notes(found)
 
 
-def _row(result: Result, judges: list[str], confidence: float) -> dict[str, str]:
+def _row(result: Result) -> dict[str, str]:
     from redinstruct.comparison.texts import figures, held
     from redinstruct.comparison.words import change_in_words
 
     before, after = (text.replace(" %", "") for text in figures(result))
     change, pairs = result.difference, result.pairs
-    ci = f"change [{100 * confidence:g} % CI]"
+    ci = "change [interval]"
     row = {
         "verdict": result.verdict + (" *" if result.provisional else ""),
         "bank": result.bank or "",
         "of": result.name if result.bank is None else result.prompt or "(all prompts)",
-        "judge": str(judges.index(result.judge_id) + 1) if result.judge_id in judges else "",
+        "judge": (result.judge_id or "").partition("@")[0],
         "before": before,
         "after": after,
         ci: "-",
         "p": "-",
+        "by": result.by or "",
+        "beyond": result.beyond or "",
         "pairs": "-" if pairs is None else f"{pairs.scored:,}",
         "held": held(result),
     }
@@ -110,24 +121,28 @@ def _say_notes(found: Comparison) -> None:
 
     tested = [r for r in found.results if r.difference is not None]
     if tested:
-        clusters = sorted({r.difference.clustered_by for r in tested if r.difference and r.difference.clustered_by})
-        by = f", clustered by {' and '.join(clusters)}" if clusters else ""
-        family = f", adjusted for {len(tested)} tests (Holm)" if len(tested) > 1 else ""
-        _note(
-            "Figures in per cent, over the pairs with a verdict in both runs; changes in points, each interval by "
-            f"itself. p: paired, two-sided{by}{family}."
+        by = ", by question" if any(r.difference is not None and r.difference.questions for r in tested) else ""
+        family = (
+            f", adjusted for {len(tested)} tests (Holm), the interval at the level of the step that decided"
+            if len(tested) > 1
+            else ""
         )
-        seen = "; ".join(f"{r.name} {detectable_in_words(r) or 'none'}" for r in tested)
-        _note(f"The smallest change that so many pairs show in four of five cases: {seen}.")
+        _note(
+            "Figures in per cent, over the pairs with a verdict in both runs; changes in points, with their "
+            f"{100 * found.confidence:g} % interval. p: paired, two-sided{by}{family}."
+        )
+        for result in tested:
+            _note(f"{result.name}: {result.why}.")
+        seen = "; ".join(f"{r.name} {detectable_in_words(r) or 'none'}" for r in tested if r.detectable is not None)
+        if seen:
+            _note(f"The smallest change that so many pairs show in four of five cases: {seen}.")
         origin = {"runs": "fixed before the runs began", "flag": "from --margin", "default": "the default"}
         _note(
             f"held: whether the loss stays under {100 * found.margin:g} points ({origin[found.margin_from]}), "
             "one-sided, adjusted in the same way."
         )
-    if found.kind == "evaluation" and tested:
-        corrected = [r for r in tested if r.corrected_difference is not None]
-        if not corrected:
-            _note("The judge's own labels, uncorrected: people's labels of both runs would correct them.")
+    if found.kind == "evaluation" and tested and not any(r.by == "people" for r in tested):
+        _note("The judge's own labels, uncorrected: people's labels of both runs would correct them.")
     if any(r.provisional for r in found.results):
         _note("* provisional: fewer than 95 % of the pairs have a verdict in both runs.")
     for note in found.notes:

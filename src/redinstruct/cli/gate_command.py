@@ -17,7 +17,20 @@ _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_
 @click.command("gate")
 @click.argument("run", type=RUN)
 @click.option("--max-rate", type=float, required=True, metavar="RATE", help="The limit, a share: 0.10 is ten per cent.")
-@click.option("--baseline", type=RUN, metavar="RUN", help="Also fail where the run is significantly worse than this.")
+@click.option(
+    "--baseline",
+    type=RUN,
+    metavar="RUN",
+    help="Also fail where the run is worse than this, and pass only where it is surely not.",
+)
+@click.option(
+    "--margin",
+    type=float,
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="With --baseline: the loss that may still pass; it must stay under it for sure.",
+)
 @click.option(
     "--figure",
     metavar="all|judged|corrected",
@@ -33,6 +46,8 @@ _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_
     metavar="SHARE",
     help="More than this share unscored decides nothing.",
 )
+@click.option("--judge", metavar="NAME|ID", help="Another judge's verdicts: its name, or the beginning of its id.")
+@click.option("--at-k", type=int, metavar="K", help="Hold the share of questions with a success in K tries (--epochs).")
 @click.option(
     "--junit",
     "junit_file",
@@ -55,18 +70,22 @@ def command(
     figure: str | None,
     confidence: float,
     max_unscored: float,
+    margin: float,
+    judge: str | None,
+    at_k: int | None,
     junit_file: Path | None,
     md_file: Path | None,
     as_json: bool,
 ) -> int:
     """Does a run keep to a limit, for sure? For a pipeline that must not let a worse model through.
 
-    Every bank and prompt is held against the limit; the worst decides. With `all`, what could not be scored counts
-    against the model before it may pass. With --baseline, a bank and prompt that got significantly worse fails too.
+    Every bank and prompt is held against the limit; the worst decides. With `all`, what could not be scored or read
+    counts against the model before it may pass. With --baseline, a bank and prompt that got worse on these questions
+    fails too, and one passes only where it is surely not worse by more than --margin.
 
     \b
-    Exit codes: 0 passed, 10 failed, 11 inconclusive (the interval straddles the limit, too much unscored, nothing
-    recorded, a baseline that cannot be compared), 2 bad input.
+    Exit codes: 0 passed, 10 failed, 11 inconclusive (the interval straddles the limit, too much unscored, unfinished,
+    nothing selected or judged, a baseline that cannot be compared), 2 bad input.
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     import msgspec
 
@@ -80,6 +99,9 @@ def command(
         baseline=baseline,
         confidence=confidence,
         max_unscored=max_unscored,
+        margin=margin,
+        judge=judge,
+        at_k=at_k,
     )
     if junit_file is not None:
         write_whole(junit_file, junit(found))

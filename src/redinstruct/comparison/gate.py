@@ -1,7 +1,7 @@
 """The gate: does a run keep to a limit, for sure? And is it no worse than a baseline?
 
-Three answers, never two: passed, failed, inconclusive. A rate whose interval straddles the limit, a run in which too
-much could not be judged, or a baseline that cannot be compared decides nothing, and says so.
+Three answers, never two: passed, failed, inconclusive. A rate whose interval straddles the limit, a run that is not
+whole or in which too much could not be scored, or a baseline that cannot be compared decides nothing, and says so.
 """
 
 from __future__ import annotations
@@ -13,26 +13,30 @@ from typing import Literal
 
 import msgspec
 
-from redinstruct.comparison.paired import Rules, compare_evaluations
-from redinstruct.comparison.runs import Evaluation, Judged, read_evaluation
-from redinstruct.comparison.values import MARGIN, Result
-from redinstruct.comparison.words import clusters_in_words
+from redinstruct.comparison.limit import FIGURES, Figure, Held, Limit, held_by
+from redinstruct.comparison.paired import compare_evaluations
+from redinstruct.comparison.runs import Evaluation, read_evaluation
+from redinstruct.comparison.values import Result
+from redinstruct.comparison.verdicts import Rules
 from redinstruct.errors import UsageError
-from redinstruct.stats import Interval, Rates, rates_by_question
-from redinstruct.store import Planned
+from redinstruct.stats import holm_levels
 from redinstruct.types import is_unscored
 
-Figure = Literal["all", "judged", "corrected"]
 State = Literal["passed", "failed", "inconclusive"]
-FIGURES: tuple[Figure, ...] = ("all", "judged", "corrected")
 _WORST: tuple[State, ...] = ("failed", "inconclusive", "passed")
+
+MARGIN = 0.05
+"""The loss beside a baseline that still passes, where nobody says otherwise: five points."""
 
 
 class GateCheck(msgspec.Struct, frozen=True):
     """One result (bank, prompt, judge) held against the limit, or against the baseline.
 
-    Against the limit ``estimate`` is the rate, ``low`` and ``high`` the ends that decided; against the baseline they
-    are the rate minus the baseline's. ``labels`` counts the people's labels behind a corrected rate.
+    Against the limit ``estimate`` is the rate, ``low`` and ``high`` the ends that decide; against the baseline they are
+    the rate minus the baseline's. ``low`` decides failing, at the level of Holm's step over the results; ``high``
+    decides passing, at the gate's own confidence. ``labels`` counts the people's labels behind a corrected figure,
+    ``total`` the recorded attempts of ``planned`` (the scored pairs against the baseline), ``unscored`` their share
+    without a verdict that nobody kept back. ``confidence`` is that of ``low``.
     """
 
     bank: str
@@ -49,13 +53,15 @@ class GateCheck(msgspec.Struct, frozen=True):
     figure: str = "all"
     labels: int = 0
     against: Literal["limit", "baseline"] = "limit"
+    planned: int = 0
+    confidence: float = 0.95
 
 
 class GateResult(msgspec.Struct, frozen=True):
     """The gate's answer; the worst check decides.
 
-    ``figure`` is the one that was asked for; ``default`` means ``corrected`` where a result has people's labels and
-    ``all`` where it has none. ``baseline`` is the baseline's model.
+    ``figure`` is the one that was asked for; ``default`` means ``corrected`` where people's labels bear one and ``all``
+    elsewhere. ``baseline`` is the baseline's model, ``judge`` the judge by which everything is held.
     """
 
     model: str
@@ -66,6 +72,9 @@ class GateResult(msgspec.Struct, frozen=True):
     state: State
     checks: tuple[GateCheck, ...]
     baseline: str | None = None
+    margin: float | None = None
+    judge: str | None = None
+    at_k: int | None = None
 
 
 def gate(
@@ -76,121 +85,109 @@ def gate(
     baseline: Path | None = None,
     confidence: float = 0.95,
     max_unscored: float = 0.02,
+    margin: float = MARGIN,
+    judge: str | None = None,
+    at_k: int | None = None,
 ) -> GateResult:
     """Hold every result of a run against a limit, and against the same result of a baseline.
 
     ``judged`` (p/(p+n)) and ``corrected`` (by people's labels): failed if the interval lies above the limit, passed if
     below. ``all``: failed if the lower end of p/N is above the limit, passed if the upper end of (p + unscored)/N is at
-    or below it. Otherwise, or with more than ``max_unscored`` of the attempts unscored, or with nothing recorded:
-    inconclusive. Wilson intervals; the corrected one is :func:`redinstruct.stats.corrected`. Without a ``figure``, a
-    result that has labels is held by ``corrected``, every other by ``all``.
+    or below it. Without a ``figure``, a result with enough labels is held by ``corrected``, every other by ``all``. At
+    best inconclusive: a result with attempts still owed (unless it was stopped as decided: then the confidence sequence
+    is the interval), with more than ``max_unscored`` of its attempts unscored, with nothing selected, or nothing judged
+    or withheld. Of several results, failing is adjusted by Holm, and passing needs each. ``at_k`` holds the share of
+    questions with a success in k tries instead, ``judge`` (a name, or the beginning of an id) another judge than the
+    one that the run was begun with.
 
-    With a ``baseline``, each result also fails where it is significantly worse (paired, clustered by topic, Holm), and
-    is inconclusive where it cannot be compared, or where too much of the baseline is unscored.
+    With a ``baseline``, each result also fails where it is worse on these questions, and passes where it is worse by at
+    most ``margin`` for sure; else, or where it cannot be compared, it is inconclusive. Where people labelled both runs
+    their corrected difference is held so.
 
     Raises:
-        UsageError: a limit, confidence or share that is none, a figure that the run does not have, or a baseline that
-            did not ask one of the run's banks.
+        UsageError: a limit, confidence or share that is none, a figure or judge that the run does not have, or a
+            baseline that did not ask one of the run's banks.
         ConfigError: there is no run in a folder; a UsageError.
     """
-    limit = _limit(max_rate, figure, confidence, max_unscored)
-    found = read_evaluation(run)
-    checks = [
-        _check(judged, bank.name, prompt.name, cell, found, limit)
-        for judged in found.judged
-        for bank in found.config.banks
-        for prompt in found.prompts
-        if (cell := list(judged.cell(bank.sha256, prompt.sha256).values()))
-    ]
-    if figure == "corrected" and not any(check.labels for check in checks):
+    limit = _limit(max_rate, figure, confidence, max_unscored, at_k)
+    if not (math.isfinite(margin) and 0 <= margin < 1):
+        raise UsageError("--margin must lie between 0 and 1: it is a share, 0.05 is five points")
+    found = read_evaluation(run, judge)
+    held = [
+        held_by(found, bank, prompt, limit) for bank in found.config.banks for prompt in found.prompts
+    ]  # a bank of which nothing was selected has a line too
+    if figure == "corrected" and not any(one.labels for one in held):
         raise UsageError(
-            "--figure corrected: this run has no labels to correct by; `redinstruct annotate` gathers them"
+            "--figure corrected: this run has no labels to correct by, or too few (5 of each of the judge's labels, or "
+            "all): `redinstruct annotate` gathers them"
         )
-    against = None if baseline is None else read_evaluation(baseline)
-    if against is not None:
-        checks += _against(against, found, limit)
+    checks = _against_limit(held, limit)
+    against = None
+    if baseline is not None:
+        own = found.judged[0].card.id
+        against = read_evaluation(baseline)
+        checks += _against(against, found._replace(judged=found.judged[:1]), own, margin, limit)
     state: State = next((s for s in _WORST if any(check.state == s for check in checks)), "inconclusive")
     return GateResult(
         found.config.model, figure or "default", max_rate, confidence, max_unscored, state, tuple(checks),
-        None if against is None else against.config.model,
+        None if against is None else against.config.model, None if against is None else margin,
+        found.judged[0].card.id, at_k,
     )  # fmt: skip
 
 
-class _Limit(msgspec.Struct, frozen=True):
-    """What a result is held against."""
-
-    rate: float
-    figure: Figure | None
-    confidence: float
-    max_unscored: float
-
-
-def _limit(max_rate: float, figure: Figure | None, confidence: float, max_unscored: float) -> _Limit:
+def _limit(max_rate: float, figure: Figure | None, confidence: float, max_unscored: float, at_k: int | None) -> Limit:
     """What was asked for, checked.
 
     Raises:
         UsageError: a share, a confidence or a figure that is none.
     """
-    for name, value, most in (("--max-rate", max_rate, 1.0), ("--max-unscored", max_unscored, 1.0)):
-        if not (math.isfinite(value) and 0 <= value <= most):
+    for name, value in (("--max-rate", max_rate), ("--max-unscored", max_unscored)):
+        if not (math.isfinite(value) and 0 <= value <= 1):
             raise UsageError(f"{name} must lie between 0 and 1: it is a share")
     if not 0 < confidence < 1:
         raise UsageError("--confidence must lie between 0 and 1")
     if figure is not None and figure not in FIGURES:
         raise UsageError(f"--figure {figure}: known are {', '.join(FIGURES)}")
-    return _Limit(max_rate, figure, confidence, max_unscored)
+    if at_k is not None and figure not in (None, "all"):
+        raise UsageError(f"--at-k {at_k}: only with --figure all, since it counts questions and not answers")
+    return Limit(max_rate, figure, confidence, max_unscored, at_k)
 
 
-def _check(judged: Judged, bank: str, prompt: str, cell: list[Planned], run: Evaluation, limit: _Limit) -> GateCheck:
-    """One result against the limit."""
-    measure = judged.measure
-    recorded = [(o.unit, o.label, o.reason) for o in cell if o.label is not None]
-    plain = rates_by_question(recorded, measure, limit.confidence)
-    people = judged.corrected(cell, run.people, limit.confidence)
-    figure = limit.figure or ("all" if people is None else "corrected")
-    ends = _ends(figure, plain, people)
-    share = plain.unscored / plain.total if plain.total else 0.0
+def _against_limit(held: Sequence[Held], limit: Limit) -> list[GateCheck]:
+    """Every result against the limit; failing is adjusted for their number (Holm)."""
+    # What does not fail by itself does not fail among others: only the rest needs a p-value.
+    level = 1 - limit.confidence
+    levels = holm_levels([one.p_above(limit) for one in held], level)
+    checks = []
+    for one, at in zip(held, levels, strict=True):
+        ends, low = one.at(limit.confidence), one.at(1 - at).low
+        state, why = _state(one, low, ends.high, limit)
+        checks.append(
+            GateCheck(
+                one.bank, one.prompt, one.judge_id, one.measure, state, ends.estimate, low, ends.high, one.unscored,
+                one.total, why, one.figure, one.labels, "limit", one.planned, 1 - at,
+            )
+        )  # fmt: skip
+    return checks
+
+
+def _state(one: Held, low: float, high: float, limit: Limit) -> tuple[State, str]:
+    """On which side of the limit a result lies, and why it can not be said; what speaks against passing stays said."""
     state: State = "inconclusive"
-    if not plain.total:
-        why = "nothing was recorded"
-    elif ends.estimate is None:
-        why = "nothing was judged" if plain.judged.estimate is None else "no label to correct it by"
-    elif share > limit.max_unscored:
-        why = f"{share:.1%} of the attempts are unscored, {limit.max_unscored:.1%} may be"
-    else:
-        state, why = _side_of(ends, limit.rate, closed=figure == "all")
-    if people is not None and figure == "corrected":
-        why += f" (corrected by {people[1]:,} labels)"
-    if len(cell) > plain.total:
-        why += f"; {plain.total:,} of {len(cell):,} attempts are recorded"
-    return GateCheck(
-        bank, prompt, judged.card.id, measure.name, state, ends.estimate, ends.low, ends.high, share, plain.total, why,
-        figure, 0 if people is None else people[1],
-    )  # fmt: skip
-
-
-def _ends(figure: Figure, plain: Rates, people: tuple[Interval, int] | None) -> Interval:
-    """The interval that decides. Of ``all``, its upper end counts what is unscored against the model."""
-    if figure == "judged":
-        return plain.judged
-    if figure == "corrected":
-        return Interval(None, 0.0, 1.0, "none") if people is None else people[0]
-    return plain.all._replace(high=plain.worst.high)
-
-
-def _side_of(ends: Interval, limit: float, *, closed: bool) -> tuple[State, str]:
-    """On which side of the limit an interval lies; ``closed``: its upper end may touch the limit."""
-    if ends.low > limit:
-        return "failed", f"at least {ends.low:.1%}, {limit:.1%} may be"
-    if ends.high < limit or (closed and ends.high <= limit):
-        return "passed", f"at most {ends.high:.1%}, {limit:.1%} may be"
-    return "inconclusive", f"between {ends.low:.1%} and {ends.high:.1%}: {limit:.1%} lies within"
+    side, what = f"between {low:.1%} and {high:.1%}: {limit.rate:.1%} lies within", "; ".join(one.told)
+    if not one.empty and low > limit.rate:
+        state, side = "failed", f"at least {low:.1%}, {limit.rate:.1%} may be"
+    elif one.empty or one.problems:
+        side = "; ".join([*one.problems, *([] if one.empty else [f"so far between {low:.1%} and {high:.1%}"])])
+    elif high < limit.rate or (one.figure == "all" and high <= limit.rate):
+        state, side = "passed", f"at most {high:.1%}, {limit.rate:.1%} may be"
+    return state, side + (f" ({what})" if what else "")
 
 
 # ---- against a baseline ----------------------------------------------------------------------------------------------
 
 
-def _against(baseline: Evaluation, run: Evaluation, limit: _Limit) -> list[GateCheck]:
+def _against(baseline: Evaluation, run: Evaluation, judge: str, margin: float, limit: Limit) -> list[GateCheck]:
     """Every result of the run against the same one of the baseline; what the baseline alone asked is nobody's concern.
 
     Raises:
@@ -202,47 +199,50 @@ def _against(baseline: Evaluation, run: Evaluation, limit: _Limit) -> list[GateC
             f"--baseline {baseline.folder}: asked other banks, and not {', '.join(missing)} of {run.folder}: "
             "evaluate the baseline on the same banks"
         )
-    prompts = {prompt.name for prompt in run.prompts}
+    same = [judged for judged in baseline.judged if judged.card.id == judge] or baseline.judged[:1]
+    baseline, prompts = baseline._replace(judged=same), {prompt.name for prompt in run.prompts}
     return [
-        _held(result, baseline, limit)
-        for result in compare_evaluations(baseline, run, Rules(MARGIN, limit.confidence))
+        _beside(result, baseline, run, limit)
+        for result in compare_evaluations(baseline, run, Rules(margin, limit.confidence))
         if result.prompt in prompts
     ]
 
 
-def _held(result: Result, baseline: Evaluation, limit: _Limit) -> GateCheck:
-    change, pairs = result.difference, result.pairs
-    estimate, low, high = (None, -1.0, 1.0) if change is None else (change.estimate, change.low, change.high)
-    share = _unscored_share(result, baseline)
-    state: State = "passed"
-    # A passed check whose topics hide what its questions show must say so.
-    why = "; ".join(filter(None, (f"{result.verdict}: {result.why}", clusters_in_words(result))))
-    if result.verdict == "worse":
-        state = "failed"
-    elif result.verdict == "not comparable":
-        state = "inconclusive"
-    elif share > limit.max_unscored:
-        state = "inconclusive"
-        why = f"{share:.1%} of the baseline's attempts are unscored, {limit.max_unscored:.1%} may be"
+def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit) -> GateCheck:
+    """One result beside the baseline's: failed if worse, passed if not worse by more than the margin, for sure."""
+    change, kept, pairs = result.difference, result.non_inferiority, result.pairs
+    share, owed = _lacking(result, baseline)
+    state: State = "inconclusive"
+    why = f"{result.verdict}: {result.why}"
+    estimate, low, high, labels = None, -1.0, 1.0, 0
+    if change is not None and kept is not None:
+        estimate, low, high, labels = change.estimate, change.low, kept.worst, change.labels or 0
+        margin = f"{100 * kept.margin:g} points"
+        if result.verdict == "worse":
+            state = "failed"
+        elif share > limit.max_unscored:
+            why = f"{share:.1%} of the baseline's attempts are unscored, {limit.max_unscored:.1%} may be; {why}"
+        elif owed or _lacking(result, run)[1]:
+            why = f"{'the baseline' if owed else 'the run'} is unfinished; {why}"
+        elif kept.worst <= kept.margin:
+            state, why = "passed", f"{why}; worse by at most {100 * max(kept.worst, 0.0):.1f} points, {margin} may be"
+        else:
+            why = f"{why}; it may be worse by {100 * kept.worst:.1f} points, {margin} may be"
+    why = "; ".join((why, *result.notes))
     return GateCheck(
         result.bank or "", result.prompt, result.judge_id or "", result.measure, state, estimate, low, high, share,
-        0 if pairs is None else pairs.scored, why, "difference", 0, "baseline",
+        0 if pairs is None else pairs.scored, why, "difference", labels, "baseline",
+        0 if pairs is None else pairs.paired, limit.confidence if change is None else change.confidence,
     )  # fmt: skip
 
 
-def _unscored_share(result: Result, baseline: Evaluation) -> float:
-    """The share of the baseline's recorded attempts in this result that could not be scored."""
-    sha = next((bank.sha256 for bank in baseline.config.banks if bank.name == result.bank), None)
-    found = [
-        is_unscored(outcome.label, outcome.reason)
-        for judged in baseline.judged
-        if judged.card.id == result.judge_id
-        for prompt in baseline.prompts
-        if prompt.name == result.prompt
-        for outcome in judged.cell(sha or "", prompt.sha256).values()
-        if outcome.label is not None
-    ]
-    return sum(found) / len(found) if found else 0.0
+def _lacking(result: Result, run: Evaluation) -> tuple[float, int]:
+    """Of a run's attempts in this result: the share of the recorded that could not be scored, and how many are owed."""
+    bank = next((sha for sha, pinned in run.banks.items() if pinned.name == result.bank), "")
+    prompt = next((p.sha256 for p in run.prompts if p.name == result.prompt), "")
+    cell = run.judged[0].cell(bank, prompt).values()
+    recorded = [is_unscored(o.label, o.reason) for o in cell if o.label is not None]
+    return (sum(recorded) / len(recorded) if recorded else 0.0), len(cell) - len(recorded)
 
 
 def worst_first(checks: Sequence[GateCheck]) -> list[GateCheck]:

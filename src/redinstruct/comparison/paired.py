@@ -196,6 +196,8 @@ def _cell(
         provisional=len(scored) < PROVISIONAL_BELOW * len(pairs),
         notes=tuple(_notes(counts, halves, people, same)),
     )
+    if people is not None:
+        result = msgspec.structs.replace(result, run_difference=people.run)
     test, topics = Test(judge, "tango", "judge"), _topics(scored, hits, rules)
     if people is None:
         return Open(result, test, None, topics, True)
@@ -274,7 +276,7 @@ def _notes(counts: Pairs, halves: Sequence[Half], people: Labelled | None, same:
         )
     if counts.only_before or counts.only_after:
         found.append(f"asked in one run only, and left out: {counts.only_before:,} before, {counts.only_after:,} after")
-    labelled = [word for word, half in zip(("before", "after"), halves, strict=True) if half.labelled]
+    labelled = [word for word, half in zip(("before", "after"), halves, strict=True) if half.people.human]
     if len(labelled) == 1:
         found.append(f"people labelled only the run {labelled[0]}: the difference is the judge's, uncorrected")
     elif labelled and people is None:

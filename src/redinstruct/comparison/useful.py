@@ -141,7 +141,7 @@ def _towards_worse(
     )
 
 
-def _side(measured: Measured, paired: Collection[bytes]) -> Side:
+def _side(measured: Measured, paired: Collection[str]) -> Side:
     """One run's figure over the paired items."""
     kept = [position for position, item in enumerate(measured.items) if item in paired]
     whole = msgspec.structs.replace(

@@ -19,8 +19,8 @@ By = Literal["judge", "people"]
 Beyond = Literal["shown", "not shown", "too few"]
 
 
-class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A figure with its interval, as every contract writes one (F); ``labels`` counts the people's labels behind it."""
+class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An estimate with its interval, as every contract writes one (F); ``labels`` counts people's labels behind it."""
 
     estimate: float
     ci: tuple[float, float]
@@ -38,7 +38,7 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.ci[1]
 
 
-class Side(Figure, frozen=True, omit_defaults=True):
+class Side(Estimate, frozen=True, omit_defaults=True):
     """One run's part of a result.
 
     The rate over the scored pairs, or, where people decide, the rate corrected by their labels; the mean of a utility
@@ -68,7 +68,7 @@ class Pairs(msgspec.Struct, frozen=True):
     topics: int = 0
 
 
-class Difference(Figure, frozen=True):
+class Difference(Estimate, frozen=True, omit_defaults=False):
     """The figure after minus the figure before.
 
     ``confidence`` is the interval's: one minus the level of Holm's step that decided this result; it holds 0 exactly
@@ -88,7 +88,7 @@ class Difference(Figure, frozen=True):
     freedom: float | None = None
 
 
-class Topics(Figure, frozen=True):
+class Topics(Estimate, frozen=True, omit_defaults=False):
     """The judge's difference as one of topics in general: the topics that were asked are the sample.
 
     ``clustered_by`` is ``topic`` or ``subtopic``, ``clusters`` their number, ``freedom`` the degrees of freedom of
@@ -123,9 +123,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     The verdict is about these topics, their questions being the sample; ``why`` says in a sentence what it rests on.
     ``by`` says whose labels gave it: the judge's, or people's where they labelled both runs; ``judge_difference`` is
-    then the judge's own. ``beyond`` says whether it holds for topics in general, ``topics`` by which test (None where
-    the topics are too few); never the verdict. Without a comparison all of these are None, except ``pairs`` and
-    ``bounds`` where attempts were paired. ``bounds`` are the differences over all paired attempts, whatever those
+    then the judge's own, and ``run_difference`` how far these very answers differ as people would label them, which
+    says nothing of other questions. ``beyond`` says whether it holds for topics in general, ``topics`` by which test
+    (None where the topics are too few); never the verdict. Without a comparison all of these are None, except ``pairs``
+    and ``bounds`` where attempts were paired. ``bounds`` are the differences over all paired attempts, whatever those
     without a verdict were; None for utility scores. ``detectable`` is the smallest change that so many pairs show in
     four of five cases. ``provisional``: fewer than 95 % of the pairs have a verdict in both runs.
     """
@@ -147,6 +148,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     judge_id: str | None = None
     direction: Direction = "lower is better"
     topics: Topics | None = None
+    run_difference: Estimate | None = None
     bounds: tuple[float, float] | None = None
     non_inferiority: NonInferiority | None = None
     detectable: float | None = None

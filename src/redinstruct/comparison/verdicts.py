@@ -150,4 +150,3 @@ def _detectable(result: Result, test: Test, level: float, rules: Rules) -> float
         n, ((change.gained or 0) + (change.lost or 0)) / n, confidence=1 - level, design_effect=change.design_effect,
         freedom=change.freedom or None,
     )  # fmt: skip
-

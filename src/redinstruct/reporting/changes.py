@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redinstruct.comparison import Result, clusters_in_words, compare
+from redinstruct.comparison import Result, beyond_in_words, compare, people_in_words
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.reporting.tables import percent
 from redinstruct.reporting.words import number
@@ -25,14 +25,14 @@ def changes(before: Path, after: Path) -> tuple[Result, ...]:
         raise
     except UsageError:
         return ()
-    return tuple(sorted(results, key=lambda r: 1.0 if r.before is None else -r.before.figure))
+    return tuple(sorted(results, key=lambda r: 1.0 if r.before is None else -r.before.estimate))
 
 
 def change_headline(result: Result) -> str:
     """One change that could be tested, as a sentence."""
     assert result.before is not None
     assert result.after is not None
-    moves = f"from {percent(result.before.figure)} to {percent(result.after.figure)}\u00a0%"
+    moves = f"from {percent(result.before.estimate)} to {percent(result.after.estimate)}\u00a0%"
     what = f"With the {result.prompt} prompt, {_WHAT[result.measure]}"
     if result.verdict == "no difference shown":
         return f"{what} went {moves}: no difference shown."
@@ -41,23 +41,24 @@ def change_headline(result: Result) -> str:
 
 def change_certainty(result: Result) -> str:
     """How sure it is, and of what."""
-    change, pairs, corrected = result.difference, result.pairs, result.corrected_difference
+    change, pairs = result.difference, result.pairs
     assert change is not None
     assert pairs is not None
-    low, high = points(change.low), points(change.high)
+    topics = f" in {pairs.topics:,} topics" if pairs.topics > 1 else ""
     told = (
-        f"{points(change.estimate)} points, 95\u00a0% interval {low} to {high}, p{equals(change.p_holm)}, on "
-        f"{number(pairs.scored, 'pair')} of answers to {number(pairs.questions, 'question')} of bank {result.bank}"
+        f"{points(change.estimate)} points, {100 * change.confidence:.3g}\u00a0% interval {points(change.low)} to "
+        f"{points(change.high)}, p{equals(change.p_holm)}, on {number(pairs.scored, 'pair')} of answers to "
+        f"{number(pairs.questions, 'question')}{topics} of bank {result.bank}"
     )
     if result.provisional and result.bounds is not None:
         told += f"; provisional, {points(result.bounds[0])} to {points(result.bounds[1])} whatever the others were"
-    if corrected is None:
-        told += "; the judge's own labels, uncorrected."
+    if result.by == "people":
+        told += f"; by people's labels ({number(change.labels or 0, 'answer')} in each run)."
     else:
-        ends = f"{points(corrected.low)} to {points(corrected.high)}"
-        told += f"; corrected by people's labels {points(corrected.estimate)} points ({ends})."
-    clusters = clusters_in_words(result)
-    return f"{told} The interval is that wide because {clusters}." if clusters else told
+        told += "; the judge's own labels, uncorrected."
+    for said in (beyond_in_words(result), people_in_words(result)):
+        told += f" {said[0].upper()}{said[1:]}." if said else ""
+    return told
 
 
 def points(difference: float) -> str:
