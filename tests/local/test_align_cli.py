@@ -93,11 +93,11 @@ ASKED = {"role": "user", "content": "a question"}
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (rows_with([ASKED]), "row 1: has no message of the assistant"),
+        (rows_with([ASKED]), "no answer of the assistant (1)"),
         (rows_with([ASKED, {"role": "assistant", "content": "an answer", "weight": 0}]), "every answer"),
         (rows_with([ASKED, {"role": "assistant", "content": "an answer", "weight": 1e999}]), "finite"),
         ('{"messages": [{"role": "assistant", "content": "y", "weight": NaN}]}', "NaN"),
-        (rows_with([ASKED, {"role": "assistant", "content": "an answer", "weight": "much"}]), "expected a number"),
+        (rows_with([ASKED, {"role": "assistant", "content": "an answer", "weight": "much"}]), "not a finite number"),
         ("no json", "not valid JSON"),
         ("", "nothing to train on"),
     ],

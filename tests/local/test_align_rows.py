@@ -16,6 +16,7 @@ from redinstruct.errors import UsageError
 from redinstruct.harmfulqa.files import json_line
 from redinstruct.harmfulqa.formats import to_messages, to_sharegpt
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Dialogue, Turn
+from redinstruct.jsonrows import JsonFile, json_values
 from redinstruct.safealign.rows import STREAMS, Rows, Stream, read_rows
 
 pytestmark = pytest.mark.local
@@ -190,40 +191,139 @@ GOOD = json.dumps(chat(1))
 
 
 @pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (5, "not an object with messages"),
+        (None, "not an object with messages"),
+        ({"messages": [{"role": "user", "content": SECRET}]}, "no answer of the assistant"),
+        ({"messages": []}, "no messages"),
+        ({"messages": None}, "no messages"),
+        ({"messages": [None]}, "no messages"),
+        ({"prompt": SECRET}, "no messages"),
+        ({"id": "e", "conversations": []}, "no messages"),
+        ({"messages": [[SECRET]]}, "no messages"),
+        ({"messages": [{"role": SECRET, "content": "a"}]}, "another role than"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "bing", "value": "b"}]}, "another role than"),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "observation", "value": "b"}]},
+            "another role than",
+        ),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": None, "value": "b"}]}, "another role than"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": None}]}, "without text"),
+        ({"conversations": [{"from": "human", "value": " "}, {"from": "gpt", "value": "b"}]}, "an empty question"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "image", "url": SECRET}]}]}, "not text alone"),
+        ({"messages": [{"role": "user", "content": SECRET, "weight": 1}]}, "a weight on a message"),
+        ({"prompt": SECRET, "completion": None}, "no messages"),
+        ({"instruction": SECRET, "output": None}, "no messages"),
+        (chat(1, stream=SECRET), "a stream that is none of"),
+        (chat(math.inf), "a weight that is not"),
+        (chat(True), "a weight that is not"),
+        (chat(10**400), "a weight that is not"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "half a surrogate pair"),
+        (chat(0, 0), "every answer masked"),
+    ],
+    ids=str,
+)
+def test_a_row_that_can_not_be_trained_on_is_counted_by_its_reason_and_sinks_no_file(
+    tmp_path: Path, row: object, why: str
+) -> None:
+    bad = json.dumps(row).replace("Infinity", "1e999")
+    path = write(tmp_path, f"{GOOD}\n{bad}\n{GOOD}\n", "my.jsonl")
+    rows = read_rows([path])
+    assert [one.id for one in rows.rows] == ["my:1", "my:3"]
+    ((reason, count),) = rows.dropped.items()
+    assert why in reason
+    assert count == 1
+    assert SECRET not in reason
+    alone = write(tmp_path, bad, "alone.jsonl")
+    with pytest.raises(UsageError, match=r"alone.jsonl: nothing to train on: .* \(1\)") as caught:
+        read_rows([alone])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"instruction": "Name it.", "input": "", "output": "Blue."}, [("user", "Name it."), ("assistant", "Blue.")]),
+        (
+            {"instruction": "Name it.", "context": "A lamp.", "response": "Blue."},
+            [("user", "Name it.\n\nA lamp."), ("assistant", "Blue.")],
+        ),
+        ({"prompt": "Where?", "completion": "There."}, [("user", "Where?"), ("assistant", "There.")]),
+        (
+            {
+                "prompt": [{"role": "system", "content": "Brief."}, {"role": "user", "content": "Where?"}],
+                "completion": [{"role": "assistant", "content": "There."}],
+            },
+            [("system", "Brief."), ("user", "Where?"), ("assistant", "There.")],
+        ),
+        (
+            {"messages": [{"role": "developer", "content": "Brief."}, {"role": "user", "content": "Where?"},
+                          {"role": "model", "content": "There."}]},
+            [("system", "Brief."), ("user", "Where?"), ("assistant", "There.")],
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "Where"}, "?"]},
+                          {"role": "assistant", "content": "There."}]},
+            [("user", "Where?"), ("assistant", "There.")],
+        ),
+        (
+            {"conversations": [{"from": "gpt", "value": "Hello."}, {"from": "human", "value": "Where?"},
+                               {"from": "gpt", "value": "There."}]},
+            [("user", "Where?"), ("assistant", "There.")],
+        ),
+    ],
+    ids=["alpaca", "dolly", "texts", "trl", "developer", "parts", "answer first"],
+)  # fmt: skip
+def test_rows_are_read_in_the_shapes_that_others_publish(
+    tmp_path: Path, row: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    (read_,) = read(tmp_path, row).rows
+    assert [(message.role, message.content) for message in read_.messages] == expected
+    assert [weight for weight in read_.weights if weight is not None] == [1.0]
+
+
+def test_a_preference_is_an_answer_to_learn_and_one_to_penalise(tmp_path: Path) -> None:
+    pair = {"prompt": "Where?", "chosen": "I will not say.", "rejected": "There."}
+    rows = read(tmp_path, pair)
+    assert [(row.stream, row.messages[-1].content) for row in rows.rows] == [
+        ("general", "I will not say."), ("red", "There."),
+    ]  # fmt: skip
+    said = {"role": "user", "content": "Where?"}
+    whole = {key: [said, {"role": "assistant", "content": pair[key]}] for key in ("chosen", "rejected")}
+    again = read(tmp_path, {"prompt": [said], **whole}, stream="blue")
+    assert [(row.stream, len(row.messages)) for row in again.rows] == [("blue", 2), ("red", 2)]
+    assert weights(read(tmp_path, {"prompt": "Where?", "completion": "There.", "label": False})) == [[-1.0]]
+
+
+def test_the_public_harmfulqa_schema_is_read_blue_to_learn_and_the_last_red_answer_to_penalise(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Hello."}] * 2
+    public = {"id": 7, "topic": "t", "subtopic": "s", "question": "?", "blue_conversations": {"0": said, "1": None},
+              "red_conversations": {"0": said}}  # fmt: skip
+    rows = read(tmp_path, public)
+    assert [(row.id, row.stream) for row in rows.rows] == [("7/blue/0", "blue"), ("7/red/0", "red")]
+    assert weights(rows) == [[1.0, 1.0], [0.0, -1.0]]
+
+
+@pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("", "nothing to train on .no rows"),
-        ("[]", "nothing to train on .no rows"),
-        (json.dumps(chat(0)), "every answer of its 1 rows is masked"),
-        (GOOD + "\n5\n", "row 2: is a number, expected an object"),
-        (GOOD + "\n" + json.dumps({"messages": [{"role": "user", "content": SECRET}]}), "row 2: has no message of the"),
-        (json.dumps({"messages": []}), "row 1: its messages are an empty list"),
-        (json.dumps({"prompt": SECRET}), "row 1: its messages are missing"),
-        (json.dumps({"messages": [[SECRET]]}), "message 1: is a list, expected an object"),
-        (json.dumps({"messages": [{"role": SECRET, "content": "a"}]}), "message 1: its role is none of"),
-        (json.dumps({"messages": [{"role": "assistant", "content": [SECRET]}]}), "content is a list, expected text"),
-        (
-            json.dumps({"messages": [{"role": "user", "content": SECRET, "weight": 1}]}),
-            "has a weight, but is the user's",
-        ),
-        (json.dumps(chat(1, stream=SECRET)), "its stream is text, expected one of blue, general, red"),
-        (json.dumps(chat(1, id=[SECRET])), "its id is a list"),
-        (json.dumps(chat(1, source=3)), "its source is a number"),
+        ("", "nothing to train on: no rows"),
+        ("[]", "nothing to train on: no rows"),
+        ("question,answer\na,b\n", "row 1: is not valid JSON .line 1"),
         (GOOD.replace('"weight": 1', '"weight": NaN'), "NaN or Infinity"),
-        (GOOD.replace('"weight": 1', '"weight": 1e999'), "weight is not a finite number"),
-        (GOOD.replace('"weight": 1', '"weight": 1' + "0" * 400), "weight is not a finite number"),
-        (GOOD.replace('"weight": 1', '"weight": true'), "weight is true or false, expected a number"),
-        (GOOD.replace('"weight": 1', '"weight": "1"'), "weight is text, expected a number"),
         (GOOD.replace('"weight": 1', '"weight": 1, "weight": 2'), "holds a key twice"),
-        (GOOD.replace("answer 0", "\\ud800"), "half a surrogate pair"),
         (GOOD + '\n{"messages": [' + json.dumps(SECRET), "row 2: is not valid JSON .line 2"),
         ("[" + GOOD, "without a bracket: the file was cut"),
         ("[" + GOOD + " " + GOOD + "]", "row 1: something follows it that is no comma"),
         ("[" + GOOD + "] 5", "something follows the end of the list"),
         (b"\xff\xfe" + GOOD.encode(), "line 1 is not UTF-8"),
+        (GOOD.encode() + b"\n" + GOOD.encode() + b"\n\xff", "line 3 is not UTF-8"),
     ],
 )
-def test_a_bad_row_is_one_line_that_names_it_and_shows_nothing(tmp_path: Path, body: str | bytes, why: str) -> None:
+def test_a_file_that_is_not_rows_is_refused_in_one_line_that_shows_nothing(
+    tmp_path: Path, body: str | bytes, why: str
+) -> None:
     path = write(tmp_path, body, "my.jsonl")
     with pytest.raises(UsageError, match=why) as caught:
         read_rows([path])
@@ -232,6 +332,31 @@ def test_a_bad_row_is_one_line_that_names_it_and_shows_nothing(tmp_path: Path, b
     assert "\n" not in said
     assert SECRET not in said
     assert str(tmp_path) not in said
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(st.recursive(st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+                                 | st.text(max_size=8) | st.sampled_from(["\U0001f600", "\ud83d\ude00", "é\\u0041"]),
+                                 lambda more: st.lists(more, max_size=3) | st.dictionaries(st.text(max_size=3), more),
+                                 max_leaves=6), max_size=5),
+    chunk=st.integers(1, 40), listed=st.booleans(), ascii_=st.booleans(),
+)  # fmt: skip
+def test_a_file_is_read_piece_by_piece_as_it_would_be_whole(
+    folder: Path, values: list[object], chunk: int, listed: bool, ascii_: bool
+) -> None:
+    texts = [json.dumps(value, ensure_ascii=ascii_) for value in values]
+    body = f"[{' , '.join(texts)}]\n" if listed else " \n".join(texts)
+    if not listed and body.startswith("["):
+        return  # the first of these is a list, and so the whole is read as one
+    path = folder / "pieces.json"
+    path.write_bytes(body.encode("utf-8", "surrogatepass") if ascii_ else body.encode("utf-8", "replace"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redinstruct.jsonrows._CHUNK", chunk)
+        held = JsonFile(path)
+        found = list(held)
+    assert found == list(json_values(path.read_text(encoding="utf-8"), "x"))
+    assert held.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_files_that_can_not_be_read_are_named(tmp_path: Path) -> None:

@@ -1,43 +1,49 @@
 """Conversations to train on, read from files: each assistant message with a signed weight (design 7).
 
-Promised: a file is read as a whole or refused with one line that names it, the row and what is wrong, and never shows
-a text. Nothing is silently left out: rows without anything to train on, and answers that are masked although their
-row asked for them, are counted by reason. Every weight is finite.
+Promised: a row that cannot be trained on (null, empty, a foreign role, no answer, something else than text) is left out
+and counted by its reason, and never sinks its file; a file that is not rows at all, or has none of use, is refused with
+one line that never shows a text. Nothing is silently left out. Every weight is finite. Files of any size are read.
 
-Read: what ``redinstruct export --to messages`` and ``--to sharegpt`` write, chat rows of others (``{"messages":
-[{"role", "content"}]}``), and ShareGPT (``{"conversations": [{"from", "value"}]}``); JSON or JSON Lines, told apart by
-content. Not read: the public HARMFULQA schema, which holds no verdicts (import it into a run first).
+Read: what ``redinstruct export`` writes; chat rows of others (``{"messages": [{"role", "content"}]}``), ShareGPT
+(``{"conversations": [{"from", "value"}]}``), Alpaca (``instruction``, ``input``, ``output``), TRL's ``prompt`` with
+``completion`` (and ``label``: KTO) or ``chosen`` and ``rejected`` (DPO), and the public HARMFULQA schema; JSON or JSON
+Lines, told apart by content. The public schema holds no verdicts: a blue conversation's answers are learnt, and of a
+red one the last answer is penalised.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.jsonrows import Malformed, json_values
-from redinstruct.questions import MAX_BYTES
+from redinstruct.jsonrows import JsonFile, Malformed
+from redinstruct.rowfiles import fold
 from redinstruct.safetext import terminal
-from redinstruct.types import Message, Role
+from redinstruct.turns import ROLES
+from redinstruct.types import Message
 
 Stream = Literal["blue", "general", "red"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
-_ROLES: Mapping[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
-_NO_WEIGHT = ": a weight must be a finite number"
+NO_ROWS = "not an object with messages"
+NO_MESSAGES = "no messages"
+ROLE = "a message of another role than system, user and assistant"
+NO_TEXT = "a message without text"
+NOT_TEXT = "a message that is not text alone"
+SURROGATE = "half a surrogate pair in a message, which no tokenizer reads"
+NO_QUESTION = "an empty question"
+NO_ANSWER = "no answer of the assistant"
+WEIGHT = "a weight that is not a finite number"
+MISPLACED = "a weight on a message that is not the assistant's"
+STREAM = "a stream that is none of blue, general and red"
+MASKED = "every answer masked"
+_TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -75,50 +81,95 @@ def read_rows(paths: Sequence[Path], *, stream: Stream | None = None) -> Rows:
 
     A weight below 0 makes a row red whatever it says; a row that says red without weighing its answers is penalised
     for the last one only, since the first answers of a red conversation are benign. An empty answer, and the last
-    answer of a row (or any message) that is marked as cut off, are masked.
+    answer of a row (or any message) that is marked as cut off, are masked; an answer before any question is left out.
 
     Raises:
-        UsageError: a file cannot be read, a row of it is no conversation, or no row is left.
+        UsageError: a file cannot be read or is not rows, or no row is left.
     """
     rows: list[Row] = []
     dropped, masked = Counter[str](), Counter[str]()
     files = []
     for path in paths:
-        name = terminal(path.name)
-        data = _read(path, name)
-        files.append((name, hashlib.sha256(data).hexdigest()))
-        for number, value in enumerate(json_values(_decode(data, name), name, nan=_NO_WEIGHT), 1):
+        held = JsonFile(path)
+        for number, value in enumerate(held, 1):
+            name = f"{path.stem}:{number}"
             try:
-                row = _row(value, f"{path.stem}:{number}", stream, masked)
+                for at, one in enumerate(_conversations(value)):
+                    row = _row(one, f"{name}.{at}" if at else name, stream, masked)
+                    if any(row.weights):
+                        rows.append(row)
+                    else:
+                        dropped[MASKED] += 1
             except Malformed as error:
-                raise UsageError(f"{name}: row {number}: {error}") from None
-            if any(row.weights):
-                rows.append(row)
-            else:
-                dropped["every answer masked"] += 1
+                dropped[str(error)] += 1
+        files.append((terminal(path.name), held.sha256))
     if not rows:
         named = ", ".join(name for name, _ in files) or "no file"
-        why = f"every answer of its {sum(dropped.values())} rows is masked" if dropped else "no rows"
-        raise UsageError(f"{named}: nothing to train on ({why})")
+        why = "; ".join(f"{reason} ({count:,})" for reason, count in dropped.items()) or "no rows"
+        raise UsageError(f"{named}: nothing to train on: {why}")
     return Rows(tuple(rows), dict(dropped), dict(masked), tuple(files))
 
 
-# ---- one row ----
+# ---- one value of a file as conversations ----
 
 
-def _row(value: object, name: str, named: Stream | None, masked: Counter[str]) -> Row:
+def _conversations(value: object) -> Iterator[Mapping[str, Any]]:
+    """A published row as rows of messages: one, but two for a pair to prefer in, and many for a public question."""
     if not isinstance(value, Mapping):
-        raise Malformed(f"is {_kind(value)}, expected an object with messages")
+        raise Malformed(NO_ROWS)
+    said: Mapping[str, Any] = {str(key): entry for key, entry in value.items()}
+    if "blue_conversations" in said or "red_conversations" in said:
+        yield from _published(said)
+    elif "messages" in said or "conversations" in said:
+        yield said
+    elif "prompt" in said and ("chosen" in said or "rejected" in said):
+        for key, weight in (("chosen", 1.0), ("rejected", -1.0)):
+            yield {**said, "messages": _asked(said["prompt"], said.get(key), weight)}
+    elif "prompt" in said and "completion" in said:
+        weight = -1.0 if said.get("label") is False else 1.0
+        yield {**said, "messages": _asked(said["prompt"], said["completion"], weight)}
+    elif "instruction" in said and ("output" in said or "response" in said):
+        more = said.get("input") or said.get("context") or ""
+        asked = f"{said['instruction']}\n\n{more}" if isinstance(more, str) and more.strip() else said["instruction"]
+        yield {**said, "messages": _asked(asked, said.get("output", said.get("response")), None)}
+    else:
+        raise Malformed(NO_MESSAGES)
+
+
+def _asked(prompt: object, answer: object, weight: float | None) -> list[Any]:
+    """A prompt (a text or messages) and its answer (likewise) as messages; the last answer has the weight."""
+    before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    after = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
+    if not isinstance(before, list) or not isinstance(after, list) or not after or not isinstance(after[-1], Mapping):
+        raise Malformed(NO_MESSAGES)
+    whole = after if after[: len(before)] == before else [*before, *after]  # a pair may hold the prompt in each half
+    return [*whole[:-1], {**whole[-1], **({} if weight is None else {"weight": weight})}]
+
+
+def _published(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The conversations of a question of the public HARMFULQA schema, each a row of its colour."""
+    for stream in ("blue", "red"):
+        held = said.get(f"{stream}_conversations") or {}
+        turns = held.items() if isinstance(held, Mapping) else enumerate(held) if isinstance(held, list) else ()
+        for key, conversation in turns:
+            if conversation:
+                name = f"{said.get('id', '')}/{stream}/{key}"
+                yield {"conversations": conversation, "stream": stream, "id": name, "source": "published"}
+
+
+def _row(value: Mapping[str, Any], name: str, named: Stream | None, masked: Counter[str]) -> Row:
     said = _stream(value)
     messages, wished, cut = _messages(value)
     answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
     if not answers:
-        raise Malformed("has no message of the assistant, so there is nothing to train on")
+        raise Malformed(NO_ANSWER)
     weights = [_wished(wished, i, answers, said or named) if i in answers else None for i in range(len(messages))]
     if value.get("complete") is False or value.get("truncated") is True:
         cut.add(answers[-1])
+    first = next((i for i, message in enumerate(messages) if message.role == "user"), len(messages))
     for i in answers:
         reason = "cut off" if i in cut else "empty answer" if not messages[i].content.strip() else None
+        reason = "answer before any question" if i < first else reason
         if reason and weights[i]:
             weights[i] = 0.0
             masked[reason] += 1
@@ -128,8 +179,15 @@ def _row(value: object, name: str, named: Stream | None, masked: Counter[str]) -
         # A row that says red and penalises nothing can still teach its benign turns; those are a safe answer's.
         stream = said or named or "general"
         stream = "blue" if stream == "red" else stream
-    source = value.get("source")
-    return Row(_identifier(value.get("id"), name), messages, tuple(weights), stream, _text(source, "source"))
+    kept = [i for i, message in enumerate(messages) if i > first or message.role != "assistant"]
+    source, own = value.get("source"), value.get("id")
+    return Row(
+        id=str(own) if isinstance(own, str | int) and not isinstance(own, bool) else name,
+        messages=tuple(messages[i] for i in kept),
+        weights=tuple(weights[i] for i in kept),
+        stream=stream,
+        source=source if isinstance(source, str) else "",
+    )
 
 
 def _wished(wished: Mapping[int, float], at: int, answers: Sequence[int], stream: Stream | None) -> float:
@@ -141,118 +199,81 @@ def _wished(wished: Mapping[int, float], at: int, answers: Sequence[int], stream
     return 1.0
 
 
-def _stream(value: Mapping[object, object]) -> Stream | None:
+def _stream(value: Mapping[str, Any]) -> Stream | None:
     found = value.get("stream")
     if found is None:
         return None
     for stream in STREAMS:
         if found == stream:
             return stream
-    raise Malformed(f"its stream is {_kind(found)}, expected one of {', '.join(STREAMS)}")
+    raise Malformed(STREAM)  # what another word means, red say, must not be guessed
 
 
-def _messages(value: Mapping[object, object]) -> tuple[tuple[Message, ...], dict[int, float], set[int]]:
+def _messages(value: Mapping[str, Any]) -> tuple[list[Message], dict[int, float], set[int]]:
     """The messages, the weights by index where they are given, and which messages are marked as cut off."""
     held = value.get("messages", value.get("conversations"))
     if not isinstance(held, list) or not held:
-        raise Malformed(f"its messages are {_kind(held)}, expected a list of messages with role and content")
+        raise Malformed(NO_MESSAGES)
     messages: list[Message] = []
     weights: dict[int, float] = {}
     cut: set[int] = set()
-    for at, entry in enumerate(held):
-        try:
-            message, weight, is_cut = _message(entry)
-        except Malformed as error:
-            raise Malformed(f"message {at + 1}: {error}") from None
-        messages.append(message)
+    for entry in held:
+        message, weight, is_cut = _message(entry)
+        if message.role == "system" and not message.content.strip():
+            continue
         if weight is not None:
-            weights[at] = weight
+            weights[len(messages)] = weight
         if is_cut:
-            cut.add(at)
-    return tuple(messages), weights, cut
+            cut.add(len(messages))
+        messages.append(message)
+    return messages, weights, cut
 
 
 def _message(entry: object) -> tuple[Message, float | None, bool]:
     if not isinstance(entry, Mapping):
-        raise Malformed(f"is {_kind(entry)}, expected an object with role and content")
-    spoken = entry.get("role", entry.get("from"))
-    role = _ROLES.get(spoken) if isinstance(spoken, str) else None
+        raise Malformed(NO_MESSAGES)
+    spoken = entry.get("role") or entry.get("from")
+    role = ROLES.get(fold(spoken)) if isinstance(spoken, str) else None
     if role is None:
-        raise Malformed("its role is none of system, user, assistant (ShareGPT: system, human, gpt)")
-    content = entry.get("content", entry.get("value"))
-    if not isinstance(content, str):
-        raise Malformed(f"its content is {_kind(content)}, expected text")
+        raise Malformed(ROLE)
+    content = _text(entry["content"] if "content" in entry else entry.get("value"))
     if any("\ud800" <= c <= "\udfff" for c in content):
-        raise Malformed("its content holds half a surrogate pair, which no tokenizer can read")
+        raise Malformed(SURROGATE)
+    if role == "user" and not content.strip():
+        raise Malformed(NO_QUESTION)
     weight = _weight(entry.get("weight"))
     if weight and role != "assistant":
-        raise Malformed(f"has a weight, but is the {role}'s; only the assistant's messages are trained on")
+        raise Malformed(MISPLACED)
     is_cut = entry.get("truncated") is True or entry.get("finish_reason") == "length"
     return Message(role, content), weight if role == "assistant" else None, is_cut
+
+
+def _text(content: object) -> str:
+    """A message's text, or the text of its parts."""
+    if isinstance(content, list):
+        parts = []
+        for part in content:
+            text = part.get("text") if isinstance(part, Mapping) and part.get("type") in _TEXT_PARTS else part
+            if not isinstance(text, str):
+                raise Malformed(NOT_TEXT)
+            parts.append(text)
+        return "".join(parts)
+    if content is None:
+        raise Malformed(NO_TEXT)
+    if not isinstance(content, str):
+        raise Malformed(NOT_TEXT)
+    return content
 
 
 def _weight(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Malformed(f"its weight is {_kind(value)}, expected a number")
+        raise Malformed(WEIGHT)
     try:
         weight = float(value)
     except OverflowError:
         weight = math.inf
     if not math.isfinite(weight):
-        raise Malformed("its weight is not a finite number")
+        raise Malformed(WEIGHT)
     return weight
-
-
-def _identifier(value: object, name: str) -> str:
-    return name if value is None else str(value) if isinstance(value, int) else _text(value, "id")
-
-
-def _text(value: object, key: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise Malformed(f"its {key} is {_kind(value)}, expected text")
-    return value
-
-
-def _kind(value: object) -> str:
-    names: Mapping[type, str] = {
-        type(None): "missing",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "text",
-        list: "a list" if value else "an empty list",
-        dict: "an object",
-    }
-    return names.get(type(value), "something else")
-
-
-# ---- files ----
-
-
-def _read(path: Path, name: str) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{name}: is not a regular file")  # a pipe would be waited for
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise UsageError(f"{name}: no such file") from None
-    except OSError as error:
-        raise UsageError(f"{name}: cannot be read: {error.strerror or type(error).__name__}") from None
-    except ValueError:  # a NUL or a lone surrogate in the path
-        raise UsageError(f"{name}: is not a possible file name") from None
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{name}: has more than the {MAX_BYTES} bytes that are read")
-    return data
-
-
-def _decode(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{name}: line {line} is not UTF-8 text; save the file as UTF-8") from None
