@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.prompts import SHIPPED, AnswerReader, parse_template, render, shipped
-from redinstruct.prompts.answers import clean_2023, strip_echo, strip_reasoning, strip_thoughts
+from redinstruct.prompts.answers import clean_2023, strip_echo, strip_thoughts
 
 QUESTION = "What is the colour of the item that lies in the second drawer?"
 COU = [name for name in SHIPPED if name.startswith("cou")]
@@ -96,27 +96,6 @@ def test_a_payload_behind_an_unclosed_thought_always_stays(inside: str, after: s
         closes = closes or depth == 0
     if not closes:
         assert "PAYLOAD" in strip_thoughts(text)[0] or ")" in after
-
-
-# --- Reasoning blocks ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "kept", "flags"),
-    [
-        ("<think>hm</think>Answer", "Answer", ["reasoning"]),
-        ("\n<THINKING>hm\n\nhm</thinking>\n\nAnswer", "Answer", ["reasoning"]),
-        ("<think></think>", "", ["reasoning"]),
-        ("<think>a<think>b</think>c</think>Answer", "c</think>Answer", ["reasoning"]),
-        ("<think>PAYLOAD without an end", "<think>PAYLOAD without an end", ["thought_unclosed"]),
-        ("<think>PAYLOAD</thinking>x", "<think>PAYLOAD</thinking>x", ["thought_unclosed"]),
-        ("Answer <think>PAYLOAD</think> more", "Answer <think>PAYLOAD</think> more", []),
-        ("PAYLOAD</think>Answer", "PAYLOAD</think>Answer", []),
-        ("<thinker>PAYLOAD</thinker>", "<thinker>PAYLOAD</thinker>", []),
-    ],
-)
-def test_a_closed_reasoning_block_in_front_is_dropped(text: str, kept: str, flags: list[str]) -> None:
-    assert strip_reasoning(text) == (kept, flags)
 
 
 # --- The 2023 rule -------------------------------------------------------------------------------------------------
@@ -292,7 +271,8 @@ def test_a_prompt_without_roles_has_no_turns(name: str) -> None:
 # --- All of it -----------------------------------------------------------------------------------------------------
 
 FRAGMENTS = [
-    "(Internal thought: ", "[internal thoughts:", ")", "]", "(", "[", "<think>", "</think>", "Red-LM:", "\nRed-LM: ",
+    "(Internal thought: ", "[internal thoughts:", ")", "]", "(", "[", "<think>", "</think>", "[THINK]", "Red-LM:",
+    "\nRed-LM: ",
     "Base-LM:", "\nBase-LM: ", "\n\n", " ", "word ", "\ud800", "\0", "1) ", ":( ", "**",
 ]  # fmt: skip
 
@@ -326,6 +306,12 @@ ADVERSARIAL: dict[str, Callable[[], str]] = {
     "a marker and spaces": lambda: "(internal" + " " * BIG + "x",
     "markers and spaces": lambda: "(internal    thought    " * (BIG // 24),
     "open reasoning": lambda: "<think>" * (BIG // 7),
+    "closed reasoning": lambda: "<think>x</think>" * (BIG // 16),
+    "closing marks": lambda: "</think>" * (BIG // 8),
+    "channels": lambda: "<|channel|>" * (BIG // 11),
+    "whole channels": lambda: "<|channel|>final<|message|>x" * (BIG // 28),
+    "stripped channels": lambda: "analysis" + "assistantfinal" * (BIG // 14),
+    "an opening mark and a long name": lambda: "<think " + "a" * BIG,
     "reasoning and spaces": lambda: "<think>" + " " * BIG + "<think",
     "stars": lambda: "*" * BIG,
     "lines of stars": lambda: "* * *\n" * (BIG // 6),

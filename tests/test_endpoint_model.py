@@ -29,7 +29,7 @@ from redinstruct.models import ModelError, Reply, Request, make_model, openai_ap
 from redinstruct.models.failures import MAX_NOTE, Filtered, status_error
 from redinstruct.models.openai_api import EndpointModel
 from redinstruct.models.replies import read_reply
-from redinstruct.safetext import terminal
+from redinstruct.safetext import terminal, without_keys
 from redinstruct.types import FailureReason, Message, Sampling
 from tests.conftest import ROOT
 from tests.support.endpoint import FAULTS, RESET, Endpoint, completion, http
@@ -645,7 +645,10 @@ def test_a_key_works_or_is_refused_and_an_endpoint_that_echoes_it_does_not_get_i
             shown = "".join(traceback.format_exception(answer)) + repr(vars(answer))
             assert fault
         else:
-            shown = repr(answer)
+            # The judge reads what was said; the store keeps it without the key.
+            assert answer.text is not None
+            assert answer.text.endswith(head)
+            shown = without_keys(answer.text)
             assert "***" in shown
         assert CORE not in shown
         assert not basic or basic not in shown
@@ -667,6 +670,25 @@ def test_what_a_local_server_takes_for_a_key_does_not_mangle_answers(stub: Endpo
     reply = read(completion(text))
     assert isinstance(reply, Reply)
     assert reply.text == text
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"STUB_BASE_URL": "http://h/applications/museum-guide/v1"},
+        {"STUB_BASE_URL": "http://h/deployments/gpt-4o-mini-2024-07-18"},
+        {"STUB_BASE_URL": "http://museum-guide:blue-paint-recipe@h/v1"},
+        {"STUB_BASE_URL": "http://h/v1?deployment=museum-guide"},
+        {"STUB_BASE_URL": "http://h/v1", "STUB_API_KEY": "blue-paint-recipe"},
+    ],
+)
+def test_words_of_an_address_or_a_key_stay_in_what_is_recorded(environ: dict[str, str]) -> None:
+    make(environ)
+    text = "The museum-guide of gpt-4o-mini-2024-07-18 has many applications: a blue-paint-recipe."
+    reply = read(completion(text))
+    assert isinstance(reply, Reply)
+    assert reply.text == text
+    assert without_keys(text) == text
 
 
 def test_what_stands_in_an_address_for_all_to_see_does_not_mangle_answers() -> None:

@@ -32,11 +32,13 @@ __all__ = [
     "csv_cell",
     "file_name",
     "forget_secrets",
+    "looks_like_key",
     "redact",
     "restore",
     "short_hash",
     "storable",
     "terminal",
+    "without_keys",
 ]
 
 # --- What a reader cannot see, or what moves the cursor -----------------------------------------------------------
@@ -207,8 +209,15 @@ _PLACEHOLDERS = frozenset(
 _AROUND_A_KEY = re.compile(f"\\A[\\s\x00-\x1f{_INVISIBLE}]+|[\\s\x00-\x1f{_INVISIBLE}]+\\Z")
 
 _registry_lock = threading.Lock()
-# Replaced as a whole, never changed in place: redact() reads it without the lock.
+# Replaced as a whole, never changed in place: they are read without the lock. The second holds the forms of those that
+# look like keys.
 _registered: tuple[str, ...] = ()
+_keys: tuple[str, ...] = ()
+# Prefixes of the keys of OpenAI, Anthropic, Stripe, GitHub, Hugging Face, Google, xAI, Groq, Slack, AWS; a JWT's head.
+_KEY_PREFIX = re.compile(r"(?:sk|pk|rk|key|tok|ghp|gho|hf|xai|gsk|r8|nvapi|xox[a-z]|pplx|fw)[-_]\S|AIza|AKIA|eyJ")
+_KEY_WORD = re.compile(r"[0-9A-Za-z]{8,}")
+_KEY_TURN = re.compile(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
+_LEAST_TURNS = 3
 
 
 class Secret:
@@ -277,18 +286,43 @@ class Secret:
         raise AttributeError("a Secret does not change")
 
 
+def looks_like_key(value: str) -> bool:
+    """Whether a value is one that nobody writes by chance: a key's prefix, or letters and digits mixed in one word.
+
+    ``applications``, ``museum-guide`` and ``gpt-4o-mini-2024-07-18`` are words that an answer may well use.
+    """
+    if len(value) < _SHORTEST_SECRET:
+        return False
+    if _KEY_PREFIX.match(value) is not None:
+        return True
+    return any(len(_KEY_TURN.findall(word)) >= _LEAST_TURNS for word in _KEY_WORD.findall(value))
+
+
+def without_keys(text: str) -> str:
+    """The text with every form of every :class:`Secret` that looks like a key replaced by ``***``: for what is stored.
+
+    A recorded answer keeps its words, also where one of them is a part of an address or a password; a key that an
+    endpoint repeats is not kept on the disk.
+    """
+    return _masked(text, _keys)
+
+
 def redact(text: str) -> str:
     """The text with every registered form of every :class:`Secret` replaced by ``***``.
 
     Afterwards no registered form is in the text. Never raises. Costs one substring search per registered form;
     nothing where no secret is registered.
     """
+    return _masked(text, _registered)
+
+
+def _masked(text: str, forms: tuple[str, ...]) -> str:
     found = True
     # Again until nothing is found, since a replacement may join its neighbours into another form. Each round makes
     # the text shorter (a form has at least eight characters, the mask three), so this ends.
     while found:
         found = False
-        for form in _registered:
+        for form in forms:
             if form in text:
                 text = text.replace(form, MASK)
                 found = True
@@ -297,13 +331,13 @@ def redact(text: str) -> str:
 
 def forget_secrets() -> None:
     """Empty the registry. For tests: a process that has read a key keeps redacting it."""
-    global _registered
+    global _registered, _keys
     with _registry_lock:
-        _registered = ()
+        _registered = _keys = ()
 
 
 def _register(value: str) -> None:
-    global _registered
+    global _registered, _keys
     stripped = _AROUND_A_KEY.sub("", value)
     if len(stripped) < _SHORTEST_SECRET or stripped.lower() in _PLACEHOLDERS:
         return
@@ -313,7 +347,13 @@ def _register(value: str) -> None:
     with _registry_lock:
         # Longest first: a key inside its own escaped form must not leave the escapes behind, nor a key that begins
         # like another the other's tail.
-        _registered = tuple(sorted(forms.union(_registered), key=lambda form: (-len(form), form)))
+        _registered = _longest_first(forms.union(_registered))
+        if looks_like_key(stripped):
+            _keys = _longest_first(forms.union(_keys))
+
+
+def _longest_first(forms: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
 def _utf8(text: str) -> bytes:

@@ -136,7 +136,8 @@ class Completion(msgspec.Struct, frozen=True):
     ``raw`` is the text as received, ``judged`` what the judge reads: thoughts stripped, prompt echo removed, cut
     at the asker's next turn. ``outcome`` is ``text`` when there is something to judge; otherwise ``reason`` is a
     :class:`FailureReason` (error) or :class:`NoResponseReason` (no_response). ``flags`` notes what was done to the
-    text (``thought``, ``thought_unclosed``, ``reasoning``, ``echo``, ``echo_left``, ``next_turn``).
+    text (``thought``, ``thought_unclosed``, ``reasoning``, ``reasoning_unopened``, ``reasoning_left``, ``echo``,
+    ``echo_left``, ``next_turn``).
     Token counts are the endpoint's own; None where it gave none. ``tries`` counts requests sent. ``thought`` is what a
     reasoning model thought, where it was told apart from what it said.
     """

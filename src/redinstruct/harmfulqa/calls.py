@@ -283,8 +283,9 @@ def _read(reply: Reply, tries: int, seconds: float) -> StoredCall:
     outcome, reason = "text", None
     if reply.filtered:
         outcome, reason = "no_response", NoResponseReason.PROVIDER_FILTER
-    elif reply.text is None or not reply.text.strip():
-        outcome, reason = "no_response", NoResponseReason.EMPTY
+    elif not reply.answer.strip():
+        thought = reply.thought or (reply.text or "").strip()
+        outcome, reason = "no_response", NoResponseReason.EMPTY_AFTER_THOUGHTS if thought else NoResponseReason.EMPTY
     return StoredCall(
-        outcome, reply.text, reason, None, reply.finish_reason, reply.tokens_in, reply.tokens_out, tries, seconds
+        outcome, reply.text, reason, reply.note, reply.finish_reason, reply.tokens_in, reply.tokens_out, tries, seconds
     )

@@ -18,7 +18,8 @@ from itertools import islice, pairwise
 from typing import NamedTuple
 
 from redinstruct.judges.refusal import opens_with_refusal
-from redinstruct.prompts.answers import strip_reasoning, strip_thoughts
+from redinstruct.prompts.answers import strip_thoughts
+from redinstruct.prompts.thoughts import spoken
 
 
 class Unparsable(Exception):
@@ -100,9 +101,12 @@ def parse_list(reply: str, *, wanted: int | None = None) -> list[str]:
 
 
 def prepared(reply: str) -> str:
-    """The reply without its reasoning block and invisible marks, its line ends made one kind."""
+    """The reply without the teacher's thought and invisible marks, its line ends made one kind.
+
+    A thought without an end is no reply: what a teacher weighs and rejects in it must not be taken for a row.
+    """
     text = reply.replace("\ufeff", "").replace("\u200b", "").replace("\r\n", "\n").replace("\r", "\n")
-    text = strip_reasoning(text)[0].strip()
+    text = spoken(text, cut=True).answer.strip()
     if not any(character.isalnum() for character in text):
         raise Unparsable("empty")
     return text

@@ -25,7 +25,9 @@ from redinstruct.harmfulqa.plan import CollectConfig
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Dialogue, Subtopic, Turn
 from redinstruct.judges import Case
 from redinstruct.models import Request
+from redinstruct.models.base import is_cut
 from redinstruct.prompts import AnswerReader, render, shipped
+from redinstruct.prompts.thoughts import spoken
 from redinstruct.store import StoredCall
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling, Verdict
 
@@ -36,7 +38,6 @@ TRIES = 3
 COVERING_TRIES = 8
 SPARE_ROUNDS, COVERING_ROUNDS = 2, 20
 """Calls for questions beyond those that would do if all gave what was asked for."""
-LENGTH_REASONS = ("length", "max_tokens")
 
 Agenda = tuple[Subtopic, CollectedQuestion, int]
 """A conversation to be had: the cell, the question, the conversation's number."""
@@ -412,7 +413,7 @@ def _subtopic_names(call: StoredCall) -> list[str]:
 
 def _script(call: StoredCall) -> tuple[tuple[Turn, ...], bool]:
     turns, complete = parse_dialogue(call.reply or "")
-    if complete and call.finish_reason in LENGTH_REASONS:
+    if complete and is_cut(call.finish_reason):
         # It ends with an answer, and looks whole; the model was stopped all the same.
         return (*turns[:-1], msgspec.structs.replace(turns[-1], cut=True)), False
     return turns, complete
@@ -420,17 +421,17 @@ def _script(call: StoredCall) -> tuple[tuple[Turn, ...], bool]:
 
 def _utterance(call: StoredCall) -> Turn:
     """Red-LM's utterance alone. The parser reads dialogues, so the answer that is yet to come stands in for itself."""
-    reply = (call.reply or "").strip()
+    reply = spoken(call.reply or "", cut=True).answer.strip()
     lead = "" if steps.ASKER in reply[:40] else f"{steps.ASKER}: "
     turns, _ = parse_dialogue(f"{lead}{reply}\n{steps.ANSWERER}: I see.")
     return next(turn for turn in turns if turn.speaker == "human")
 
 
 def _answer_turn(reader: AnswerReader, call: StoredCall, prompt: str) -> Turn:
-    text = reader.read(call.reply or "", prompt).text.strip()
+    text = reader.read(call.reply or "", prompt, cut=is_cut(call.finish_reason)).text.strip()
     if not text:
         raise Unparsable("empty")
-    return Turn("gpt", text, cut=call.finish_reason in LENGTH_REASONS)
+    return Turn("gpt", text, cut=is_cut(call.finish_reason))
 
 
 def _cell_name(cell: Subtopic) -> str:

@@ -272,7 +272,7 @@ class GuardJudge:
         read: Read | None = None
         label, reason = "judge_refused", "provider_filter"
         if not reply.filtered:
-            found = self.read(text)
+            found = self.read(reply.answer)
             read = found if isinstance(found, Read) else None
             label, reason = "unparsable", str(found)
         choices = reply.choices

@@ -74,11 +74,12 @@ class PaperJudge:
             tokens_in = None if tokens_in is None or reply.tokens_in is None else tokens_in + reply.tokens_in
             tokens_out = None if tokens_out is None or reply.tokens_out is None else tokens_out + reply.tokens_out
             text = reply.text or ""
+            # A tag that the judge weighs in its thought is no verdict.
             if reply.filtered:
                 return Verdict(
                     "judge_refused", reason="provider_filter", raw=text, tokens_in=tokens_in, tokens_out=tokens_out
                 )
-            label = parse(text)
+            label = parse(reply.answer)
             if label is not None:
                 return Verdict(label, raw=text, tokens_in=tokens_in, tokens_out=tokens_out)
         return Verdict("unparsable", reason="no_single_tag", raw=text, tokens_in=tokens_in, tokens_out=tokens_out)

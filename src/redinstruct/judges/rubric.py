@@ -228,7 +228,7 @@ class RubricJudge:
         figures: Figures | None = None
         label, reason = "judge_refused", "provider_filter"
         if not reply.filtered:
-            found = self.read(text, self.nonce(case))
+            found = self.read(reply.answer, self.nonce(case))
             figures = found if isinstance(found, Figures) else None
             label, reason = "unparsable", str(found)
         return Verdict(

@@ -12,10 +12,9 @@ import msgspec
 from yarl import URL
 
 from redinstruct.errors import ModelSpecError
-from redinstruct.safetext import Secret
+from redinstruct.safetext import Secret, looks_like_key
 
 # What an address may hold in plain sight, and answers speak of: no keys.
-_NO_SECRET_PARTS = frozenset({"compatible-mode", "chat-completions", "openai-compatible"})
 _NO_SECRET_QUERY = frozenset({"api-version"})
 
 
@@ -77,13 +76,13 @@ def _endpoint_url(address: str, variable: str, *, shown: str) -> tuple[URL, Secr
 
 
 def _hide_url_parts(url: URL, shown: str) -> None:
-    """Register what may be a key in an address: user, password, query values and long path segments.
+    """Register what may be a key in an address: user, password, query values, and path segments that look like one.
 
     ``shown`` is the model's id: what the user typed there, and every output shows, is no key (a deployment's name).
     """
     hidden = [url.user, url.password]
     hidden += [value for name, value in url.query.items() if name.lower() not in _NO_SECRET_QUERY]
-    hidden += [part for part in url.parts if len(part) >= 12 and part not in _NO_SECRET_PARTS]
+    hidden += [part for part in url.parts if looks_like_key(part)]
     for part in hidden:
         if part and part not in shown:
             Secret(part)

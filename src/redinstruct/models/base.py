@@ -11,7 +11,24 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from redinstruct.prompts.thoughts import spoken
 from redinstruct.types import Conversation, FailureReason, Sampling
+
+# Finish reasons of an answer that is not whole, compared without case and marks. Mistral says model_length, Anthropic
+# model_context_window_exceeded; the last line is of providers that failed in the middle.
+_CUT = frozenset(
+    {"length", "maxtokens", "maxoutputtokens", "modellength", "maxlength", "tokenlimit", "contextlength",
+     "maximumtokens", "modelcontextwindowexceeded", "contextwindowexceeded", "incomplete", "timeout", "cancelled",
+     "error", "abort", "aborted", "networkerror", "insufficientsystemresource"}
+)  # fmt: skip
+
+
+def is_cut(finish: str | None) -> bool:
+    """Whether a finish reason says that a limit, or a failure, ended the reply."""
+    if finish is None or finish == "stop":
+        return False
+    plain = "".join(character for character in finish.lower() if character.isalnum())
+    return plain.removeprefix("finishreason") in _CUT
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -43,6 +60,9 @@ class Reply(msgspec.Struct, frozen=True):
 
     ``choices`` are its tokens with their alternatives, where they were asked for and given. ``note`` is what the
     endpoint says to an answer that it withheld, made as that of :class:`ModelError`.
+
+    ``text`` is what was said, to the byte; a thought may stand in it. ``thought`` is one that the endpoint told apart;
+    ``thought_opened`` says that the prompt itself ended in the mark that opens one.
     """
 
     text: str | None
@@ -52,6 +72,18 @@ class Reply(msgspec.Struct, frozen=True):
     filtered: bool = False
     choices: tuple[TokenChoice, ...] = ()
     note: str | None = None
+    thought: str | None = None
+    thought_opened: bool = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether a limit, or a failure, ended the reply."""
+        return is_cut(self.finish_reason)
+
+    @property
+    def answer(self) -> str:
+        """The text without the model's thought: what a judge or a teacher says."""
+        return spoken(self.text or "", opened=self.thought_opened, cut=self.cut).answer
 
 
 class ModelError(Exception):

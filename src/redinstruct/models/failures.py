@@ -62,7 +62,8 @@ _FILTER_CODE = _any(
     r"\w*(?:sensitive|prohibited|unsafe|inappropriate|risk)(?:content|data)\w*",
     r"\w*(?:responsibleaipolicy|policyviolation|datainspectionfailed|riskcontrol|safetycheck|modelarmor)\w*",
     r"\w*(?:moderation(?:blocked|flagged|error)|guardrail|censorship|hooksfailed)\w*",
-    r"safety(?:error|block\w*)?|sensitive|spii|blocklist|recitation|jailbreak|moderation|flagged",
+    r"(?:image)?safety(?:error|block\w*)?|sensitive|spii|blocklist|recitation|imagerecitation|jailbreak|moderation|flagged",
+    r"errortoxic|blocked|censored",
     r"1301",  # Zhipu
 )
 # What is said of a field of the request, of load or of the user's account is no filter, whichever words it uses.
@@ -146,7 +147,7 @@ class Told(msgspec.Struct):
     @property
     def is_filter(self) -> bool:
         """Whether a filter speaks."""
-        if self.marked or any(_FILTER_CODE.fullmatch(code) for code in self.codes):
+        if self.marked or any(map(is_filter_code, self.codes)):
             return True
         return any(_FILTER_WORDS.search(text) and not _NOT_ABOUT_TEXT.search(text) for text in self.words)
 
@@ -175,6 +176,11 @@ class Told(msgspec.Struct):
         if not said:
             said = [text for name, text in self.fields if isinstance(text, str) and name in ("code", "type", "status")]
         return _safe(": ".join(said[:2])) if said else None
+
+
+def is_filter_code(code: str) -> bool:
+    """Whether a code (lower case, without marks) is one by which a filter speaks."""
+    return _FILTER_CODE.fullmatch(code) is not None
 
 
 def told(error: object, text: str = "") -> Told:

@@ -1,39 +1,44 @@
-"""What an endpoint's answer with status 200 holds: a reply, or a typed failure. Pure."""
+"""What an endpoint's answer with status 200 holds: a reply, a filter's word, or a typed failure. Pure.
+
+The text is taken as it was said, to the byte: nothing is hidden in it here. A thought that the endpoint tells apart
+(``reasoning_content``, ``reasoning``, ``reasoning_details``, parts of type ``thinking``) is kept apart.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Literal
 
 import msgspec
 
 from redinstruct.models import echoes
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
-from redinstruct.models.failures import body_error
+from redinstruct.models.failures import Filtered, body_error, is_filter_code, told
 from redinstruct.safetext import redact, terminal
 from redinstruct.types import FailureReason
 
 MAX_FINISH = 64
 
-_FILTER_FINISH = frozenset(
-    {
-        "content_filter",
-        "content_filtered",
-        "safety",
-        "prohibited_content",
-        "recitation",
-        "blocklist",
-        "spii",
-        "sensitive",
-    }
-)
-_USUAL_FINISH = frozenset({"stop", "length", "content_filter"})
+Finish = Literal["usual", "filter", "refusal", "broken"]
+# The provider failed in the middle: OpenRouter, SGLang, Zhipu, DeepSeek.
+_BROKEN = frozenset({"error", "abort", "aborted", "networkerror", "insufficientsystemresource", "failed", "cancelled"})
+# A filter that says so beside an answer whose finish reason is the usual one: Bedrock, MiniMax. In the model's own
+# words a quotation mark would be escaped.
+_SIGN = re.compile(rb'guardrailAction"\s*:\s*"INTERVENED|(?:in|out)put_sensitive"\s*:\s*true')
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought", "reasoning_details",
+                   "thinking_blocks")  # fmt: skip
+_THOUGHT_PART = re.compile(r"think|thought|reason|analysis", re.IGNORECASE)
+_PART_TEXT = ("text", "content", "refusal", "value", "thinking", "reasoning", "summary")
 
 
 class _Choice(msgspec.Struct):
     message: Any = None
+    text: Any = None
     logprobs: Any = None
-    finish_reason: str | None = None
+    finish_reason: Any = None
     error: Any = None
 
 
@@ -51,33 +56,75 @@ def read_reply(data: bytes) -> Reply:
 
     Raises:
         ModelError: it holds none; the reason is typed.
-        Filtered: the provider's filter withheld it.
+        Filtered: the provider's filter withheld it, and sent nothing in its place.
     """
     body = _parse(data)
     if not body.choices:
-        if body.error is not None:
-            raise body_error(body.error)
-        raise ModelError(FailureReason.NO_CHOICES)
+        raise _without_choices(data)
     choice = body.choices[0]
-    finish = choice.finish_reason
-    filtered = _is_filter_finish(finish)
-    text = _text(choice.message, withheld=filtered or choice.error is not None)
-    if choice.error is not None and not text:
-        raise body_error(choice.error)
-    if finish is not None and finish not in _USUAL_FINISH:
-        finish = terminal(redact(finish))[:MAX_FINISH]
+    finish = choice.finish_reason if isinstance(choice.finish_reason, str) else None
+    kind: Finish = "usual" if finish is None else finish_kind(finish)
+    withheld = kind == "filter" or _SIGN.search(data) is not None
+    text, thought = _said(choice, optional=withheld or choice.error is not None or kind != "usual")
+    if not text:
+        if choice.error is not None:
+            raise body_error(choice.error)
+        if kind == "broken":
+            raise ModelError(FailureReason.SERVER_ERROR, transient=True, note=f"finish reason {_short(str(finish))}")
+        withheld = withheld or kind == "refusal" or (not thought and told(_loaded(data)).marked)
     tokens_in, tokens_out = _usage(body.usage)
-    choices = () if choice.logprobs is None else _choices(choice.logprobs)
-    return Reply(None if text is None else redact(text), finish, tokens_in, tokens_out, filtered, choices)
+    return Reply(
+        text,
+        finish if finish in ("stop", "length") else None if finish is None else _short(finish),
+        tokens_in,
+        tokens_out,
+        withheld,
+        () if choice.logprobs is None else _choices(choice.logprobs),
+        thought=thought,
+    )
 
 
 def read_echo(data: bytes, request: Request) -> Reply:
     """The prompt's own tokens in an answer of ``/completions``; raises as :func:`read_reply`."""
     body = _parse(data)
     if not body.choices:
-        raise ModelError(FailureReason.NO_CHOICES) if body.error is None else body_error(body.error)
+        raise _without_choices(data)
     tokens = echoes.tokens(body.choices[0].logprobs, request.messages[-1].content)
-    return Reply(None, body.choices[0].finish_reason, *_usage(body.usage), choices=tokens)
+    finish = body.choices[0].finish_reason
+    return Reply(None, finish if isinstance(finish, str) else None, *_usage(body.usage), choices=tokens)
+
+
+@lru_cache(256)
+def finish_kind(finish: str) -> Finish:
+    """What a finish reason says, whatever its case; also ``content_filter: PROHIBITED_CONTENT``, as Gemini writes it.
+
+    ``refusal`` is Anthropic's classifiers where they left no text; with one it is the model's own.
+    """
+    plain = "".join(c for c in finish.partition(":")[0].lower().removeprefix("finish_reason_") if c.isalnum())
+    if plain in _BROKEN:
+        return "broken"
+    if plain == "refusal":
+        return "refusal"
+    return "filter" if plain != "stop" and is_filter_code(plain) else "usual"
+
+
+def _without_choices(data: bytes) -> ModelError | Filtered:
+    """An error told with status 200: in ``error``, at the top, in ``base_resp`` (MiniMax), or only by what is there."""
+    loaded = _loaded(data)
+    if isinstance(loaded, dict):
+        error = loaded.get("error") or {name: part for name, part in loaded.items() if name not in ("usage", "object")}
+        said = told(error)
+        if said.words or said.marked or "error" in loaded or said.status is not None:
+            return body_error(error)
+    return ModelError(FailureReason.NO_CHOICES)
+
+
+def _loaded(data: bytes) -> object:
+    try:
+        loaded: object = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return loaded
 
 
 def _choices(logprobs: object) -> tuple[TokenChoice, ...]:
@@ -93,16 +140,13 @@ def _choices(logprobs: object) -> tuple[TokenChoice, ...]:
         return ()
 
 
-def _is_filter_finish(finish: str | None) -> bool:
-    """Also ``content_filter: PROHIBITED_CONTENT``, as Gemini writes it."""
-    return finish is not None and finish != "stop" and finish.partition(":")[0].strip().lower() in _FILTER_FINISH
-
-
 def _parse(data: bytes) -> _Body:
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
+    if data[:64].lstrip().startswith((b"data:", b"event:", b":")):
+        return _from_events(data)
     try:
         # msgspec refuses lone surrogates, which are legal JSON and do come out of models; and it finds a wrong shape
         # before it finds that the text is no JSON at all, which is worth another try.
@@ -113,23 +157,98 @@ def _parse(data: bytes) -> _Body:
         raise ModelError(FailureReason.INVALID_JSON, transient=True) from None
 
 
-def _text(message: object, *, withheld: bool) -> str | None:
-    """The answer's text. A refusal that the model wrote into its own field, or its own part, is text too.
+def _from_events(data: bytes) -> _Body:
+    """An answer that came as server-sent events although nobody asked for a stream, put together again.
 
-    Who withholds an answer may leave its message out.
+    Raises:
+        ModelError: it broke off, or is no stream of completions.
     """
-    if message is None and withheld:
-        return None
+    body = _Body()
+    parts: dict[str, list[str]] = {}
+    finish: object = None
+    ended = False
+    for line in data.decode("utf-8", "replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() != "data":
+            continue
+        if value.strip() == "[DONE]":
+            ended = True
+            continue
+        event = _loaded(value.encode())
+        if not isinstance(event, dict):
+            continue
+        body.usage = event.get("usage") or body.usage
+        body.error = event.get("error") or body.error
+        choices = event.get("choices")
+        for choice in choices[:1] if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                finish = choice.get("finish_reason") or finish
+                delta = choice.get("delta") or choice.get("message")
+                for field, piece in delta.items() if isinstance(delta, dict) else ():
+                    if isinstance(piece, str):
+                        parts.setdefault(field, []).append(piece)
+    if body.error is not None:
+        raise body_error(body.error)
+    if not ended and finish is None:
+        raise ModelError(FailureReason.INVALID_JSON, transient=True, note="the answer broke off")
+    message = {field: "".join(pieces) for field, pieces in parts.items()}
+    body.choices = [_Choice(message={"content": None, **message}, finish_reason=finish)]
+    return body
+
+
+def _said(choice: _Choice, *, optional: bool) -> tuple[str | None, str | None]:
+    """The answer's text and its thought. A refusal that the model wrote into its own field, or its own part, is text.
+
+    Who withholds an answer may leave its message out (``optional``).
+    """
+    message = choice.message
     if not isinstance(message, dict):
+        if isinstance(choice.text, str):
+            return choice.text, None
+        if message is None and optional:
+            return None, None
         raise ModelError(FailureReason.BAD_SHAPE)
     content = message.get("content")
-    if isinstance(content, list):
-        parts = [part.get("text") or part.get("refusal") for part in content if isinstance(part, dict)]
-        content = "".join(part for part in parts if isinstance(part, str))
+    thought: str | None = None
+    if isinstance(content, list | dict):
+        content, thought = _from_parts(content)
     if content is not None and not isinstance(content, str):
         raise ModelError(FailureReason.BAD_SHAPE)
-    refusal = message.get("refusal")
-    return refusal if not content and isinstance(refusal, str) and refusal else content
+    if not content and isinstance(refusal := message.get("refusal"), str) and refusal:
+        content = refusal
+    if len(message) > 2:
+        thought = thought or next((text for name in _THOUGHT_FIELDS if (text := _joined(message.get(name)))), None)
+    return content, thought or None
+
+
+def _from_parts(content: object) -> tuple[str, str]:
+    """Content that is a list of parts (or one): what is said, and what is thought."""
+    said: list[str] = []
+    thoughts: list[str] = []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            said.append(part)
+        elif isinstance(part, Mapping):
+            is_thought = part.get("thought") is True or _THOUGHT_PART.search(str(part.get("type", ""))) is not None
+            (thoughts if is_thought else said).append(_joined(part))
+    return "".join(said), "\n".join(text for text in thoughts if text)
+
+
+def _joined(value: object) -> str:
+    """The text in a value of any of the shapes in use: a string, a part, a list of parts."""
+    return "".join(_texts(value, 0))
+
+
+def _texts(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth > 4:
+        return
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, depth + 1)
+    elif isinstance(value, Mapping):
+        yield from next((texts for name in _PART_TEXT if (texts := [*_texts(value.get(name), depth + 1)])), ())
 
 
 def _usage(usage: object) -> tuple[int | None, int | None]:
@@ -139,3 +258,7 @@ def _usage(usage: object) -> tuple[int | None, int | None]:
     # A count that SQLite cannot hold is no count.
     a, b = (c if type(c) is int and 0 <= c < 2**53 else None for c in counts)
     return a, b
+
+
+def _short(finish: str) -> str:
+    return terminal(redact(finish))[:MAX_FINISH]

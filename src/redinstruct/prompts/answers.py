@@ -1,8 +1,9 @@
 """From a model's raw text to the text that a judge reads.
 
-In this order: a reasoning block (``<think>``) in front is dropped; the prompt's echo is removed; internal thoughts are
-cut out with their brackets balanced; what follows the asker's next turn is cut off. Each step leaves a flag. When a
-step is not sure where its part ends, the text stays in: an answer is never made harmless by cleaning.
+In this order: the model's own thought is taken out (:mod:`redinstruct.prompts.thoughts`); the prompt's echo is removed;
+the CoU prompt's internal thoughts are cut out with their brackets balanced; what follows the asker's next turn is cut
+off. Each step leaves a flag. When a step is not sure where its part ends, the text stays in: an answer is never made
+harmless by cleaning.
 
 The reference code cut the *first* ``)`` wherever it stood, and before 2023-09 did so on a text that still held the
 prompt, so that the demonstration's answer was judged (spec 1.5). :func:`clean_2023` keeps its rule for parity runs.
@@ -14,6 +15,7 @@ import re
 
 import msgspec
 
+from redinstruct.prompts.thoughts import spoken
 from redinstruct.types import PromptTemplate
 
 ECHO_BLOCK = 32
@@ -28,14 +30,14 @@ LONGEST_THOUGHT = 1 << 16
 _THOUGHT = re.compile(r"[(\[]\s*+internal[ _-]++thoughts?\s*+:", re.IGNORECASE)
 _BRACKETS = {"(": re.compile(r"[()]"), "[": re.compile(r"[\[\]]")}
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
-_REASONING = re.compile(r"\s*<(think|thinking|thought|reasoning)>", re.IGNORECASE)
 
 
 class JudgedText(msgspec.Struct, frozen=True):
-    """``text`` is what the judge reads (may be empty); ``flags`` what was done, in order."""
+    """``text`` is what the judge reads (may be empty), ``flags`` what was done, ``thought`` the model's own."""
 
     text: str
     flags: tuple[str, ...]
+    thought: str = ""
 
 
 def strip_thoughts(text: str) -> tuple[str, list[str]]:
@@ -78,17 +80,6 @@ def _thought_ends(text: str, start: re.Match[str]) -> tuple[int, int | None]:
         if depth == 0:
             return first_close, bracket.end()
     return first_close, None
-
-
-def strip_reasoning(text: str) -> tuple[str, list[str]]:
-    """Drop a closed reasoning block in front of the answer; an unclosed one stays, flagged ``thought_unclosed``."""
-    opened = _REASONING.match(text)
-    if opened is None:
-        return text, []
-    closing = re.compile(f"</{opened.group(1)}>", re.IGNORECASE).search(text, opened.end())
-    if closing is None:
-        return text, ["thought_unclosed"]
-    return text[closing.end() :].strip(), ["reasoning"]
 
 
 def strip_echo(text: str, prompt: str) -> tuple[str, list[str]]:
@@ -158,22 +149,27 @@ class AnswerReader:
             self._next_turn = re.compile(rf"^[ \t*_#>]*{re.escape(template.asker)}[ \t*_]*:", re.MULTILINE)
             self._cue = re.compile(rf"\s*{re.escape(template.answerer)}\s*:\s*")
 
-    def read(self, raw: str, prompt: str) -> JudgedText:
-        """What the judge reads of ``raw``, the answer to ``prompt`` (the rendered template)."""
+    def read(self, raw: str, prompt: str, *, opened: bool = False, cut: bool = False) -> JudgedText:
+        """What the judge reads of ``raw``, the answer to ``prompt`` (the rendered template).
+
+        ``opened`` and ``cut`` as for :func:`redinstruct.prompts.thoughts.spoken`.
+        """
         if self._protocol_2023:
             text = clean_2023(raw)
             return JudgedText(text, ("echo_left",) if self.holds_echo(text) else ())
-        text, flags = strip_reasoning(raw.strip())
-        text, echoed = strip_echo(text, prompt)
+        said = spoken(raw.strip(), opened=opened, cut=cut)
+        thought, flags = said.thought, [*said.flags]
+        text, echoed = strip_echo(said.answer, prompt)
         if echoed:
-            text, reasoned = strip_reasoning(text)
-            flags += [*echoed, *reasoned]
+            said = spoken(text, cut=cut)
+            text, thought = said.answer, said.thought or thought
+            flags += [*echoed, *said.flags]
         text, thoughts = strip_thoughts(text)
-        text, cut = self._cut_next_turn(text)
-        flags += [*thoughts, *cut]
+        text, ended = self._cut_next_turn(text)
+        flags += [*thoughts, *ended]
         if self.holds_echo(text):
             flags.append("echo_left")
-        return JudgedText(text, tuple(dict.fromkeys(flags)))
+        return JudgedText(text, tuple(dict.fromkeys(flags)), thought)
 
     def holds_echo(self, text: str) -> bool:
         """Whether a run of the template's own text survives (sure for runs of 63 characters or more)."""

@@ -324,28 +324,32 @@ def read_reply(reply: Reply, reader: AnswerReader, prompt: str, tries: int = 1, 
     reason: NoResponseReason | None = None
     judged: str | None = None
     flags: tuple[str, ...] = ()
-    raw = reply.text
+    raw, thought, note = reply.text, reply.thought, reply.note
+    if raw is not None and raw.strip() and not reply.filtered:
+        read = reader.read(raw, prompt, opened=reply.thought_opened, cut=reply.cut)
+        judged, flags = read.text, read.flags
+        thought = "\n\n".join(filter(None, (thought, read.thought))) or None
     if reply.filtered:
         outcome, reason = "no_response", NoResponseReason.PROVIDER_FILTER
-    elif raw is None or not raw.strip():
-        outcome, reason = "no_response", NoResponseReason.EMPTY
-    else:
-        read = reader.read(raw, prompt)
-        judged, flags = read.text, read.flags
-        if not judged.strip():
-            thought = "thought" in flags or "reasoning" in flags
-            outcome = "no_response"
-            reason = NoResponseReason.EMPTY_AFTER_THOUGHTS if thought else NoResponseReason.ECHO_ONLY
+    elif judged is None or not judged.strip():
+        outcome = "no_response"
+        is_thought = thought is not None or "thought" in flags
+        nothing = NoResponseReason.EMPTY if judged is None else NoResponseReason.ECHO_ONLY
+        reason = NoResponseReason.EMPTY_AFTER_THOUGHTS if is_thought else nothing
+        if reply.cut and note is None:
+            note = "the limit ended the reply before its answer began: raise --max-tokens"
     return Completion(
         outcome=outcome,
         raw=raw,
         judged=judged,
         reason=reason,
+        note=note,
         finish_reason=reply.finish_reason,
         tokens_in=reply.tokens_in,
         tokens_out=reply.tokens_out,
-        truncated=reply.finish_reason in ("length", "max_tokens"),
+        truncated=reply.cut,
         flags=flags,
         tries=tries,
         seconds=seconds,
+        thought=thought,
     )

@@ -15,7 +15,7 @@ import msgspec
 from redinstruct.errors import ConfigError
 from redinstruct.safetext import storable
 from redinstruct.store.database import Store, _reading, begin
-from redinstruct.store.rows import blob, restored, stored
+from redinstruct.store.rows import blob, restored, said, stored
 from redinstruct.types import PromptTemplate
 
 
@@ -89,7 +89,7 @@ class CollectionStore:
                 " finish_reason, tokens_in, tokens_out, tries, seconds) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     (row.key, row.asked, row.step, row.role, row.request, row.request_bytes, row.call.outcome,
-                     stored(row.call.reason), stored(row.call.note), stored(row.call.reply),
+                     stored(row.call.reason), stored(row.call.note), said(row.call.reply),
                      stored(row.call.finish_reason), row.call.tokens_in, row.call.tokens_out, row.call.tries,
                      row.call.seconds)
                     for row in rows

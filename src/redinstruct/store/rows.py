@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from redinstruct.safetext import restore, storable
+from redinstruct.safetext import restore, storable, without_keys
 from redinstruct.types import Attempt, Completion, Message, Question, Role, Verdict
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -68,6 +68,11 @@ def stored(text: str | None) -> str | None:
     return None if text is None else storable(text)
 
 
+def said(text: str | None) -> str | None:
+    """What a model said, as it is stored: its own words, whatever they are, but no key that it repeats."""
+    return None if text is None else storable(without_keys(text))
+
+
 def restored(column: str | None) -> str | None:
     """The inverse of :func:`stored`."""
     return None if column is None else restore(column)
@@ -118,16 +123,16 @@ def completion_values(row: CompletionRow) -> tuple[object, ...]:
     """The columns of one answer, in the order of the INSERT."""
     attempt, asked, c = row
     # The judged text is most often the raw one: it is stored once.
-    judged = None if c.outcome == "text" and c.judged == c.raw else stored(c.judged)
-    return (attempt, asked, c.outcome, stored(c.reason), stored(c.note), stored(c.raw), judged,
+    judged = None if c.outcome == "text" and c.judged == c.raw else said(c.judged)
+    return (attempt, asked, c.outcome, stored(c.reason), stored(c.note), said(c.raw), judged,
             stored(c.finish_reason), c.tokens_in, c.tokens_out,
-            c.truncated, " ".join(c.flags) or None, c.tries, c.seconds, stored(c.thought))  # fmt: skip
+            c.truncated, " ".join(c.flags) or None, c.tries, c.seconds, said(c.thought))  # fmt: skip
 
 
 def verdict_values(row: VerdictRow) -> tuple[object, ...]:
     """The columns of one verdict, in the order of the INSERT."""
     attempt, asked, judge, judged_no, v = row
-    return (attempt, asked, judge, judged_no, v.label, v.detail, stored(v.reason), stored(v.raw), v.tokens_in,
+    return (attempt, asked, judge, judged_no, v.label, v.detail, stored(v.reason), said(v.raw), v.tokens_in,
             v.tokens_out, v.tries, v.score, v.probability)  # fmt: skip
 
 
