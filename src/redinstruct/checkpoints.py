@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from redinstruct.chat_template_probe import check_chat_templates
 from redinstruct.errors import ModelSpecError
 
 _WEIGHTS = "*.safetensors"
@@ -32,6 +34,12 @@ _IDENTITY = (
 """What decides a checkpoint's answers: weights, configuration, tokenizer, chat template. Not notes and manifests."""
 _ATTENTION_KEYS = ("_attn_implementation", "attn_implementation")
 _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+_LAYERS = re.compile(r"layers?$|^n_blocks?$|_blocks$")
+_MOST_LAYERS = 10_000
+_WIDTHS = re.compile(r"(size|dim|rank|heads|groups|experts|positions?|embeddings|channels)$|^(d_|n_|num_)")
+_MOST_WIDTH = 2**31
+_MAX_JSON = 64 << 20
 
 _SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
@@ -72,6 +80,9 @@ def check_configuration(folder: Path, shown: str, *, own: Collection[str] = ()) 
             # The tokenizer's own class is looked for when it is loaded; without remote code it must be transformers'.
             known = name != "config.json" or (isinstance(config, dict) and config.get("model_type") in own)
             _check_config(config, name, shown, known=known)
+            if name == "config.json":
+                _check_sizes(config, shown)
+    check_chat_templates(folder, shown)
 
 
 def weight_files(folder: Path, shown: str) -> tuple[Path, ...]:
@@ -126,8 +137,10 @@ def _is_pointer(path: Path) -> bool:
 
 def _read(path: Path, shown: str) -> Any:
     try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ModelSpecError(f"{shown}: {path.name} is larger than {_MAX_JSON >> 20} MiB; that is no configuration")
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         raise ModelSpecError(f"{shown}: {path.name} is not readable JSON") from None
 
 
@@ -144,15 +157,24 @@ def _check_config(config: Any, name: str, shown: str, *, known: bool) -> None:
             raise ModelSpecError(f"{shown}: {name} sets {key}, which can load code; remove it to use the checkpoint")
 
 
+def _check_sizes(config: Any, shown: str) -> None:
+    """A layer or a width too many is built one by one before anything is compared with the files: for ever."""
+    for key, value in _entries(config):
+        most = _MOST_LAYERS if _LAYERS.search(key) else _MOST_WIDTH if _WIDTHS.search(key) else None
+        if most is not None and isinstance(value, int | float) and not 0 <= abs(value) <= most:
+            raise ModelSpecError(f"{shown}: config.json asks for a {key} that no model has (at most {most:,})")
+
+
 def _entries(config: Any) -> Iterator[tuple[str, Any]]:
     """Every key and value, at any depth."""
-    if isinstance(config, dict):
-        for key, value in config.items():
-            yield key, value
-            yield from _entries(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _entries(value)
+    waiting = [config]
+    while waiting:
+        held = waiting.pop()
+        if isinstance(held, dict):
+            yield from held.items()
+            waiting.extend(held.values())
+        elif isinstance(held, list):
+            waiting.extend(held)
 
 
 def folder_of(checkpoint: str) -> Path:
