@@ -306,11 +306,11 @@ def test_gate_compare_and_labels_weigh_such_labels_alike(
     results = report([folder])["results"]
     ends = [tuple(result["rate"]["corrected"]["ci"]) for result in results]
     command = InProcess(capsys)
-    checks = command("gate", folder, "--max-rate", "0.5", "--json").json["checks"]
-    assert [(check["low"], check["high"]) for check in checks] == ends
-    sides = [result["after"]["corrected"] for result in command("compare", folder, folder, "--json").json["results"]]
-    assert [(side["low"], side["high"]) for side in sides] == ends
     for end, card in zip(ends, (CARD, OTHER_CARD), strict=True):
+        (check,) = command("gate", folder, "--max-rate", "0.5", "--judge", card.id, "--json").json["checks"]
+        assert (check["low"], check["high"]) == end
+        (result,) = command("compare", folder, folder, "--judge", card.id, "--json").json["results"]
+        assert (result["by"], tuple(result["after"]["ci"])) == ("people", end)
         (row,) = command("labels", folder, "--judge", card.id, "--json").json["results"]
         assert tuple(row["corrected"]["ci"]) == end
         assert row["among_first"]["estimate"] is not None

@@ -86,6 +86,9 @@ CONTROLLED = frozenset(
         "direction",
         "clustered_by",
         "average",
+        "limit_rule",
+        "by",
+        "beyond",
     }
 )
 """Fields that hold this project's own words: the store refuses, or never holds, any other."""

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from redinstruct.banks import KNOWN
-from redinstruct.comparison import FEWEST_TOPICS
-from redinstruct.config import PROTOCOL_2023, RunConfig
+from redinstruct.config import PROTOCOL_2023, Pinned, RunConfig
 from redinstruct.errors import ConfigError, DamagedStore
 from redinstruct.people import (
     People,
@@ -24,15 +23,33 @@ from redinstruct.people import (
     corrected_rate,
     corrected_run,
     corrected_topics,
+    enough_labels,
     people_of,
 )
+from redinstruct.reporting.degenerate import Answers, answers_of, look_at
 from redinstruct.reporting.useful import utility_document
-from redinstruct.stats import Interval, clustered, design_effect, rates, two_judges
-from redinstruct.store import CountRow, Planned, Store, judges_of
-from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure, is_withheld
+from redinstruct.stats import (
+    Interval,
+    at_k,
+    clustered,
+    design_effect,
+    question_effect,
+    rates_by_question,
+    strata,
+    tallied,
+    two_judges,
+    unlike_from,
+    wilson,
+)
+from redinstruct.store import Planned, Store, answer_texts, judges_of, planned_attempts
+from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
 from redinstruct.utility import UtilityResult, utility_in
 
 SCHEMA = "redinstruct.results/1"
+FEWEST_TOPICS = 5
+"""With fewer topics nothing is said of topics in general."""
+ENOUGH_TOPICS = 10
+"""With fewer topics that hold a hit, or a miss, their range is shown, and not an interval."""
 
 
 def report(runs: Sequence[Path], judge: str | None = None) -> dict[str, Any]:
@@ -69,28 +86,31 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
     config = store.config()
     if config is None:
         raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
-    found = []
     translated = {template.name for template in store.templates() if template.translation_of is not None}
     judges, samples, people = store.judges(), store.samples(), people_of(store)
+    looks = {key: look_at(text, cut) for key, text, cut in answer_texts(store)}
+    found = []
     for row, card in judges_of(store, wanted):
-        counts = store.counts(row)
-        labels = cells_of(store, row) if people.labelled else {}
         tested = store.selftest(row)
         selftest = None if tested is None else json.loads(tested)
+        cells = cells_of(store, row)
+        strong = [(planned_attempts(store, other), of) for other, of in judges if samples.get(other) == row]
         for bank in config.banks:
+            asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
+            of_bank = {
+                "any_prompt": _any_prompt(MEASURES[card.measure], asked), "sampled": _sampled(config, bank.name, asked)
+            }  # fmt: skip
             for prompt in config.prompts:
-                cell = [c for c in counts if c.bank == bank.name and c.prompt == prompt.name]
-                if cell:
-                    toy = prompt.name in translated
-                    result = _result(config, card, bank.name, prompt.name, cell, toy, selftest)
-                    _correct(result, people, card, labels.get((bank.name, prompt.name), []))
-                    result["combined"] = [
-                        _combined(store, card, row, judge, bank.name, prompt.name)
-                        for judge in judges
-                        if samples.get(judge[0]) == row
-                    ]
-                    result["clustered"] = _clustered(MEASURES[card.measure], result["by_topic"])
-                    found.append(result)
+                if not (outcomes := cells.get((bank.name, prompt.name), [])):
+                    continue
+                result = result_of(config, card, (bank, prompt), outcomes, selftest)
+                result["translated"] = prompt.name in translated
+                _correct(result, people, card, outcomes)
+                result["combined"] = [_combined(card, outcomes, other, sure) for sure, other in strong]
+                result["clustered"] = _clustered(MEASURES[card.measure], outcomes)
+                result["answers"] = _answers(answers_of(outcomes, looks, MEASURES[card.measure]))
+                result["at_k"] = _at_k(MEASURES[card.measure], outcomes, config.epochs)
+                found.append(result | of_bank)
     return found
 
 
@@ -106,7 +126,7 @@ def _correct(result: dict[str, Any], people: People, card: JudgeCard, outcomes: 
 
 
 def _corrected(found: tuple[Interval, int] | None, bounds: tuple[float, float] | None = None) -> dict[str, Any] | None:
-    """Without a person's label nothing corrects the judge: null, and the word "uncorrected" wherever it is shown.
+    """Without labels enough nothing corrects the judge: null, and the word "uncorrected" wherever it is shown.
 
     ``bounds`` are the ends whatever people would have said of the answers that they left out.
     """
@@ -115,33 +135,24 @@ def _corrected(found: tuple[Interval, int] | None, bounds: tuple[float, float] |
     return {**_interval(found[0]), "labels": found[1]} | ({} if bounds is None else {"bounds": list(bounds)})
 
 
-def _result(
+def result_of(
     config: RunConfig,
     card: JudgeCard,
-    bank: str,
-    prompt: str,
-    cell: Sequence[CountRow],
-    translated: bool,
-    selftest: dict[str, Any] | None,
+    cell: tuple[Pinned, Pinned],
+    outcomes: Sequence[Planned],
+    selftest: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    measure = MEASURES[card.measure]
-    topics: dict[str | None, list[CountRow]] = {}
-    for row in cell:
-        topics.setdefault(row.topic, []).append(row)
-    untold = topics.pop(None, None)
-    if topics and untold is not None:
-        topics[None] = untold  # so that the topics sum to the whole
-    prompt_sha = next(p.sha256 for p in config.prompts if p.name == prompt)
-    bank_sha = next(b.sha256 for b in config.banks if b.name == bank)
+    """What the labels of one bank and prompt come to under one judge, before people and other judges are asked."""
+    measure, (bank, prompt) = MEASURES[card.measure], cell
     return {
         "model": config.model,
-        "bank": bank,
-        "prompt": prompt,
+        "bank": bank.name,
+        "prompt": prompt.name,
         "measure": measure.name,
         "judge": card.name,
-        **_figures(measure, cell),
-        "reasons": _tally(c.reason for c in cell for _ in range(c.count) if c.reason is not None),
-        "by_topic": [{"topic": topic, **_figures(measure, rows)} for topic, rows in topics.items()],
+        **_figures(measure, outcomes),
+        "reasons": _tally(o.reason for o in outcomes if o.reason is not None),
+        "by_topic": [{"topic": topic, **_figures(measure, part)} for topic, part in _topics(outcomes).items()],
         "judge_id": card.id,
         "judge_notes": list(card.notes),
         "judge_card": {
@@ -151,31 +162,42 @@ def _result(
             "parser": card.parser,
             "selftest": selftest,
         },
-        "bank_sha256": bank_sha,
-        "prompt_sha256": prompt_sha,
-        "translated": translated,
+        "bank_sha256": bank.sha256,
+        "prompt_sha256": prompt.sha256,
+        "translated": False,
         "protocol": config.protocol,
-        "parity": _is_parity(config, card, prompt_sha),
+        "parity": _is_parity(config, card, prompt.sha256),
         "epochs": config.epochs,
     }
 
 
-def _figures(measure: Measure, cell: Sequence[CountRow]) -> dict[str, Any]:
+def _topics(outcomes: Sequence[Planned]) -> dict[str | None, list[Planned]]:
+    """The attempts by topic, in the bank's order; those without one last, and nothing where no question has one."""
+    topics: dict[str | None, list[Planned]] = {}
+    for outcome in sorted(outcomes, key=lambda o: o.row):
+        topics.setdefault(outcome.topic, []).append(outcome)
+    untold = topics.pop(None, None)
+    if topics and untold is not None:
+        topics[None] = untold  # so that the topics sum to the whole
+    return topics
+
+
+def _figures(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any]:
     counts = dict.fromkeys(measure.labels, 0)
     details = dict.fromkeys(DETAILS, 0)
-    planned = 0
-    for row in cell:
-        planned += row.count
-        if row.label is not None:
-            if row.label not in counts or (row.detail is not None and row.detail not in details):
-                raise DamagedStore(f"the run store is damaged: it holds a label that {measure.name} does not have")
-            counts[row.label] += row.count
-            if row.detail is not None:
-                details[row.detail] += row.count
-    withheld = sum(row.count for row in cell if is_withheld(row.label, row.reason))
-    found = rates(counts, measure, withheld=withheld)
+    recorded = []
+    for outcome in outcomes:
+        if outcome.label is None:
+            continue
+        if outcome.label not in counts or (outcome.detail is not None and outcome.detail not in details):
+            raise DamagedStore(f"the run store is damaged: it holds a label that {measure.name} does not have")
+        counts[outcome.label] += 1
+        if outcome.detail is not None:
+            details[outcome.detail] += 1
+        recorded.append((outcome.unit, outcome.label, outcome.reason))
+    found = rates_by_question(recorded, measure)
     return {
-        "planned": planned,
+        "planned": len(outcomes),
         "counts": {"total": found.total, **counts},
         "details": details,
         "rate": {
@@ -190,43 +212,91 @@ def _figures(measure: Measure, cell: Sequence[CountRow]) -> dict[str, Any]:
     }
 
 
-def _clustered(measure: Measure, by_topic: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _clustered(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any] | None:
     """The rate of the judged as one of topics in general, beyond those that were asked; None of too few topics.
 
-    Questions without a topic among others that have one are each by themselves.
+    Questions without a topic among others that have one are each by themselves. ``unlike`` says whether the topics
+    differ by more than chance makes equal ones: their design effect against the one of repeats alone. ``range`` is that
+    of the topics' own rates. ``enough``: at least ten topics hold a hit and ten a miss. With fewer the interval covered
+    .56 to .91 where topics differ (10 topics of 196 at 1 %, 5 of 40 at 5 %), with as many .92 to .98
+    (docs/experiments/verdicts.md): else the range is shown in its place.
     """
-    if sum(part["topic"] is not None for part in by_topic) < FEWEST_TOPICS:
+    judged = [o for o in outcomes if o.label in measure.labels[:2]]
+    hit = [o.label == measure.first for o in judged]
+    hits, sizes = tallied(hit, [("question", o.unit) if o.topic is None else ("topic", o.topic) for o in judged])
+    named = {o.topic for o in judged if o.topic is not None}
+    if len(named) < FEWEST_TOPICS:
         return None
-    hits: list[int] = []
-    sizes: list[int] = []
-    for part in by_topic:
-        first, second = (part["counts"][label] for label in measure.labels[:2])
-        alone = part["topic"] is None
-        hits += [1] * first + [0] * second if alone else [first]
-        sizes += [1] * (first + second) if alone else [first + second]
-    if sum(size > 0 for size in sizes) < FEWEST_TOPICS:
-        return None
+    repeats = question_effect(*tallied(hit, [o.unit for o in judged]))
+    effect = design_effect(hits, sizes)
+    topics = list(zip(*tallied(hit, [o.topic for o in judged]), strict=True))
+    rates_of = [x / n for x, n in topics]
     return {
         **_interval(clustered(hits, sizes)),
-        "clusters": sum(size > 0 for size in sizes),
-        "design_effect": design_effect(hits, sizes),
+        "clusters": len(sizes),
+        "design_effect": effect,
+        "unlike": effect / repeats > unlike_from(len(sizes)),
+        "range": [min(rates_of), max(rates_of)],
+        "enough": min(sum(x > 0 for x, _ in topics), sum(x < n for x, n in topics)) >= ENOUGH_TOPICS,
     }
 
 
+def _answers(found: Answers) -> dict[str, int]:
+    return {name: getattr(found, name) for name in ("truncated", "looping", "repeated", "unread", "withheld")}
+
+
+def _tries(measure: Measure, outcomes: Sequence[Planned]) -> tuple[list[int], list[int]]:
+    """Successes and recorded attempts of each question."""
+    recorded = [o for o in outcomes if o.label is not None]
+    return tallied([o.label == measure.first for o in recorded], [o.unit for o in recorded])
+
+
+def _at_k(measure: Measure, outcomes: Sequence[Planned], epochs: int) -> dict[str, Any] | None:
+    """The share of questions with a success in k tries, for every k up to the epochs; None where each was asked once.
+
+    A try that was filtered, refused to a judge or lost is a try without a success, as in ``all``.
+    """
+    if epochs == 1:
+        return None
+    hits, tries = _tries(measure, outcomes)
+    return {str(k): _interval(at_k(hits, tries, k)) for k in range(1, epochs + 1)}
+
+
+def _any_prompt(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any]:
+    """The share of a bank's questions at which some prompt of the run, in some try, succeeded."""
+    hits, _ = _tries(measure, outcomes)
+    return _interval(wilson(sum(hit > 0 for hit in hits), len(hits)))
+
+
+def _sampled(config: RunConfig, bank: str, outcomes: Sequence[Planned]) -> dict[str, int | None]:
+    """How many of a bank's questions were asked, and of how many; null where a run of the first edition had a limit."""
+    asked, selected = len({outcome.row for outcome in outcomes}), config.selected_of(bank)
+    return {"asked": asked, "of": selected.of if selected else (asked if config.limit is None else None)}
+
+
 def _combined(
-    store: Store, card: JudgeCard, cheap: int, strong: tuple[int, JudgeCard], bank: str, prompt: str
+    card: JudgeCard, outcomes: Sequence[Planned], other: JudgeCard, sure: Sequence[Planned]
 ) -> dict[str, Any]:
-    """The cheap judge's rate of one cell, corrected by the strong judge's labels on a random part of it."""
+    """The cheap judge's rate of one cell, corrected by the strong judge's labels on a random part of it.
+
+    ``lost`` answers the strong judge read and did not label; where they are not like the others, the rate lies between
+    the ``bounds``: the ends if all of them were the one, or the other.
+    """
     measure = MEASURES[card.measure]
-    sure = {key: label == measure.first for key, _, _, label in store.labels(strong[0]) if label in measure.labels[:2]}
-    cell = [
-        (key, label == measure.first)
-        for key, b, p, label in store.labels(cheap)
-        if (b, p) == (bank, prompt) and label in measure.labels[:2]
-    ]
-    known = {index: sure[key] for index, (key, _) in enumerate(cell) if key in sure}
-    estimate = two_judges([label for _, label in cell], known)
-    return {"judge_id": strong[1].id, **_interval(estimate), "labels": len(known)}
+    two, said = measure.labels[:2], {o.key: o.label for o in sure if o.label is not None}
+    cell = [o for o in outcomes if o.label in two]
+    labels, questions = [o.label == measure.first for o in cell], [o.unit for o in cell]
+    known = {index: said[o.key] == measure.first for index, o in enumerate(cell) if said.get(o.key) in two}
+    lost = [index for index, o in enumerate(cell) if o.key in said and index not in known]
+    ends = [two_judges(labels, known | dict.fromkeys(lost, side), questions=questions) for side in (False, True)]
+    estimate = two_judges(labels, known if enough_labels(strata(labels, known)) else {}, questions=questions)
+    return {
+        "judge_id": other.id,
+        **_interval(estimate),
+        "labels": len(known),
+        "lost": len(lost),
+        "bounds": [ends[0].low, ends[1].high],
+    }
 
 
 def _interval(interval: Interval) -> dict[str, Any]:

@@ -11,7 +11,7 @@
     two runs over the same questions        paired, mcnemar_midp; paired_by_question (several samples of each, a
                                             margin), paired_by_cluster (topics in general), paired_means (scores);
                                             detectable, detectable_mean (the smallest change that so many pairs show)
-    several tests, several tries            holm, holm_levels, smallest_level; hit_at_k, at_k
+    several tests, several tries            holm, holm_levels, smallest_level; hit_at_k (one question), at_k (all)
     agreement of raters                     cohen_kappa, gwet_ac1, krippendorff_alpha
     stopping a run as soon as it is decided decide
 
@@ -20,14 +20,14 @@ intervals cover, measured: docs/experiments/coverage.md.
 """
 
 from redinstruct.stats.agreement import cohen_kappa, gwet_ac1, krippendorff_alpha
-from redinstruct.stats.by_question import question_effect, wilson_by_question
+from redinstruct.stats.by_question import at_k, question_effect, wilson_by_question
 from redinstruct.stats.calibration import rogan_gladen
-from redinstruct.stats.clusters import clustered, design_effect
+from redinstruct.stats.clusters import clustered, design_effect, unlike_from
 from redinstruct.stats.correction import corrected, corrected_by, draw_part, two_judges
 from redinstruct.stats.finite import run_difference, run_rate
 from redinstruct.stats.intervals import jeffreys, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
-from redinstruct.stats.multiplicity import at_k, hit_at_k, holm, holm_levels, smallest_level
+from redinstruct.stats.multiplicity import hit_at_k, holm, holm_levels, smallest_level
 from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster, paired_by_question
 from redinstruct.stats.parts import Part, strata, tallied
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
@@ -78,6 +78,7 @@ __all__ = [
     "strata",
     "tallied",
     "two_judges",
+    "unlike_from",
     "wilson",
     "wilson_by_question",
 ]

@@ -16,6 +16,7 @@ from typing import SupportsIndex
 from redinstruct.stats.checks import checked_alpha
 from redinstruct.stats.clusters import checked_clusters, robust, wilson_low
 from redinstruct.stats.intervals import wilson
+from redinstruct.stats.multiplicity import hit_at_k
 from redinstruct.stats.values import Interval
 
 METHOD = "wilson by question"
@@ -61,9 +62,12 @@ def wilson_by_question(
     hits, total = sum(x for x, _ in pairs), sum(n for _, n in pairs)
     if total == len(pairs):
         return wilson(hits, total, confidence)
-    estimate = hits / total
     effect, freedom = _effect(pairs)
-    effective = total / effect
+    return _between(hits / total, total / effect, freedom, alpha)
+
+
+def _between(estimate: float, effective: float, freedom: float | None, alpha: float) -> Interval:
+    """Wilson's interval at an effective size, by Student's quantile where there are degrees of freedom, guarded."""
     quantile = -NormalDist().inv_cdf(alpha / 2)
     if freedom is not None:
         from scipy.special import stdtrit
@@ -72,6 +76,49 @@ def wilson_by_question(
     low = _low(estimate, effective, quantile, alpha)
     high = 1.0 - _low(1.0 - estimate, effective, quantile, alpha)
     return Interval(estimate, min(low, estimate), max(high, estimate), METHOD)
+
+
+def at_k(
+    successes: Sequence[SupportsIndex], tries: Sequence[SupportsIndex], k: int, confidence: float = 0.95
+) -> Interval:
+    """The share of questions at which at least one of k tries succeeds: an attack success rate at k.
+
+    Args:
+        successes: how many tries of each question succeeded; shape (Q,).
+        tries: how many tries were made at each; shape (Q,). Questions with fewer than k are left out.
+        k: how many tries the attacker has, 1 or more.
+        confidence: the nominal coverage, a proportion inside (0, 1).
+
+    Returns:
+        The mean of :func:`redinstruct.stats.hit_at_k` over the questions, and Wilson's interval at the number of
+        questions whose all-or-nothing outcomes would be as uncertain, between Q and Q * tries / k. With as many tries
+        as k it is plain Wilson; at k = 1 and equally many tries it is :func:`wilson_by_question`. None and [0, 1] where
+        no question had k tries.
+
+    Raises:
+        ValueError: as :func:`wilson_by_question`, or k is not at least 1.
+
+    Source: the estimate Chen et al., arXiv 2107.03374 (2021), equation 1; the interval as :func:`wilson_by_question`.
+    """
+    alpha = checked_alpha(confidence)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    pairs = [(x, n) for x, n in checked_clusters(successes, tries) if n >= k]
+    if not pairs:
+        return Interval(None, 0.0, 1.0, METHOD)
+    q = len(pairs)
+    if all(n == k for _, n in pairs):
+        return wilson(sum(x > 0 for x, _ in pairs), q, confidence)
+    shares = [hit_at_k(x, n, k) for x, n in pairs]
+    if k == 1 and len({n for _, n in pairs}) == 1:
+        return wilson_by_question([x for x, _ in pairs], [n for _, n in pairs], confidence)
+    estimate = math.fsum(shares) / q
+    added = [*shares, 1.0, 0.0]
+    mean = math.fsum(added) / len(added)
+    variance = math.fsum((share - mean) ** 2 for share in added) / (len(added) * (len(added) - 1))
+    most = math.fsum(n / k for _, n in pairs)
+    effective = min(max(q * mean * (1 - mean) / len(added) / variance, q), most)
+    return _between(estimate, effective, q - 1 if q > 1 else None, alpha)
 
 
 def question_effect(successes: Sequence[SupportsIndex], tries: Sequence[SupportsIndex]) -> float:

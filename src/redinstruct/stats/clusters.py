@@ -100,6 +100,19 @@ def design_effect(successes: Sequence[SupportsIndex], totals: Sequence[SupportsI
     return math.inf if len(pairs) < 2 else max(1.0, _effect(pairs)[0])
 
 
+def unlike_from(clusters: int, level: float = 0.05) -> float:
+    """The design effect that so many equal clusters exceed by chance with probability ``level``.
+
+    Over equal clusters ``(G - 1) * effect`` is chi-squared with G - 1 degrees of freedom, nearly: 2.37 for 5 clusters,
+    1.88 for 10, 1.25 for 98. Infinite for one.
+
+    Source: Cochran, Biometrics 10 (1954) 417-451, section 3 (the variance test of homogeneity of proportions).
+    """
+    from scipy.special import chdtri
+
+    return float(chdtri(clusters - 1, level)) / (clusters - 1) if clusters > 1 else math.inf
+
+
 def checked_clusters(successes: Sequence[SupportsIndex], totals: Sequence[SupportsIndex]) -> list[tuple[int, int]]:
     """Successes and trials of each cluster that is not empty.
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from typing import SupportsIndex
 
-from redinstruct.stats.checks import checked_alpha, checked_count, checked_counts, checked_rate
-from redinstruct.stats.clusters import wilson_low
-from redinstruct.stats.values import Interval
+from redinstruct.stats.checks import checked_count, checked_counts, checked_rate
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -105,32 +102,3 @@ def hit_at_k(successes: SupportsIndex, samples: SupportsIndex, k: SupportsIndex)
     # Whole numbers until the one division: no sum of logarithms, no rounding.
     every = math.comb(n, tries)
     return (every - math.comb(n - x, tries)) / every
-
-
-def at_k(
-    successes: Sequence[SupportsIndex], samples: Sequence[SupportsIndex], k: SupportsIndex, confidence: float = 0.95
-) -> Interval:
-    """The share of questions that k tries open: the mean of :func:`hit_at_k` over the questions, each counting once.
-
-    Args:
-        successes: how many tries at each question succeeded; shape (Q,).
-        samples: how many tries were made at it, at least k; shape (Q,).
-        k: how many tries the attacker has; an integer, 1 or more.
-        confidence: the nominal coverage, a proportion inside (0, 1).
-
-    Returns:
-        The mean, and Wilson's interval at the number of questions: a question's share varies at most as a question that
-        is open or not, so that the interval is never too narrow for that. None and [0, 1] without a question.
-
-    Raises:
-        ValueError: as :func:`hit_at_k`; the two differ in length, or the confidence is not in (0, 1).
-
-    Source: Chen et al., arXiv 2107.03374 (2021), equation 1, averaged; Wilson as :func:`redinstruct.stats.wilson`.
-    """
-    alpha = checked_alpha(confidence)
-    shares = [hit_at_k(x, n, k) for x, n in zip(successes, samples, strict=True)]
-    if not shares:
-        return Interval(None, 0.0, 1.0, "wilson of questions")
-    mean, z = math.fsum(shares) / len(shares), -NormalDist().inv_cdf(alpha / 2)
-    low, high = wilson_low(mean, len(shares), z), 1.0 - wilson_low(1.0 - mean, len(shares), z)
-    return Interval(mean, min(low, mean), max(high, mean), "wilson of questions")

@@ -111,27 +111,38 @@ def rates_by_question(
         ValueError: a label is not the measure's, or the confidence is not in (0, 1).
     """
     tallies: dict[Hashable, list[int]] = {}
+    ways: dict[tuple[str, str | None], int] = {}
     unread = 0
     for question, label, reason in attempts:
-        row = tallies.setdefault(question, [0, 0, 0, 0])
-        if label == measure.first:
-            row[0] += 1
-        elif label == measure.second:
-            row[1] += 1
-        elif is_withheld(label, reason):
-            row[2] += 1
-        elif is_unscored(label, reason):
-            row[3] += 1
-            unread += label == "no_response"
-        else:
-            raise ValueError(f"{label!r} is not a label of {measure.name}")
-    questions = [Tally(*row) for row in tallies.values()]
-    hits, sizes = [question.positive for question in questions], [sum(question) for question in questions]
-    scored = [question.positive + question.negative for question in questions]
-    worst = [question.positive + question.unscored for question in questions]
-    found = [wilson_by_question(x, n, confidence) for x, n in ((hits, scored), (hits, sizes), (worst, sizes))]
+        way = ways.get((label, reason))
+        if way is None:
+            way = ways[label, reason] = _way(label, reason, measure)
+        row = tallies.get(question)
+        if row is None:
+            row = tallies[question] = [0, 0, 0, 0]
+        row[way] += 1
+        unread += way == 3 and label == "no_response"
+    questions = list(tallies.values())
     whole = Tally(*map(sum, zip(*questions, strict=True))) if questions else Tally()
+    if sum(whole) == len(questions):  # each was asked once: the same, without a list of any
+        counts = dict.fromkeys(measure.labels, 0) | {measure.first: whole.positive, measure.second: whole.negative}
+        counts |= {"no_response": whole.withheld + unread, "error": whole.unscored - unread}
+        return rates(counts, measure, confidence, withheld=whole.withheld)
+    hits, sizes = [row[0] for row in questions], [sum(row) for row in questions]
+    scored, worst = [row[0] + row[1] for row in questions], [row[0] + row[3] for row in questions]
+    found = [wilson_by_question(x, n, confidence) for x, n in ((hits, scored), (hits, sizes), (worst, sizes))]
     return _rates(whole, unread, len(questions), found)
+
+
+def _way(label: str, reason: str | None, measure: Measure) -> int:
+    """Which field of a :class:`Tally` an attempt counts in."""
+    if label in measure.labels[:2]:
+        return measure.labels.index(label)
+    if is_withheld(label, reason):
+        return 2
+    if is_unscored(label, reason):
+        return 3
+    raise ValueError(f"{label!r} is not a label of {measure.name}")
 
 
 def _rates(tally: Tally, unread: int, questions: int, intervals: Sequence[Interval]) -> Rates:

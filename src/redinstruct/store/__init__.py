@@ -12,6 +12,7 @@ from redinstruct.store.annotations import (
     by_annotator,
     settle,
 )
+from redinstruct.store.answers import answer_texts
 from redinstruct.store.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.store.database import Store
 from redinstruct.store.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
@@ -47,6 +48,7 @@ __all__ = [
     "UtilityStore",
     "UtilityTaskRow",
     "VerdictRow",
+    "answer_texts",
     "by_annotator",
     "check_run_folder",
     "importing_place",

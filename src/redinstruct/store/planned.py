@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from redinstruct.questions import same_text
@@ -13,8 +14,9 @@ from redinstruct.store.rows import SELECT_PLANNED, blob, restored
 class Planned(NamedTuple):
     """One planned attempt. ``bank`` and ``prompt`` are sha256; ``label`` None: nothing is recorded yet.
 
-    ``unit`` is the question that statistics count it under: the bank's first row with the same text. A text that
-    stands twice in a bank is two questions to ask, and one to learn from. ``detail`` and ``reason`` as in a verdict.
+    ``unit`` is the question that statistics count it under: its row, or, in a bank whose texts are repeated as a rule
+    (one question under many templates, say), the first row with the same text. Such rows are many to ask, and one to
+    learn from; a stray duplicate is not worth the difference. ``detail`` and ``reason`` as in a verdict.
     """
 
     key: bytes
@@ -49,11 +51,17 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
         ]  # fmt: skip
 
 
+REPEATED_FROM = 1.5
+"""From how many rows a text, over a bank, its texts are repeated as a rule: then rows of one text are one question."""
+
+
 def _units(store: Store) -> dict[int, int]:
-    """A question's row in the store -> the bank's first row with the same text."""
+    """A question's row in the store -> the bank's row that it is counted under."""
     first: dict[tuple[int, str, str | None], int] = {}
+    found: list[tuple[int, int, int, int]] = []
     rows = store._db.execute("SELECT id, bank, row, text, earlier FROM questions ORDER BY bank, row")
-    return {
-        question: first.setdefault((bank, same_text(restore(text)), earlier), row)
-        for question, bank, row, text, earlier in rows
-    }
+    for question, bank, row, text, earlier in rows:
+        found.append((question, bank, row, first.setdefault((bank, same_text(restore(text)), earlier), row)))
+    texts, asked = Counter(bank for bank, _, _ in first), Counter(bank for _, bank, _, _ in found)
+    repeated = {bank for bank in texts if asked[bank] >= REPEATED_FROM * texts[bank]}
+    return {question: unit if bank in repeated else row for question, bank, row, unit in found}

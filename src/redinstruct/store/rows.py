@@ -218,6 +218,10 @@ SELECT_PLANNED = (
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
+SELECT_TEXTS = (
+    "SELECT a.key, coalesce(c.judged, c.raw), c.truncated FROM attempts a"
+    + _LATEST_COMPLETION + " WHERE c.outcome = 'text' ORDER BY a.id"
+)  # fmt: skip
 SELECT_COUNTS = (
     "SELECT b.name, t.name, q.topic, " + _OUTCOME_LABEL + ", v.detail, " + _OUTCOME_REASON + ", count(*)"
     " FROM attempts a JOIN templates t ON t.id = a.template"
