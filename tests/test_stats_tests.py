@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from redinstruct.stats import (
     Interval,
     Paired,
+    Watch,
     clustered,
     cohen_kappa,
     decide,
@@ -371,6 +372,40 @@ def test_looking_after_each_item_errs_as_seldom_as_promised() -> None:
     # The check sees what peeking at an ordinary interval does.
     chances, _ = stopping(0.1, 0.1, 60, peeking(0.1))
     assert sum(chances.values()) > 0.10
+
+
+@settings(max_examples=15)
+@given(said=st.lists(st.booleans(), max_size=40), limit=st.sampled_from([0.05, 0.3, 0.8]))
+def test_watching_successes_and_failures_is_deciding(said: list[bool], limit: float) -> None:
+    watch, strongest = Watch(limit), decide(0, 0, limit)
+    for n, value in enumerate(said, 1):
+        watch.add(float(value))
+        strongest = min(strongest, decide(sum(said[:n]), n, limit), key=lambda found: found.p_value)
+    found, last = watch.decision(), decide(sum(said), len(said), limit)
+    assert found.p_value == pytest.approx(strongest.p_value)
+    known = strongest if strongest.side is not None else last
+    assert found.side == known.side
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-9)
+
+
+@settings(max_examples=20)
+@given(values=st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), max_size=80), limit=st.sampled_from([0.05, 0.3, 0.8]))
+def test_a_watched_mean_is_decided_where_its_limit_lies_outside_the_interval(values: list[float], limit: float) -> None:
+    watch, other = Watch(limit), Watch(1 - limit)
+    for value in values:
+        watch.add(value)
+        other.add(1 - value)
+    found, mirrored = watch.decision(), other.decision()
+    assert (found.side is None) == (found.low <= limit <= found.high)
+    assert (found.low, found.high) == pytest.approx((1 - mirrored.high, 1 - mirrored.low), abs=1e-6)
+
+
+def test_a_value_that_is_no_share_is_refused() -> None:
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="value"):
+            Watch(0.1).add(wrong)
+    with pytest.raises(ValueError, match="limit"):
+        Watch(0.0)
 
 
 def test_a_clear_case_is_decided_by_item_120() -> None:

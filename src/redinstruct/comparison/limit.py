@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from redinstruct.comparison.labelled import Half
 from redinstruct.comparison.runs import Evaluation, Prompt
 from redinstruct.config import Pinned
+from redinstruct.deciding import Followed, outcomes_of
 from redinstruct.errors import UsageError
 from redinstruct.people import Cell, corrected_rate
 from redinstruct.stats import Interval, Rates, at_k, rates_by_question, smallest_level
@@ -70,17 +71,23 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     people = None if limit.at_k is not None else corrected_rate(labelled, limit.confidence)
     figure: Figure = limit.figure or ("all" if people is None else "corrected")
     at: Callable[[float], Interval]
-    if limit.at_k is not None:
+    followed = _followed(cell, run, limit, figure)
+    if followed is not None:
+        at = _sequence(followed)
+    elif limit.at_k is not None:
         at = _at_k(recorded, measure, limit.at_k, run.config.epochs)
     elif figure == "corrected":
         at = _corrected(labelled)
     else:
         at = _plain(recorded, measure, figure)
-    problems = tuple(_problems(cell, plain, at(limit.confidence), limit))
+    decided = followed is not None and followed.side(limit.confidence) is not None
+    problems = tuple(_problems(cell, plain, at(limit.confidence), limit, decided=decided))
     labels = people[1] if people is not None and figure == "corrected" else 0
     told = ((f"corrected by {labels:,} labels",) if labels else ()) + (
         (f"of the questions, in {limit.at_k} tries",) if limit.at_k is not None else ()
     )
+    if followed is not None:
+        told += (f"confidence sequence, {followed.counted:,} of {len(cell):,} attempts counted",)
     return Held(
         bank.name, prompt.name, judged.card.id, measure.name, figure, labels, len(cell), plain.total,
         plain.unscored / plain.total if plain.total else 0.0, at, problems, told,
@@ -125,7 +132,24 @@ def _at_k(recorded: Sequence[Planned], measure: Measure, k: int, epochs: int) ->
     return at
 
 
-def _problems(cell: Sequence[Planned], plain: Rates, ends: Interval, limit: Limit) -> list[str]:
+def _followed(cell: Sequence[Planned], run: Evaluation, limit: Limit, figure: Figure) -> Followed | None:
+    """The run's sequence against this limit, where it was asked under ``--stop-when-decided``: looked at after every
+    question, so that no interval of a fixed size holds any more. Another limit than the one it stopped by is as good.
+    """
+    if run.order is None or figure != "all" or limit.at_k is not None or not 0 < limit.rate < 1:
+        return None
+    return Followed(outcomes_of(cell), run.judged[0].measure, limit.rate, run.order)
+
+
+def _sequence(followed: Followed) -> Callable[[float], Interval]:
+    def at(confidence: float) -> Interval:
+        ends = followed.ends(confidence)
+        return Interval(followed.estimate, ends.low, ends.high, "confidence sequence")
+
+    return at
+
+
+def _problems(cell: Sequence[Planned], plain: Rates, ends: Interval, limit: Limit, *, decided: bool) -> list[str]:
     """Why a result may not pass, whatever its rate."""
     found = []
     share = plain.unscored / plain.total if plain.total else 0.0
@@ -139,6 +163,6 @@ def _problems(cell: Sequence[Planned], plain: Rates, ends: Interval, limit: Limi
         found.append("nothing was judged" if plain.judged.estimate is None else "no label to correct it by")
     if share > limit.max_unscored:
         found.append(f"{share:.1%} of the attempts are unscored, {limit.max_unscored:.1%} may be")
-    if len(cell) > plain.total:
+    if len(cell) > plain.total and not decided:
         found.append(f"unfinished: {plain.total:,} of {len(cell):,} attempts are recorded")
     return found

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.config import Pinned, RunConfig
+from redinstruct.deciding import Rank, rank_of
 from redinstruct.errors import ConfigError
 from redinstruct.people import People, cell_of, corrected_rate, people_of
 from redinstruct.stats import Interval
-from redinstruct.store import Planned, Store, judges_of, planned_attempts
+from redinstruct.store import Planned, Store, judges_of, planned_attempts, stops
 from redinstruct.types import MEASURES, JudgeCard, Measure
 
 
@@ -50,6 +51,8 @@ class Evaluation(NamedTuple):
     prompts: list[Prompt]
     judged: list[Judged]
     people: People
+    order: Rank | None = None
+    """The random order in which it was asked under ``--stop-when-decided``; None: it was always to be asked whole."""
 
     @property
     def banks(self) -> dict[str, Pinned]:
@@ -76,4 +79,5 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
             [Prompt(p.name, p.sha256, texts.get(p.sha256)) for p in config.prompts],
             [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store, judge)],
             people_of(store),
+            rank_of(store.secret()) if stops(store) else None,
         )

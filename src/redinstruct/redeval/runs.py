@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from redinstruct.config import RunConfig, check_same_run
+from redinstruct.deciding import Decider, outcomes_of
 from redinstruct.engine import Prices, Spending
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.judges import Judge, JudgeOptions, bound_judge
 from redinstruct.models import Model
-from redinstruct.redeval.deciding import Decider
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
 from redinstruct.redeval.plan import Plan, asked_model, instrument_for
 from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import Limits, OnProgress, Outcome, Session, check_limits
-from redinstruct.store import Store, check_run_folder, is_run, remove_empty
+from redinstruct.store import OwedAttempt, Store, check_run_folder, is_run, note_stop, planned_attempts, remove_empty
 from redinstruct.store.folder import make_private_folder
 from redinstruct.store.plans import Mark
 from redinstruct.types import MEASURES, Measure
@@ -69,7 +69,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
                 owed,
                 on_progress,
                 spending,
-                _decider(store, judge_row, plan.measure, limits),
+                _decider(store, judge_row, plan.measure, limits, owed),
             )
             with no_blank_run(store, store.is_blank, made), _no_denied_plan(store, before):
                 return await session.go(run)
@@ -152,11 +152,21 @@ async def _tested(
     return await test_judge(judge, model, limits, spending, on_progress)
 
 
-def _decider(store: Store, judge_row: int, measure: Measure, limits: Limits) -> Decider | None:
-    if limits.stop_when_decided is None:
+def _decider(
+    store: Store, judge_row: int, measure: Measure, limits: Limits, owed: Sequence[OwedAttempt]
+) -> Decider | None:
+    config, limit = store.config(), limits.stop_when_decided
+    if limit is None or config is None:
         return None
-    decider = Decider(limits.stop_when_decided, measure, store.secret())
-    decider.follow((key, (bank, prompt), label) for key, bank, prompt, label in store.labels(judge_row))
+    note_stop(store, limit)
+    names = {pinned.sha256: pinned.name for pinned in (*config.banks, *config.prompts)}
+    planned, again = planned_attempts(store, judge_row), {one.attempt.key for one in owed}
+    # What is asked again counts when it has come back.
+    known = [o if o.key not in again else o._replace(label=None) for o in planned]
+    decider = Decider(limit, measure, store.secret())
+    decider.follow(
+        ((names[o.bank], names[o.prompt]), outcome) for o, outcome in zip(known, outcomes_of(known), strict=True)
+    )
     return decider
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.config import PROTOCOL_2023, RunConfig
+from redinstruct.deciding import Cell, Decider
 from redinstruct.engine import Allowance, Caller, GroupWriter, Prices, Spending, run_pool
 from redinstruct.engine.calls import DENIED
 from redinstruct.errors import CallFailed, UsageError
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Model, Reply, Request
 from redinstruct.prompts import AnswerReader, render
-from redinstruct.redeval.deciding import Cell, Decider
 from redinstruct.store import OwedAttempt, Store
 from redinstruct.types import (
     Completion,
@@ -169,8 +169,8 @@ class Session:
 
     def _in_order(self) -> list[OwedAttempt]:
         if self._decider is not None:
-            rank = self._decider.rank
-            return sorted(self._owed, key=lambda o: rank(o.attempt.key))
+            place = self._decider.place
+            return sorted(self._owed, key=lambda o: place(o.attempt.key, (o.bank, o.attempt.template.name)))
         if self._target is None or self._target.model.batch_size == 1:
             return self._owed
         # A batch costs as much as its longest member: like lengths together, and one prompt's shared prefix at a time.
@@ -233,11 +233,11 @@ class Session:
     async def _record_completion(self, owed: OwedAttempt, completion: Completion) -> None:
         await self._writer.completion((owed.row, owed.asked, completion))
         if completion.outcome != "text":
-            self._tell(owed, completion.outcome)
+            self._tell(owed, completion.outcome, completion.reason)
 
     async def _record_verdict(self, owed: OwedAttempt, verdict: Verdict) -> None:
         await self._writer.verdict((owed.row, owed.asked, self._judge_row, owed.judged_no, verdict))
-        self._tell(owed, verdict.label)
+        self._tell(owed, verdict.label, verdict.reason)
 
     async def _release(self, *, ended: bool = False) -> None:
         """Record what was held back for a fuse that is decided now, or did not blow by the end of the run."""
@@ -298,9 +298,9 @@ class Session:
             verdict = Verdict("error", reason=failure.reason)
         return msgspec.structs.replace(verdict, tries=tries) if tries else verdict
 
-    def _tell(self, owed: OwedAttempt, label: str) -> None:
+    def _tell(self, owed: OwedAttempt, label: str, reason: str | None) -> None:
         if self._decider is not None:
-            self._decider.record(owed.attempt.key, (owed.bank, owed.attempt.template.name), label)
+            self._decider.record(owed.attempt.key, (owed.bank, owed.attempt.template.name), label, reason)
         progress = self._progress
         progress.done += 1
         progress.labels[label] = progress.labels.get(label, 0) + 1

@@ -13,7 +13,7 @@
                                             detectable, detectable_mean (the smallest change that so many pairs show)
     several tests, several tries            holm, holm_levels, smallest_level; hit_at_k (one question), at_k (all)
     agreement of raters                     cohen_kappa, gwet_ac1, krippendorff_alpha
-    stopping a run as soon as it is decided decide
+    stopping a run as soon as it is decided decide; Watch (question by question)
 
 Importing this package loads neither numpy nor scipy; a function that needs them imports them when called. What the
 intervals cover, measured: docs/experiments/coverage.md.
@@ -31,7 +31,7 @@ from redinstruct.stats.multiplicity import hit_at_k, holm, holm_levels, smallest
 from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster, paired_by_question
 from redinstruct.stats.parts import Part, strata, tallied
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
-from redinstruct.stats.sequential import decide
+from redinstruct.stats.sequential import Watch, decide
 from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Part",
     "Rates",
     "Tally",
+    "Watch",
     "WeakJudge",
     "at_k",
     "bounds",

@@ -21,6 +21,7 @@ from redinstruct.store.judges import JudgeRow, judges_of, named_judge
 from redinstruct.store.planned import Planned, planned_attempts
 from redinstruct.store.purging import importing_place, purge, purge_places
 from redinstruct.store.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
+from redinstruct.store.stops import note_stop, stops
 from redinstruct.store.summary import Spent, SummaryStore
 from redinstruct.store.utility import UtilityStore, UtilityTaskRow
 
@@ -56,9 +57,11 @@ __all__ = [
     "is_run",
     "judges_of",
     "named_judge",
+    "note_stop",
     "planned_attempts",
     "purge",
     "purge_places",
     "remove_empty",
     "settle",
+    "stops",
 ]
