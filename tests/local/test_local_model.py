@@ -470,3 +470,42 @@ def test_a_repository_that_is_not_at_hand_is_one_line(monkeypatch: pytest.Monkey
 def test_a_repository_of_the_hub_is_loaded_from_its_snapshot(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "snapshot_download", lambda *args, **kwargs: str(tiny))
     assert LocalModel.load("someone/model").id.startswith("hf/model@")
+
+
+# ---- chat templates ----
+
+
+def with_template(checkpoint: Path, template: str) -> LocalModel:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
+    loaded.resize_token_embeddings(len(tokenizer))
+    tokenizer.chat_template = template
+    return LocalModel(loaded, tokenizer, name="hf/x@1")
+
+
+TURNS = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+
+
+def test_a_template_without_a_system_role_gets_it_in_the_users_turn(tiny: Path) -> None:
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    folding = with_template(tiny, refuses + TURNS)
+    request = Request((Message("system", "Is bread"), Message("user", "forbidden?")), GREEDY)
+    (reply,) = folding.answer([request])
+    assert texts([reply]) == texts(with_template(tiny, TURNS).answer([
+        Request((Message("user", "Is bread\n\nforbidden?"),), GREEDY)
+    ]))  # fmt: skip
+    assert len(folding.notes) == 1
+    folding.answer([request])
+    assert len(folding.notes) == 1
+
+
+def test_a_template_that_opens_the_thought_says_so_and_marks_stay_in_the_text(tiny: Path) -> None:
+    thinking = with_template(tiny, TURNS + "{{ '<think>\n' }}")
+    (reply,) = thinking.answer([Request((Message("user", "Is bread forbidden?"),), GREEDY)])
+    assert reply.thought_opened
+    assert reply.answer == ""  # the limit ended it within the thought
+    ids = thinking.checkpoint[1]("<think> bread </think> bread", add_special_tokens=False).input_ids
+    assert "".join(thinking._text(ids).split()) == "<think>bread</think>bread"
+    (plain,) = with_template(tiny, TURNS).answer([Request((Message("user", "Is bread forbidden?"),), GREEDY)])
+    assert not plain.thought_opened

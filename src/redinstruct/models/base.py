@@ -90,7 +90,7 @@ class ModelError(Exception):
     """One request gave no reply. ``transient`` failures may be tried again.
 
     ``retry_after`` is in seconds, where the endpoint asked for a pause. ``note`` is a short, already redacted text
-    from the endpoint (never a key, never an address).
+    from the endpoint (never a key, never an address). ``refused`` names fields of the request that it does not take.
     """
 
     def __init__(
@@ -100,12 +100,14 @@ class ModelError(Exception):
         transient: bool = False,
         retry_after: float | None = None,
         note: str | None = None,
+        refused: tuple[str, ...] = (),
     ) -> None:
         super().__init__(str(reason))
         self.reason = reason
         self.transient = transient
         self.retry_after = retry_after
         self.note = note
+        self.refused = refused
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from redinstruct.models import waits
+from redinstruct.models import adapting, waits
 from redinstruct.models.base import ModelError
 from redinstruct.safetext import redact, terminal
 from redinstruct.types import FailureReason
@@ -229,9 +229,12 @@ def _meaning(said: Told, status: int | None, headers: Mapping[str, str]) -> Mode
     reason, transient = _reason(status) if status is not None else _from_words(said)
     if reason is FailureReason.HTTP_STATUS:
         note = f"status {status}" if note is None else f"status {status}: {note}"
+    named = [value for name, value in said.fields if name in ("param", "loc") and isinstance(value, str)]
+    refused = () if status in _OF_LOAD else adapting.refused(said.codes, said.words, named)
     if not transient:
-        return ModelError(reason, note=note)
-    return ModelError(reason, transient=True, retry_after=waits.refilled(headers) if wait is None else wait, note=note)
+        return ModelError(reason, note=note, refused=refused)
+    wait = waits.refilled(headers) if wait is None else wait
+    return ModelError(reason, transient=True, retry_after=wait, note=note, refused=refused)
 
 
 def _reason(status: int) -> tuple[FailureReason, bool]:

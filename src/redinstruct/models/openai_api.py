@@ -21,7 +21,8 @@ from yarl import URL
 
 from redinstruct import __version__
 from redinstruct.errors import ModelSpecError
-from redinstruct.models import echoes
+from redinstruct.models import adapting, echoes
+from redinstruct.models.adapting import Adapted
 from redinstruct.models.addresses import Address, read_address
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.failures import Filtered, status_error
@@ -37,6 +38,8 @@ MAX_ERROR_BYTES = 1 << 16
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _encode = msgspec.json.Encoder().encode
+# What a model does not take is asked once in a process, whatever role it plays.
+_ADAPTED: dict[tuple[str, str], Adapted] = {}
 
 
 def endpoint_from_environment(
@@ -91,18 +94,31 @@ class EndpointModel:
         self._key = address.key
         self._scheme = address.scheme
         self._options = dict(options or {})
+        self._adapted = _ADAPTED.setdefault((spec, str(address.url)), Adapted())
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_SECONDS, timeout))
         self._max_bytes = max_bytes
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoint does not take, and what is sent instead."""
+        return tuple(f"{self.id} {note}" for note in self._adapted.notes.values())
 
     def body(self, request: Request) -> bytes:
         """The request as JSON. An option replaces a field; an option of null removes it."""
         if request.echo:
             return _encode(echoes.fields(self._model, request))
+        fields = self._adapted.fields(self._fields(request))
+        if self._options:
+            fields.update(self._options)
+            fields = {name: value for name, value in fields.items() if value is not None}
+        return _encode(fields)
+
+    def _fields(self, request: Request) -> dict[str, object]:
         sampling = request.sampling
         fields: dict[str, object] = {
             "model": self._model,
-            "messages": request.messages,
+            "messages": self._adapted.messages(request.messages),
             "max_tokens": sampling.max_tokens,
         }
         if sampling.temperature is not None:
@@ -117,18 +133,33 @@ class EndpointModel:
             fields["response_format"] = msgspec.Raw(request.response_format.encode())
         if request.top_logprobs:
             fields |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-        if self._options:
-            fields.update(self._options)
-            fields = {name: value for name, value in fields.items() if value is not None}
-        return _encode(fields)
+        return fields
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Send one request (the batch holds one) and read its answer.
 
         Raises:
-            ModelError: no usable answer; the reason is typed, nothing of the exception beneath is quoted.
+            ModelError: no usable answer; the reason is typed, nothing of the exception beneath is quoted. Transient
+                where the endpoint refused a field that is left out from now on.
         """
         (request,) = batch
+        known = self._adapted.known
+        try:
+            return (await self._answered(request),)
+        except ModelError as error:
+            if not error.refused or not (named := self._may_leave_out(request, error.refused) - known):
+                raise
+            self._adapted.learn(sorted(named), error.note)
+            raise ModelError(FailureReason.BAD_REQUEST, transient=True, note=error.note) from None
+
+    def _may_leave_out(self, request: Request, refused: Sequence[str]) -> set[str]:
+        """Those of the refused fields that the tool sends of its own accord, and can do without."""
+        own = set(self._fields(request)) - set(self._options) - {"model", "messages"}
+        if any(message.role == adapting.SYSTEM for message in request.messages):
+            own.add(adapting.SYSTEM)
+        return own & set(refused)
+
+    async def _answered(self, request: Request) -> Reply:
         try:
             # A lone surrogate cannot be sent as UTF-8; it is a fault of the bank, and typed like one.
             body = self.body(request)
@@ -141,9 +172,9 @@ class EndpointModel:
                 if response.status != 200:
                     raise status_error(response.status, response.headers, await self._error_page(response))
                 data = await self._read(response, self._max_bytes)
-                return (read_echo(data, request) if request.echo else read_reply(data),)
+                return read_echo(data, request) if request.echo else read_reply(data)
         except Filtered as filtered:
-            return (Reply(None, "content_filter", filtered=True, note=filtered.note),)
+            return Reply(None, "content_filter", filtered=True, note=filtered.note)
         except TimeoutError:
             raise ModelError(FailureReason.TIMEOUT, transient=True) from None
         except aiohttp.ClientPayloadError:

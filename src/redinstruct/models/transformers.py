@@ -23,11 +23,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from redinstruct import checkpoints
 from redinstruct.errors import ModelSpecError
 from redinstruct.loading import check_folder, load_causal, load_tokenizer
+from redinstruct.models.adapting import SYSTEM, Adapted, folded
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
 from redinstruct.models.decoding import Decoding, Generated, Generator
 from redinstruct.models.likelihood import log_likelihoods
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.models.prefix_cache import CausalModel, Ids
+from redinstruct.prompts.thoughts import ends_opened, is_mark
 from redinstruct.types import FailureReason, Message
 
 DEFAULT_BATCH = 32
@@ -86,6 +88,10 @@ class LocalModel:
         small = sum(weights.numel() for weights in model.parameters()) < SMALL
         self._threads = threads or (1 if small else torch.get_num_threads())
         self._worker: ThreadPoolExecutor | None = None
+        special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._marks = frozenset(number for number, token in special.items() if is_mark(token))
+        self._unsaid = {*tokenizer.all_special_ids, *special} - self._marks
+        self._adapted = Adapted()
 
     @classmethod
     def load(
@@ -130,6 +136,11 @@ class LocalModel:
     def batch_size(self) -> int:
         """How many requests it takes at once."""
         return self._batch_size
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its chat template does not take, and what it is given instead."""
+        return tuple(f"{self.id} {note}" for note in self._adapted.notes.values())
 
     @property
     def checkpoint(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -212,6 +223,7 @@ class LocalModel:
     def _rendered(self, messages: Sequence[Message]) -> str:
         if self._template == "none":
             return "\n".join(message.content for message in messages)
+        messages = self._adapted.messages(tuple(messages))
         continues = messages[-1].role == "assistant"
         try:
             text = self._tokenizer.apply_chat_template(
@@ -221,6 +233,10 @@ class LocalModel:
                 continue_final_message=continues,
             )
         except (JinjaError, ValueError) as error:
+            if any(message.role == SYSTEM for message in messages):
+                text = self._rendered(folded(tuple(messages)))
+                self._adapted.learn([SYSTEM], None)
+                return text
             note = f"the chat template refused the messages ({_first_line(error)})"
             raise ModelError(FailureReason.BAD_REQUEST, note=note) from error
         return str(text)
@@ -303,6 +319,7 @@ class LocalModel:
             finish_reason=generated.finish,
             tokens_in=len(prompt),
             tokens_out=len(generated.ids),
+            thought_opened=ends_opened(str(self._tokenizer.decode(list(prompt[-32:])))),
             choices=tuple(
                 TokenChoice(self._piece(token), tuple((self._piece(other), chance) for other, chance in alternatives))
                 for token, alternatives in zip(generated.ids, generated.choices, strict=False)
@@ -314,7 +331,10 @@ class LocalModel:
         return str(self._tokenizer.convert_ids_to_tokens(token)).translate(_BLANKS)
 
     def _text(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        if self._marks.isdisjoint(ids):
+            return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        # Marks of thoughts stay where they are special tokens: without them a thought could not be told from an answer.
+        return str(self._tokenizer.decode([i for i in ids if i not in self._unsaid], skip_special_tokens=False))
 
 
 def _located(source: str | Path) -> tuple[Path, str]:

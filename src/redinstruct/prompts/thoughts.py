@@ -64,6 +64,8 @@ _ENDS_ANSWER = re.compile(
     r"(?:<\|END_RESPONSE\|>|<\|end_of_solution\|>|</(?:answer|response|output|solution|final)>)\s*\Z", re.IGNORECASE
 )
 _MAY_BEGIN = re.compile(r"\s*(?:analysis|assistant|here|thinking)", re.IGNORECASE)
+_SPECIAL = frozenset({"<|channel|>", "<|channel>", "<channel|>", "<|message|>", "<|start|>", "<|START_RESPONSE|>",
+                      "<|END_RESPONSE|>", "<|begin_of_solution|>", "<|end_of_solution|>"})  # fmt: skip
 _SIGNS = ("<", "[", "◁", "&lt;")
 MOST_MARKS = 1000
 """A reply with more of them is no reply of a model that thinks, and stays as it is."""
@@ -110,6 +112,18 @@ def spoken(text: str, *, opened: bool = False, cut: bool = False) -> Spoken:
         if end >= 0:
             return _told(text[text.index(">", end) + 1 :], text[begun.end() : end])
     return _blocks(text, opened=opened, cut=cut)
+
+
+def ends_opened(prompt: str) -> bool:
+    """Whether a prompt ends in a mark that opens a thought, so that the reply begins within it."""
+    tail = prompt[-200:]
+    marks = [*_MARK.finditer(tail)]
+    return bool(marks) and not _mark(marks[-1]).closes and not tail[marks[-1].end() :].strip()
+
+
+def is_mark(token: str) -> bool:
+    """Whether a special token marks thoughts or channels: decoding must not take it out of a reply."""
+    return _MARK.fullmatch(token) is not None or token in _SPECIAL
 
 
 def _blocks(text: str, *, opened: bool, cut: bool) -> Spoken:
