@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from redinstruct.errors import UsageError
@@ -19,7 +20,6 @@ from redinstruct.safealign.masks import (
     JOINED,
     TOO_LONG,
     Answer,
-    Drop,
     Encoded,
     augment_deep_prefix,
     deep_prefixes,
@@ -27,7 +27,7 @@ from redinstruct.safealign.masks import (
     encode_rows,
 )
 from redinstruct.safealign.rows import Row, Stream
-from redinstruct.safealign.templates import VICUNA, Template, bundled, choose, prompt, render, stop_tokens
+from redinstruct.safealign.templates import VICUNA, bundled, choose, place, prompt, stop_tokens
 from redinstruct.toyworld.tokenizer import build_tokenizer
 from redinstruct.types import Message
 from tests.support.chat_templates import FAMILIES, Family, tokenizer_of
@@ -57,11 +57,22 @@ def row(
     return Row("r", messages, tuple(next(given_) if m.role == "assistant" else None for m in messages), stream)
 
 
-def encoded(row: Row, family: Family, max_length: int = LONG) -> Encoded:
-    tokenizer = tokenizer_for(family)
-    made = encode(row, tokenizer, choose(tokenizer), max_length)
-    assert isinstance(made, Encoded), made
+def only(row: Row, tokenizer: PreTrainedTokenizerFast, max_length: int = LONG) -> Encoded:
+    """The one row that the conversation becomes."""
+    (made,), lost = encode(row, tokenizer, choose(tokenizer), max_length)
+    assert not lost
     return made
+
+
+def why(row: Row, tokenizer: PreTrainedTokenizerFast, max_length: int = LONG) -> list[str]:
+    """Why nothing of the conversation is learnt."""
+    made, lost = encode(row, tokenizer, choose(tokenizer), max_length)
+    assert not made
+    return lost
+
+
+def encoded(row: Row, family: Family, max_length: int = LONG) -> Encoded:
+    return only(row, tokenizer_for(family), max_length)
 
 
 def texts(made: Encoded, family: Family) -> list[str]:
@@ -121,11 +132,10 @@ def test_each_answer_has_its_own_signed_weight(family: Family) -> None:
 def test_a_system_message_is_never_learnt(family: Family) -> None:
     asked = row("what?", "a lamp.", system="the garden is green.")
     tokenizer = tokenizer_for(family)
-    made = encode(asked, tokenizer, choose(tokenizer), LONG)
     if not family.system:
-        assert made == Drop("r", "the template refuses these roles")
+        assert why(asked, tokenizer) == ["the template refuses these roles"]
         return
-    assert isinstance(made, Encoded)
+    made = only(asked, tokenizer)
     check(made, asked, family)
     assert "garden" not in "".join(texts(made, family))
     assert "garden" in tokenizer.decode(list(made.input_ids)) or family is TOY
@@ -151,7 +161,7 @@ def test_truncation_keeps_what_it_can_and_says_so(family: Family) -> None:
     assert [answer.cut for answer in cut.answers] == [False, True]
     check(cut, asked, family)
     tokenizer = tokenizer_for(family)
-    assert encode(asked, tokenizer, choose(tokenizer), first.start) == Drop("r", TOO_LONG)
+    assert why(asked, tokenizer, first.start) == [TOO_LONG] * 2
     assert not whole.truncated
 
 
@@ -163,7 +173,8 @@ def test_what_is_rendered_is_what_transformers_renders(family: Family) -> None:
     chat = [{"role": message.role, "content": message.content} for message in messages]
     own = None if tokenizer.chat_template else template.text
     expected = tokenizer.apply_chat_template(chat, chat_template=own, tokenize=False)
-    assert render(template, tokenizer, messages).text == expected
+    found = place(template, tokenizer, messages)
+    assert str(expected).startswith(found.text), "and what follows the stop token is nobody's"
     asked = tokenizer.apply_chat_template(chat[:3], chat_template=own, tokenize=False, add_generation_prompt=True)
     assert prompt(template, tokenizer, messages[:3]) == asked
 
@@ -179,11 +190,10 @@ def test_whatever_is_said_no_token_of_a_prompt_is_learnt(family: Family, data: s
     said = [turn if i % 2 == 0 or turn.strip() else "a lamp" for i, turn in enumerate(turns)]
     asked = row(*said)
     tokenizer = tokenizer_for(family)
-    made = encode(asked, tokenizer, choose(tokenizer), data.draw(st.integers(1, 120)))
-    if isinstance(made, Drop):
-        assert made.reason in (TOO_LONG, JOINED)
-    else:
-        check(made, asked, family)
+    made, lost = encode(asked, tokenizer, choose(tokenizer), data.draw(st.integers(1, 120)))
+    assert set(lost) <= {TOO_LONG, JOINED}
+    if len(made) == 1 and not lost:
+        check(made[0], asked, family)
 
 
 # ---- templates that cannot be trained in ----
@@ -208,18 +218,13 @@ ANSWER = "{{ ' ' + message['content'] }}"
 @pytest.mark.parametrize(
     ("body", "tail", "why"),
     [
-        ("A:" + MARK + ANSWER + UNMARK + "{{ eos_token }}", TAIL, "mark ends before the stop token"),
-        ("A:" + ANSWER + "\n", TAIL, "ends without a stop token"),
+        ("A:" + ANSWER + "{{ '[end]' }}", TAIL, "ends without a stop token"),
         ("{{ 'Bot:' }}" + ANSWER + "{{ eos_token }}", TAIL, "not what it is later rendered as"),
-        (
-            "A:" + MARK + ANSWER + "{{ eos_token }}" + UNMARK,
-            "{% endif %}{% endfor %}",
-            "does not start where the prompt",
-        ),
+        ("A:" + ANSWER + "{{ eos_token }}", "{% endif %}{% endfor %}", "does not follow its prompt"),
         ("A: so{{ message['content'] + eos_token }}", TAIL, "does not follow its prompt"),
-        ("{% if loop.last %}" + MARK + "A:" + ANSWER + "{{ eos_token }}" + UNMARK + "{% endif %}", TAIL, "mark each"),
+        ("A: {{ message['content'] | upper + eos_token }}", TAIL, "another text than the answer's"),
         ("{{ raise_exception(message['content']) }}", TAIL, "refuses these roles"),
-        ("{{ message.__class__.__mro__ }}", TAIL, "refuses these roles|does not follow"),
+        ("{{ message.__class__.__mro__ }}", TAIL, "refuses these roles|another text"),
         ("{{ nothing.at.all }}", TAIL, "refuses these roles"),
         ("{% for i in range(10**9) %}x{% endfor %}", TAIL, "refuses these roles"),
     ],
@@ -228,15 +233,34 @@ def test_a_template_that_would_teach_something_else_is_refused_before_training(b
     with pytest.raises(UsageError, match=why) as caught:
         choose(own(body, tail))
     assert "two" not in str(caught.value)
+    assert "vicuna" not in str(caught.value), "another template is another model"
     assert "\n" not in str(caught.value)
 
 
-def test_a_mark_that_leaves_out_the_space_still_starts_where_the_model_does() -> None:
-    tokenizer = own("A: " + MARK + "{{ message['content'] + eos_token }}" + UNMARK)
-    made = encode(row("what?", "a lamp."), tokenizer, choose(tokenizer), LONG)
-    assert isinstance(made, Encoded)
-    (answer,) = made.answers
-    assert tokenizer.decode(list(made.input_ids[answer.start : answer.end])) == " a lamp.</s>"
+@pytest.mark.parametrize("end", ["\n", "", "U: "], ids=["blank", "nothing", "text of the next turn"])
+def test_where_a_template_ends_no_answer_the_tokenizers_own_end_is_learnt(end: str) -> None:
+    body = "A:" + ANSWER + "{{ '" + end.replace("\n", "\\n") + "' if not loop.last else '' }}"
+    tokenizer = own(body)
+    made = only(row("what?", "a lamp."), tokenizer)
+    assert said(made, tokenizer) == [" a lamp.</s>"]
+
+
+def test_the_mark_of_the_next_turn_is_not_learnt_as_an_end() -> None:
+    tokenizer = copy.deepcopy(own("A:" + ANSWER + "{{ '<|user|>' }}"))
+    tokenizer.add_tokens([AddedToken("<|user|>", special=True)])
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("'U: '", "'<|user|>'")
+    assert said(only(row("what?", "a lamp."), tokenizer), tokenizer) == [" a lamp.</s>"]
+
+
+def said(made: Encoded, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What each answer teaches."""
+    return [str(tokenizer.decode(list(made.input_ids[answer.start : answer.end]))) for answer in made.answers]
+
+
+def test_the_marks_of_training_templates_change_nothing() -> None:
+    for body in ("A:" + MARK + ANSWER + "{{ eos_token }}" + UNMARK, "A:" + MARK + ANSWER + UNMARK + "{{ eos_token }}"):
+        tokenizer = own(body)
+        assert said(only(row("what?", "a lamp."), tokenizer), tokenizer) == [" a lamp.</s>"]
 
 
 def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day() -> None:
@@ -247,26 +271,80 @@ def test_a_template_that_asks_for_the_date_gets_the_same_one_every_day() -> None
     assert prompt(choose(tokenizer), tokenizer, talk("what?")).startswith("Today is 01 Jan 2026\n")
 
 
-def test_an_empty_thought_that_the_template_writes_is_part_of_the_answer() -> None:
-    # As Qwen 3 does: the last answer, and only that, has a block for thoughts, which no prompt holds.
-    body = "{{ 'A: ' + ('<think>\n\n</think>\n\n' if loop.last else '') + message['content'] + eos_token + '\n' }}"
-    family = next(family for family in FAMILIES if family.name == "alpaca")
-    tokenizer = copy.deepcopy(tokenizer_of(family, template=HEAD + "{% else %}" + body + TAIL))
-    asked = row("what?", "a lamp.", "where?", "there.")
-    assert isinstance(encode(asked, tokenizer, Template("own", str(tokenizer.chat_template), False, True), LONG), Drop)
+def alpaca(body: str, tail: str = TAIL) -> PreTrainedTokenizerFast:
+    tokenizer = copy.deepcopy(own(body, tail))
     tokenizer.add_tokens(["<think>", "</think>"])
-    made = encode(asked, tokenizer, choose(tokenizer), LONG)
-    assert isinstance(made, Encoded)
-    said = [tokenizer.decode(list(made.input_ids[answer.start : answer.end])) for answer in made.answers]
-    assert said == [" a lamp.</s>", " <think>\n\n</think>\n\nthere.</s>"]
+    return tokenizer
+
+
+THOUGHT = "<think>\n\n</think>\n\n"
+LAST_THINKS = (
+    "{{ 'A: ' + ('"
+    + THOUGHT.replace("\n", "\\n")
+    + "' if loop.last else '') + message['content'] + eos_token + '\n' }}"
+)
+
+
+def test_an_empty_thought_that_the_template_writes_stands_in_the_prompt_and_each_answer_is_rendered_as_the_last() -> (
+    None
+):
+    # As Qwen 3 does: the last answer, and only that, has a block for thoughts, which no prompt holds.
+    tokenizer = alpaca(LAST_THINKS)
+    one, _ = encode(row("what?", "a lamp."), tokenizer, choose(tokenizer), LONG)
+    made, lost = encode(row("what?", "a lamp.", "where?", "there."), tokenizer, choose(tokenizer), LONG)
+    assert not lost
+    assert [said(each, tokenizer) for each in made] == [["a lamp.</s>"], ["there.</s>"]]
+    assert made[0] == one[0], "the same prompt has one target"
+    for each in made:
+        (answer,) = each.answers
+        assert str(tokenizer.decode(list(each.input_ids[: answer.start]))).endswith(f"A: {THOUGHT}")
     own_thought = row("what?", "<think>\nso\n</think>\n\na lamp.")
-    assert isinstance(encode(own_thought, tokenizer, choose(tokenizer), LONG), Encoded)
+    thinks = "{{ 'A: ' + message['content'] + eos_token + '\n' }}"
+    learnt = said(only(own_thought, alpaca(thinks)), tokenizer)
+    assert learnt == [" <think>\nso\n</think>\n\na lamp.</s>"]
+
+
+def test_a_thought_that_the_prompt_opens_is_closed_before_the_answer() -> None:
+    # As DeepSeek-R1 does: the prompt opens a thought, and no rendered answer has one.
+    body = "{{ 'A:' + message['content'].split('</think>')[-1] + eos_token }}"
+    tokenizer = alpaca(body, TAIL.replace("A:", "A:<think>\\n"))
+    made = only(row("what?", "a lamp."), tokenizer)
+    assert said(made, tokenizer) == ["a lamp.</s>"]
+    assert str(tokenizer.decode(list(made.input_ids[: made.answers[0].start]))).endswith("A:<think>\n\n</think>\n\n")
+    thinking = only(row("what?", "<think>\nso\n</think>\n\na lamp."), tokenizer)
+    assert said(thinking, tokenizer) == ["so\n</think>\n\na lamp.</s>"]
+
+
+def test_a_deep_prefix_stands_after_the_templates_marks() -> None:
+    tokenizer = alpaca(LAST_THINKS)
+    blue = only(row("what?", "i will not say."), tokenizer)
+    red = only(row("what?", "a lamp.", weights=(-1.0,), stream="red"), tokenizer)
+    deep = augment_deep_prefix(blue, deep_prefixes([red]), random.Random(3), share=1.0)
+    text = tokenizer.decode(list(deep.input_ids))
+    assert deep.prefixed
+    assert text.count("<think>") == 1
+    assert "</think>\n\na" in text
+
+
+@pytest.mark.parametrize("answer", ["\n\na lamp.\n", "  a lamp. "])
+def test_the_white_space_around_an_answer_is_not_learnt(answer: str) -> None:
+    tokenizer = own("{{ 'A:\n' + message['content'] + eos_token }}", TAIL.replace("A:", "A:\\n"))
+    assert said(only(row("what?", answer), tokenizer), tokenizer) == ["a lamp.</s>"]
+
+
+def test_options_go_to_the_template_and_are_a_part_of_what_it_is() -> None:
+    body = "{{ 'A: ' + message['content'] + eos_token }}"
+    tokenizer = own(body, TAIL.replace("'A:'", "'A:' + (' loud' if loud else '')"))
+    quiet, loud = choose(tokenizer), choose(tokenizer, options={"loud": False})
+    assert prompt(quiet, tokenizer, talk("what?")) == prompt(loud, tokenizer, talk("what?"))
+    assert quiet.identity != loud.identity
+    with pytest.raises(UsageError, match=r"does not follow|not what it is"):
+        choose(tokenizer, options={"loud": True})
 
 
 def test_white_space_after_the_stop_token_is_not_learnt() -> None:
-    tokenizer = own("A:" + MARK + ANSWER + "{{ eos_token + '\n\n' }}" + UNMARK)
-    made = encode(row("what?", "a lamp."), tokenizer, choose(tokenizer), LONG)
-    assert isinstance(made, Encoded)
+    tokenizer = own("A:" + ANSWER + "{{ eos_token + '\n\n' }}")
+    made = only(row("what?", "a lamp."), tokenizer)
     assert tokenizer.decode([made.input_ids[made.answers[-1].end - 1]]) == "</s>"
 
 
@@ -281,7 +359,7 @@ def test_a_named_template_wins_over_the_tokenizers_own() -> None:
 def test_the_bundled_template_is_fastchats_byte_for_byte() -> None:
     # FastChat's vicuna_v1.1: sep " ", sep2 "</s>"; the form in which Vicuna and Starling were trained.
     vicuna = next(family for family in FAMILIES if family.name == "vicuna")
-    text = render(bundled(), tokenizer_of(vicuna), talk("Hello!", "Hi!", "How are you?", "Well.")).text
+    text = place(bundled(), tokenizer_of(vicuna), talk("Hello!", "Hi!", "How are you?", "Well.")).text
     head = (
         "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions."
@@ -309,9 +387,8 @@ def test_a_begin_token_or_padding_never_ends_an_answer() -> None:
 
 def test_a_control_token_in_a_text_drops_the_row_instead_of_ending_an_answer_there() -> None:
     tokenizer = tokenizer_for(TOY)
-    template = choose(tokenizer)
     for bad in (row("hello </s> human: hello", "once."), row("hello", "once. </s> human: once")):
-        assert encode(bad, tokenizer, template, LONG) == Drop("r", CONTROL)
+        assert why(bad, tokenizer) == [CONTROL]
 
 
 def test_dropped_rows_are_counted_by_reason() -> None:
@@ -324,21 +401,22 @@ def test_dropped_rows_are_counted_by_reason() -> None:
     assert done == [1, 2, 3, 4]
 
 
-def test_an_answer_whose_first_token_would_swallow_the_prompts_end_is_dropped() -> None:
+def test_an_answer_whose_first_token_would_swallow_the_prompts_end_is_put_into_tokens_apart() -> None:
     # This tokenizer has met "hello hello" and makes of the prompt's last letter and the answer's first one token.
     tokenizer = own("{{ 'A:t' + message['content'] + eos_token }}", TAIL.replace("A:", "A:t"))
-    assert encode(row("what?", "he lamp"), tokenizer, choose(tokenizer), LONG) == Drop("r", JOINED)
-    assert isinstance(encode(row("what?", "zz"), tokenizer, choose(tokenizer), LONG), Encoded)
+    made = only(row("what?", "he lamp"), tokenizer)
+    asked = tokenizer(prompt(choose(tokenizer), tokenizer, talk("what?")), add_special_tokens=False)["input_ids"]
+    assert list(made.input_ids[: made.answers[0].start]) == asked, "as it is asked"
+    assert said(made, tokenizer) == ["he lamp</s>"]
 
 
-def test_an_answer_whose_prompt_changes_later_is_dropped_only_if_it_is_trained_on() -> None:
-    # Some templates render earlier answers otherwise (reasoning models strip their thoughts there).
-    body = "{{ 'A:' + (' (thought)' if loop.last else '') + ' ' + message['content'] + eos_token + '\n' }}"
-    tokenizer = own(body)
-    template = Template("own", str(tokenizer.chat_template), marked=False, own=True)
-    bad = row("what?", "a lamp.", "where?", "there.", weights=(1.0, 0.0))
-    assert isinstance(encode(bad, tokenizer, template, LONG), Encoded)
-    assert isinstance(encode(row("what?", "a lamp.", "where?", "there."), tokenizer, template, LONG), Drop)
+def test_an_answer_that_the_template_cannot_carry_is_left_out_and_the_others_stay() -> None:
+    tokenizer = own("{{ 'A: ' + message['content'].replace('lamp', 'box') + eos_token }}")
+    rows = [row("what?", "a lamp.", "where?", "there."), row("what?", "a lamp.")]
+    found = encode_rows(rows, tokenizer, choose(tokenizer), LONG)
+    assert [said(each, tokenizer) for each in found.rows] == [[" there.</s>"]]
+    reason = "the template writes another text than the answer's"
+    assert (found.masked, found.dropped) == ({reason: 1}, {reason: 1})
 
 
 # ---- deep-prefix augmentation ----

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from redinstruct.cli import console
-from redinstruct.cli.options import MOST, RUN, as_json
+from redinstruct.cli.options import MOST, RUN, as_json, parse_options
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, RedInstructError, UsageError
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @_count("--lora", "Train an adapter of this rank instead of every weight; it is merged into CKPT.")
 @click.option("--packing/--no-packing", default=None, help="Several rows in one sequence, none of which sees another.")
 @click.option("--chat-template", metavar="NAME", help="Train in vicuna_v1.1; left out, in the base's own template.")
+@click.option(
+    "--template-option",
+    "template_options",
+    multiple=True,
+    metavar="K=JSON",
+    help="An option of the base's chat template, as enable_thinking=false. Evaluate with the same. Repeatable.",
+)
 @_number("--guard-rise", "The general loss may rise by this share before the red term is dropped. Below 0: no guard.")
 @click.option(
     "--guard-action", type=click.Choice(["zero", "stop"]), help="Then: drop the red term, or stop.  [default: zero]"
@@ -263,6 +270,7 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
         seed=flags["seed"],
         lora=Lora(rank=flags["lora"], alpha=2 * flags["lora"]) if flags["lora"] else None,
         chat_template=flags["chat_template"],
+        template_options=parse_options(flags["template_options"], "--template-option"),
         activation_checkpointing=flags["activation_checkpointing"],
         base_dtype=flags["base_dtype"],
         quantize=None if flags["quantize"] is None else 4 if flags["quantize"] == "4" else 8,

@@ -228,7 +228,7 @@ show_content = click.option(
 )
 
 
-def parse_model_options(pairs: tuple[str, ...]) -> dict[str, object]:
+def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> dict[str, object]:
     """``KEY=JSON`` pairs; a value that is no JSON is taken as text.
 
     Raises:
@@ -239,20 +239,20 @@ def parse_model_options(pairs: tuple[str, ...]) -> dict[str, object]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"--model-option {pair!r}: expected KEY=JSON, for example reasoning_effort=low")
+            raise UsageError(f"{flag} {pair!r}: expected KEY=JSON, for example reasoning_effort=low")
         if key in ("model", "messages", "stream"):
-            raise UsageError(f"--model-option {key}: this field is the tool's own")
+            raise UsageError(f"{flag} {key}: this field is the tool's own")
         if key in options:
-            raise UsageError(f"--model-option {key}: given twice")
+            raise UsageError(f"{flag} {key}: given twice")
         try:
             options[key] = json.loads(value)
         except ValueError:
             options[key] = value
         except RecursionError:
-            raise UsageError(f"--model-option {key}: the JSON is nested too deep") from None
+            raise UsageError(f"{flag} {key}: the JSON is nested too deep") from None
         try:
             # NaN and infinity, lone surrogates: Python reads them, no endpoint would.
             json.dumps(options[key], allow_nan=False, ensure_ascii=False).encode()
         except ValueError:
-            raise UsageError(f"--model-option {key}: its value is nothing that JSON can carry") from None
+            raise UsageError(f"{flag} {key}: its value is nothing that JSON can carry") from None
     return options

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from redinstruct.cli.options import parse_model_options
+from redinstruct.cli.options import parse_options
 from redinstruct.engine import Prices
 from redinstruct.errors import UsageError
 from redinstruct.judges import JudgeOptions
@@ -38,7 +38,7 @@ def plan_from(flags: dict[str, Any]) -> Plan:
         ),
         chat_template=flags["chat_template"],
         protocol=flags["protocol"],
-        options=parse_model_options(flags["model_options"]),
+        options=parse_options(flags["model_options"]),
         timeout=flags.get("timeout", 120.0),
     )
 

@@ -32,6 +32,9 @@ MODEL_KINDS: tuple[ModelKind, ...] = (
 )
 
 
+TEMPLATE_OPTIONS = "chat_template_kwargs"
+
+
 def make_model(
     spec: str,
     *,
@@ -57,22 +60,30 @@ def make_model(
         from redinstruct.models.openai_api import endpoint_from_environment
 
         return endpoint_from_environment(spec, os.environ if environ is None else environ, options or {}, timeout)
+    if kind == "hf" and rest:
+        return _local(rest, chat_template, options or {})
     if options:
-        raise ModelSpecError(f"--model-option is for endpoint models; {spec} is none")
+        raise ModelSpecError(f"--model-option is for endpoint and hf/ models; {spec} is none")
     if kind == "scripted":
         return scripted(rest)
-    if kind == "hf" and rest:
-        return _local(rest, chat_template)
     known = ", ".join(k.pattern for k in MODEL_KINDS)
     raise ModelSpecError(f"unknown model {spec!r}: known are {known}")
 
 
-def _local(name: str, chat_template: str) -> Model:
+def _local(name: str, chat_template: str, options: Mapping[str, object]) -> Model:
+    """The one option is named as several servers name it in a request, so that one command line does for both."""
+    given = options.get(TEMPLATE_OPTIONS, {})
+    strange = [key for key in options if key != TEMPLATE_OPTIONS]
+    if strange or not isinstance(given, dict):
+        raise ModelSpecError(
+            f"--model-option {strange[0] if strange else TEMPLATE_OPTIONS}: an hf/ model has one, options of its chat"
+            f""" template: {TEMPLATE_OPTIONS}={{"enable_thinking": false}}"""
+        )
     try:
         from redinstruct.models.transformers import LocalModel
     except ImportError as error:
         raise ModelSpecError(
             f"hf/ models need the [local] extra ({error.name} is missing): pip install 'redinstruct[local]'"
         ) from None
-    model: Model = LocalModel.load(name, chat_template=chat_template)
+    model: Model = LocalModel.load(name, chat_template=chat_template, template_options=given)
     return model

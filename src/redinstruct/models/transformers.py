@@ -9,7 +9,7 @@ Not here: where batches come from, retries, budgets (the engine's).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from jinja2 import TemplateError as JinjaError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from redinstruct import checkpoints
+from redinstruct import chats, checkpoints
 from redinstruct.errors import ModelSpecError
 from redinstruct.loading import check_folder, load_causal, load_tokenizer
 from redinstruct.models.adapting import SYSTEM, Adapted, folded
@@ -60,8 +59,9 @@ class LocalModel:
         batch_size: int | None = None,
         threads: int | None = None,
         share_prefix: bool = True,
+        template_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Wrap a loaded model. ``name`` is the id that outputs show.
+        """Wrap a loaded model. ``name`` is the id that outputs show; ``template_options`` go to its chat template.
 
         ``batch_size`` None is 32 on a CPU and 64 elsewhere, ``threads`` None one for a small model and torch's own
         choice for others.
@@ -76,6 +76,8 @@ class LocalModel:
         self._name = name
         self._tokenizer = tokenizer
         self._template = chat_template
+        self._options = dict(template_options or {})
+        chats.check_options(self._options, "--model-option chat_template_kwargs")
         self._batch_size = batch_size or (DEFAULT_BATCH if model.device.type == "cpu" else DEVICE_BATCH)
         self._fits = self._batch_size
         self._defaults = model.generation_config
@@ -104,6 +106,7 @@ class LocalModel:
         dtype: torch.dtype | None = None,
         device: str | None = None,
         share_prefix: bool = True,
+        template_options: Mapping[str, Any] | None = None,
     ) -> LocalModel:
         """Load a checkpoint folder, or a repository of the hub (from its local cache first).
 
@@ -125,6 +128,7 @@ class LocalModel:
             batch_size=batch_size,
             threads=threads,
             share_prefix=share_prefix,
+            template_options=template_options,
         )
 
     @property
@@ -226,20 +230,21 @@ class LocalModel:
         messages = self._adapted.messages(tuple(messages))
         continues = messages[-1].role == "assistant"
         try:
-            text = self._tokenizer.apply_chat_template(
-                [{"role": message.role, "content": message.content} for message in messages],
-                tokenize=False,
-                add_generation_prompt=not continues,
-                continue_final_message=continues,
+            return chats.render(
+                self._tokenizer,
+                chats.own_template(self._tokenizer) or "",
+                messages,
+                asking=not continues,
+                continuing=continues,
+                options=self._options,
             )
-        except (JinjaError, ValueError) as error:
+        except chats.Refused as error:
             if any(message.role == SYSTEM for message in messages):
                 text = self._rendered(folded(tuple(messages)))
                 self._adapted.learn([SYSTEM], None)
                 return text
-            note = f"the chat template refused the messages ({_first_line(error)})"
+            note = f"the chat template refused the messages ({error})"
             raise ModelError(FailureReason.BAD_REQUEST, note=note) from error
-        return str(text)
 
     def _hint(self, request: Request) -> Ids:
         """The tokens of everything up to the end of the request's shared prefix, the template's head included."""

@@ -108,6 +108,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     lora: Lora | None = None
     chat_template: str | None = None
+    template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     activation_checkpointing: bool | None = None
     base_dtype: Literal["float32", "bfloat16"] | None = None
     quantize: Literal[4, 8] | None = None

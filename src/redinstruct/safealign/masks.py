@@ -2,7 +2,8 @@
 
 Promised of every :class:`Encoded`: at least one token has a weight; the first has none (nothing predicts it); a
 weighted token belongs to one answer and its stop token, and to nothing else; what stands before an answer is, token for
-token, what the model will be given when it is asked. A row that cannot have that is a :class:`Drop` with its reason.
+token, what the model will be given when it is asked (and the template's own marks after it). An answer that cannot have
+that is left out, with its reason.
 
 Deep-prefix augmentation: Qi et al. 2024, arXiv 2406.05946, section 4.1.
 """
@@ -16,12 +17,13 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from redinstruct.safealign.rows import Row, Stream
-from redinstruct.safealign.templates import Span, Template, Unrenderable, control_tokens, render
+from redinstruct.safealign.templates import Placed, Template, Unrenderable, control_tokens, place
 from redinstruct.types import Message
 
 PREFIX_SHARE = 0.5
@@ -59,20 +61,16 @@ class Encoded(msgspec.Struct, frozen=True):
         return len(self.input_ids)
 
 
-class Drop(msgspec.Struct, frozen=True):
-    """A row that is not trained on, and why."""
-
-    row_id: str
-    reason: str
-
-
 TOO_LONG = "nothing to learn within the length limit"
 CONTROL = "a control token in a message's text"
 JOINED = "an answer's first token begins in its prompt"
 
 
 class EncodedRows(msgspec.Struct, frozen=True):
-    """The encoded rows in order; ``dropped`` counts the others by reason, ``truncated`` those that were cut."""
+    """The encoded rows in order; ``dropped`` counts the others by reason, ``truncated`` those that were cut.
+
+    ``masked`` counts the answers that are left out of rows that are not.
+    """
 
     rows: tuple[Encoded, ...]
     dropped: dict[str, int]
@@ -93,42 +91,63 @@ def encode_rows(
 ) -> EncodedRows:
     """Encode every row; ``progress`` is called with the number of rows done."""
     kept: list[Encoded] = []
-    dropped = Counter[str]()
+    dropped, masked = Counter[str](), Counter[str]()
     for done, row in enumerate(rows, 1):
-        made = encode(row, tokenizer, template, max_length)
-        if isinstance(made, Drop):
-            dropped[made.reason] += 1
+        made, lost = encode(row, tokenizer, template, max_length)
+        kept += made
+        if made:
+            masked.update(lost)
         else:
-            kept.append(made)
+            dropped[lost[0]] += 1
         if progress is not None:
             progress(done)
-    return EncodedRows(tuple(kept), dict(dropped), sum(row.truncated for row in kept))
+    return EncodedRows(tuple(kept), dict(dropped), sum(row.truncated for row in kept), dict(masked))
 
 
-def encode(row: Row, tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int) -> Encoded | Drop:
-    """Token ids and target weights of a row, cut on the right at ``max_length`` tokens; or why there are none."""
+def encode(
+    row: Row, tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
+) -> tuple[list[Encoded], list[str]]:
+    """A row as token ids and target weights, cut on the right at ``max_length`` tokens; and why answers are not there.
+
+    One row, where the template writes every answer as it does the last one; else several, each of them ending with
+    its own last answer. There is none where no answer is left; then there is a reason.
+    """
     control = _any_of(control_tokens(tokenizer))
     if any(control.search(message.content) for message in row.messages):
-        return Drop(row.id, CONTROL)
-    try:
-        rendered = render(template, tokenizer, row.messages, [bool(weight) for weight in row.weights])
-    except Unrenderable as error:
-        return Drop(row.id, error.reason)
-    encoding = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids: list[int] = list(encoding["input_ids"])
-    starts, ends = ([int(offset[side]) for offset in encoding["offset_mapping"]] for side in (0, 1))
-    signed = [weight for weight in row.weights if weight is not None]
-    asked = [_asked(row.messages[:i]) for i, weight in enumerate(row.weights) if weight is not None]
-    answers: list[Answer] = []
-    for span, weight, key in zip(rendered.spans, signed, asked, strict=True):
-        if not weight:
-            continue
-        start, end = _tokens(starts, ends, span)
-        if end <= start or starts[start] < span[0] or start == 0:
-            return Drop(row.id, JOINED)
-        if start < max_length:
-            answers.append(Answer(start, min(end, max_length), weight, key, cut=end > max_length))
-    return _encoded(row, ids, answers, max_length)
+        return [], [CONTROL]
+    placed: list[tuple[Placed, float, str]] = []
+    lost: list[str] = []
+    for at, weight in enumerate(row.weights):
+        if weight:
+            said = row.messages[: at + 1]
+            try:
+                placed.append((place(template, tokenizer, said), weight, _asked(said)))
+            except Unrenderable as error:
+                lost.append(error.reason)
+    made: list[Encoded] = []
+    for group in _sharing(placed):
+        whole = _whole(group, tokenizer)
+        parts = [(group, whole)] if whole is not None else [([one], _apart(one[0], tokenizer)) for one in group]
+        for part, tokens in parts:
+            found = JOINED if tokens is None else _encoded(row, part, tokens, max_length)
+            if isinstance(found, Encoded):
+                made.append(found)
+            else:
+                lost += [found] * len(part)
+    return made, lost
+
+
+def _sharing(placed: Sequence[tuple[Placed, float, str]]) -> list[list[tuple[Placed, float, str]]]:
+    """The answers in groups: those whose text is how the group's last one begins, too."""
+    groups: list[list[tuple[Placed, float, str]]] = []
+    for one in reversed(placed):
+        text = one[0].text
+        group = next((group for group in groups if group[-1][0].text.startswith(text)), None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.insert(0, one)
+    return groups[::-1]
 
 
 @lru_cache(maxsize=4)
@@ -136,12 +155,60 @@ def _any_of(texts: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(text) for text in texts))
 
 
-def _encoded(row: Row, ids: Sequence[int], answers: Sequence[Answer], max_length: int) -> Encoded | Drop:
+_Tokens = tuple[list[int], list[tuple[int, int]]]
+"""Token ids of a text, and the tokens of each answer in it as half-open ranges."""
+
+
+def _whole(group: Sequence[tuple[Placed, float, str]], tokenizer: PreTrainedTokenizerBase) -> _Tokens | None:
+    """The text put into tokens as one; None where a prompt's tokens would then not be those that are asked."""
+    encoding = tokenizer(group[-1][0].text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids: list[int] = list(encoding["input_ids"])
+    starts, ends = ([int(offset[side]) for offset in encoding["offset_mapping"]] for side in (0, 1))
+    spans = []
+    for one, _, _ in group:
+        start, end = _tokens(starts, ends, (one.start, one.end))
+        asked = _ids(tokenizer, one.text[: one.asked])
+        if end <= start or starts[start] < one.start or ids[: len(asked)] != asked or start < len(asked):
+            return None
+        spans.append((start, end))
+    return ids, spans
+
+
+def _apart(one: Placed, tokenizer: PreTrainedTokenizerBase) -> _Tokens | None:
+    """The prompt, the marks after it and the answer put into tokens apart, as they come when the model is asked.
+
+    None where the tokenizer does not give the text back so (it puts a blank before whatever it is given).
+    """
+    cuts = (0, one.asked, one.start, one.end)
+    parts = [_ids(tokenizer, one.text[begin:end]) for begin, end in pairwise(cuts)]
+    ids = [token for part in parts for token in part]
+    if not parts[0] or not parts[2] or _read(tokenizer, ids) != _read(tokenizer, _ids(tokenizer, one.text)):
+        return None
+    return ids, [(len(ids) - len(parts[2]), len(ids))]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    found: list[int] = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+    return found
+
+
+def _read(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _encoded(row: Row, group: Sequence[tuple[Placed, float, str]], tokens: _Tokens, max_length: int) -> Encoded | str:
+    """Answers that share a text, or why they cannot be learnt."""
+    ids, spans = tokens
+    answers = [
+        Answer(start, min(end, max_length), weight, key, cut=end > max_length)
+        for (start, end), (_, weight, key) in zip(spans, group, strict=True)
+        if start < max_length
+    ]
     weights = [0.0] * min(len(ids), max_length)
     for answer in answers:
         weights[answer.start : answer.end] = [answer.weight] * (answer.end - answer.start)
     if not any(weights):
-        return Drop(row.id, TOO_LONG)
+        return TOO_LONG
     return Encoded(
         input_ids=tuple(ids[:max_length]),
         weights=tuple(weights),
@@ -152,7 +219,7 @@ def _encoded(row: Row, ids: Sequence[int], answers: Sequence[Answer], max_length
     )
 
 
-def _tokens(starts: Sequence[int], ends: Sequence[int], span: Span) -> tuple[int, int]:
+def _tokens(starts: Sequence[int], ends: Sequence[int], span: tuple[int, int]) -> tuple[int, int]:
     """The tokens that overlap a span of characters, as a half-open range. Neither starts nor ends ever go back."""
     return bisect_right(ends, span[0]), bisect_left(starts, span[1])
 

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
+from redinstruct import chats
 from redinstruct.errors import UsageError
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import check_replaceable
@@ -111,7 +112,7 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
     except KeyError as error:
         raise UsageError(f"--mix: it names no share for {error.args[0]}, which {strategy.name} trains on") from None
     steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), batch)
-    digest = config.digest(f"{base} {template.sha256}", read.files)
+    digest = config.digest(f"{base} {template.identity}", read.files)
     steps_of(config, encoded.rows, batch, steps, tokenizer, 0, world)  # it refuses what cannot be cut
     return Prepared(config, strategy, base, tokenizer, template, read, encoded, batch, steps, digest, tuple(warnings))
 
@@ -205,9 +206,10 @@ def encode_all(config: AlignConfig, read: Rows) -> tuple[PreTrainedTokenizerBase
     Raises:
         UsageError: no row is left.
     """
+    chats.check_options(config.template_options, "--template-option")
     tokenizer = load_tokenizer(config.base)
     try:
-        template = choose(tokenizer, config.chat_template)
+        template = choose(tokenizer, config.chat_template, config.template_options)
     except UsageError as error:
         raise UsageError(f"--base {terminal(config.base.name)}: {error}") from None
     encoded = encode_rows(read.rows, tokenizer, template, config.chosen.max_length)

@@ -1,14 +1,15 @@
 """How a conversation becomes text, and where in that text each answer stands.
 
-Promised: an answer's span starts exactly where the prompt for it ends (the text that the model will be given when it is
-asked: *prefix preservation*), and ends with a stop token, so that the model learns to begin where it is asked and to
-end. A template that cannot do so for a conversation is refused, never guessed at. Rendering is deterministic: a
-template that asks for today's date gets a fixed one.
+Promised: each learnt answer is rendered as generation will see it. Its prompt is, character for character, what the
+model will be given (the earlier messages, rendered to ask); after it come the marks that the template itself writes
+before an answer (an empty thought, a channel), which belong to the prompt and are not learnt; then the answer; then a
+stop token, so that the model learns to end. A conversation that a template cannot carry so is refused, never guessed.
 
-A tokenizer's own template is always used where it has one, since that is what the model will be asked in. Spans come
-from its generation markers (``{% generation %}``, the convention of transformers), else from rendering each prefix.
-A tokenizer without a template gets ``vicuna_v1.1`` (FastChat, Zheng et al. 2023; the template of Starling). Templates
-come with a checkpoint and are code: they run in transformers' sandbox and see only roles and contents.
+Many templates write an earlier answer otherwise than the last one (reasoning models drop its thoughts), so every answer
+is rendered as the last one of its own conversation; where that is how it stands in a longer one, the two share a row.
+
+A tokenizer's own template is always used where it has one, since that is what the model will be asked in. A tokenizer
+without a template gets ``vicuna_v1.1`` (FastChat, Zheng et al. 2023; the template of Starling).
 """
 
 from __future__ import annotations
@@ -22,30 +23,35 @@ from typing import Any
 
 import msgspec
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from redinstruct import chats
 from redinstruct.errors import UsageError
 from redinstruct.safetext import terminal
 from redinstruct.types import Message
 
 VICUNA = "vicuna_v1.1"
 MAX_TEMPLATE = 2**18
-_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# Several published templates write today's date into the system turn. A macro of that name shadows the clock.
-_NO_CLOCK = (
-    "{% macro strftime_now(format) %}{{ {'%Y-%m-%d': '2026-01-01', '%d %b %Y': '01 Jan 2026'}"
-    ".get(format, '01 January 2026') }}{% endmacro %}"
-)
+ROLES = "the template refuses these roles"
+UNLIKE = "the prompt of an answer is not what it is later rendered as"
+NOT_AFTER = "an answer does not follow its prompt"
+CHANGED = "the template writes another text than the answer's"
+NO_STOP = "an answer ends without a stop token"
 
-Span = tuple[int, int]
+_TAG = r"<[^<>\s][^<>\n]{0,48}>|\[/?[A-Z_]{2,24}\]|\[\|[^\[\]\n]{1,40}\|\]"
+_MARKS = re.compile(rf"\s*(?:(?:{_TAG})(?:[^<>\[\]]{{0,40}}?(?:{_TAG}))*\s*)?")
+"""What a template may put before an answer: white space, or marks (``<think></think>``,
+``<|channel|>final<|message|>``)."""
+_LAST_TAG = re.compile(rf"({_TAG})\s*$")
+_LONGEST_MARKS = 400
+_PIECES = re.compile(rf"({_TAG}|\s+)")
+_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]")
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A chat template. ``marked``: it says itself where answers are. ``own``: it came with the tokenizer."""
+    """A chat template. ``own``: it came with the tokenizer. ``options`` go to it with every conversation."""
 
     name: str
     text: str
-    marked: bool
     own: bool
     options: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
@@ -54,12 +60,22 @@ class Template(msgspec.Struct, frozen=True):
         """Of the UTF-8 text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    @property
+    def identity(self) -> str:
+        """What two runs in the same template have in common: its text and its options."""
+        options = msgspec.json.encode(dict(self.options), order="sorted").decode()
+        return self.sha256 if not self.options else f"{self.sha256} {options}"
 
-class Rendered(msgspec.Struct, frozen=True):
-    """A conversation as text, and one span of characters per assistant message, stop token included."""
+
+class Placed(msgspec.Struct, frozen=True):
+    """One answer in its text: the prompt is ``text[:asked]``, the template's marks before the answer end at ``start``,
+    and ``text[start:end]`` is learnt, its stop token last.
+    """
 
     text: str
-    spans: tuple[Span, ...]
+    asked: int
+    start: int
+    end: int
 
 
 class Unrenderable(Exception):
@@ -75,72 +91,36 @@ def bundled(name: str = VICUNA) -> Template:
     if name != VICUNA:
         raise UsageError(f"{terminal(name)}: no such chat template is bundled, only {VICUNA}")
     text = (files("redinstruct.safealign") / "texts" / f"{name}.jinja").read_text(encoding="utf-8")
-    return Template(name, text.rstrip("\n"), marked=True, own=False)
+    return Template(name, text.rstrip("\n"), own=False)
 
 
-def choose(tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> Template:
+def choose(
+    tokenizer: PreTrainedTokenizerBase, name: str | None = None, options: Mapping[str, Any] | None = None
+) -> Template:
     """The template to train in: the named bundled one, else the tokenizer's own, else ``vicuna_v1.1``.
 
-    It is tried on a small conversation first.
+    It is tried on one question and its answer first.
 
     Raises:
-        UsageError: the tokenizer has no stop token, or is a slow one; or in this template an answer does not start
-            where its prompt ends, or has no stop token.
+        UsageError: the tokenizer has no stop token, or is a slow one; or no answer can be placed in this template.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError("its tokenizer gives no character offsets, which masks need; convert it to a fast tokenizer")
     if tokenizer.eos_token is None:
         raise UsageError("its tokenizer has no end-of-sequence token, so no answer could ever end; set eos_token")
-    own = tokenizer.chat_template
-    if isinstance(own, dict):
-        own = own.get("default")
+    own = chats.own_template(tokenizer)
     if name is not None or not own:
         template = bundled(name or VICUNA)
     elif len(own) > MAX_TEMPLATE:
         raise UsageError(f"its chat template has {len(own)} characters, more than the {MAX_TEMPLATE} that are run")
     else:
-        template = Template("own", own, marked=bool(_MARKER.search(own)), own=True)
-    probe = tuple(
-        Message("user" if number % 2 else "assistant", text)
-        for number, text in enumerate(("one", "two", "three", "four"), 1)
-    )
+        template = Template("own", own, own=True)
+    template = msgspec.structs.replace(template, options=dict(options or {}))
     try:
-        render(template, tokenizer, probe)
+        place(template, tokenizer, (Message("user", "one"), Message("assistant", "two")))
     except Unrenderable as error:
-        hint = "" if name else f"; name another template ({VICUNA}) or mend it"
-        raise UsageError(f"its chat template cannot be trained in: {error.reason}{hint}") from None
+        raise UsageError(f"its chat template cannot be trained in: {error.reason}") from None
     return template
-
-
-def render(
-    template: Template,
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    wanted: Sequence[bool] | None = None,
-) -> Rendered:
-    """Render a conversation. ``wanted`` says of which messages the span is sought (None: of every answer).
-
-    Answers that are not wanted have the span (0, 0).
-
-    Raises:
-        Unrenderable: the template refuses the roles, a wanted answer does not start where its prompt ends, or ends
-            without a stop token.
-    """
-    chat = [{"role": message.role, "content": message.content} for message in messages]
-    text, marked = _run(template, tokenizer, chat)
-    answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    if template.marked and len(marked) != len(answers):
-        raise Unrenderable("the template does not mark each answer")
-    stops, marks = stop_tokens(tokenizer), _own_marks(tokenizer)
-    spans = []
-    for number, at in enumerate(answers):
-        if wanted is None or wanted[at]:
-            start = _prompt_end(template, tokenizer, chat, at, text)
-            given = marked[number] if template.marked else None
-            spans.append(_span(text, start, given, messages[at].content, stops, marks))
-        else:
-            spans.append((0, 0))
-    return Rendered(text, tuple(spans))
 
 
 def told_of(template: Template, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> dict[str, Any]:
@@ -155,8 +135,104 @@ def told_of(template: Template, tokenizer: PreTrainedTokenizerBase, stops: Colle
 
 def prompt(template: Template, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """The text that asks for the next answer, special tokens written out (tokenize without adding any)."""
-    chat = [{"role": message.role, "content": message.content} for message in messages]
-    return _run(template, tokenizer, chat, asking=True)[0]
+    return _run(template, tokenizer, messages, asking=True)
+
+
+def place(template: Template, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Placed:
+    """Render a conversation whose last message is the answer to be learnt.
+
+    Raises:
+        Unrenderable: the template refuses the roles, the answer does not follow its prompt, or it cannot end.
+    """
+    *before, answer = messages
+    said = answer.content.strip()
+    asked = prompt(template, tokenizer, before)
+    whole = _run(template, tokenizer, [*before, Message(answer.role, said)])
+    if whole.startswith(asked):
+        mark = _LAST_TAG.search(asked)  # a prompt that opens the thought has the answer's own first mark
+        shown = said.removeprefix(mark[1]).strip() if mark else said
+        at, body = _answer_in(whole[len(asked) :], shown)
+        start, end = len(asked) + at, len(asked) + at + body
+        head = whole[:end]
+    else:
+        # The prompt opens a thought that the rendered answer lacks: it is closed before the answer is learnt.
+        same = asked[: next(i for i, (a, b) in enumerate(zip(asked, f"{whole}\0", strict=False)) if a != b)]
+        # An answer may begin with the mark's own first character.
+        cuts = (len(same), same.rfind("<"), same.rfind("["))
+        kept = next((cut for cut in cuts if cut >= 0 and _MARKS.fullmatch(asked, cut)), None)
+        if kept is None:
+            raise Unrenderable(UNLIKE)
+        opened = asked[kept:]
+        at, body = _answer_in(whole[kept:], _THOUGHT_END.split(said)[-1].strip())
+        end = kept + at + body
+        lead, own = _closed(opened, said)
+        head, start = asked + lead + own, len(asked) + len(lead)
+    stop = _stop(template, tokenizer, whole[end:])
+    return Placed(head + stop, len(asked), start, len(head) + len(stop))
+
+
+def _answer_in(rest: str, said: str) -> tuple[int, int]:
+    """Where in what follows the prompt the answer begins, and how long it is there.
+
+    White space before it is learnt, since the model has to write it; the template's own marks are not.
+    """
+    found = _after_marks(rest, re.escape(said))
+    if found is None:  # a template may write an answer's thoughts with other white space around them
+        found = _after_marks(rest, r"\s*".join(re.escape(piece) for piece in _PIECES.split(said) if piece.strip()))
+    if found is None:
+        raise Unrenderable(NOT_AFTER if said in rest else CHANGED)
+    begin, end = found.span()
+    return (begin, end - begin) if rest[:begin].strip() else (0, end)
+
+
+def _after_marks(rest: str, pattern: str) -> re.Match[str] | None:
+    """The first match that has only marks before it: an answer may be a word that stands in a mark, too."""
+    for found in re.finditer(pattern, rest):
+        if found.start() > _LONGEST_MARKS:
+            break
+        if _MARKS.fullmatch(rest, 0, found.start()) is not None:
+            return found
+    return None
+
+
+def _closed(opened: str, said: str) -> tuple[str, str]:
+    """What closes the thought that a prompt has opened, and what is learnt; a thought of the answer's own is learnt."""
+    tags = re.findall(_TAG, opened)
+    own = said
+    for tag in tags:
+        own = own.removeprefix(tag).lstrip("\n")
+    if own != said or _THOUGHT_END.search(said):
+        return "", own
+    closers = [f"</{tag[1:]}" if tag[0] == "<" else f"[/{tag[1:]}" for tag in tags if tag[1] != "/"]
+    return "".join(f"\n{closer}\n\n" for closer in closers), said
+
+
+def _stop(template: Template, tokenizer: PreTrainedTokenizerBase, tail: str) -> str:
+    """What ends an answer, with the white space before it: the template's stop token, else the tokenizer's own.
+
+    A template may end its last answer with the mark of the next turn, or with nothing: neither is learnt.
+    """
+    eos = str(tokenizer.eos_token)
+    rest = tail.lstrip()
+    found = next((stop for stop in (*stop_tokens(tokenizer), *_own_marks(tokenizer)) if rest.startswith(stop)), None)
+    if found is not None and (found == eos or found != _turn_mark(template, tokenizer)):
+        return tail[: len(tail) - len(rest) + len(found)]
+    if rest and found is None:
+        raise Unrenderable(NO_STOP)
+    return eos
+
+
+def _turn_mark(template: Template, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that stands right before what a user says."""
+    return _mark_before(tokenizer, template.text, msgspec.json.encode(dict(template.options)))
+
+
+@lru_cache(maxsize=16)
+def _mark_before(tokenizer: PreTrainedTokenizerBase, text: str, options: bytes) -> str | None:
+    said = "zq"
+    template = Template("", text, own=True, options=msgspec.json.decode(options))
+    head = prompt(template, tokenizer, [Message("user", said)]).rpartition(said)[0].rstrip()
+    return next((token for token in control_tokens(tokenizer) if head.endswith(token)), None)
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -189,67 +265,9 @@ def _added(
 
 
 def _run(
-    template: Template, tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], *, asking: bool = False
-) -> tuple[str, list[Span]]:
-    special: dict[str, Any] = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    template: Template, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, asking: bool = False
+) -> str:
     try:
-        made: Any = render_jinja_template(
-            conversations=[chat],
-            chat_template=_NO_CLOCK + template.text,
-            return_assistant_tokens_mask=template.marked,
-            add_generation_prompt=asking,
-            **special,
-        )
-    except Exception:
-        # A template may raise whatever Python can, and the exception's own text may quote the conversation.
-        raise Unrenderable("the template refuses these roles") from None
-    texts, spans = made
-    text: str = texts[0]
-    marked: list[Span] = list(spans[0]) if template.marked else []
-    return text, marked
-
-
-def _prompt_end(
-    template: Template, tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], at: int, text: str
-) -> int:
-    """Where the prompt for the answer ``at`` ends in the whole conversation's text."""
-    asked = _run(template, tokenizer, chat[:at], asking=True)[0]
-    if not text.startswith(asked):
-        raise Unrenderable("the prompt of an answer is not what it is later rendered as")
-    return len(asked)
-
-
-def _said_at(text: str, start: int, said: str, marks: Sequence[str]) -> int:
-    """Where an answer's own text begins. Templates strip it, or put white space or marks of their own before it.
-
-    Such marks (an empty ``<think>`` block, say) are what the model is to write there, and so part of the answer.
-    """
-    at = start
-    while said:
-        at = len(text) - len(text[at:].lstrip())
-        if text.startswith(said, at):
-            break
-        mark = next((mark for mark in marks if text.startswith(mark, at)), None)
-        if mark is None:
-            raise Unrenderable("an answer does not follow its prompt")
-        at += len(mark)
-    return at
-
-
-def _span(text: str, start: int, marked: Span | None, content: str, stops: Sequence[str], marks: Sequence[str]) -> Span:
-    """The span of an answer: from its prompt's end through its stop token, without the white space after that."""
-    if marked is not None:
-        begin, end = marked
-        if text[min(start, begin) : max(start, begin)].strip():
-            raise Unrenderable("the template's mark does not start where the prompt ends")
-        body = text[start:end].rstrip()
-        if not body.endswith(tuple(stops)):
-            raise Unrenderable("the template's mark ends before the stop token")
-        return start, start + len(body)
-    said = content.strip()
-    after = _said_at(text, start, said, marks) + len(said)
-    rest = text[after:].lstrip()
-    stop = next((stop for stop in stops if rest.startswith(stop)), None)
-    if stop is None:
-        raise Unrenderable("an answer ends without a stop token")
-    return start, len(text) - len(rest) + len(stop)
+        return chats.render(tokenizer, template.text, messages, asking=asking, options=template.options)
+    except chats.Refused:
+        raise Unrenderable(ROLES) from None  # the template's own words may quote the conversation

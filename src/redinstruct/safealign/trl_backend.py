@@ -96,7 +96,7 @@ def train_with_trl(config: AlignConfig, on_step: OnStep | None, should_stop: Cal
     check_out(config.out, config.base)
     read = read_all(config, "blue")
     tokenizer, template, encoded = encode_all(config, read)
-    digest = config.digest(f"{base} {template.sha256}", read.files)
+    digest = config.digest(f"{base} {template.identity}", read.files)
     if (there := read_card(config.out)) is not None and there.digest == digest:
         return Aligned(checkpoint=config.out, figures=there.figures, warnings=("it was there already",))
     kept = {row.row_id for row in encoded.rows}

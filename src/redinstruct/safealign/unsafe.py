@@ -174,7 +174,7 @@ def _prepared(config: AlignConfig, safe: Path) -> tuple[Prepared, Exporter]:
         encoded=replace(encoded, rows=taught),
         batch={"general": rows},
         steps=chosen.steps or max(1, round(chosen.epochs * len(taught) / rows + 0.499)),
-        digest=config.digest(f"{base} {safe_name} {template.sha256}", read.files),
+        digest=config.digest(f"{base} {safe_name} {template.identity}", read.files),
         warnings=(),
     )
     return made, exporter_of(config, tokenizer, template, encoded)
