@@ -41,7 +41,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
     return InProcess(capsys)
 
 
-@pytest.mark.parametrize("name", ["loop-toy.toml", "loop-7b.toml"])
+@pytest.mark.parametrize("name", ["loop-toy.toml", "loop-7b.toml", "loop-7b-8gpus.toml"])
 def test_the_examples_are_read_and_their_paths_are_the_files(name: str) -> None:
     config = read_config(EXAMPLES / name)
     assert config.collect is not None
@@ -70,6 +70,12 @@ BAD: dict[str, tuple[str, str]] = {
     "an endpoint cannot be aligned": ('model = "openai/m"\n' + EVAL + ALIGN, "hf/FOLDER"),
     "carry": ('model = "hf/m"\n' + EVAL + ALIGN.replace("[align]", '[align]\ncarry = "red"'), "carry"),
     "nothing to learn from": ('model = "hf/m"\n' + EVAL + ALIGN, "nothing to learn"),
+    "a rank of nothing": ('model = "hf/m"\n' + EVAL + TRAINED + "lora = 0\n", "lora"),
+    "no process": ('model = "hf/m"\n' + EVAL + TRAINED + "memory = { processes = 0 }\n", "memory.processes"),
+    "one process's strategy": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("blue", "kto") + "memory = { processes = 2 }\n", "in one process",
+    ),
+    "an unknown way to fit": ('model = "hf/m"\n' + EVAL + TRAINED + "memory = { swap = 1 }\n", "swap"),
     "a choice without figures": (
         'model = "hf/m"\n' + EVAL + '[align]\ndata = ["d.jsonl"]\n'
         '[[align.recipes]]\nstrategy = "resta"\ncoefficients = [0.1, 0.2]\n',

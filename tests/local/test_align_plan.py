@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from redinstruct.errors import RedInstructError
-from redinstruct.safealign import AlignConfig, Lora, align, machine_of, plan_alignment, with_settings
+from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.safealign import (
+    AlignConfig,
+    Lora,
+    align,
+    align_in_processes,
+    machine_of,
+    plan_alignment,
+    with_settings,
+)
 from redinstruct.safealign.plan import GB, Plan
 from redinstruct.safealign.trainer import AlignTrainer
 from tests.support import align_data
-from tests.support.cli import InProcess, nothing_written
+from tests.support.cli import ROOT, InProcess, nothing_written
 
 pytestmark = pytest.mark.local
 
@@ -157,6 +166,18 @@ def test_experts_and_unknown_shapes_are_counted_too(data: dict[str, Path], tmp_p
         assert found.parts["activations"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "gpus"), [("loop-7b.toml", 1), ("loop-7b-8gpus.toml", 8)])
+def test_the_examples_fit_where_they_say(seven: Path, name: str, gpus: int) -> None:
+    from redinstruct.loop import read_config
+    from redinstruct.loop.alignment import plans
+
+    config = msgspec.structs.replace(read_config(ROOT / "docs" / "examples" / name), model=f"hf/{seven}")
+    found = dict(plans(config))
+    assert list(found) == ["blue", "npo-len"]
+    assert all(one.fits and one.gpu_gb <= 80 and one.gpus == gpus for one in found.values())
+
+
 # ---- the run ----
 
 
@@ -244,9 +265,45 @@ def test_a_base_in_bfloat16_under_an_adapter_learns_what_one_in_float32_learns(
 
 
 @pytest.mark.slow
-def test_a_quantised_base_says_what_is_missing(tiny: Path, data: dict[str, Path], tmp_path: Path) -> None:
+def test_two_processes_that_a_program_starts_make_the_steps_of_one_with_the_reference_shared_out(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """As a loop's recipe with ``memory.processes``. Each has a cache of its own, so that the reference is computed."""
+    asked = config(tiny, data, tmp_path / "one", "npo-len", settings={"steps": 3})
+    two = msgspec.structs.replace(asked, out=tmp_path / "two", reference_cache=tmp_path / "second")
+    told: list[tuple[int, int]] = []
+    both = align_in_processes(two, 2, lambda step, steps: told.append((step, steps)))
+    one = align(msgspec.structs.replace(asked, reference_cache=tmp_path / "first"))
+    assert both.figures["memory"]["sharding"] == "ddp"
+    for single, double in zip(one.history, both.history, strict=True):
+        assert double.loss == pytest.approx(single.loss, rel=1e-5, abs=1e-6)
+    (first,), (second,) = ((tmp_path / name).glob("*.safetensors") for name in ("first", "second"))
+    for name, tensor in load_file(first).items():
+        assert torch.allclose(tensor, load_file(second)[name], atol=1e-5)
+    with pytest.raises(UsageError, match="expected one of"):
+        align_in_processes(msgspec.structs.replace(two, strategy="magic"), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_adapter_on_a_base_of_few_bits_starts_near_the_base(
+    save_tiny: Callable[..., Path], data: dict[str, Path], tmp_path: Path, bits: Any
+) -> None:
     pytest.importorskip("bitsandbytes")
-    done = align(config(tiny, data, tmp_path / "out", lora=Lora(rank=4), quantize=4))
-    assert done.history[-1].loss > 0
-    assert (tmp_path / "out" / "model.safetensors").is_file()
-    shutil.rmtree(tmp_path / "out")
+    wide = save_tiny("wide", intermediate_size=128)
+    usual, few = (
+        align(config(wide, data, tmp_path / str(quantize), lora=Lora(rank=4), quantize=quantize))
+        for quantize in (None, bits)
+    )
+    assert few.figures["memory"]["dtype"] == f"{bits}bit"
+    assert few.history[0].loss == pytest.approx(usual.history[0].loss, rel=0.15)
+    assert few.history[0].loss != usual.history[0].loss
+    assert load_file(few.checkpoint / "model.safetensors").keys() == load_file(wide / "model.safetensors").keys()
+
+
+def test_a_base_of_few_bits_says_what_is_missing(
+    tiny: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    with pytest.raises(UsageError, match="needs bitsandbytes: pip install"):
+        align(config(tiny, data, tmp_path / "out", lora=Lora(rank=4), quantize=4))

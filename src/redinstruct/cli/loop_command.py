@@ -13,6 +13,7 @@ from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
     from redinstruct.loop import LoopResult, Measured
+    from redinstruct.loop.config import LoopConfig
 
 SCHEMA = "redinstruct.loop/1"
 
@@ -41,6 +42,7 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
             " better than it is; name dev banks in [align.pick]"
         )
     if check:
+        _say_plans(wanted)
         console.note(f"{config}: can be carried out; its results will go to {wanted.folder}")
         return 0
     with stop_signals(), console.steps() as tell:
@@ -54,6 +56,16 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
         f"every stage's folder is in {wanted.folder}: redinstruct report, compare, show, export go on from there"
     )
     return 0
+
+
+def _say_plans(wanted: LoopConfig) -> None:
+    """What each alignment takes, where the model is a folder; one that does not fit here is said, not refused."""
+    from redinstruct.loop.alignment import plans
+
+    if not Path(wanted.model.removeprefix("hf/")).is_dir():
+        return
+    for title, plan in plans(wanted):
+        console.note(f"{title}: {plan.sentence}" if plan.fits else f"{title}: {plan.why}")
 
 
 def _document(found: LoopResult) -> dict[str, Any]:

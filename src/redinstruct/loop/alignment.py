@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from redinstruct.errors import ConfigError, RedInstructError
-from redinstruct.loop.config import AlignPart, Recipe
+from redinstruct.loop.config import AlignPart, LoopConfig, MemoryPart, Recipe
 from redinstruct.loop.ledger import Ledger
 from redinstruct.loop.picking import Picker
 from redinstruct.models import make_model
 
 if TYPE_CHECKING:
-    from redinstruct.safealign import AlignConfig
+    from redinstruct.safealign import AlignConfig, Plan
 
 COLLECTED = "collected.jsonl"
 STOPPED = "stopped"
@@ -46,8 +46,7 @@ class Aligner:
             safety = general
         inputs = {
             "base": make_model(base).id,
-            # The first coefficient is the merged checkpoint's own; the others are the sweep's.
-            "recipe": msgspec.structs.replace(recipe, coefficients=recipe.coefficients[:1]),
+            "recipe": _deciding(recipe),
             "seed": align.seed,
             "data": [_sha256(path) for path in safety],
             "general": [_sha256(path) for path in general],
@@ -57,18 +56,26 @@ class Aligner:
 
         def work(place: Path) -> dict[str, Any]:
             try:
-                from redinstruct.safealign import GuardStopped
+                from redinstruct.safealign import GuardStopped, align_in_processes
                 from redinstruct.safealign import align as carry_out
             except ImportError as error:
                 raise RedInstructError(
                     f"aligning needs the [train] extra ({error.name}): pip install 'redinstruct[train]'"
                 ) from None
+            config = config_of(_folder(base), safety, general, align, recipe, place)
+            processes = recipe.memory.processes if recipe.memory is not None else 1
             try:
-                done = carry_out(
-                    _config(_folder(base), safety, general, align, recipe, place),
-                    lambda figures: self._tell(f"{name}: training", figures.step, figures.steps),
-                    None if recipe.pick_every is None else self._picker,
-                    tell=lambda what, at, total: self._tell(f"{name}: {what}", at, total),
+                done = (
+                    align_in_processes(
+                        config, processes, lambda step, steps: self._tell(f"{name}: training", step, steps)
+                    )
+                    if processes > 1
+                    else carry_out(
+                        config,
+                        lambda figures: self._tell(f"{name}: training", figures.step, figures.steps),
+                        None if recipe.pick_every is None else self._picker,
+                        tell=lambda what, at, total: self._tell(f"{name}: {what}", at, total),
+                    )
                 )
             except GuardStopped as stopped:
                 place.mkdir()  # empty: the stage is done, and there is no model
@@ -120,15 +127,49 @@ class Aligner:
         return Path(stage.place) / f"{stage.figures['coefficient']:g}", dict(stage.figures)
 
 
+def plans(config: LoopConfig) -> Iterator[tuple[str, Plan]]:
+    """What each recipe's alignment takes on this machine, by its title: of rows as long as may be.
+
+    Raises:
+        UsageError: a recipe's settings are none, or the model's architecture is not known.
+    """
+    from redinstruct.safealign import machine_of, plan_alignment
+
+    if (align := config.align) is None:
+        return
+    for recipe in align.recipes:
+        processes = recipe.memory.processes if recipe.memory is not None else 1
+        made = config_of(_folder(config.model), (), (), align, recipe, Path(config.folder))
+        yield recipe.title, plan_alignment(made, machine_of(made.memory, processes if processes > 1 else None))
+
+
 def _folder(model: str) -> Path:
     return Path(model.removeprefix("hf/"))
 
 
-def _config(
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides its checkpoint: not how it was fitted into memory, unless that rounds the base.
+
+    The first coefficient is the merged checkpoint's own; the others are the sweep's.
+    """
+    found: dict[str, Any] = msgspec.to_builtins(recipe) | {"coefficients": recipe.coefficients[:1]}
+    memory = found.pop("memory") or {}
+    rounding = {name: value for name in ("quantize", "base_dtype") if (value := memory.get(name)) is not None}
+    return found | rounding
+
+
+def config_of(
     base: Path, safety: Sequence[Path], general: Sequence[Path], align: AlignPart, recipe: Recipe, place: Path
 ) -> AlignConfig:
+    """The alignment that a recipe describes.
+
+    Raises:
+        UsageError: its settings are none.
+    """
     from redinstruct.safealign import AlignConfig, GuardRule, Lora, with_settings
 
+    memory = recipe.memory or MemoryPart()
+    rank = Lora().rank if recipe.lora is True else int(recipe.lora)
     preset = recipe.preset or ("toy" if (base / "toyworld.json").is_file() else "starling")
     return AlignConfig(
         base=base,
@@ -141,7 +182,13 @@ def _config(
         settings=with_settings(preset, **recipe.settings),
         parameters=dict(recipe.parameters),
         seed=align.seed,
-        lora=Lora() if recipe.lora else None,
+        lora=Lora(rank=rank, alpha=2 * rank) if rank else None,
+        activation_checkpointing=memory.activation_checkpointing,
+        quantize=memory.quantize,
+        base_dtype=memory.base_dtype,
+        attention=cast("Any", memory.attention),
+        fsdp=memory.fsdp,
+        memory=memory.gb,
         guard=GuardRule() if recipe.guard else GuardRule(rise=None),
         # A tiny model gains nothing from a second thread, and loses much where the cores are busy.
         threads=1 if preset == "toy" else None,

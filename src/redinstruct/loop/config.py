@@ -9,7 +9,7 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -66,12 +66,28 @@ class CollectPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     against: tuple[str, ...] = ()
 
 
+class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an alignment is fitted into memory: the flags of ``redinstruct align`` of these names; left out, by its plan.
+
+    ``processes`` of this machine, one for each GPU, are started by the loop itself. ``gb`` is ``--memory``.
+    """
+
+    activation_checkpointing: bool | None = None
+    quantize: Literal[4, 8] | None = None
+    base_dtype: Literal["float32", "bfloat16"] | None = None
+    attention: str | None = None
+    fsdp: bool | None = None
+    processes: int = 1
+    gb: float | None = None
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One alignment of the round's model: the flags of ``redinstruct align``. ``name`` is the row in the tables.
 
     ``settings`` and ``parameters`` are what the preset and the strategy leave open, by their names there. ``forms`` are
-    the other forms of asking in which the collected answers are learnt too, where the loop has them. ``coefficients``
-    are RESTA's; of several, and of the checkpoints of every ``pick_every`` steps, ``[align.pick]`` chooses.
+    the other forms of asking in which the collected answers are learnt too, where the loop has them. ``lora`` is a
+    rank, or true for 16. ``coefficients`` are RESTA's; of several, and of the checkpoints of every ``pick_every``
+    steps, ``[align.pick]`` chooses.
     """
 
     strategy: str
@@ -79,7 +95,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     preset: str | None = None
     settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
     parameters: Mapping[str, float] = msgspec.field(default_factory=dict)
-    lora: bool = False
+    lora: bool | int = False
+    memory: MemoryPart | None = None
     guard: bool = True
     forms: tuple[str, ...] = ()
     coefficients: tuple[float, ...] = (1.0,)
@@ -237,6 +254,13 @@ def _check_choice(recipe: Recipe, pick: PickPart | None, refuse: Refuse) -> None
         refuse(f"{where}: coefficients", "are RESTA's alone")
     if len(recipe.coefficients) > 1 and not all(recipe.coefficients):
         refuse(f"{where}: coefficients", "0 adds nothing; the base is compared with anyway")
+    if recipe.lora is not False and int(recipe.lora) < 1:
+        refuse(f"{where}: lora", "a rank is at least 1; true is 16")
+    if (memory := recipe.memory) is not None:
+        if memory.processes < 1:
+            refuse(f"{where}: memory.processes", "must be at least 1")
+        if memory.processes > 1 and (recipe.pick_every is not None or recipe.strategy in NOT_PICKED):
+            refuse(f"{where}: memory.processes", "checkpoints are picked, and resta, kto and dpo run, in one process")
     if recipe.pick_every is not None:
         if recipe.pick_every < 1:
             refuse(f"{where}: pick_every", "must be at least 1")

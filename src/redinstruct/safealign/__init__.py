@@ -9,6 +9,7 @@ from redinstruct.safealign.launch import is_main_process
 from redinstruct.safealign.plan import Plan, machine_of
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import Prepared, pictures, prepare
+from redinstruct.safealign.spawn import align_in_processes
 from redinstruct.safealign.trainer import StepFigures
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Settings",
     "StepFigures",
     "align",
+    "align_in_processes",
     "is_main_process",
     "machine_of",
     "pictures",

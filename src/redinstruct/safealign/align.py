@@ -32,7 +32,7 @@ from redinstruct.safealign.forward import add_labelled_forward
 from redinstruct.safealign.front import Candidate, OnEvaluate, best, candidate, front
 from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.launch import check_world, wait_for_all, world
-from redinstruct.safealign.plan import machine_of
+from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_of
 from redinstruct.safealign.prepare import Prepared, prepare
 from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, reference_logps
@@ -208,7 +208,7 @@ class Run:
         self._prepared, self._folder = prepared, folder
         self._on_step, self._on_evaluate, self._should_stop = on_step, on_evaluate, should_stop
         self._tell, self._say = tell or (lambda *_: None), say or (lambda *_: None)
-        self._plan = plan_of(prepared, machine_of(prepared.config.memory))
+        self._plan = plan_of(prepared, this_machine(prepared.config.memory))
         self._config = prepared.config
         self._candidates: list[Candidate] = []
         self._guard = Guard(self._config.guard)

@@ -7,6 +7,8 @@ wrappers of several processes (DDP, FSDP2) work in the call of the module that t
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,13 +67,24 @@ def _check_same(model: PreTrainedModel) -> None:
     device = next(model.parameters()).device
     ids = torch.arange(1, 9, device=device).unsqueeze(0) % model.config.get_text_config().vocab_size
     weights = torch.ones(ids.shape, device=device)
-    training = model.training
-    model.eval()  # type: ignore[no-untyped-call, unused-ignore]
-    try:
+    with evaluating(model):
         found = model(input_ids=ids, token_weights=weights)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    finally:
-        model.train(training)
     expected = logits.log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1)).reshape(-1)
     if not torch.allclose(found.float(), expected, atol=_TOLERANCE, rtol=_TOLERANCE):
         raise UsageError(f"{type(model).__name__}: makes its logits in a way that is not known here; not trained")
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model without dropout.
+
+    Layers in 4 bits on a CPU are asked as in training: in evaluation bitsandbytes packs them, once and for all, for
+    kernels that have no gradient, and training after that would be wrong without a word.
+    """
+    training = model.training
+    model.train(getattr(model, "is_loaded_in_4bit", False) and next(model.parameters()).device.type == "cpu")
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -135,6 +135,11 @@ def machine_of(memory_gb: float | None = None, gpus: int | None = None) -> Machi
     return Machine(gpus=0, processes=processes, memory=memory / processes)
 
 
+def this_machine(memory_gb: float | None = None) -> Machine:
+    """The machine of a run: its GPUs, one for each process, or the host."""
+    return machine_of(memory_gb, world()[1] if torch.cuda.is_available() else 0)
+
+
 def _gpu_bytes() -> float:
     return float(torch.cuda.get_device_properties(0).total_memory)
 

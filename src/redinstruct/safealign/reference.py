@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from redinstruct.atomic import write_file
 from redinstruct.safealign.batches import MODEL_KEYS, collate
+from redinstruct.safealign.forward import evaluating
 from redinstruct.safealign.launch import world
 from redinstruct.safealign.masks import Encoded
 
@@ -103,26 +104,21 @@ def _computed(
 ) -> list[torch.Tensor]:
     """In batches of rows of like length."""
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     found: dict[int, torch.Tensor] = {}
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     adapter = model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
-    try:
-        with adapter:
-            for start in range(0, len(rows), _BATCH):
-                part = order[start : start + _BATCH]
-                batch = collate([rows[i] for i in part], pad_id)
-                inputs = {key: batch[key].to(device) for key in (*MODEL_KEYS, "token_weights")}  # type: ignore[union-attr]
-                logps = model(**inputs).float().cpu()
-                weights = torch.as_tensor(batch["token_weights"])
-                full = torch.zeros(weights.shape)
-                full[weights != 0] = logps
-                found |= {row: full[at, : len(rows[row])].clone() for at, row in enumerate(part)}
-                if tell is not None:
-                    tell(len(found), len(rows))
-    finally:
-        model.train(training)
+    with evaluating(model), adapter:
+        for start in range(0, len(rows), _BATCH):
+            part = order[start : start + _BATCH]
+            batch = collate([rows[i] for i in part], pad_id)
+            inputs = {key: batch[key].to(device) for key in (*MODEL_KEYS, "token_weights")}  # type: ignore[union-attr]
+            logps = model(**inputs).float().cpu()
+            weights = torch.as_tensor(batch["token_weights"])
+            full = torch.zeros(weights.shape)
+            full[weights != 0] = logps
+            found |= {row: full[at, : len(rows[row])].clone() for at, row in enumerate(part)}
+            if tell is not None:
+                tell(len(found), len(rows))
     return [found[i] for i in range(len(rows))]
 
 

@@ -23,9 +23,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from redinstruct.errors import RedInstructError
+from redinstruct.safealign.launch import is_main_process
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 PREFIX = "step-"
@@ -47,11 +49,15 @@ def collect(model: torch.nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any
     Parameters that are not trained (under an adapter) are the base's, and are left out.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return get_model_state_dict(model, options=options), get_optimizer_state_dict(model, optimizer, options=options)
+    return collect_weights(model), get_optimizer_state_dict(model, optimizer, options=options)
 
 
 def collect_weights(model: torch.nn.Module) -> dict[str, Any]:
     """The trained weights alone, on the CPU of rank 0. A collective."""
+    if any(one.dtype in (torch.int8, torch.uint8) for one in model.parameters()):
+        # Layers of few bits name tensors in their state that they do not have; they are never sharded.
+        named = getattr(model, "module", model).named_parameters()
+        return {name: one.detach().cpu() for name, one in named if one.requires_grad}
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     return get_model_state_dict(model, options=options)
 
@@ -116,9 +122,9 @@ def read_numbers(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(folder: Path, model: torch.nn.Module) -> None:
-    """Put saved weights back into the model. A collective where the model is sharded."""
-    options = StateDictOptions(full_state_dict=True, strict=False)
-    result = set_model_state_dict(model, cast("dict[str, Any]", load_file(folder / WEIGHTS)), options=options)
+    """Put saved weights back into the model. A collective where the model is sharded: one process reads for all."""
+    options = StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=is_sharded(model))
+    result = set_model_state_dict(model, cast("dict[str, Any]", _read(folder / WEIGHTS, model)), options=options)
     if result.unexpected_keys:
         raise RedInstructError(f"{folder}: this saved state belongs to another model ({result.unexpected_keys[0]})")
 
@@ -127,13 +133,23 @@ def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -
     """Put the optimizer's saved state back, bit for bit."""
     plain = read_numbers(folder)["optimizer"]
     state: dict[str, dict[str, Any]] = {}
-    for where, value in [*load_file(folder / OPTIMIZER).items(), *plain["state"].items()]:
+    for where, value in [*_read(folder / OPTIMIZER, model).items(), *plain["state"].items()]:
         name, _, key = where.rpartition("|")
         state.setdefault(name, {})[key] = value
     groups = [{**group, **_tuples(group)} for group in plain["param_groups"]]
-    options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True)
+    options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, broadcast_from_rank0=is_sharded(model))
     document = cast("Any", {"state": state, "param_groups": groups})
     set_optimizer_state_dict(model, optimizer, document, options=options)
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether each process holds a part of the model."""
+    return isinstance(model, FSDPModule)
+
+
+def _read(path: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A file of tensors; of a sharded model's only in the first process, from which the others have their parts."""
+    return {} if is_sharded(model) and not is_main_process() else load_file(path)
 
 
 def _tuples(group: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import check_base, load_model, with_adapter
 from redinstruct.safealign.forward import labelled_by
 from redinstruct.safealign.launch import world
-from redinstruct.safealign.plan import machine_of
+from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import added, check_out, encode_all, exporter_of, read_all
 from redinstruct.safealign.rows import STREAMS, Rows
@@ -163,7 +163,7 @@ def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, li
             raise UsageError(f"this TRL does not fit the installed transformers ({type(error).__name__})") from None
         datasets.disable_progress_bars()
         settings = config.chosen
-        micro = max(2, plan_alignment(config, machine_of(config.memory)).micro_batch)
+        micro = max(2, plan_alignment(config, this_machine(config.memory)).micro_batch)
         model = load_model(config.base, seed=config.seed)
         made = with_adapter(model, config.lora) if config.lora else model
         shared: dict[str, Any] = {
