@@ -35,8 +35,8 @@ HEAVY = {
     "huggingface_hub",
 }
 HEAVY_ROOMS = (
-    "loading.py", "chats.py", "models/transformers.py", "models/prefix_cache.py", "models/decoding.py",
-    "models/likelihood.py", "safealign/", "utility/", "toyworld/", "engine/ray",
+    "loading.py", "chats.py", "models/transformers.py", "models/cascade.py", "models/prefix_cache.py",
+    "models/decoding.py", "models/likelihood.py", "safealign/", "utility/", "toyworld/", "engine/ray",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.

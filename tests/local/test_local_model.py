@@ -18,7 +18,7 @@ from redinstruct.errors import ModelSpecError
 from redinstruct.models import transformers as local
 from redinstruct.models.base import Model, ModelError, Reply, Request
 from redinstruct.models.decoding import Decoding, Generator
-from redinstruct.models.prefix_cache import CausalModel, Ids, common_prefix
+from redinstruct.models.prefix_cache import CascadeLayer, CausalModel, Ids, common_prefix
 from redinstruct.models.transformers import LocalModel
 from redinstruct.toyworld import frames
 from redinstruct.types import FailureReason, Message, Sampling
@@ -135,6 +135,27 @@ def test_a_shared_prefix_changes_no_token(save_tiny: Saver, config: dict[str, in
             assert best - second < 1e-4
 
 
+@pytest.mark.parametrize("name", ["grouped", "multi-head"])
+def test_a_prefix_is_attended_to_once_a_batch_and_the_logits_stay(save_tiny: Saver, name: str) -> None:
+    """Rows of unlike length, that leave the batch at unlike times; and whatever the model does after is as before."""
+    heads = 2 if name == "grouped" else 4
+    model = AutoModelForCausalLM.from_pretrained(save_tiny(num_key_value_heads=heads)).eval()
+    usual = model.config._attn_implementation
+    draw = random.Random(0)
+    head = [draw.randrange(3, 300) for _ in range(60)]
+    prompts = [tuple(head + [draw.randrange(3, 300) for _ in range(length)]) for length in (9, 1, 4, 17, 2)]
+    how = [Decoding(max_tokens=most, top_logprobs=3) for most in (4, 12, 20, 8, 3)]
+    causal = CausalModel(model)
+    assert causal.sharing() is CascadeLayer
+    shared, alone = (Generator(causal, [], 0, str, share_prefix=share)(prompts, how) for share in (True, False))
+    assert model.config._attn_implementation == usual
+    for one, other in zip(shared, alone, strict=True):
+        assert one.ids == other.ids
+        for ours, theirs in zip(one.choices, other.choices, strict=True):
+            assert [token for token, _ in ours] == [token for token, _ in theirs]
+            assert [chance for _, chance in ours] == pytest.approx([chance for _, chance in theirs], abs=1e-4)
+
+
 def test_the_prefix_is_computed_once_for_many_batches(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = LocalModel.load(tiny)
     widths: list[tuple[int, ...]] = []
@@ -187,6 +208,12 @@ def other_architecture(name: str) -> Any:
     if name == "linear biases":
         bloom = hf.BloomConfig(**small, hidden_size=32, n_layer=2, n_head=2, initializer_range=0.3)
         return hf.BloomForCausalLM(bloom).eval()  # type: ignore[no-untyped-call, unused-ignore]
+    if name == "biases by place":  # they count padding, so a row is another one beside a longer row
+        mpt = hf.MptConfig(**small, d_model=32, n_layers=2, n_heads=2, max_seq_len=128, initializer_range=0.3)
+        return hf.MptForCausalLM(mpt).eval()  # type: ignore[no-untyped-call, unused-ignore]
+    if name == "capped scores":
+        capped = {**llama_like, "head_dim": 16, "layer_types": ["full_attention"] * 2, "attn_logit_softcapping": 2.0}
+        return hf.Gemma2ForCausalLM(hf.Gemma2Config(**small, **capped)).eval()
     if name == "sliding window":
         return hf.MistralForCausalLM(hf.MistralConfig(**small, **llama_like, sliding_window=16)).eval()
     return hf.MambaForCausalLM(hf.MambaConfig(**small, hidden_size=32, num_hidden_layers=2)).eval()
@@ -194,15 +221,23 @@ def other_architecture(name: str) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "shares"),
-    [("learnt positions", True), ("linear biases", True), ("sliding window", False), ("recurrent state", False)],
+    [
+        ("learnt positions", True),
+        ("linear biases", True),
+        ("biases by place", False),
+        ("capped scores", True),
+        ("sliding window", False),
+        ("recurrent state", False),
+    ],
 )
 def test_other_architectures_answer_as_generate_does_shared_where_that_is_exact(name: str, shares: bool) -> None:
     plain = other_architecture(name)
     draw = random.Random(0)
     head = [draw.randrange(3, 300) for _ in range(40)]
     prompts = [tuple(head + [draw.randrange(3, 300) for _ in range(length)]) for length in (2, 5, 3, 8)]
-    made = Generator(CausalModel(plain), [], 0, str)(prompts, [Decoding(8)] * len(prompts))
-    assert CausalModel(plain).can_share is shares
+    causal = CausalModel(plain)
+    made = Generator(causal, [], 0, str)(prompts, [Decoding(8)] * len(prompts))
+    assert (causal.sharing() is not None) is shares
     for prompt, generated in zip(prompts, made, strict=True):
         ids = torch.tensor([prompt])
         whole = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)

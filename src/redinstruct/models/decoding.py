@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from transformers import DynamicCache
 
 from redinstruct.models.prefix_cache import CausalModel, Ids, PrefixCache
 
@@ -85,6 +86,12 @@ class Generator:
         prefix = self.prefixes.shared(prompts, hint) if self.prefixes else ()
         room = max(len(prompt) for prompt in prompts) - len(prefix) + min(64, max(how.max_tokens for how in decodings))
         cache = self.prefixes.cache(prefix, room) if self.prefixes else self.model.new_cache(room)
+        with self.model.attending(cache):
+            self._to_the_end(rows, prefix, cache)
+        return [Generated(row.made, row.finish or "length", row.choices[: len(row.made)]) for row in rows]
+
+    def _to_the_end(self, rows: list[_Row], prefix: Ids, cache: DynamicCache) -> None:
+        """Add tokens to every row until each is done."""
         ids, mask = self._padded([row.prompt[len(prefix) :] for row in rows], len(prefix))
         positions = _positions(ids, mask, len(prefix))
         active = rows
@@ -108,7 +115,6 @@ class Generator:
                 mask = mask[chosen] if mask is not None else None
             if mask is not None:
                 mask = torch.cat([mask, mask.new_ones((len(active), 1))], dim=1)
-        return [Generated(row.made, row.finish or "length", row.choices[: len(row.made)]) for row in rows]
 
     def _padded(self, rests: Sequence[Ids], shared: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Ids [batch, longest] with padding on the left, and the mask [batch, shared + longest] if there is padding."""

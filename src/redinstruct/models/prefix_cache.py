@@ -11,14 +11,18 @@ logits lie within about 1e-4.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import random
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+from redinstruct.models.cascade import BEFORE, cascading
 
 Ids = tuple[int, ...]
 
@@ -90,6 +94,37 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc, no-untyped-call, unused-ig
         self._buffers = None
 
 
+class CascadeLayer(RoomyLayer):
+    """The keys and values of a batch's rows after a prefix, which stays one row and is not among them."""
+
+    def __init__(self, room: int = _ROOM) -> None:
+        super().__init__(room)
+        self.before: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def start_from(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Stand after these keys and values, each [1, heads, length, width]."""
+        self.before = (keys, values)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the new positions; returns the rows' own, which know what stands before them."""
+        if self.before is None:
+            return super().update(key_states, value_states, *args, **kwargs)
+        before, self.before = self.before, None  # its length counts only rows' own here
+        try:
+            keys, values = super().update(key_states, value_states, *args, **kwargs)
+        finally:
+            self.before = before
+        setattr(keys, BEFORE, before)
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Positions, the prefix's included."""
+        own: int = super().get_seq_length()
+        return own + (self.before[0].shape[-2] if self.before is not None else 0)
+
+
 def common_prefix(rows: Sequence[Ids]) -> int:
     """How many leading tokens all the rows have in common."""
     # The least and the greatest row of a sorted list differ no later than any other two.
@@ -110,22 +145,96 @@ class CausalModel:
         self.positions = int(getattr(self.config, "max_position_embeddings", None) or 2**31)
         self._cache_name = "cache" if "cache" in parameters else "past_key_values"
         self._takes = frozenset(parameters)
+        self._attention = self.config._attn_implementation
         self.takes_cache = self._cache_name in self._takes
         layers = DynamicCache(config=model.config).layers
         # Sliding windows and recurrent states count positions in ways that a prefix of one row cannot be spread into.
         self.can_share = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+        self._layer: type[RoomyLayer] | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
         return torch.device(self.model.device)
 
-    def new_cache(self, room: int = _ROOM) -> DynamicCache:
+    def new_cache(self, room: int = _ROOM, layer: type[RoomyLayer] | None = None) -> DynamicCache:
         """An empty cache of the kind that this model needs."""
         cache = DynamicCache(config=self.model.config)
         if self.can_share:
-            cache.layers = [RoomyLayer(room) for _ in cache.layers]
+            cache.layers = [(layer or RoomyLayer)(room) for _ in cache.layers]
         return cache
+
+    @torch.inference_mode()
+    def sharing(self) -> type[RoomyLayer] | None:
+        """How this very model shares a prefix: attended to once a batch, spread over it, or (None) not at all.
+
+        Proved once, on rows of unlike length after a common beginning: the logits of a first and of a second step must
+        be those of each row read alone. Position biases that count padding, say, fail here.
+        """
+        if self.can_share and self._layer is None:
+            ways = (CascadeLayer, RoomyLayer) if self.device.type == "cpu" else (RoomyLayer,)
+            self._layer = next((way for way in ways if self._proved(way)), None)
+            self.can_share = self._layer is not None
+        return self._layer
+
+    def _proved(self, layer: type[RoomyLayer]) -> bool:
+        numbers = random.Random(2308)
+        prefix, *rows = (
+            [numbers.randrange(self.config.vocab_size) for _ in range(length)] for length in (2 * MIN_SHARED, 5, 2)
+        )
+        try:
+            with cascading(self.config) if layer is CascadeLayer else contextlib.nullcontext():
+                found = self._shared_logits(layer, prefix, rows)
+        except Exception:  # whatever an attention of another kind does with such keys
+            return False
+        alone = []
+        for row in rows:
+            ids = torch.tensor([[*prefix, *row]], device=self.device)
+            positions = torch.arange(ids.shape[1], device=ids.device)[None]
+            cache = self.new_cache()
+            both = [self.logits(ids, None, positions, cache)]
+            both.append(self.logits(ids[:, -1:], None, positions[:, -1:] + 1, cache))
+            alone.append(torch.cat(both))
+        expected = torch.stack(alone)
+        wide = expected.dtype == torch.float32 and self.model.dtype == torch.float32
+        allowed = (1e-4 if wide else 0.05) * float(expected.abs().max().clamp(min=1.0))
+        return bool((found - expected).abs().max() <= allowed)
+
+    def _shared_logits(
+        self, layer: type[RoomyLayer], prefix: Sequence[int], rows: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """Logits [rows, 2, vocabulary] after each row, and after its last token once more."""
+        one = self.new_cache()
+        ids = torch.tensor([prefix], device=self.device)
+        with self._own_attention():
+            self.logits(ids, None, torch.arange(len(prefix), device=ids.device)[None], one)
+        cache = self.new_cache(layer=layer)
+        for to, made in zip(roomy(cache), roomy(one), strict=True):
+            to.start_from(*made.held())
+        longest = max(map(len, rows))
+        ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=self.device)
+        own = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        mask = torch.cat([own.new_ones((len(rows), len(prefix))), own], dim=1)
+        positions = (mask.cumsum(dim=1) - 1)[:, len(prefix) :]
+        first = self.logits(ids, mask, positions, cache)
+        mask = torch.cat([mask, mask.new_ones((len(rows), 1))], dim=1)
+        second = self.logits(ids[:, -1:], mask, positions[:, -1:] + 1, cache)
+        return torch.stack([first, second], dim=1)
+
+    def attending(self, cache: DynamicCache) -> contextlib.AbstractContextManager[None]:
+        """Attend as this cache needs it."""
+        cascade = any(layer.before is not None for layer in cache.layers if isinstance(layer, CascadeLayer))
+        return cascading(self.config) if cascade else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _own_attention(self) -> Iterator[None]:
+        """The model's own attention, within :func:`cascading` too."""
+        now = self.config._attn_implementation
+        self.config._attn_implementation = self._attention
+        try:
+            yield
+        finally:
+            self.config._attn_implementation = now
 
     def logits(
         self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: DynamicCache
@@ -161,7 +270,7 @@ class PrefixCache:
 
         Empty when there is nothing worth sharing. At least one token of each row stays outside it.
         """
-        if not self._model.can_share:
+        if not self._model.sharing():
             return ()
         limit = min(len(row) for row in rows) - 1
         length = min(common_prefix([*rows, hint] if hint else rows), limit)
@@ -175,15 +284,15 @@ class PrefixCache:
 
     def cache(self, prefix: Ids, room: int) -> DynamicCache:
         """A cache that begins with the prefix (computed now if it is not kept), with room for ``room`` tokens more."""
-        cache = self._model.new_cache(room)
         if not prefix:
-            return cache
+            return self._model.new_cache(room)
+        cache = self._model.new_cache(room, self._model.sharing())
         if prefix not in self._layers:
             self._layers[prefix] = self._computed(prefix)
             while len(self._layers) > self._kept:
                 self._layers.popitem(last=False)
         self._layers.move_to_end(prefix)
-        for layer, (keys, values) in zip(_roomy(cache), self._layers[prefix], strict=True):
+        for layer, (keys, values) in zip(roomy(cache), self._layers[prefix], strict=True):
             layer.start_from(keys, values)
         return cache
 
@@ -191,9 +300,9 @@ class PrefixCache:
         ids = torch.tensor([prefix], device=self._model.device)
         cache = self._model.new_cache(room=0)
         self._model.logits(ids, None, torch.arange(len(prefix), device=ids.device)[None], cache)
-        return [layer.held() for layer in _roomy(cache)]
+        return [layer.held() for layer in roomy(cache)]
 
 
-def _roomy(cache: DynamicCache) -> list[RoomyLayer]:
+def roomy(cache: DynamicCache) -> list[RoomyLayer]:
     """The layers of a cache that can share; every one of them is roomy (``CausalModel.new_cache``)."""
     return [layer for layer in cache.layers if isinstance(layer, RoomyLayer)]
