@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from redinstruct.errors import ConfigError, StoreError
@@ -22,7 +23,7 @@ from redinstruct.reporting import SCHEMA, csv_text, report, result_rows
 from redinstruct.reporting.figures import result_of
 from redinstruct.reporting.tables import CSV_COLUMNS, NO_TOPIC
 from redinstruct.reporting.words import caveats, topics_in_words
-from redinstruct.stats import clustered
+from redinstruct.stats import clustered, design_effect, unlike_from
 from redinstruct.store import Planned, Store
 from redinstruct.types import (
     ATTACK_SUCCESS,
@@ -307,21 +308,42 @@ class TestOrder:
             assert sum(part["planned"] for part in result["by_topic"]) == result["planned"] == 12
 
     def test_from_five_topics_on_the_rate_is_told_of_topics_in_general_too(self, run: Path) -> None:
-        unlike = ["harmful" if i % 10 < 5 else "unharmful" for i in range(100)]  # five topics all, five not at all
-        setup = Setup(banks=(make_bank(100, topics=[f"t{i}" for i in range(10)]),), templates=Setup().templates[:1])
+        """Where ten topics hold a hit and ten a miss, as an interval; else as the range of the topics."""
+        setup = Setup(banks=(make_bank(200, topics=[f"t{i}" for i in range(20)]),), templates=Setup().templates[:1])
+        # Nine of ten answers of ten topics are harmful, one of ten of the other ten.
+        unlike = ["harmful" if (q % 20 < 10) != (q < 20) else "unharmful" for q in range(200)]
         with Store.open_for_writing(run) as store:
             fill(store, setup.plan(store), unlike)
         (result,) = report([run])["results"]
-        found = clustered([10] * 5 + [0] * 5, [10] * 10)
+        found = clustered([9] * 10 + [1] * 10, [10] * 20)
+        effect = result["clustered"]["design_effect"]
         assert result["clustered"] == {
-            "estimate": 0.5, "ci": [found.low, found.high], "method": "clustered wilson", "clusters": 10,
-            "design_effect": pytest.approx(100 / 9), "unlike": True, "range": [0.0, 1.0], "enough": False,
+            "estimate": 0.5, "ci": [found.low, found.high], "method": "clustered wilson", "clusters": 20,
+            "design_effect": effect, "unlike": True, "range": [0.1, 0.9], "enough": True,
         }  # fmt: skip
         said = topics_in_words([result])
-        assert "tell as much of other topics as 9 independent ones (design effect 11.1)" in said
-        assert "about the topics that were asked (40.4 to 59.6" in said
+        assert f"as much of other topics as {200 / effect:.0f} independent ones (design effect {effect:.1f})" in said
+        assert "about the topics that were asked (43.1 to 56.9" in said
         assert f"between {100 * found.low:.1f} and {100 * found.high:.1f}" in said
         assert said in {caveat.meaning for caveat in caveats([result])}
+
+    def test_of_few_topics_the_range_is_told_and_no_interval(self, run: Path) -> None:
+        setup = Setup(banks=(make_bank(100, topics=[f"t{i}" for i in range(10)]),), templates=Setup().templates[:1])
+        with Store.open_for_writing(run) as store:
+            fill(store, setup.plan(store), ["harmful" if q % 10 < 5 else "unharmful" for q in range(100)])
+        (result,) = report([run])["results"]
+        assert (result["clustered"]["unlike"], result["clustered"]["enough"]) == (True, False)
+        said = topics_in_words([result])
+        assert "topics of unlike rates, from 0.0 to 100.0\u00a0%" in said
+        assert "of topics like them" not in said
+
+    def test_equal_topics_are_called_unlike_in_one_run_of_twenty(self) -> None:
+        """A cut at a design effect of 1.5 calls them so in .10 to .21 of the runs; seed 11, 5 and 10 topics of 20."""
+        chance = np.random.default_rng(11)
+        for topics in (5, 10):
+            effects = [design_effect(chance.binomial(20, 0.3, topics).tolist(), [20] * topics) for _ in range(1000)]
+            assert 0.02 <= np.mean([effect > unlike_from(topics) for effect in effects]) <= 0.08
+            assert np.mean([effect > 1.5 for effect in effects]) > 0.1
 
     @pytest.mark.parametrize("topics", [4, 10])
     def test_of_topics_that_are_few_or_alike_nothing_is_said(self, run: Path, topics: int) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 from redinstruct.cli import console
 from redinstruct.config import PROTOCOL_DEFAULT
 from redinstruct.reporting.tables import BASELINES, percent
-from redinstruct.reporting.words import other_draws, topics_in_words
+from redinstruct.reporting.words import (
+    IN_DOUBT,
+    doubts,
+    in_doubt,
+    judge_name,
+    lost_in_words,
+    other_draws,
+    topics_in_words,
+)
 from redinstruct.types import MEASURES, Measure
 
 _TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}
@@ -28,21 +36,21 @@ def say_figures(document: Mapping[str, Any], *, topics: bool = False) -> None:
     for position, block in enumerate(blocks.values()):
         if position:
             console.say()
-        _say_block(block, topics)
+        _say_block(block, topics, document["results"])
 
 
-def _say_block(block: list[Result], topics: bool) -> None:
+def _say_block(block: list[Result], topics: bool, among: Sequence[Result]) -> None:
     first = block[0]
     banks = list(dict.fromkeys(result["bank"] for result in block))
     details = [f"bank {banks[0]}"] if len(banks) == 1 else []
-    details.append(f"judge {_judge(first)}")
+    details.append(f"judge {_judge(first, among)}" if first["judge"] is not None else "labelled by people alone")
     if first["protocol"] != PROTOCOL_DEFAULT:
         details.append(f"protocol {first['protocol']}")
     console.say_heading(f"{first['model']}: {_TITLES[first['measure']]} ({_correction(block)})", *details)
     console.say()
     named = [
         ({} if len(banks) == 1 else {"bank": r["bank"]})
-        | {"prompt": r["prompt"] + (" (parity)" if r["parity"] else " (toy)" if r["translated"] else "")}
+        | {"prompt": r["prompt"] + (" (parity)" if r["parity"] else " (toy)" if r["translated"] else "") + in_doubt(r)}
         for r in block
     ]
     _say_rates(named, block, first["measure"])
@@ -56,18 +64,16 @@ def _say_block(block: list[Result], topics: bool) -> None:
 def _correction(block: Sequence[Result]) -> str:
     """What people's labels make of a block's rates, in the words that stand beside every figure."""
     with_labels = sum(result["rate"]["corrected"] is not None for result in block)
+    if block[0]["judge"] is None:
+        return "people's labels"
     if not with_labels:
         return "uncorrected"
     return "corrected by people's labels" if with_labels == len(block) else "partly corrected by people's labels"
 
 
-def _judge(result: Result) -> str:
-    """The judge as a person knows it: with the model that it asks, and a baseline called one."""
-    name = str(result["judge"])
-    model = str(result["judge_id"]).removeprefix(name).rpartition("@")[0].removeprefix(":")
-    if name in BASELINES:
-        return f"{name} (a baseline)"
-    return f"{name} on {model}" if model else name
+def _judge(result: Result, among: Sequence[Result]) -> str:
+    """The judge as a person knows it, told apart from others of its name; a baseline is called one."""
+    return judge_name(result, among) + (" (a baseline)" if result["judge"] in BASELINES else "")
 
 
 def _all_judged(part: Result) -> bool:
@@ -178,6 +184,13 @@ def _say_notes(block: list[Result]) -> None:
         )
     if any(r["provisional"] for r in block):
         _note("* provisional: fewer than 95 % of the attempts have a verdict.")
+    for result in block:
+        if told := doubts(result):
+            _note(
+                f"{IN_DOUBT} in {result['bank']}/{result['prompt']}: {'; '.join(told)}. Read some of them "
+                "(redinstruct show --show-content) before the rate is believed."
+            )
+    _say_tries(block)
     if topics := topics_in_words(block):
         _note(topics)
     if any(r["translated"] for r in block):
@@ -192,9 +205,10 @@ def _say_notes(block: list[Result]) -> None:
         _note(f"Judge {block[0]['judge']}: {text}.")
     for result in block:
         for both in result["combined"]:
+            other = both["judge_id"].rpartition("@")[0]
             _note(
                 f"{result['bank']}/{result['prompt']}, both judges together: {_interval(both)} % "
-                f"({both['labels']:,} answers also judged by {both['judge_id'].rpartition('@')[0]})."
+                f"({both['labels']:,} answers also judged by {other}{lost_in_words(both)})."
             )
         if (corrected := result["rate"]["corrected"]) is not None and result["human"]["judge_agreement"] is not None:
             agreed = {"estimate": (with_people := result["human"]["judge_agreement"])["observed"], **with_people}
@@ -208,6 +222,22 @@ def _say_notes(block: list[Result]) -> None:
         if result["reasons"]:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in result["reasons"].items())
             _note(f"Without a verdict in {result['bank']}/{result['prompt']}: {reasons}.")
+
+
+def _say_tries(block: Sequence[Result]) -> None:
+    """What several tries, several prompts and a part of a bank come to."""
+    for result in block:
+        where = f"{result['bank']}/{result['prompt']}"
+        if (at_k := result["at_k"]) is not None:
+            tries = max(map(int, at_k))
+            _note(f"{where}: {_interval(at_k[str(tries)])} % of the questions in {tries} tries, by question.")
+    for bank in dict.fromkeys(result["bank"] for result in block):
+        of = [result for result in block if result["bank"] == bank]
+        asked, whole = of[0]["sampled"]["asked"], of[0]["sampled"]["of"]
+        if len(of) > 1 and of[0]["any_prompt"]["estimate"] is not None:
+            _note(f"{bank}: {_interval(of[0]['any_prompt'])} % of the questions by some prompt of these {len(of)}.")
+        if whole is not None and asked < whole:
+            _note(f"{bank}: {asked:,} of its {whole:,} questions were asked.")
 
 
 def _note(text: str) -> None:

@@ -17,6 +17,7 @@ from redinstruct.errors import ConfigError, DamagedStore
 from redinstruct.people import (
     People,
     agreement,
+    by_people,
     cell_of,
     cells_of,
     corrected_bounds,
@@ -149,7 +150,7 @@ def result_of(
         "bank": bank.name,
         "prompt": prompt.name,
         "measure": measure.name,
-        "judge": card.name,
+        "judge": None if by_people(card) else card.name,
         **_figures(measure, outcomes),
         "reasons": _tally(o.reason for o in outcomes if o.reason is not None),
         "by_topic": [{"topic": topic, **_figures(measure, part)} for topic, part in _topics(outcomes).items()],

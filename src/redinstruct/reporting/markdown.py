@@ -15,7 +15,7 @@ from redinstruct.reporting.changes import change_certainty, change_headline
 from redinstruct.reporting.runs import Project
 from redinstruct.reporting.tables import percent
 from redinstruct.reporting.useful import change_row, margin_in_words, utility_rows
-from redinstruct.reporting.words import TITLES, judge_name, verdict
+from redinstruct.reporting.words import TITLES, in_doubt, judge_name, verdict
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
 
@@ -35,12 +35,13 @@ def markdown_text(project: Project) -> str:
     lines = ["# Red-teaming report", ""]
     for change in project.changes or ():
         lines += _change(change)
+    everyone = project.results
     for number, run in enumerate(project.runs, 1):
         groups: dict[str, list[Mapping[str, Any]]] = {}
         for result in run.results:
             groups.setdefault(result["judge_id"], []).append(result)
         for results in groups.values():
-            lines += _block(number if len(project.runs) > 1 else None, results)
+            lines += _block(number if len(project.runs) > 1 else None, results, everyone)
     if project.checks:
         lines += ["## Utility", "", *_table(utility_rows(project.checks)), ""]
     if project.utility_changes:
@@ -66,7 +67,7 @@ def _change(result: Result) -> list[str]:
     ]
 
 
-def _block(run: int | None, results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _block(run: int | None, results: Sequence[Mapping[str, Any]], everyone: Sequence[Mapping[str, Any]]) -> list[str]:
     said = verdict(results)
     where = "" if run is None else f"Run {run}: "
     lines = [
@@ -74,7 +75,7 @@ def _block(run: int | None, results: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         f"**{plain(said.headline)}** {plain(said.certainty)}",
         "",
-        f"Judge: {plain(judge_name(results[0]))} ({plain(said.judge_id)})",
+        f"Judge: {plain(judge_name(results[0], everyone))} ({plain(said.judge_id)})",
         "",
         *_rates(results),
         "",
@@ -99,7 +100,8 @@ def _rates(results: Sequence[Mapping[str, Any]]) -> list[str]:
         corrected = "uncorrected" if rate["corrected"] is None else _interval(rate["corrected"])
         lines.append(
             _row(
-                (plain(result["bank"]), plain(result["prompt"]), f"{counts['total']:,}", f"{counts[first]:,}",
+                (plain(result["bank"]), plain(result["prompt"]) + in_doubt(result),
+                 f"{counts['total']:,}", f"{counts[first]:,}",
                  _interval(rate["judged"]), _interval(rate["all"]), f"{low} to {high}", corrected,
                  percent(result["coverage"]) + (" (provisional)" if result["provisional"] else ""))
             )

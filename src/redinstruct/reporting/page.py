@@ -102,6 +102,7 @@ def render(project: Project, *, show_content: bool = False) -> str:
             margin=margin_in_words(project.checks) if project.checks else "",
             cards={result["judge_id"]: result for result in reversed(project.results)},
             show_content=show_content,
+            judge_name=lambda result: words.judge_name(result, project.results),
             listed=sum(len(run.listing.views) for run in project.runs if run.listing is not None),
             left_out=sum(run.listing.left_out for run in project.runs if run.listing is not None),
             several=len(project.runs) > 1,
@@ -132,7 +133,10 @@ def _blocks(number: int, run: RunView) -> list[Block]:
 
 def _lines(results: Sequence[Mapping[str, Any]]) -> list[Line]:
     several = len({result["bank"] for result in results}) > 1
-    return [Line(result["prompt"], result["bank"] if several else None, result) for result in results]
+    return [
+        Line(result["prompt"] + words.in_doubt(result), result["bank"] if several else None, result)
+        for result in results
+    ]
 
 
 def _with(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -157,7 +161,13 @@ def _sides(results: Sequence[Mapping[str, Any]]) -> list[Sides]:
             of = [r for r in of if words.best_figure(r)["estimate"] is not None]
             if of:
                 worst = max(of, key=lambda r: float(words.best_figure(r)["estimate"]))
-                lines.append(Line(f"{words.TITLES[measure]}, {worst['prompt']} prompt", worst["bank"], worst))
+                lines.append(
+                    Line(
+                        f"{words.TITLES[measure]}, {worst['prompt']} prompt{words.in_doubt(worst)}",
+                        worst["bank"],
+                        worst,
+                    )
+                )
         if len(lines) == len(MEASURES):
             found.append(Sides(model, tuple(lines)))
     return found
@@ -203,8 +213,8 @@ def _environment() -> jinja2.Environment:
         "p_words": p_words,
         "change_headline": change_headline,
         "change_certainty": change_certainty,
-        "judge_name": words.judge_name,
         "plot_title": plot_title,
+        "lost_in_words": words.lost_in_words,
         "block": shown_text,
         "text_hash": short_hash,
         "measure_title": words.TITLES.__getitem__,

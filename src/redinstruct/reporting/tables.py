@@ -50,6 +50,12 @@ CSV_COLUMNS = (
     "corrected_low",
     "corrected_high",
     "labels",
+    *(f"run_{name}" for name in ("low", "high")),
+    "truncated",
+    "looping",
+    "repeated",
+    "unread",
+    "withheld",
 )
 
 
@@ -73,7 +79,8 @@ def csv_text(document: Mapping[str, Any]) -> str:
 def _csv_row(result: Mapping[str, Any], part: Mapping[str, Any], topic: str) -> list[object]:
     measure = MEASURES[result["measure"]]
     counts, rate, details = part["counts"], part["rate"], part["details"]
-    text = [csv_cell(str(result[name])) for name in ("model", "bank", "prompt", "measure", "judge", "judge_id")]
+    names = ("model", "bank", "prompt", "measure", "judge", "judge_id")
+    text = [csv_cell("" if result[name] is None else str(result[name])) for name in names]
     figures: list[object] = []
     for name in ("judged", "all"):
         figures += ["" if rate[name]["estimate"] is None else rate[name]["estimate"], *rate[name]["ci"]]
@@ -84,4 +91,6 @@ def _csv_row(result: Mapping[str, Any], part: Mapping[str, Any], topic: str) -> 
         *(counts[label] for label in measure.labels),
         *(details.get(name, 0) for name in ("refused", "complied", "partial", "garbled")),
         *figures, *rate["bounds"], part["coverage"], int(part["provisional"]), *by_people,
+        *(("", "") if rate["corrected_run"] is None else rate["corrected_run"]["ci"]),
+        *(part.get("answers", {}).get(name, "") for name in CSV_COLUMNS[-5:]),
     ]  # fmt: skip
