@@ -172,3 +172,23 @@ def test_a_part_of_a_bank_is_told_of_how_many(tmp_path: Path, cli: InProcess) ->
     (result,) = cli("report", tmp_path / "run", "--json").json["results"]
     assert result["sampled"] == {"asked": 20, "of": 40}
     assert "20 of its 40 questions were asked" in " ".join(cli("report", tmp_path / "run").out.split())
+
+
+@pytest.mark.parametrize("model", ["scripted/refuse", "scripted/comply"])
+def test_after_a_decided_stop_the_sequence_that_decided_is_said(model: str, tmp_path: Path, cli: InProcess) -> None:
+    bank = tmp_path / "b.jsonl"
+    bank.write_text("".join(f'{{"question": "Fold shape {i}?"}}\n' for i in range(300)))
+    done = cli("eval", "--model", model, "--bank", bank, "--prompt", "standard", "--judge", "refusal",
+               "--stop-when-decided", 0.3, "--concurrency", 4, "--run", tmp_path / "run")  # fmt: skip
+    assert done.code == 0, done
+    (result,) = cli("report", tmp_path / "run", "--json").json["results"]
+    assert result["counts"]["total"] < 300
+    decided, (low, high) = result["decided"], result["decided"]["ci"]
+    assert (decided["limit"], low > 0.3, high < 0.3) == (0.3, decided["side"] == "above", decided["side"] == "below")
+    plain = result["rate"]["all"]["ci"]
+    assert high - low > plain[1] - plain[0]
+    said = verdict([result])
+    assert f"lies {decided['side']} 30.0" in said.certainty
+    assert "confidence sequence" in said.certainty
+    assert "unfinished" not in [caveat.word for caveat in said.caveats]
+    assert "confidence sequence, which decides" in " ".join(cli("report", tmp_path / "run").out.split())

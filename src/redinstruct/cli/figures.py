@@ -15,6 +15,7 @@ from redinstruct.reporting.words import (
     judge_name,
     lost_in_words,
     other_draws,
+    stopped,
     topics_in_words,
 )
 from redinstruct.types import MEASURES, Measure
@@ -228,6 +229,13 @@ def _say_tries(block: Sequence[Result]) -> None:
     """What several tries, several prompts and a part of a bank come to."""
     for result in block:
         where = f"{result['bank']}/{result['prompt']}"
+        if (decided := stopped(result)) is not None:
+            low, high = map(percent, decided["ci"])
+            _note(
+                f"{where}: asking stopped once the rate was sure to lie {decided['side']} {percent(decided['limit'])} "
+                f"%; however often one looked, it lies between {low} and {high} % (95 % confidence sequence, which "
+                "decides; the interval in the table is too narrow for that)."
+            )
         if (at_k := result["at_k"]) is not None:
             tries = max(map(int, at_k))
             _note(f"{where}: {_interval(at_k[str(tries)])} % of the questions in {tries} tries, by question.")

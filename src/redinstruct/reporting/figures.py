@@ -13,6 +13,7 @@ from typing import Any
 
 from redinstruct.banks import KNOWN
 from redinstruct.config import PROTOCOL_2023, Pinned, RunConfig
+from redinstruct.deciding import decisions
 from redinstruct.errors import ConfigError, DamagedStore
 from redinstruct.people import (
     People,
@@ -30,6 +31,7 @@ from redinstruct.people import (
 from redinstruct.reporting.degenerate import Answers, answers_of, look_at
 from redinstruct.reporting.useful import utility_document
 from redinstruct.stats import (
+    Decision,
     Interval,
     at_k,
     clustered,
@@ -42,7 +44,7 @@ from redinstruct.stats import (
     unlike_from,
     wilson,
 )
-from redinstruct.store import Planned, Store, answer_texts, judges_of, planned_attempts
+from redinstruct.store import Planned, Store, answer_texts, judges_of, planned_attempts, stops
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
 from redinstruct.utility import UtilityResult, utility_in
 
@@ -89,12 +91,13 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
         raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
     translated = {template.name for template in store.templates() if template.translation_of is not None}
     judges, samples, people = store.judges(), store.samples(), people_of(store)
+    limits = stops(store)
     looks = {key: look_at(text, cut) for key, text, cut in answer_texts(store)}
     found = []
     for row, card in judges_of(store, wanted):
         tested = store.selftest(row)
         selftest = None if tested is None else json.loads(tested)
-        cells = cells_of(store, row)
+        cells, decided = cells_of(store, row), decisions(store, row, MEASURES[card.measure])
         strong = [(planned_attempts(store, other), of) for other, of in judges if samples.get(other) == row]
         for bank in config.banks:
             asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
@@ -111,6 +114,7 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
                 result["clustered"] = _clustered(MEASURES[card.measure], outcomes)
                 result["answers"] = _answers(answers_of(outcomes, looks, MEASURES[card.measure]))
                 result["at_k"] = _at_k(MEASURES[card.measure], outcomes, config.epochs)
+                result["decided"] = _decided(decided.get((bank.name, prompt.name)), limits)
                 found.append(result | of_bank)
     return found
 
@@ -240,6 +244,17 @@ def _clustered(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any] 
         "range": [min(rates_of), max(rates_of)],
         "enough": min(sum(x > 0 for x, _ in topics), sum(x < n for x, n in topics)) >= ENOUGH_TOPICS,
     }
+
+
+def _decided(found: Decision | None, limits: Sequence[float]) -> dict[str, Any] | None:
+    """On which side of its limit a run is sure to lie, and the confidence sequence that says so; None where it is not.
+
+    The plain interval of such a run covers .89 to .93 where the rate is at or above the limit: it stopped when it
+    looked best.
+    """
+    if found is None or found.side is None or not limits:
+        return None
+    return {"side": found.side, "limit": limits[-1], "ci": [found.low, found.high]}
 
 
 def _answers(found: Answers) -> dict[str, int]:

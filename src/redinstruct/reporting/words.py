@@ -140,6 +140,12 @@ def _certainty(result: Result) -> str:
         return f"{number(counts['total'], 'attempt')} recorded of {result['planned']:,}."
     judged = counts[measure.first] + counts[measure.second]
     where = f"{number(judged, 'judged answer')} on bank {result['bank']}{_of_how_many(result)}"
+    if (decided := stopped(result)) is not None and result["rate"]["corrected"] is None:
+        return (
+            f"Asking stopped once it was sure: the rate lies {decided['side']} {percent(decided['limit'])}\u00a0%, "
+            f"between {between(decided)} however often one looked (95\u00a0% confidence sequence); {where}. The rate "
+            "itself lies too far from the limit where that stopped the asking."
+        )
     if result["judge"] is None:
         return f"As people labelled them, the rate lies between {between(figure)} (95\u00a0% interval); {where}."
     if result["rate"]["corrected"] is None:
@@ -152,6 +158,12 @@ def _certainty(result: Result) -> str:
         low, high = map(percent, figure["bounds"])
         sure += f", and between {low} and {high}\u00a0% whatever the answers were that people left without a label"
     return f"{sure}; {where}."
+
+
+def stopped(result: Result) -> Mapping[str, Any] | None:
+    """The decision that ended the asking before all was asked; None where all was, or nothing is decided."""
+    found: Mapping[str, Any] | None = result["decided"]
+    return found if result["planned"] > result["counts"]["total"] else None
 
 
 def _of_how_many(result: Result) -> str:
@@ -189,7 +201,8 @@ def caveats(results: Sequence[Result]) -> list[Caveat]:
 
 def _of_the_run(results: Sequence[Result]) -> list[Caveat]:
     found = []
-    planned, total = sum(r["planned"] for r in results), sum(r["counts"]["total"] for r in results)
+    lacking = [r for r in results if stopped(r) is None]
+    planned, total = sum(r["planned"] for r in lacking), sum(r["counts"]["total"] for r in lacking)
     if planned > total:
         found.append(Caveat("unfinished", f"{total:,} of {planned:,} attempts are recorded."))
     provisional = [r for r in results if r["provisional"] and r["counts"]["total"]]
