@@ -43,6 +43,7 @@ DIFFERENCES = [
     (changed(protocol="paper-2023"), "--protocol was default, is paper-2023"),
     (changed(dedupe=True), "--dedupe was False, is True"),
     (changed(options=(("top_k", "5"),)), "--model-option was none, is top_k+5"),
+    (changed(system="Be brief."), "--system was unset, is 9 characters, sha256 "),
     (sampled(max_tokens=1), "--max-tokens was 500, is 1"),
     (sampled(temperature=None), "--temperature was 0.5, is unset"),
     (sampled(top_p=0.9), "--top-p was unset, is 0.9"),
@@ -95,8 +96,9 @@ def test_another_judge_is_pointed_to_the_verb_that_judges_again() -> None:
 def test_every_field_is_either_compared_or_may_grow() -> None:
     """A field that is added to the configuration must be added to the comparison."""
     compared = {"model", "banks", "prompts", "measure", "judge", "sampling", "chat_template", "protocol", "dedupe",
-                "options", "limit", "epochs"}  # fmt: skip
-    assert set(RunConfig.__struct_fields__) == compared
+                "options", "limit", "epochs", "system"}  # fmt: skip
+    told = {"limit_rule", "selected"}  # follow from the bank and the flags; runs of the first edition lack them
+    assert set(RunConfig.__struct_fields__) == compared | told
     for field in Sampling.__struct_fields__:
         with pytest.raises(ConfigError):
             check_same_run(STORED, sampled(**{field: ("other",) if field == "stop" else 77}), "run")

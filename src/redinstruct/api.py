@@ -46,6 +46,7 @@ def evaluate(
     chat_template: str = "native",
     protocol: str | None = None,
     options: Mapping[str, object] | None = None,
+    system: str | None = None,
     limits: Limits | None = None,
     on_progress: OnProgress | None = None,
 ) -> Outcome:
@@ -53,8 +54,8 @@ def evaluate(
 
     ``model``, ``judge`` and ``judge_model`` are ids, as on the command line, or objects of one's own that satisfy
     :class:`redinstruct.models.Model` and :class:`redinstruct.judges.Judge`. ``options`` are further fields of an
-    endpoint's request, ``judge_options`` what can be chosen about a judge. Figures come from
-    ``redinstruct.report(run)`` or ``redinstruct.Run(run)``. Works in a notebook too.
+    endpoint's request, ``system`` the system prompt's text, ``judge_options`` what can be chosen about a judge.
+    Figures come from ``redinstruct.report(run)`` or ``redinstruct.Run(run)``. Works in a notebook too.
 
     Returns:
         How the invocation ended: ``planned`` and ``recorded`` attempts, ``calls`` made now, ``complete``.
@@ -86,6 +87,7 @@ def evaluate(
         chat_template=chat_template,
         protocol=protocol,
         options=options,
+        system=system,
         timeout=limits.timeout,
     )
     return _outside_the_loop(lambda: carry_out(plan, Path(run), limits, on_progress))
@@ -98,6 +100,7 @@ def collect(
     answerer: str | Model | None = None,
     judge: str | Judge | None = None,
     judge_model: str | Model | None = None,
+    judge_options: JudgeOptions | None = None,
     topics: str | Path | Mapping[str, Sequence[str]] | None = None,
     per_subtopic: int = 20,
     blue: int = 5,
@@ -107,6 +110,8 @@ def collect(
     until_covered: bool = False,
     sampling: Sampling | None = None,
     answer_tokens: int = 500,
+    teacher_options: Mapping[str, object] | None = None,
+    answerer_options: Mapping[str, object] | None = None,
     limits: Limits | None = None,
     on_progress: OnProgress | None = None,
 ) -> Collecting:
@@ -141,6 +146,7 @@ def collect(
         answerer=answerer,
         judge=judge,
         judge_model=judge_model,
+        judge_options=judge_options,
         topics=listed,
         per_subtopic=per_subtopic,
         blue=blue,
@@ -149,6 +155,8 @@ def collect(
         turn_by_turn=turn_by_turn,
         sampling=sampling or DEFAULT_SAMPLING,
         answer_tokens=answer_tokens,
+        teacher_options=teacher_options,
+        answerer_options=answerer_options,
         timeout=limits.timeout,
     )
     folder = Path(run)

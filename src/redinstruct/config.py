@@ -52,7 +52,7 @@ class RunConfig(msgspec.Struct, frozen=True):
     ``judge`` is the judge's id (:attr:`redinstruct.types.JudgeCard.id`). ``limit`` counts questions per bank, None
     means all; ``limit_rule`` says which, and stays what the run began with. ``selected`` tells of each bank, in their
     order, what was left out (empty in runs of the first edition). ``options`` are extra fields of the endpoint request,
-    as (name, JSON text).
+    as (name, JSON text). ``system`` is the system prompt under which everything is asked, None where there is none.
     """
 
     model: str
@@ -69,18 +69,26 @@ class RunConfig(msgspec.Struct, frozen=True):
     epochs: int = 1
     limit_rule: LimitRule = FIRST
     selected: tuple[Selected, ...] = ()
+    system: str | None = None
 
     @property
     def digest(self) -> str:
         """sha256 over all that may not change in a run; limit and epochs are left out."""
         fixed = msgspec.to_builtins(msgspec.structs.replace(self, limit=None, epochs=1))
-        fixed = {name: value for name, value in fixed.items() if name not in ("limit_rule", "selected")}
+        left_out = ("limit_rule", "selected", *(("system",) if self.system is None else ()))
+        fixed = {name: value for name, value in fixed.items() if name not in left_out}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
     def selected_of(self, bank: str) -> Selected | None:
         """What was asked for of the bank of that name, and left out; None where the run does not say."""
         names = [pinned.name for pinned in self.banks]
         return self.selected[names.index(bank)] if bank in names and len(self.selected) == len(names) else None
+
+
+def system_of(system: str) -> str:
+    """A system prompt by its size and hash: what a deployment says is its owner's, and not shown unasked."""
+    digest = hashlib.sha256(system.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{len(system):,} characters, sha256 {digest}"
 
 
 _FLAGS = {
@@ -93,6 +101,7 @@ _FLAGS = {
     "protocol": "--protocol",
     "dedupe": "--dedupe",
     "options": "--model-option",
+    "system": "--system",
     "max_tokens": "--max-tokens",
     "temperature": "--temperature",
     "top_p": "--top-p",
@@ -120,6 +129,9 @@ def check_same_run(stored: RunConfig, asked: RunConfig, folder: str) -> None:
         here, there = getattr(asked, field), getattr(stored, field)
         if here != there:
             differences.append(f"{_FLAGS[field]} was {_shown(there)}, is {_shown(here)}")
+    if asked.system != stored.system:
+        was, now = (None if text is None else system_of(text) for text in (stored.system, asked.system))
+        differences.append(f"{_FLAGS['system']} was {_shown(was)}, is {_shown(now)}")
     for field in Sampling.__struct_fields__:
         here, there = getattr(asked.sampling, field), getattr(stored.sampling, field)
         if here != there:

@@ -32,6 +32,7 @@ __all__ = [
     "csv_cell",
     "file_name",
     "forget_secrets",
+    "has_key",
     "looks_like_key",
     "redact",
     "restore",
@@ -296,6 +297,13 @@ def looks_like_key(value: str) -> bool:
     if _KEY_PREFIX.match(value) is not None:
         return True
     return any(len(_KEY_TURN.findall(word)) >= _LEAST_TURNS for word in _KEY_WORD.findall(value))
+
+
+def has_key(text: str) -> bool:
+    """Whether a text holds a registered :class:`Secret`, or a word that begins as the keys of known providers do."""
+    return redact(text) != text or any(
+        len(word) >= _SHORTEST_SECRET and _KEY_PREFIX.match(word) is not None for word in text.split()
+    )
 
 
 def without_keys(text: str) -> str:

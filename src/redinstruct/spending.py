@@ -83,7 +83,7 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
             attempts = len(questions) * plan.config.epochs
             done = min(attempts, recorded.get((bank.name, template.name), 0))
             owed = attempts - done
-            fixed = len((template.prefix + template.suffix).encode())
+            fixed = sum(map(_size, (template.prefix, template.suffix, plan.config.system or "")))
             reads = owed * (MESSAGE_TOKENS + (fixed + asked) // BYTES_PER_TOKEN)
             writes = owed * plan.config.sampling.max_tokens
             cost = None if prices is None else prices.cost(reads, writes)
@@ -114,8 +114,11 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
 
 def _bytes(question: Question) -> int:
     """What of a request is the question's own, earlier turns with it."""
-    texts = (question.text, *(turn.content for turn in question.earlier))
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return sum(map(_size, (question.text, *(turn.content for turn in question.earlier))))
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _judging(asks: Request, count: int, question_bytes: int, answer_tokens: int) -> tuple[int, int]:

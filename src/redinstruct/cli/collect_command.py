@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, which_judge
+from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, parse_options, request_option, which_judge
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from redinstruct.types import Sampling
@@ -23,6 +23,8 @@ SCHEMA = "redinstruct.collection/1"
 @click.option("--teacher", required=True, metavar="M", help="The model that asks as Red-LM, and writes the role-plays.")
 @click.option("--answerer", metavar="M2", help="The model that answers as Base-LM; left out, the teacher does.")
 @which_judge(required=False)
+@request_option("teacher", "of the requests to the teacher")
+@request_option("answerer", "of the requests to the answerer")
 @click.option(
     "--topics",
     type=click.Path(path_type=Path),
@@ -92,6 +94,8 @@ def _plan(flags: dict[str, Any]) -> CollectPlan:
         turn_by_turn=flags["turn_by_turn"],
         sampling=Sampling(max_tokens=flags["max_tokens"], temperature=flags["temperature"], seed=flags["seed"]),
         answer_tokens=flags["answer_tokens"],
+        teacher_options=parse_options(flags["teacher_options"], "--teacher-option"),
+        answerer_options=parse_options(flags["answerer_options"], "--answerer-option"),
         timeout=flags["timeout"],
     )
 

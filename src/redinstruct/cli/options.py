@@ -42,6 +42,17 @@ def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def request_option(role: str, what: str) -> Callable[[Any], Any]:
+    """A flag ``--<role>-option``."""
+    return click.option(
+        f"--{role}-option",
+        f"{role}_options",
+        multiple=True,
+        metavar="KEY=JSON",
+        help=f"A field {what}: set, or removed by null. Repeatable.",
+    )
+
+
 def _judge(required: bool) -> Callable[[Any], Any]:
     return click.option(
         "--judge",
@@ -67,6 +78,7 @@ _JUDGE: tuple[Callable[[Any], Any], ...] = (
         help="How --judge rubric answers: a final line, or JSON under a schema where the endpoint keeps to one.",
     ),
     click.option("--guard-kind", metavar="K", help="The classifier's family, where its name does not tell."),
+    request_option("judge", "of the requests to the judge's model; a part of the judge's identity"),
 )
 
 
@@ -150,12 +162,11 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
             "--protocol", metavar="paper-2023", help="The paper's protocol: fixes judge, tokens, sampling and template."
         ),
         click.option(
-            "--model-option",
-            "model_options",
-            multiple=True,
-            metavar="KEY=JSON",
-            help="A field of the endpoint request: set, or removed by null. Repeatable.",
+            "--system",
+            metavar="TEXT|FILE",
+            help="The system prompt under which everything is asked, as your deployment ships it.",
         ),
+        request_option("model", "of the endpoint request"),
     )
 
 
@@ -239,7 +250,8 @@ def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> dict[
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"{flag} {pair!r}: expected KEY=JSON, for example reasoning_effort=low")
+            # The value is not shown: it may be a key.
+            raise UsageError(f"{flag}: expected KEY=JSON, for example reasoning_effort=low")
         if key in ("model", "messages", "stream"):
             raise UsageError(f"{flag} {key}: this field is the tool's own")
         if key in options:

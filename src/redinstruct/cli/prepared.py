@@ -13,7 +13,7 @@ from redinstruct.cli.options import parse_options
 from redinstruct.engine import Prices
 from redinstruct.errors import UsageError
 from redinstruct.judges import JudgeOptions
-from redinstruct.redeval import Limits, Plan, prepare
+from redinstruct.redeval import Limits, Plan, prepare, read_system
 from redinstruct.types import Sampling
 
 
@@ -39,13 +39,15 @@ def plan_from(flags: dict[str, Any]) -> Plan:
         chat_template=flags["chat_template"],
         protocol=flags["protocol"],
         options=parse_options(flags["model_options"]),
+        system=read_system(flags["system"]),
         timeout=flags.get("timeout", 120.0),
     )
 
 
 def judge_options_from(flags: dict[str, Any]) -> JudgeOptions:
     """What was chosen about the judge."""
-    return JudgeOptions(flags["rubric"], flags["judge_format"] == "json", flags["guard_kind"])
+    request = parse_options(flags["judge_options"], "--judge-option")
+    return JudgeOptions(flags["rubric"], flags["judge_format"] == "json", flags["guard_kind"], request)
 
 
 def prices_from(flags: dict[str, Any]) -> tuple[Prices | None, Prices | None]:

@@ -16,6 +16,7 @@ from redinstruct.comparison.labelled import Half, Labelled, labelled_change
 from redinstruct.comparison.runs import Evaluation, Judged, Prompt
 from redinstruct.comparison.values import Pairs, Result, Side, Topics
 from redinstruct.comparison.verdicts import Open, Rules, Test, decided, unkept
+from redinstruct.config import system_of
 from redinstruct.errors import UsageError
 from redinstruct.stats import PROVISIONAL_BELOW, Change, paired_by_cluster, paired_by_question, wilson_by_question
 from redinstruct.store import Planned
@@ -72,6 +73,9 @@ def _unlike(before: Evaluation, after: Evaluation) -> list[str]:
         was, now = getattr(before.config, field), getattr(after.config, field)
         if was != now:
             found.append(f"other {name} ({_shown(was)} before, {_shown(now)} after)")
+    if before.config.system != after.config.system:
+        was, now = (_shown(c.system and system_of(c.system)) for c in (before.config, after.config))
+        found.append(f"other system prompt ({was} before, {now} after)")
     return found
 
 

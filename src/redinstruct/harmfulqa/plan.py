@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.harmfulqa.steps import texts_digest
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
 from redinstruct.judges import Judge, JudgeOptions
-from redinstruct.models import Model, make_model
+from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import load_template
 from redinstruct.redeval.plan import asked_model, instrument_for
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling
@@ -43,6 +44,8 @@ class CollectConfig(msgspec.Struct, frozen=True):
     red: bool = False
     critique: bool = False
     judge: str | None = None
+    teacher_options: tuple[tuple[str, str], ...] = ()
+    answerer_options: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -53,7 +56,12 @@ class CollectConfig(msgspec.Struct, frozen=True):
     @property
     def body(self) -> str:
         """The configuration as JSON in ASCII."""
-        return json.dumps(msgspec.to_builtins(self), sort_keys=True)
+        plain = msgspec.to_builtins(self)
+        # What earlier versions did not know is left out where it says nothing: their digests stay.
+        for name in ("teacher_options", "answerer_options"):
+            if not plain[name]:
+                del plain[name]
+        return json.dumps(plain, sort_keys=True)
 
     @property
     def answers(self) -> Sampling:
@@ -87,6 +95,8 @@ def prepare_collection(
     turn_by_turn: bool = False,
     sampling: Sampling = DEFAULT_SAMPLING,
     answer_tokens: int = 500,
+    teacher_options: Mapping[str, object] | None = None,
+    answerer_options: Mapping[str, object] | None = None,
     timeout: float = 120.0,
 ) -> CollectPlan:
     """Read and check everything that a collection needs. Writes nothing, asks nothing.
@@ -105,8 +115,10 @@ def prepare_collection(
         raise UsageError(f"the judge measures {instrument.measure.name}, not {ATTACK_SUCCESS.name}")
     who = teacher if answerer is None else answerer
     template = load_template(RED_PROMPT, own_folder=_own_prompts(who))
-    asks = _model(teacher, timeout)
-    answers = None if answerer is None else _model(answerer, timeout)
+    if answerer is None and answerer_options:
+        raise UsageError("--answerer-option is for an answerer of its own: name it with --answerer")
+    asks = _model(teacher, timeout, teacher_options)
+    answers = None if answerer is None else _model(answerer, timeout, answerer_options)
     config = CollectConfig(
         teacher=asks.id,
         topics=listed,
@@ -121,8 +133,10 @@ def prepare_collection(
         red=red,
         critique=critique,
         judge=None if instrument is None else instrument.card.id,
+        teacher_options=recorded(teacher_options),
+        answerer_options=recorded(answerer_options),
     )
-    judged_by = None if instrument is None else asked_model(instrument, judge_model, timeout)
+    judged_by = None if instrument is None else asked_model(instrument, judge_model, timeout, judge_options)
     return CollectPlan(config, asks, answers, instrument, judged_by, template)
 
 
@@ -137,8 +151,8 @@ def _check_numbers(per_subtopic: int, blue: int, answer_tokens: int, sampling: S
         raise UsageError("--temperature must lie between 0 and 2")
 
 
-def _model(model: str | Model, timeout: float) -> Model:
-    return make_model(model, timeout=timeout) if isinstance(model, str) else model
+def _model(model: str | Model, timeout: float, options: Mapping[str, object] | None) -> Model:
+    return make_model(model, options=options, timeout=timeout) if isinstance(model, str) else model
 
 
 def _own_prompts(model: str | Model) -> Path | None:
@@ -151,6 +165,8 @@ def _own_prompts(model: str | Model) -> Path | None:
 _FLAGS = {
     "teacher": "--teacher",
     "answerer": "--answerer",
+    "teacher_options": "--teacher-option",
+    "answerer_options": "--answerer-option",
     "topics": "--topics",
     "turn_by_turn": "--turn-by-turn",
     "answer_tokens": "--answer-tokens",

@@ -13,6 +13,7 @@ from redinstruct.judges.guard import KINDS, GuardJudge
 from redinstruct.judges.paper import PaperJudge
 from redinstruct.judges.refusal import RefusalJudge
 from redinstruct.judges.rubric import RubricJudge, read_rubric_file
+from redinstruct.models import recorded
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 JUDGES: dict[str, str] = {
@@ -28,11 +29,15 @@ TESTED = frozenset({"rubric", "guard"})
 
 
 class JudgeOptions(msgspec.Struct, frozen=True):
-    """What can be chosen about a judge: the user's own rubric, JSON under a schema, the classifier's family."""
+    """What can be chosen about a judge: the user's own rubric, JSON under a schema, the classifier's family.
+
+    ``request`` are further fields of the request to the judge's model; they belong to its identity.
+    """
 
     rubric: Path | None = None
     constrained: bool = False
     guard_kind: str | None = None
+    request: dict[str, object] = {}
 
 
 def make_judge(name: str, measure: Measure, model: str | None = None, options: JudgeOptions | None = None) -> Judge:
@@ -50,18 +55,27 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
         raise ModelSpecError(f"--rubric and --judge-format are for --judge rubric, not for {name}")
     if name != "guard" and options.guard_kind is not None:
         raise ModelSpecError(f"--guard-kind is for --judge guard, not for {name}")
+    if model is None and options.request:
+        raise ModelSpecError(f"--judge-option is for a judge that asks a model, not for {name}")
     if name == "exact":
         return ExactJudge(measure)
     if name == "refusal" or model is None:
         return RefusalJudge(measure)
     if name == "guard":
-        return GuardJudge(model, options.guard_kind, measure)
+        return _with_request(GuardJudge(model, options.guard_kind, measure), options)
     if name == "rubric":
         rubric = None if options.rubric is None else read_rubric_file(options.rubric)
-        return RubricJudge(model, measure, rubric=rubric, constrained=options.constrained)
+        return _with_request(RubricJudge(model, measure, rubric=rubric, constrained=options.constrained), options)
     if measure is not ATTACK_SUCCESS:
         raise ModelSpecError(f"--judge paper rates harm only: it has no labels for --measure {measure.name}")
-    return PaperJudge(model)
+    return _with_request(PaperJudge(model), options)
+
+
+def _with_request(judge: GuardJudge | RubricJudge | PaperJudge, options: JudgeOptions) -> Judge:
+    """The judge with what its requests hold besides in its identity."""
+    named = tuple((f"option {name}", value) for name, value in recorded(options.request))
+    judge.card = msgspec.structs.replace(judge.card, parameters=(*judge.card.parameters, *named))
+    return judge
 
 
 def _check_model(name: str, model: str | None) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from redinstruct.banks import resolve_bank
+from redinstruct.judges import JudgeOptions
 from redinstruct.loop.config import EvalPart
-from redinstruct.redeval import Limits, Outcome, Progress, evaluate, prepare
+from redinstruct.redeval import Limits, Outcome, Progress, evaluate, prepare, read_system
 from redinstruct.types import PromptTemplate, Sampling
 
 OnProgress = Callable[[Progress], None]
@@ -20,6 +21,9 @@ def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> dict[str, A
     """Plain values that decide a part's figures: contents by name and hash, no path, and not how many at once."""
     plain: dict[str, Any] = msgspec.to_builtins(part)
     del plain["concurrency"]
+    plain["system"] = read_system(part.system)
+    # What earlier versions did not know is left out where it says nothing: a loop that was begun goes on.
+    plain = {name: value for name, value in plain.items() if name not in ("system", "judge_options") or value}
     banks = [resolve_bank(bank) for bank in part.banks]
     return plain | {
         "banks": [[bank.name, bank.sha256] for bank in banks],
@@ -52,5 +56,7 @@ def ask(
         epochs=part.epochs,
         sampling=Sampling(part.max_tokens, part.temperature, seed=part.seed),
         chat_template=part.chat_template,
+        system=read_system(part.system),
+        judge_options=JudgeOptions(request=part.judge_options),
     )
     return evaluate(plan, run, Limits(concurrency=part.concurrency, force=force), on_progress)

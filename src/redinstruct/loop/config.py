@@ -41,6 +41,8 @@ class EvalPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int | None = None
     chat_template: str = "native"
     concurrency: int = 64
+    system: str | None = None
+    judge_options: dict[str, Any] = {}
 
 
 class CollectPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +66,9 @@ class CollectPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: int = 64
     near: float | None = None
     against: tuple[str, ...] = ()
+    teacher_options: dict[str, Any] = {}
+    answerer_options: dict[str, Any] = {}
+    judge_options: dict[str, Any] = {}
 
 
 class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -307,7 +312,8 @@ def absolute(config: LoopConfig, base: Path) -> LoopConfig:
     def asked(part: EvalPart) -> EvalPart:
         judge = None if part.judge_model is None else model(part.judge_model)
         banks, prompts = tuple(map(text, part.banks)), tuple(map(text, part.prompts))
-        return replace(part, banks=banks, prompts=prompts, judge_model=judge)
+        system = None if part.system is None else text(part.system)
+        return replace(part, banks=banks, prompts=prompts, judge_model=judge, system=system)
 
     collect, align, utility = config.collect, config.align, config.utility
     if collect is not None:

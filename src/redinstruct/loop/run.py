@@ -19,6 +19,7 @@ from redinstruct.harmfulqa import collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
 from redinstruct.harmfulqa.similarity import NEAR
+from redinstruct.judges import JudgeOptions
 from redinstruct.loop.alignment import COLLECTED, STOPPED, Aligner
 from redinstruct.loop.asking import ask, identity
 from redinstruct.loop.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
@@ -181,6 +182,7 @@ class _Loop:
             answerer=answerer,
             judge=part.judge,
             judge_model=part.judge_model,
+            judge_options=JudgeOptions(request=part.judge_options),
             topics=None if part.topics is None else Path(part.topics),
             per_subtopic=part.per_subtopic,
             blue=part.blue,
@@ -189,6 +191,8 @@ class _Loop:
             turn_by_turn=part.turn_by_turn,
             sampling=Sampling(part.max_tokens, part.temperature, seed=part.seed),
             answer_tokens=part.answer_tokens,
+            teacher_options=part.teacher_options,
+            answerer_options=part.answerer_options,
         )
 
         def gather(place: Path) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.base import Model
 from redinstruct.models.scripted import BEHAVIOURS, scripted
+from redinstruct.safetext import has_key, redact, terminal
 
 
 class ModelKind(msgspec.Struct, frozen=True):
@@ -51,6 +53,7 @@ def make_model(
     Raises:
         ModelSpecError: an unknown kind, a missing address or key, an option that this kind does not know.
     """
+    refuse_keys(options or {})
     kind, _, rest = spec.partition("/")
     if kind in ("openai", "openai-api") and rest:
         if chat_template != "native":
@@ -68,6 +71,49 @@ def make_model(
         return scripted(rest)
     known = ", ".join(k.pattern for k in MODEL_KINDS)
     raise ModelSpecError(f"unknown model {spec!r}: known are {known}")
+
+
+def recorded(options: Mapping[str, object] | None) -> tuple[tuple[str, str], ...]:
+    """A request's options as a configuration keeps them: (name, JSON text), by name."""
+    return tuple(sorted((name, msgspec.json.encode(value).decode()) for name, value in (options or {}).items()))
+
+
+_NAMES_A_KEY = re.compile(
+    r"(?:\w*(?:api|access|secret|private|subscription|account|auth|ocpapim\w*)key(?:id)?|key|\w*authorization|"
+    r"(?:\w*(?:auth|access|bearer|session|security|refresh|api|id))?token|\w*secret|\w*passw(?:or)?d|\w*credentials?|"
+    r"cookie|bearer|jwt)"
+)
+_SCHEME = re.compile(r"\s*(?:bearer|basic|token)\s+\S", re.IGNORECASE)
+
+
+def refuse_keys(options: object) -> None:
+    """Options are recorded, and shown in reports: a key among them, however deep, is refused. Its value is not shown.
+
+    Raises:
+        ModelSpecError: a field is named like a key, or its value looks like one.
+    """
+    for name, value in _fields(options, ""):
+        plain = "".join(character for character in name.lower() if character.isalnum())
+        named = _NAMES_A_KEY.fullmatch(plain) is not None and value not in (None, "", 0, False)
+        if named or (isinstance(value, str) and (_SCHEME.match(value) or has_key(value))):
+            where = f" in {terminal(redact(name))[:40]!r}" if name else ""
+            raise ModelSpecError(
+                f"an option of the request holds a key{where}: options are recorded with the run; give keys in the "
+                "environment (<NAME>_API_KEY)"
+            )
+
+
+def _fields(value: object, name: str) -> Iterator[tuple[str, object]]:
+    """Every value with the name of the field that it stands in; a name may itself be a value."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield "", key
+            yield from _fields(part, str(key))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _fields(part, name)
+    else:
+        yield name, value
 
 
 def _local(name: str, chat_template: str, options: Mapping[str, object]) -> Model:

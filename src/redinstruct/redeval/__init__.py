@@ -8,7 +8,7 @@ specification of it.
 
 from __future__ import annotations
 
-from redinstruct.redeval.plan import Plan, attempt_key, prepare
+from redinstruct.redeval.plan import Plan, attempt_key, prepare, read_system
 from redinstruct.redeval.runs import evaluate, rejudge
 from redinstruct.redeval.session import Limits, OnProgress, Outcome, Progress, check_limits, read_reply
 
@@ -23,5 +23,6 @@ __all__ = [
     "evaluate",
     "prepare",
     "read_reply",
+    "read_system",
     "rejudge",
 ]

@@ -12,9 +12,11 @@ from redinstruct.banks import resolve_bank, resolve_template_path
 from redinstruct.config import PROTOCOL_2023, PROTOCOL_DEFAULT, SPREAD, Pinned, RunConfig
 from redinstruct.errors import TemplateError, UsageError
 from redinstruct.judges import Judge, JudgeOptions, make_judge
-from redinstruct.models import Model, make_model
-from redinstruct.prompts import DEFAULT_PROMPTS, load_template
+from redinstruct.models import Model, make_model, recorded
+from redinstruct.prompts import DEFAULT_PROMPTS, load_template, read_text_file
+from redinstruct.prompts.templates import MAX_TEMPLATE_BYTES
 from redinstruct.questions import select, selection_words
+from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES, Attempt, Bank, Measure, PromptTemplate, Question, Sampling
 
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "top_k", "min_p", "seed", "stop"})
@@ -72,6 +74,8 @@ def attempt_key(config: RunConfig, question: Question, template: PromptTemplate,
     )  # fmt: skip
     if question.earlier:
         identity = (*identity, [(turn.role, turn.content) for turn in question.earlier])
+    if config.system is not None:
+        identity = (*identity, "system", config.system)
     try:
         encoded = msgspec.json.encode(identity)
     except UnicodeError:
@@ -95,6 +99,7 @@ def prepare(
     chat_template: str = "native",
     protocol: str | None = None,
     options: Mapping[str, object] | None = None,
+    system: str | None = None,
     timeout: float = 120.0,
 ) -> Plan:
     """Read and check everything an evaluation needs. Writes nothing, asks nothing.
@@ -113,7 +118,7 @@ def prepare(
         raise UsageError("no question bank: name one with --bank")
     sampling = sampling or Sampling()
     _check_sampling(sampling)
-    paper_2023 = _check_protocol(protocol, judge, sampling, options or {})
+    paper_2023 = _check_protocol(protocol, judge, sampling, options or {}, system)
     what = MEASURES[measure]
     instrument = instrument_for(judge, what, judge_model, judge_options)
     if instrument.measure != what:
@@ -129,7 +134,7 @@ def prepare(
         if isinstance(model, str)
         else model
     )
-    asked = asked_model(instrument, judge_model, timeout)
+    asked = asked_model(instrument, judge_model, timeout, judge_options)
     config = RunConfig(
         model=target.id,
         banks=tuple(Pinned(b.name, b.sha256) for b in read),
@@ -140,7 +145,8 @@ def prepare(
         chat_template=chat_template,
         protocol=protocol or PROTOCOL_DEFAULT,
         dedupe=dedupe,
-        options=tuple(sorted((k, msgspec.json.encode(v).decode()) for k, v in (options or {}).items())),
+        options=recorded(options),
+        system=system,
         limit=limit,
         epochs=epochs,
         limit_rule=SPREAD,
@@ -160,12 +166,15 @@ def instrument_for(
     return make_judge(judge, measure, model_id, options)
 
 
-def asked_model(judge: Judge, judge_model: str | Model | None, timeout: float) -> Model | None:
+def asked_model(
+    judge: Judge, judge_model: str | Model | None, timeout: float, options: JudgeOptions | None = None
+) -> Model | None:
     """The model that the judge asks. A classifier on this machine gets its whole prompt from us, without a template."""
     if not isinstance(judge_model, str):
         return judge_model
     raw = judge.card.name == "guard" and judge_model.startswith("hf/")
-    return make_model(judge_model, timeout=timeout, chat_template="none" if raw else "native")
+    request = None if options is None else options.request
+    return make_model(judge_model, options=request, timeout=timeout, chat_template="none" if raw else "native")
 
 
 def _check_sampling(sampling: Sampling) -> None:
@@ -178,7 +187,7 @@ def _check_sampling(sampling: Sampling) -> None:
 
 
 def _check_protocol(
-    protocol: str | None, judge: str | Judge, sampling: Sampling, options: Mapping[str, object]
+    protocol: str | None, judge: str | Judge, sampling: Sampling, options: Mapping[str, object], system: str | None
 ) -> bool:
     """The 2023 protocol leaves nothing to choose: its judge, 500 tokens, the model's own sampling."""
     if protocol is None:
@@ -191,7 +200,29 @@ def _check_protocol(
         raise UsageError(
             f"--protocol {PROTOCOL_2023} fixes 500 tokens and the model's own sampling: leave those flags out"
         )
+    if system is not None:
+        raise UsageError(f"--protocol {PROTOCOL_2023} has an empty system prompt: leave --system out")
     return True
+
+
+def read_system(given: str | None) -> str | None:
+    """The system prompt that ``--system TEXT|FILE`` names: a file's text if there is such a file, else the text itself.
+
+    Raises:
+        UsageError: a file that cannot be read, a path without a file, or nothing but blanks.
+    """
+    if given is None:
+        return None
+    try:
+        is_file = Path(given).is_file()
+    except (OSError, ValueError):  # too long for a name: it is a text
+        is_file = False
+    if not is_file and given.strip() and not any(map(str.isspace, given)) and ("/" in given or Path(given).suffix):
+        raise UsageError(f"--system {terminal(given)[:60]}: there is no such file")
+    text = read_text_file(Path(given), "system prompt", MAX_TEMPLATE_BYTES) if is_file else given
+    if not text.strip():
+        raise UsageError("--system: the system prompt is empty")
+    return text
 
 
 def _check_distinct(what: str, named: Sequence[tuple[str, str]]) -> None:

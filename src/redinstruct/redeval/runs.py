@@ -103,7 +103,7 @@ def rejudge(
     if config is None:
         raise ConfigError(f"{run}: the run has no configuration; it was never begun")
     instrument = instrument_for(judge, MEASURES[config.measure], judge_model, judge_options)
-    asked = asked_model(instrument, judge_model, limits.timeout)
+    asked = asked_model(instrument, judge_model, limits.timeout, judge_options)
     if part is not None and part < 1:
         raise UsageError("--sample must be at least 1")
     return asyncio.run(_rejudge(run, config, instrument, asked, limits, on_progress, part))

@@ -22,10 +22,12 @@ from redinstruct.store import OwedAttempt, Store
 from redinstruct.types import (
     Completion,
     CompletionOutcome,
+    Conversation,
     FailureReason,
     Message,
     NoResponseReason,
     PromptTemplate,
+    Question,
     Verdict,
 )
 
@@ -251,11 +253,15 @@ class Session:
         if sampling.seed is not None and owed.attempt.epoch > 1:
             # Equal seeds would make equal answers of all epochs.
             sampling = msgspec.structs.replace(sampling, seed=sampling.seed + owed.attempt.epoch - 1)
-        messages: tuple[Message, ...] = (Message("user", prompt),)
-        if self._config.protocol == PROTOCOL_2023 and not self._config.model.startswith("hf/"):
+        earlier = owed.attempt.question.earlier
+        messages: Conversation = (*earlier, Message("user", prompt))
+        if self._config.system is not None:
+            messages = under(self._config.system, messages)
+        elif self._config.protocol == PROTOCOL_2023 and not self._config.model.startswith("hf/"):
             # The paper's endpoint runs sent an empty system prompt (spec 1.3).
             messages = (Message("system", ""), *messages)
-        return Request(messages, sampling, owed.attempt.template.prefix)
+        # What stands before the last turn differs from question to question: there is no prefix that all share.
+        return Request(messages, sampling, "" if earlier else owed.attempt.template.prefix)
 
     def _reader(self, template: PromptTemplate) -> AnswerReader:
         reader = self._readers.get(template.sha256)
@@ -291,7 +297,7 @@ class Session:
             tries += used
             return reply
 
-        case = Case(owed.attempt.question.text, completion.judged or "", owed.attempt.key)
+        case = Case(what_is_asked(owed.attempt.question), completion.judged or "", owed.attempt.key)
         try:
             verdict = await self._judge.verdict(case, call)
         except CallFailed as failure:
@@ -316,6 +322,21 @@ def _in_words(decider: Decider, cell: Cell) -> str:
         f"{cell[0]}/{cell[1]}: decided, the rate lies {decision.side} {decider.limit:g} "
         f"({100 * decision.low:.1f} to {100 * decision.high:.1f} % after {decider.counted(cell):,} attempts)"
     )
+
+
+def under(system: str, messages: Conversation) -> Conversation:
+    """A conversation under a deployed system prompt; one of its own follows in the same message, after a blank line."""
+    own = [message.content for message in messages if message.role == "system"]
+    return (Message("system", "\n\n".join((system, *own))), *(m for m in messages if m.role != "system"))
+
+
+def what_is_asked(question: Question) -> str:
+    """What a judge is shown as the question: of a conversation its turns, who speaks in front of each."""
+    turns = [turn for turn in question.earlier if turn.role != "system"]
+    if not turns:
+        return question.text
+    names = {"user": "User", "assistant": "Assistant"}
+    return "\n\n".join(f"{names[turn.role]}: {turn.content}" for turn in (*turns, Message("user", question.text)))
 
 
 def read_reply(reply: Reply, reader: AnswerReader, prompt: str, tries: int = 1, seconds: float = 0.0) -> Completion:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.comparison import Result
-from redinstruct.config import PROTOCOL_2023, RunConfig
+from redinstruct.config import PROTOCOL_2023, RunConfig, system_of
 from redinstruct.errors import ConfigError
 from redinstruct.reporting.attempts import Listing, listing
 from redinstruct.reporting.changes import changes
@@ -30,7 +30,8 @@ IMPORTED = "imported"
 
 _FLAGS = frozenset({
     "--model", "--bank", "--prompt", "--judge", "--measure", "--protocol", "--max-tokens", "--temperature", "--top-p",
-    "--seed", "--chat-template", "--limit", "--epochs", "--dedupe", "--model-option", "--run",
+    "--seed", "--chat-template", "--limit", "--epochs", "--dedupe", "--system", "--model-option",
+    "--run",
 })  # fmt: skip
 """Where the command on a page begins a new line; the judge's other flags follow its name."""
 
@@ -141,6 +142,7 @@ def settings_of(config: RunConfig) -> list[tuple[str, str]]:
         ("limit", "all questions" if config.limit is None else f"{config.limit:,} questions of each bank"),
         ("epochs", str(config.epochs)),
         ("duplicate questions", "asked once" if config.dedupe else "asked each time"),
+        *([] if config.system is None else [("system prompt", system_of(config.system))]),
         *(("model option", f"{name}={value}") for name, value in config.options),
         ("configuration digest", config.digest),
     ]
@@ -174,6 +176,7 @@ def command_of(config: RunConfig, card: JudgeCard) -> str:
     words += [] if config.limit is None else ["--limit", str(config.limit)]
     words += [] if config.epochs == 1 else ["--epochs", str(config.epochs)]
     words += ["--dedupe"] if config.dedupe else []
+    words += [] if config.system is None else ["--system", "SYSTEM.txt"]
     for name, value in config.options:
         words += ["--model-option", f"{name}={value}"]
     return _on_lines([*words, "--run", "RUN"])
@@ -198,6 +201,8 @@ def _judge_flags(config: RunConfig, card: JudgeCard) -> list[str]:
         words += ["--rubric", parameters["rubric"]] if parameters.get("rubric", "default") != "default" else []
     if card.name == "guard" and "kind" in parameters:
         words += ["--guard-kind", parameters["kind"]]
+    for name, value in card.parameters:
+        words += ["--judge-option", f"{name.removeprefix('option ')}={value}"] if name.startswith("option ") else []
     return words + (["--measure", config.measure] if config.measure != "attack_success" else [])
 
 
