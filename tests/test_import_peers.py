@@ -153,20 +153,32 @@ def test_a_garak_report_gives_its_answers_and_not_its_hits(tmp_path: Path) -> No
     ]
 
 
+IMAGE = {"turns": [{"role": "user", "content": {"text": None, "data_path": "x.png", "data_type": ["image", None]}}]}
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"outputs": "one"}, "row 4: outputs is a text, expected a list"),
-        ({"outputs": [7]}, "row 4: output is a number, expected text"),
-        ({"prompt": {"turns": []}}, "row 4: prompt is missing or blank"),
-        ({"prompt": {"text": 3}}, "row 4: prompt is a number, expected text"),
+        ({"outputs": "one"}, "attempts whose outputs is a text, not a list"),
+        ({"outputs": [7]}, "attempts whose output is a number, expected text"),
+        ({"prompt": {"turns": []}}, "attempts without a prompt in text (an image, say)"),
+        ({"prompt": IMAGE}, "attempts without a prompt in text (an image, say)"),
+        ({"prompt": None}, "attempts without a prompt in text (an image, say)"),
+        ({"prompt": {"text": 3}}, "attempts whose prompt is a number, expected text"),
     ],
 )
-def test_a_broken_garak_report(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+def test_an_odd_attempt_of_a_garak_report_is_named_and_counted_and_the_rest_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, object], said: str
+) -> None:
     rows = [*REPORT[:3], REPORT[3] | changed, *REPORT[4:]]
     file = garak_report(tmp_path / "g.jsonl", rows)
-    with nothing_written(tmp_path), pytest.raises(UsageError, match=said):
-        import_file(file, tmp_path / "run")
+    whole, found = (read_source(garak_report(tmp_path / name, of), ATTACK_SUCCESS) for name, of in (
+        ("w.jsonl", REPORT), ("g.jsonl", rows)))  # fmt: skip
+    assert found.left_out == {said: ("row 4",)}
+    assert 0 < len(found.rows) < len(whole.rows)
+    told = InProcess(capsys)("import", file, "--run", tmp_path / "run")
+    assert told.code == 0
+    assert f"{said}, left out: 1 (row 4)" in " ".join(told.err.split())
 
 
 def test_a_garak_report_without_a_completed_attempt(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from redinstruct import banks, questions
 from redinstruct.banks import KNOWN, KnownBank, cache_dir, cached_path, fetch, resolve_bank, resolve_template_path
 from redinstruct.errors import BankError, RedInstructError, UsageError
 from redinstruct.questions import read_bank, select
+from redinstruct.rowfiles import limits
 from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Bank, Question
 
 SKY, SEA = "Why is the sky blue?", "How deep is the sea?"
@@ -289,7 +290,7 @@ def test_a_line_break_in_a_file_name_does_not_break_the_message(tmp_path: Path) 
 def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path, "a.json", [SKY])
     with path.open("r+b") as file:
-        file.truncate(questions.MAX_BYTES + 1)
+        file.truncate(limits.MAX_BYTES + 1)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("was opened"))
     with pytest.raises(BankError, match="has 268435457 bytes, more than the 268435456 that are read"):
         read_bank(path)
@@ -299,7 +300,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused_too(tmp_path: Path, monke
     path = put(tmp_path, "a.json", [SKY])
     real = path.stat()
     monkeypatch.setattr(Path, "stat", lambda *_, **__: os.stat_result((*real[:6], 0, *real[7:])))
-    monkeypatch.setattr(questions, "MAX_BYTES", 10)
+    monkeypatch.setattr(limits, "MAX_BYTES", 10)
     with pytest.raises(BankError, match="grew over the 10 bytes"):
         read_bank(path)
 

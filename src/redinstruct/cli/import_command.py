@@ -112,6 +112,9 @@ def _note(done: Imported, run: Path) -> None:
         f"{done.answers:,} answers of {source.model} {'are' if done.new else 'were already'} in {run}"
         + (f": {told}" if told else "")
     )
+    for what, rows in source.left_out.items():
+        more = ", ..." if len(rows) > 5 else ""
+        console.note(f"{what}, left out: {len(rows):,} ({', '.join(rows[:5])}{more})")
     if done.unsettled:
         console.note(
             f"{done.unsettled:,} answers on which people differ count as not scored; --settle majority (also of "

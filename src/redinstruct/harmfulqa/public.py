@@ -18,7 +18,7 @@ from redinstruct.errors import UsageError
 from redinstruct.harmfulqa.formats import released
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Speaker, Turn
 from redinstruct.jsonrows import Malformed, json_values
-from redinstruct.questions import MAX_BYTES
+from redinstruct.rowfiles import MAX_BYTES
 from redinstruct.safetext import terminal
 
 _SPEAKERS: Mapping[str, Speaker] = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}

@@ -13,15 +13,15 @@ Not read: Inspect, promptfoo, HarmBench and lm-evaluation-harness logs. A table 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.interop.rows import ImportRow, said
-from redinstruct.questions import Row
-from redinstruct.rowfiles import kind_of
+from redinstruct.questions import TEXT_KEYS
+from redinstruct.rowfiles import WRAPPERS, Leaf, Row, fold, kind_of, listed
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 _RESULTS = re.compile(
@@ -30,6 +30,7 @@ _RESULTS = re.compile(
 FILTERED = "[[N]]"
 """What the authors' scripts write in the place of an answer that the provider filtered."""
 _COMPLETE = 2
+_JAILBREAKS = "jailbreaks"
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -55,26 +56,33 @@ def without_filtered(rows: Sequence[ImportRow]) -> list[ImportRow]:
     ]
 
 
-def is_artifact(value: object) -> bool:
-    """Whether a JSON value is a JailbreakBench artifact."""
-    return isinstance(value, dict) and isinstance(value.get("jailbreaks"), list)
+def is_one_answer(value: Mapping[str, object]) -> bool:
+    """Whether a JSON object that is a whole file is one answer, and not an artifact or a list under a key."""
+    return not any(isinstance(held, list) and fold(key) in (*WRAPPERS, _JAILBREAKS) for key, held in value.items())
 
 
-def artifact(value: Mapping[str, object], measure: Measure) -> tuple[list[ImportRow], str | None, str | None]:
-    """A JailbreakBench artifact's answers, its model and its method.
+def artifact(rows: Iterable[Row | Leaf], measure: Measure) -> tuple[list[ImportRow], str | None, str | None]:
+    """A JailbreakBench artifact's answers, its model and its method, of what stands under its keys.
 
     Raises:
-        UsageError: a row that is none, or another measure than attack success.
+        UsageError: it is none, a row that is none, or another measure than attack success.
     """
-    if measure is not ATTACK_SUCCESS:
-        raise UsageError(f"holds jailbreaks: --measure {ATTACK_SUCCESS.name} is theirs, not {measure.name}")
-    held = value.get("parameters")
-    parameters = held if isinstance(held, dict) else {}
-    jailbreaks = value["jailbreaks"]
-    assert isinstance(jailbreaks, list)
-    rows = [_jailbreak(f"jailbreak {number}", entry, measure) for number, entry in enumerate(jailbreaks, 1)]
+    found: list[ImportRow] = []
+    parameters: dict[str, object] = {}
+    keys: dict[str, None] = {}
+    for row in rows:
+        path = row.keys if isinstance(row, Leaf) else (row.topic or "",)
+        keys.setdefault(path[0])
+        if isinstance(row, Leaf) and path[0] == "parameters":
+            parameters[path[-1]] = row.value
+        if isinstance(row, Row) and row.topic == _JAILBREAKS and row.subtopic is None:
+            if measure is not ATTACK_SUCCESS:
+                raise UsageError(f"holds jailbreaks: --measure {ATTACK_SUCCESS.name} is theirs, not {measure.name}")
+            found.append(_jailbreak(f"jailbreak {len(found) + 1}", row.value, measure))
+    if _JAILBREAKS not in keys:
+        raise UsageError(f"no column holds the prompt: expected one of {', '.join(TEXT_KEYS)}, found {listed(keys)}")
     model, method = (parameters.get(name) for name in ("model", "method"))
-    return rows, model if isinstance(model, str) else None, method if isinstance(method, str) else None
+    return found, model if isinstance(model, str) else None, method if isinstance(method, str) else None
 
 
 def _jailbreak(where: str, entry: object, measure: Measure) -> ImportRow:
@@ -96,19 +104,30 @@ def _jailbreak(where: str, entry: object, measure: Measure) -> ImportRow:
     )
 
 
-def is_garak(rows: Sequence[Row]) -> bool:
-    """Whether JSON Lines are a garak report."""
-    first = rows[0].value if rows else None
-    return isinstance(first, dict) and isinstance(first.get("entry_type"), str)
+def is_garak(first: Row) -> bool:
+    """Whether JSON Lines with this first row are a garak report."""
+    return isinstance(first.value, dict) and isinstance(first.value.get("entry_type"), str)
 
 
-def garak(rows: Sequence[Row]) -> tuple[list[ImportRow], str | None]:
-    """The answers of a garak report, one row per output of a completed attempt, by probe; and its model.
+class GarakReport(msgspec.Struct, frozen=True):
+    """The answers of a garak report, its model, and what is left out: why -> the rows."""
+
+    rows: list[ImportRow]
+    model: str | None
+    left_out: Mapping[str, tuple[str, ...]]
+
+
+def garak(rows: Iterable[Row]) -> GarakReport:
+    """The answers of a garak report, one row per output of a completed attempt, by probe.
+
+    An attempt that does not hold a prompt and answers in text (an image's, say) is left out and named: one odd row is
+    no reason to refuse a report of thousands.
 
     Raises:
-        UsageError: an attempt that does not hold what garak writes.
+        UsageError: a row that is no object.
     """
     found: list[ImportRow] = []
+    left_out: dict[str, tuple[str, ...]] = {}
     model: str | None = None
     for row in rows:
         value = row.value
@@ -119,20 +138,23 @@ def garak(rows: Sequence[Row]) -> tuple[list[ImportRow], str | None]:
             named = value.get("plugins.target_name") or value.get("plugins.model_name")
             model = named if isinstance(named, str) else model
         if value.get("entry_type") == "attempt" and value.get("status") == _COMPLETE:
-            found += _attempt(row.where, value)
-    return found, model
+            try:
+                found += _attempt(row.where, value)
+            except UsageError as odd:
+                left_out[str(odd)] = (*left_out.get(str(odd), ()), row.where)
+    return GarakReport(found, model, left_out)
 
 
 def _attempt(where: str, value: Mapping[str, object]) -> list[ImportRow]:
-    question = _asked(value.get("prompt"), f"{where}: prompt")
+    question = _asked(value.get("prompt"), "attempts whose prompt")
     if question is None or not question.strip():
-        raise UsageError(f"{where}: prompt is missing or blank")
+        raise UsageError("attempts without a prompt in text (an image, say)")
     outputs = value.get("outputs")
     if not isinstance(outputs, list):
-        raise UsageError(f"{where}: outputs is {kind_of(outputs)}, expected a list")
-    probe = _text(value.get("probe_classname"), f"{where}: probe_classname")
+        raise UsageError(f"attempts whose outputs is {kind_of(outputs)}, not a list")
+    probe = _text(value.get("probe_classname"), "attempts whose probe_classname")
     return [
-        ImportRow(f"{where}, output {number}", question.strip(), _message(output, f"{where}: output"), topic=probe)
+        ImportRow(f"{where}, output {number}", question.strip(), _message(output, "attempts whose output"), topic=probe)
         for number, output in enumerate(outputs, 1)
     ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -11,24 +13,12 @@ from redinstruct.config import Selected
 from redinstruct.errors import BankError, UsageError
 from redinstruct.interop import peers
 from redinstruct.interop.rows import ImportRow
-from redinstruct.interop.tables import COLUMNS, Chosen, rows_of
-from redinstruct.questions import (
-    Doubled,
-    Row,
-    csv_records,
-    decode_text,
-    jsonl_rows,
-    parse_json,
-    read_whole,
-    refuse_doubled,
-    twice,
-)
+from redinstruct.interop.tables import COLUMNS, Chosen, lacking, rows_of
+from redinstruct.rowfiles import Leaf, Row, RowFile, stem_of
 from redinstruct.safetext import terminal
 from redinstruct.types import Measure
 
 IMPORTED = "imported"
-_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-_JSON_SPACE = " \t\r\n"
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -36,7 +26,7 @@ class Source(msgspec.Struct, frozen=True):
 
     ``labels`` says whose labels are the run's verdicts: ``judge``, ``people`` (a file that has no judge), or ``none``.
     ``numbers`` are the rows' places in the file (from 0); ``selected`` counts what is kept and the rows of the bank's
-    other half.
+    other half. ``left_out`` names the rows that hold no answer in text, by what they hold.
     """
 
     bank: str
@@ -48,6 +38,7 @@ class Source(msgspec.Struct, frozen=True):
     labels: str
     format: str
     selected: Selected = Selected(0)
+    left_out: Mapping[str, tuple[str, ...]] = {}
 
 
 def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one: str | None = None) -> Source:
@@ -66,29 +57,43 @@ def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one
     if one is not None and one not in measure.labels[:2]:
         raise UsageError(f"--one {one}: expected {' or '.join(measure.labels[:2])}")
     try:
-        data = read_whole(path)
-        found = _read(path, decode_text(data), measure, columns or {}, one)
-        source = msgspec.structs.replace(found, sha256=hashlib.sha256(data).hexdigest())
-        if not source.rows:
-            raise UsageError("holds no answers")
-        return _narrowed(source, measure)
+        file = _file(path, columns or {})
+        with closing(file.rows()) as rows:
+            found = _read(path, rows, measure, columns or {}, one)
+        if not found.rows:
+            raise UsageError(
+                "; ".join(["holds no answers", *(f"{what}: {len(of)}" for what, of in found.left_out.items())])
+            )
+        return _narrowed(msgspec.structs.replace(found, sha256=file.sha256), measure)
     except (BankError, UsageError) as error:
         raise UsageError(f"{terminal(str(path))}: {error}") from None
 
 
-def _read(path: Path, text: str, measure: Measure, columns: Chosen, one: str | None) -> Source:
-    name = terminal(path.stem)
+def _file(path: Path, columns: Chosen) -> RowFile:
+    """The file, its header to be checked against the columns that a table of answers needs."""
+    return RowFile(
+        path, "an answer", lacks=lambda header: lacking(header, columns), meant=bool, is_row=peers.is_one_answer
+    )
+
+
+def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Chosen, one: str | None) -> Source:
+    name = terminal(stem_of(path))
     empty = Source(name, "", f"{IMPORTED}/{name}", IMPORTED, (), (), "none", "table")
-    value, rows = _values(path, text)
-    if isinstance(value, dict) and peers.is_artifact(value):
-        found, model, method = peers.artifact(value, measure)
-        return _of(empty, found, "jailbreakbench", model=model, prompt=method, labels="judge")
-    if peers.is_garak(rows):
-        found, model = peers.garak(rows)
-        return _of(empty, found, "garak", model=model)
-    if not rows:
+    leaves: list[Row | Leaf] = []
+    first = next(rows, None)
+    while isinstance(first, Leaf):
+        leaves.append(first)
+        first = next(rows, None)
+    if first is None and not leaves:
         return empty
-    table = rows_of(rows, measure, columns, one)
+    rows = chain(leaves, () if first is None else [first], rows)
+    if first is None or first.topic is not None:
+        found, model, method = peers.artifact(rows, measure)
+        return _of(empty, found, "jailbreakbench", model=model, prompt=method, labels="judge")
+    if peers.is_garak(first):
+        read = peers.garak(row for row in rows if isinstance(row, Row))
+        return _of(empty, read.rows, "garak", model=read.model, left_out=read.left_out)
+    table = rows_of((row for row in rows if isinstance(row, Row)), measure, columns, one)
     named = peers.named_results(path)
     if named is None:
         source = _of(empty, table.answers, "table", labels=table.labels)
@@ -100,7 +105,7 @@ def _read(path: Path, text: str, measure: Measure, columns: Chosen, one: str | N
 
 def _of(
     empty: Source, rows: list[ImportRow], format_: str, *, model: str | None = None, prompt: str | None = None,
-    labels: str = "none",
+    labels: str = "none", left_out: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Source:  # fmt: skip
     return msgspec.structs.replace(
         empty,
@@ -111,6 +116,7 @@ def _of(
         model=model or empty.model,
         prompt=prompt or empty.prompt,
         labels=labels,
+        left_out=left_out or {},
     )
 
 
@@ -127,40 +133,3 @@ def _narrowed(source: Source, measure: Measure) -> Source:
         numbers=tuple(source.numbers[number] for number in kept),
         selected=Selected(len(kept), len(source.rows) - len(kept) - untold, untold),
     )
-
-
-def _values(path: Path, text: str) -> tuple[object, list[Row]]:
-    """The one object that a JSON file is, or its rows."""
-    suffix = path.suffix.casefold()
-    if suffix not in _JSON_SUFFIXES and (suffix == ".csv" or text.lstrip()[:1] not in ("[", "{")):
-        return None, _csv_rows(text)
-    if not text.strip(_JSON_SPACE):
-        return None, []
-    value, end, doubled = parse_json(text, len(text) - len(text.lstrip(_JSON_SPACE)))
-    if text[end:].strip(_JSON_SPACE):
-        return None, list(jsonl_rows(text))
-    rows = [Row(f"row {number}", row) for number, row in enumerate(value if isinstance(value, list) else [value], 1)]
-    if isinstance(value, Doubled):
-        raise UsageError(twice(value.key))
-    if doubled:
-        refuse_doubled(rows, doubled)
-    return value, rows
-
-
-def _csv_rows(text: str) -> list[Row]:
-    records = csv_records(text)
-    if not records:
-        return []
-    header = [column.strip() for column in records[0][1]]
-    double = next((name for name in header if name and header.count(name) > 1), None)
-    if double is not None:
-        raise UsageError("the header holds a column twice, and all but the last would be lost")
-    rows = []
-    for number, (line, cells) in enumerate(records[1:], 1):
-        where = f"row {number} (line {line})"
-        if not cells:
-            raise UsageError(f"{where} is an empty line, expected an answer")
-        if len(cells) != len(header):
-            raise UsageError(f"{where} has {len(cells)} fields, expected {len(header)} as in the header")
-        rows.append(Row(where, dict(zip(header, cells, strict=True))))
-    return rows

@@ -7,7 +7,7 @@ others. What a row holds is stored as it is: formulas, control characters and lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -26,8 +26,8 @@ from redinstruct.interop.raters import (
     yes_or_no,
 )
 from redinstruct.interop.rows import ImportRow, Said, Vote, meaning_of_one, said
-from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS, Row
-from redinstruct.rowfiles import fold, kind_of, listed, named
+from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS
+from redinstruct.rowfiles import Row, fold, kind_of, listed, named
 from redinstruct.turns import KEYS as TURN_KEYS
 from redinstruct.turns import conversation, is_conversation
 from redinstruct.types import Measure, Message
@@ -77,27 +77,47 @@ def roles_in(columns: Sequence[str], chosen: Chosen, cells: Cells, measure: Meas
             people's labels as well as a judge's.
     """
     there = set(columns)
-    picked = {
-        role: tuple(fold(n) for n in ([names] if isinstance(names, str) else names)) for role, names in chosen.items()
-    }
-    for role, names in picked.items():
-        lost = next((name for name in names if name not in there), None)
-        if lost is not None:
-            raise UsageError(f"--column {role}={lost}: no such column, found {listed(columns)}")
+    picked: dict[str, tuple[str, ...]] = {}
+    for role, name in _chosen(chosen):
+        if fold(name) not in there:
+            raise UsageError(f"--column {role}={name}: no such column, found {listed(columns)}")
+        picked[role] = (*picked.get(role, ()), fold(name))
     single = {role: names[0] for role, names in picked.items() if role != "human"}
     for role, names in COLUMNS.items():
         known = next((fold(name) for name in names if fold(name) in there), None)
         if role not in picked and role != "human" and known is not None:
             single[role] = known
-    for role in ("prompt", "response"):
-        if role not in single:
-            expected = ", ".join(TEXT_KEYS if role == "prompt" else COLUMNS[role])
-            raise UsageError(f"no column holds the {role}: expected one of {expected}, found {listed(columns)}")
+    if (lacks := _lacking(columns, single)) is not None:
+        raise UsageError(lacks)
     human = picked.get("human") or _human(columns, single, cells, measure)
     if len(human) > 1 and "adjudicated" not in single:
         final = next((c for c in (*FINAL, "human") if c in there and c not in human), None)
         single |= {} if final is None else {"adjudicated": final}
     return Roles(single, human)
+
+
+def lacking(columns: Sequence[str], chosen: Chosen) -> str | None:
+    """What a table with these columns lacks of those that were chosen or are needed, as a message; None for nothing."""
+    there = {fold(column) for column in columns}
+    for role, name in _chosen(chosen):
+        if fold(name) not in there:
+            return f"--column {role}={name}: no such column, found {listed(columns)}"
+    known = {role: "" for role, names in COLUMNS.items() if role in chosen or there & set(map(fold, names))}
+    return _lacking(columns, known)
+
+
+def _chosen(chosen: Chosen) -> Iterator[tuple[str, str]]:
+    for role, names in chosen.items():
+        for name in [names] if isinstance(names, str) else names:
+            yield role, name
+
+
+def _lacking(columns: Sequence[str], roles: Mapping[str, str]) -> str | None:
+    for role in ("prompt", "response"):
+        if role not in roles:
+            expected = ", ".join(TEXT_KEYS if role == "prompt" else COLUMNS[role])
+            return f"no column holds the {role}: expected one of {expected}, found {listed(columns)}"
+    return None
 
 
 def _human(columns: Sequence[str], single: Mapping[str, str], cells: Cells, measure: Measure) -> tuple[str, ...]:
@@ -119,7 +139,7 @@ def _human(columns: Sequence[str], single: Mapping[str, str], cells: Cells, meas
     )
 
 
-def rows_of(rows: Sequence[Row], measure: Measure, chosen: Chosen, one: str | None = None) -> Table:
+def rows_of(rows: Iterable[Row], measure: Measure, chosen: Chosen, one: str | None = None) -> Table:
     """The answers of a table, every cell checked. ``one`` is the label that 1 means where a column's name does not say.
 
     In JSON a key may be missing from a row; a purpose is there where one row has it.
@@ -135,6 +155,8 @@ def rows_of(rows: Sequence[Row], measure: Measure, chosen: Chosen, one: str | No
         fields = {fold(name): held for name, held in row.value.items()}
         if len(fields) < len(row.value):
             _refuse_two_spellings(row.where, row.value, chosen)
+        if not folded and "prompt" not in chosen and not fields.keys() & set(map(fold, ASKED)):
+            raise UsageError(_lacking(list(row.value), {}) or "")  # at once: what follows may be long
         columns.update(dict.fromkeys(fields))
         folded.append((row.where, fields))
     roles = roles_in(list(columns), chosen, lambda column: (fields.get(column) for _, fields in folded), measure)
@@ -156,11 +178,7 @@ def rows_of(rows: Sequence[Row], measure: Measure, chosen: Chosen, one: str | No
 
 def _refuse_two_spellings(where: str, keys: Iterable[str], chosen: Chosen) -> None:
     """Of two spellings of a column that is read neither is right. Others, two empty names say, do not matter."""
-    known = {
-        fold(name)
-        for names in (*COLUMNS.values(), *chosen.values())
-        for name in ([names] if isinstance(names, str) else names)
-    }
+    known = {fold(name) for names in COLUMNS.values() for name in names} | {fold(name) for _, name in _chosen(chosen)}
     double = next((key for key, times in Counter(map(fold, keys)).items() if times > 1 and key in known), None)
     if double is not None:
         raise UsageError(f"{where} holds {double} twice, expected it once")

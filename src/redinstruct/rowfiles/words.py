@@ -36,3 +36,8 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     shown = [named(name) for name in names]
     more = f" and {len(shown) - most} more" if len(shown) > most else ""
     return (", ".join(shown[:most]) or "none") + more
+
+
+def twice(key: str) -> str:
+    """What a message says of a key that stands twice in an object."""
+    return f"an object holds the key {named(key)} twice, and all but the last would be lost"
