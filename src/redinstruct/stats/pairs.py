@@ -127,8 +127,9 @@ def paired_by_cluster(
     How much more the clusters' changes differ than independent pairs would is the design effect, at least 1
     (:func:`redinstruct.stats.clusters.robust`: unequal clusters leave fewer degrees of freedom). The interval holds
     Tango's, and Tango's at the pairs' number divided by that effect, with Student's quantile. The p-value is the
-    larger of McNemar's mid-p and of Student's t over the clusters. So clusters never add evidence; where the topics
-    move alike, the pairs count as independent but for the few degrees of freedom.
+    largest of McNemar's mid-p, of the score test that this interval inverts, and of Student's t over the clusters;
+    where it does not reject, the interval holds 0. So clusters never add evidence; where the topics move alike, the
+    pairs count as independent but for the few degrees of freedom.
 
     Args:
         before: each pair's label in the first run; shape (N,).
@@ -204,9 +205,12 @@ def _clustered(plain: Paired, clusters: Sequence[Sequence[int]], margin: float, 
     if effect > _NOTHING:
         counts, t = (gained / effect, lost / effect, n / effect), _quantile(alpha, freedom)
         low, high = min(low, -_tango_high(counts[1], counts[0], counts[2], t)), max(high, _tango_high(*counts, t))
+        p_value = max(p_value, 2 * _below(-abs(_tango_score(*counts, 0.0)), freedom)) if gained != lost else 1.0
         rise = max(rise, _below(_tango_score(*counts, margin), freedom))
     if variance > _NOTHING * independent:
         p_value = max(p_value, 2 * _below(-abs(mean) / math.sqrt(variance), freedom))
+    if p_value > alpha:
+        low, high = min(low, 0.0), max(high, 0.0)
     return Change(mean, low, high, p_value, rise, gained, lost, max(1.0, effect), len(clusters), freedom)
 
 
