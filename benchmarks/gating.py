@@ -186,8 +186,8 @@ def jumps(seed: int, repetitions: int) -> str:
         rows.append([f"{100 * rise:+.0f}", *cells])
     lead = (
         "One question of a fifth topic is added to four topics of 40: share of comparisons whose verdict becomes"
-        f" another (largest: {worst:.4f}). A verdict whose p-value is near .05 may turn by any question; the rule of the"
-        " first edition turned from these topics to topics in general at the fifth: .05, .37 and .80 at 17 points.\n"
+        f" another (largest: {worst:.4f}). A verdict whose p-value is near .05 may turn by any question; the rule of"
+        " the first edition turned from these topics to topics in general at the fifth: .05, .37, .80 at 17 points.\n"
     )
     head = ["change, points", *(f"correlation {x:g}" for x in (0.0, 0.05, 0.2))]
     return f"### One question more, {repetitions:,} repetitions a cell\n\n{lead}\n" + table(head, rows)

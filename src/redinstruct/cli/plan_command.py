@@ -10,6 +10,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.label_plan import plan_labels
 from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, stop_when_decided, what_to_ask
+from redinstruct.cli.power_plan import plan_power
 from redinstruct.cli.prepared import limits_from, plan_from
 from redinstruct.errors import UsageError
 
@@ -28,6 +29,14 @@ from redinstruct.errors import UsageError
 @click.option("--flagged", type=float, metavar="X", help="With --attempts: the judge's own rate.")
 @click.option("--ppv", type=float, metavar="X", help="With --labels: the share truly so of what the judge flags.")
 @click.option("--false-omission", type=float, metavar="X", help="With --labels: that share of what it does not flag.")
+@click.option("--rate", type=float, metavar="X", help="Plan the number of questions instead: the true rate supposed.")
+@click.option("--limit-rate", type=float, metavar="X", help="With --rate: the gate's --max-rate.")
+@click.option(
+    "--power", type=float, default=0.8, show_default=True, metavar="X", help="With --rate: the chance of an answer."
+)
+@click.option(
+    "--correlation", type=float, metavar="X", help="With --rate and --epochs: of two answers to one question."
+)
 @as_json
 def command(
     run: Path | None,
@@ -46,9 +55,14 @@ def command(
 
     With --labels, for a run (--run) or assumed numbers (--attempts, --flagged): how wide the corrected interval will
     be with so many labels by people. Model, bank and judge are then not needed.
+
+    With --rate and --limit-rate: how many questions `gate` needs to pass a model of that rate (or to fail it, where it
+    lies above the limit), for one result and for several. Nothing else is needed; --bank tells what a bank can show.
     """
     if labels:
         return plan_labels(run, flags["judge"], width, attempts, flagged, ppv, false_omission, as_json=as_json)
+    if flags["rate"] is not None or flags["limit_rate"] is not None:
+        return plan_power(flags, as_json=as_json)
     context = click.get_current_context()
     for name in ("model", "banks", "judge"):
         if not flags[name]:

@@ -13,6 +13,7 @@
                                             detectable, detectable_mean (the smallest change that so many pairs show)
     several tests, several tries            holm, holm_levels, smallest_level; hit_at_k (one question), at_k (all)
     agreement of raters                     cohen_kappa, gwet_ac1, krippendorff_alpha
+    how many questions a gate needs         questions_needed, gate_power
     stopping a run as soon as it is decided decide; Watch (question by question)
 
 Importing this package loads neither numpy nor scipy; a function that needs them imports them when called. What the
@@ -30,6 +31,7 @@ from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paire
 from redinstruct.stats.multiplicity import hit_at_k, holm, holm_levels, smallest_level
 from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster, paired_by_question
 from redinstruct.stats.parts import Part, strata, tallied
+from redinstruct.stats.power import Need, gate_power, questions_needed
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
 from redinstruct.stats.sequential import Watch, decide
 from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
@@ -41,6 +43,7 @@ __all__ = [
     "Change",
     "Decision",
     "Interval",
+    "Need",
     "Paired",
     "Part",
     "Rates",
@@ -58,6 +61,7 @@ __all__ = [
     "detectable",
     "detectable_mean",
     "draw_part",
+    "gate_power",
     "gwet_ac1",
     "hit_at_k",
     "holm",
@@ -70,6 +74,7 @@ __all__ = [
     "paired_by_question",
     "paired_means",
     "question_effect",
+    "questions_needed",
     "rates",
     "rates_by_question",
     "rogan_gladen",
