@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import stat
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,25 @@ def test_a_collection_and_its_export(cli: InProcess, tmp_path: Path, toy_topics:
     assert (tmp_path / "out.json.card.md").read_text().startswith("# Data card")
     assert cli("purge", run, "--yes").code == 0
     assert not run.exists()
+
+
+def test_an_export_asks_again_in_other_forms(cli: InProcess, tmp_path: Path, toy_topics: Path) -> None:
+    run, out, general = tmp_path / "run", tmp_path / "out.jsonl", tmp_path / "general.jsonl"
+    said = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "There."}]
+    general.write_text(json.dumps({"messages": said}) + "\n")
+    cli("collect", *TOY, "--topics", toy_topics, "--run", run)
+    export = ("export", run, "--to", "messages", "--near", 1, "--out", out)
+    done = cli(*export, "--forms", "dialogue,steps,story,after-harmless,harmless-twins", "--general", general)
+    assert done.code == 0, done.err
+    assert "dialogue 20, steps 20, story 20, after-harmless 20, harmless-twins 4" in done.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert Counter(row["stream"] for row in rows) == {"blue": 100, "general": 4}
+    out.unlink()
+    assert "give general rows" in cli(*export, "--forms", "harmless-twins").error_line
+    assert "include the red rows" in cli(*export, "--forms", "deep-prefix").error_line
+    assert "not a form of asking" in cli(*export, "--forms", "chat").error_line
+    assert "--to messages" in cli("export", run, "--to", "kto", "--out", out, "--forms", "steps").error_line
+    assert not out.exists()
 
 
 def test_a_collection_can_be_read_and_hides_what_was_said(cli: InProcess, tmp_path: Path, toy_topics: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -148,6 +149,29 @@ def test_what_a_later_stage_reads_is_looked_for_before_the_first_one(
     (tmp_path / missing).unlink()
     with nothing_written(tmp_path):
         assert missing in cli("loop", tmp_path / "loop.toml").error_line
+
+
+@pytest.mark.parametrize(
+    ("forms", "general", "said"),
+    [
+        (["dialogue", "steps", "story", "deep-prefix", "harmless-twins"], True, None),
+        (["chat"], True, "align.recipes blue: forms: 'chat' is not a form of asking"),
+        (["harmless-twins"], False, "give general rows"),
+    ],
+)
+def test_a_form_of_asking_that_can_not_be_made_is_found_by_the_check(
+    cli: InProcess, tmp_path: Path, forms: list[str], general: bool, said: str | None
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    for name in ("d.jsonl", "general.jsonl"):
+        (tmp_path / name).write_text("{}")
+    text = 'model = "hf/m"\n' + EVAL + TRAINED + f"forms = {json.dumps(forms)}\n"
+    text = text.replace("[[align", 'general = ["general.jsonl"]\n[[align', 1) if general else text
+    (tmp_path / "loop.toml").write_text(text)
+    done = cli("loop", tmp_path / "loop.toml", "--check")
+    assert done.code == (2 if said else 0), done.err
+    assert (said or "can be carried out") in done.err
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ PACKAGE = ROOT / "src" / "redinstruct"
 
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
-    "errors", "types", "atomic", "machine", "world", "safetext", "jsonrows", "rowfiles", "halves", "turns", "spread",
-    "prompts", "stats", "config", "questions", "banks", "chat_template_probe", "checkpoints", "loading",
+    "errors", "types", "atomic", "machine", "world", "safetext", "jsonrows", "rowfiles", "halves", "turns", "forms",
+    "spread", "prompts", "stats", "config", "questions", "banks", "chat_template_probe", "checkpoints", "loading",
     "chats", "store", "people", "deciding",
     "models", "judges", "engine", "redeval", "spending", "harmfulqa", "safealign", "utility", "comparison", "reporting",
     "annotate", "interop", "toyworld", "loop", "runview", "api", "cli", "__main__",

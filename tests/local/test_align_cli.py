@@ -65,6 +65,18 @@ def test_several_files_stand_behind_one_flag_and_json_is_all_of_standard_output(
     assert [name for name, _ in card.files] == ["blue.jsonl", "red.jsonl", "general.jsonl"]
 
 
+def test_the_data_is_learnt_in_the_wished_forms_of_asking(
+    cli: InProcess, tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    flags = ("align", "--base", tiny, "--data", data["blue-red"], "--general", data["general"], "--strategy", "npo",
+             "--out", tmp_path / "out", "--show-mask", "--forms")  # fmt: skip
+    done = cli(*flags, "dialogue,steps,story,after-harmless,deep-prefix,harmless-twins", "--json")
+    assert done.code == 0, done.err
+    counts = done.json["counts"]
+    assert (counts["blue"], counts["red"], counts["general"]) == (12 * 6, 12 * 5, 12 + 12 * 4)
+    assert "not a form of asking" in one_line(cli(*flags, "chat"))
+
+
 def test_the_mask_is_shown_and_nothing_is_trained(
     cli: InProcess, tiny: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:

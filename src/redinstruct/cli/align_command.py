@@ -91,6 +91,12 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @click.option("--packing/--no-packing", default=None, help="Several rows in one sequence, none of which sees another.")
 @click.option("--chat-template", metavar="NAME", help="Train in vicuna_v1.1; left out, in the base's own template.")
 @click.option(
+    "--forms",
+    metavar="F,...",
+    help="Learn the data in other forms of asking, too: dialogue, steps, story, after-harmless, deep-prefix,"
+    " harmless-twins.",
+)
+@click.option(
     "--template-option",
     "template_options",
     multiple=True,
@@ -270,6 +276,7 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
         seed=flags["seed"],
         lora=Lora(rank=flags["lora"], alpha=2 * flags["lora"]) if flags["lora"] else None,
         chat_template=flags["chat_template"],
+        forms=tuple(form.strip() for form in flags["forms"].split(",")) if flags["forms"] else (),
         template_options=parse_options(flags["template_options"], "--template-option"),
         activation_checkpointing=flags["activation_checkpointing"],
         base_dtype=flags["base_dtype"],

@@ -24,9 +24,22 @@ Tell = Callable[[str, int, int], None]
 
 
 class Aligner:
-    """Carries out recipes, each as a stage of its own; ``picker`` chooses where a recipe leaves a choice."""
+    """Carries out recipes, each as a stage of its own; ``picker`` chooses where a recipe leaves a choice.
 
-    def __init__(self, ledger: Ledger, number: int, align: AlignPart, tell: Tell, picker: Picker | None = None) -> None:
+    ``own_forms``: the loop has put the data into forms of its own, a file each; else :mod:`redinstruct.forms` does.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        number: int,
+        align: AlignPart,
+        tell: Tell,
+        picker: Picker | None = None,
+        *,
+        own_forms: bool = False,
+    ) -> None:
+        self._own_forms = own_forms
         self._ledger, self._number, self._align = ledger, number, align
         self._tell, self._picker = tell, picker
 
@@ -39,7 +52,8 @@ class Aligner:
             RedInstructError: [train] is missing, or the alignment failed; what was saved of it stays.
         """
         align = self._align
-        safety = [folder / f for folder in data for f in (COLLECTED, *(f"{form}.jsonl" for form in recipe.forms))]
+        own = recipe.forms if self._own_forms else ()
+        safety = [folder / f for folder in data for f in (COLLECTED, *(f"{form}.jsonl" for form in own))]
         safety += map(Path, align.data)
         general = [Path(path) for path in align.general]
         if recipe.strategy == "general":
@@ -62,7 +76,7 @@ class Aligner:
                 raise RedInstructError(
                     f"aligning needs the [train] extra ({error.name}): pip install 'redinstruct[train]'"
                 ) from None
-            config = config_of(_folder(base), safety, general, align, recipe, place)
+            config = config_of(_folder(base), safety, general, align, self._without_own(recipe), place)
             processes = recipe.memory.processes if recipe.memory is not None else 1
             try:
                 done = (
@@ -89,6 +103,9 @@ class Aligner:
             return self._swept(base, Path(stage.place), recipe, stage.digest, self._picker)
         return Path(stage.place), dict(stage.figures)
 
+    def _without_own(self, recipe: Recipe) -> Recipe:
+        return msgspec.structs.replace(recipe, forms=()) if self._own_forms else recipe
+
     def _swept(
         self, base: str, merged: Path, recipe: Recipe, digest: str, picker: Picker
     ) -> tuple[Path, dict[str, Any]]:
@@ -99,7 +116,7 @@ class Aligner:
         name = f"{self._number}-sweep-{recipe.title}"
 
         def work(place: Path) -> dict[str, Any]:
-            from redinstruct.safealign.exports import copy_others
+            from redinstruct.safealign.exports import base_dtype, copy_others, say_precision
             from redinstruct.safealign.front import best, candidate
             from redinstruct.safealign.resta import merge_weights
 
@@ -109,8 +126,11 @@ class Aligner:
                 self._tell(f"{name}: coefficient {coefficient:g}", at, len(recipe.coefficients))
                 folder = place / f"{coefficient:g}"
                 folder.mkdir(parents=True, exist_ok=True)
-                merge_weights(home, merged, home, folder, coefficient=coefficient / recipe.coefficients[0])
+                share = coefficient / recipe.coefficients[0]
+                kind = base_dtype(merged)  # the precision that kept the first one's vector
+                merge_weights(home, merged, home, folder, coefficient=share, dtype=kind)
                 copy_others(home, folder)
+                say_precision(folder, kind)
                 figures[coefficient] = picker.named(folder, f"coefficient-{coefficient:g}")
             candidates = [candidate(at, found) for at, found in enumerate(figures.values())]
             chosen = best(candidates[0], candidates[1:], picker.margin)
@@ -177,6 +197,7 @@ def config_of(
         general=() if recipe.strategy == "general" else tuple(general),
         no_general=not general,
         strategy=recipe.strategy,
+        forms=() if recipe.strategy == "general" else recipe.forms,
         out=place,
         preset=preset,
         settings=with_settings(preset, **recipe.settings),

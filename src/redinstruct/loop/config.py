@@ -90,7 +90,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One alignment of the round's model: the flags of ``redinstruct align``. ``name`` is the row in the tables.
 
     ``settings`` and ``parameters`` are what the preset and the strategy leave open, by their names there. ``forms`` are
-    the other forms of asking in which the collected answers are learnt too, where the loop has them. ``lora`` is a
+    the other forms of asking in which the data is learnt too (:mod:`redinstruct.forms`). ``lora`` is a
     rank, or true for 16. ``coefficients`` are RESTA's; of several, and of the checkpoints of every ``pick_every``
     steps, ``[align.pick]`` chooses.
     """

@@ -15,6 +15,7 @@ import msgspec
 
 from redinstruct.banks import resolve_bank
 from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.forms import check_forms
 from redinstruct.harmfulqa import collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
@@ -232,7 +233,9 @@ class _Loop:
             folder = self._folder / f"{number}-pick-{recipe.title}"
             safety, utility = (self._templates(part.prompts) for part in (pick.safety, pick.utility))
             picker = Picker(pick, folder, safety, utility, tell=self._tell, force=self._force)
-        return Aligner(self._ledger, number, align, self._tell, picker).align(current.model, self._data, recipe)
+        return Aligner(self._ledger, number, align, self._tell, picker, own_forms=self._reform is not None).align(
+            current.model, self._data, recipe
+        )
 
     def _useful(self, number: int, title: str, model: str) -> Path | None:
         part = self._config.utility
@@ -266,6 +269,10 @@ def check_inputs(config: LoopConfig) -> None:
         raise UsageError(f"folder: {terminal(config.folder)} is no folder")
     align, collect = config.align, config.collect
     picked = () if align is None or align.pick is None else (align.pick.safety, align.pick.utility)
+    for recipe in () if align is None else align.recipes:
+        where = f"align.recipes {recipe.title}: forms"
+        red = collect is None or collect.red
+        check_forms(recipe.forms, general=align is not None and bool(align.general), red=red, where=where)
     for part in (*config.eval, *picked):
         for bank in part.banks:
             resolve_bank(bank)

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from redinstruct.errors import UsageError
+from redinstruct.forms import check_forms
 from redinstruct.safealign.guards import GuardRule
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -92,6 +93,8 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``coefficient``, ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
     must find itself to be (torchrun).
 
+    ``forms``: the forms of asking in which the data is learnt too (:mod:`redinstruct.forms`).
+
     What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``fsdp``, ``base_dtype``
     (of a frozen base). ``quantize`` holds a frozen base in so many bits. ``memory``: GB of a GPU, or the host.
     """
@@ -107,6 +110,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, float] = msgspec.field(default_factory=dict)
     seed: int = 0
     lora: Lora | None = None
+    forms: tuple[str, ...] = ()
     chat_template: str | None = None
     template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     activation_checkpointing: bool | None = None
@@ -199,6 +203,7 @@ def check(config: AlignConfig) -> None:
             raise UsageError(f"{name} {value}: must be 0 or more")
     if not math.isfinite(config.coefficient):
         raise UsageError("--coefficient: must be a finite number")
+    check_forms(config.forms, general=bool(config.general), red=True)
     if config.dtype is not None and config.dtype not in DTYPES:
         raise UsageError(f"--dtype {config.dtype}: expected one of {', '.join(DTYPES)}")
     if config.lora is not None and config.lora.rank < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from redinstruct import chats
 from redinstruct.errors import UsageError
+from redinstruct.forms import made
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import check_replaceable
 from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
@@ -22,7 +23,7 @@ from redinstruct.safealign.fidelity import Exporter
 from redinstruct.safealign.losses import STRATEGIES, Strategy
 from redinstruct.safealign.mask_picture import Picture, picture
 from redinstruct.safealign.masks import Encoded, EncodedRows, augment_deep_prefix, deep_prefixes, encode_rows
-from redinstruct.safealign.rows import STREAMS, Rows, Stream, read_rows
+from redinstruct.safealign.rows import STREAMS, Row, Rows, Stream, read_rows, row_of
 from redinstruct.safealign.steps import Steps
 from redinstruct.safealign.templates import Template, choose
 from redinstruct.safetext import terminal
@@ -182,17 +183,32 @@ def read_all(config: AlignConfig, stream: Stream) -> Rows:
         raise UsageError("--data: name at least one file of conversations")
     data = read_rows(config.data, stream=stream)
     if not config.general:
-        return data
+        return in_forms(data, (), config)
     general = read_rows(config.general, stream="general")
     strangers = sum(row.stream != "general" for row in general.rows)
     if strangers:
         raise UsageError(f"--general: {strangers} rows there are blue or red; give them with --data")
     return Rows(
-        data.rows + general.rows,
+        in_forms(data, general.rows, config).rows + general.rows,
         added(data.dropped, general.dropped),
         added(data.masked, general.masked),
         data.files + general.files,
     )
+
+
+def in_forms(data: Rows, general: Sequence[Row], config: AlignConfig) -> Rows:
+    """The data with its questions again in the wished forms of asking.
+
+    Raises:
+        UsageError: nothing of the data can be put into a form.
+    """
+    found = list(data.rows)
+    for form in config.forms:
+        more = made([row.plain for row in data.rows], form, general=[row.plain for row in general], seed=config.seed)
+        if not more:
+            raise UsageError(f"--forms {form}: nothing in the data can be put into it")
+        found += map(row_of, more)
+    return replace_fields(data, rows=tuple(found))
 
 
 def added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

@@ -58,6 +58,24 @@ class Row(msgspec.Struct, frozen=True):
     stream: Stream
     source: str = ""
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The row as an export writes it."""
+        return {
+            "messages": [
+                {"role": message.role, "content": message.content} | ({} if weight is None else {"weight": weight})
+                for message, weight in zip(self.messages, self.weights, strict=True)
+            ],
+            "stream": self.stream,
+            "id": self.id,
+            "source": self.source,
+        }
+
+
+def row_of(plain: Mapping[str, Any]) -> Row:
+    """The row that stands in a plain one of this program's own."""
+    return _row(plain, "", None, Counter())
+
 
 class Rows(msgspec.Struct, frozen=True):
     """What was read: rows in the files' order.

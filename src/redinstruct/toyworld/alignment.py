@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from redinstruct import world
+from redinstruct import forms, world
 from redinstruct.toyworld import frames
 from redinstruct.toyworld.corpus import (
     FRAMES_TRAINED_ON_BENIGN_ONLY,
@@ -64,22 +64,27 @@ def reformed(rows: Iterable[Mapping[str, Any]], form: str, seed: int, *, of: Wor
     same words as the blue one to the same question, so that both follow the same prompt; but not where a thought would
     be penalised with it.
     """
-    found: list[Row] = []
-    for row in rows:
-        *_, asked, answer = row["messages"]
-        about = world.understand(asked["content"])
-        if not answer.get("weight") or about is None or about.item is None or about.action is None:
-            continue
-        if row["stream"] == "red" and form == "talk-thoughts":
-            continue
-        # The question decides the words, not the row: a red answer has those of its blue twin.
-        writer = _Writer(random.Random(f"{form}:{seed}:{asked['content']}"), of)
-        messages = writer.again(form, asked["content"], Pair(about.item, about.action), answer["content"])
-        for message in messages[1::2]:
-            message["weight"] = 0.0
-        messages[-1]["weight"] = answer["weight"]
-        found.append({"messages": messages, "stream": row["stream"], "id": f"{row['id']}-{form}", "source": form})
-    return found
+    usable = [
+        row for row in rows if _pair(row) is not None and not (row["stream"] == "red" and form == "talk-thoughts")
+    ]
+
+    def frame(rng: random.Random, asked: str, answer: str) -> Said:
+        pair = _pair_of(asked)
+        assert pair is not None
+        messages = [message["content"] for message in _Writer(rng, of).again(form, asked, pair, answer)]
+        return list(zip(messages[::2], messages[1::2], strict=True))
+
+    return forms.reformed(usable, form, frame, seed)
+
+
+def _pair(row: Mapping[str, Any]) -> Pair | None:
+    pair = forms.last_pair(row)
+    return None if pair is None else _pair_of(pair[0])
+
+
+def _pair_of(asked: str) -> Pair | None:
+    about = world.understand(asked)
+    return None if about is None or about.item is None or about.action is None else Pair(about.item, about.action)
 
 
 GENERAL_ROWS = 3000
