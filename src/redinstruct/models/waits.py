@@ -40,7 +40,7 @@ _POLICY = re.compile(r"(?:^|;)\s*(r|t)=([0-9]+)")
 _ASKS = re.compile(
     r"retry|retries|try(?:ing)? (?:your request )?again|wait\b|available|resets?\b|重试|再试", re.IGNORECASE
 )
-_FIELD = re.compile(r"retry_?(?:delay|after)(?:_?(?P<unit>ms|milli|s))?|estimated_time", re.IGNORECASE)
+_FIELD = re.compile(r"retry_?(?:delay|after)(?:_?(?P<unit>ms|milli|s))?|estimated_?time", re.IGNORECASE)
 _MOST_WORDS = 4096
 
 
