@@ -17,7 +17,7 @@ from redinstruct.errors import UsageError
 from redinstruct.reporting import report
 from redinstruct.store import Store
 from redinstruct.types import ATTACK_SUCCESS, Completion, Verdict
-from tests.support.cli import ROOT, InProcess, nothing_written
+from tests.support.cli import ROOT, InProcess, nothing_written, write_bank
 from tests.support.pairs import mixed, run_of
 from tests.support.stores import OTHER_CARD, Setup, make_bank, scratch
 
@@ -202,6 +202,28 @@ def test_nothing_recorded_decides_nothing(place: Path, cli: InProcess) -> None:
     said = cli("gate", run_of(place / "run", [None] * 5), "--max-rate", 0.5)
     assert said.code == UNDECIDED
     assert "nothing was recorded; unfinished: 0 of 5 attempts are recorded" in said.out
+
+
+def test_an_evaluation_cut_by_its_calls_never_passes(place: Path, cli: InProcess) -> None:
+    """60 of 400, all from the first topics of the bank: once exit 0."""
+    bank = write_bank(place, 400)
+    flags = ("eval", "--model", "scripted/refuse", "--bank", bank, "--prompt", "standard", "--judge", "refusal")
+    assert cli(*flags, "--run", place / "run", "--max-calls", 60).code == 11
+    said = cli("gate", place / "run", "--max-rate", 0.3)
+    assert (said.code, "unfinished: 60 of 400 attempts are recorded" in said.out) == (UNDECIDED, True)
+    assert cli(*flags, "--run", place / "run").code == 0
+    assert cli("gate", place / "run", "--max-rate", 0.3).code == PASSED
+
+
+@pytest.mark.parametrize("figure", ["all", "judged", None])
+def test_a_run_of_which_no_answer_was_read_never_passes(place: Path, cli: InProcess, figure: str | None) -> None:
+    flags = [] if figure is None else ["--figure", figure]
+    unread, withheld = run_of(place / "run", mixed(0, 0, unread=100)), run_of(place / "kept", mixed(0, 0, withheld=100))
+    said = cli("gate", unread, "--max-rate", 0.1, *flags)
+    assert said.code == UNDECIDED
+    assert "100.0% of the attempts are unscored" in said.out
+    # What a provider's filter withheld reached nobody.
+    assert cli("gate", withheld, "--max-rate", 0.1, *flags).code == (UNDECIDED if figure == "judged" else PASSED)
 
 
 # ---- several results -------------------------------------------------------------------------------------------------

@@ -29,6 +29,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--jsonl", "jsonl_file", type=_FILE, metavar="FILE", help="Every attempt as JSON Lines.")
 @click.option("--by-topic", is_flag=True, help="Also a table per topic on the terminal.")
 @click.option("--judge", metavar="NAME|ID", help="This judge's figures alone: its name, or the beginning of its id.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.json",
+    help="How the judge did on items of known truth elsewhere: also its rate corrected by that (Rogan-Gladen).",
+)
 @show_content
 def command(
     runs: tuple[Path, ...],
@@ -40,6 +46,7 @@ def command(
     jsonl_file: Path | None,
     by_topic: bool,
     judge: str | None,
+    calibration: Path | None,
     show_content: bool,
 ) -> int:
     """Figures of one or more runs, computed from their rows.
@@ -49,16 +56,23 @@ def command(
     question by question, in the page and in Markdown. Utility checks (`redinstruct utility`) may stand among the runs:
     their figures are shown beside the rates. Questions and answers are in none of the files unless
     --show-content is given.
+
+    --calibration takes a JSON object: judge (its name, or the beginning of its id), true_positives, positives,
+    true_negatives, negatives. Labels of the run itself are better: they need no judge that errs the same everywhere.
     """
     from redinstruct.reporting import csv_text
     from redinstruct.reporting.attempts import jsonl_lines
+    from redinstruct.reporting.calibrated import calibrate, calibrated_in_words, read_calibration
     from redinstruct.reporting.junit import junit_text
     from redinstruct.reporting.markdown import markdown_text
     from redinstruct.reporting.runs import MOST_ATTEMPTS, read_runs
 
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)
+    outside = None if calibration is None else read_calibration(calibration)
     project = read_runs(runs, most_attempts=0 if out is None else MOST_ATTEMPTS, judge=judge)
+    if outside is not None:
+        calibrate(project.results, outside)
     document = project.document
     # Everything is made before the first file is replaced: what cannot be read changes nothing.
     made: list[tuple[Path | None, Iterable[str]]] = []
@@ -79,6 +93,9 @@ def command(
         console.say_json(document)
     else:
         say_figures(document, topics=by_topic)
+        for said in [calibrated_in_words(r, outside) for r in project.results] if outside is not None else []:
+            if said:
+                console.say_folded(said, indent="  ")
         _say_utility(project, after=bool(project.results))
     return 0
 
