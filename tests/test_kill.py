@@ -13,6 +13,7 @@ import pytest
 from tests.support.cli import run as redinstruct
 from tests.support.cli import start, write_bank
 from tests.support.endpoint import Endpoint
+from tests.support.tally import faults, tally
 
 CONCURRENCY = 16
 
@@ -92,7 +93,8 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path
     kill_and_resume(tmp_path, kills=5, questions=200, seed=1, judge=judge)
 
 
-@pytest.mark.slow
+@faults
 @pytest.mark.parametrize("judge", ["refusal", "paper"])
 def test_fifty_kills_of_a_run_of_500_questions(tmp_path: Path, judge: str) -> None:
     kill_and_resume(tmp_path, kills=50, questions=500, seed=2, judge=judge)
+    tally(f"SIGKILL of `eval` over sockets, {judge}: rows lost or doubled, calls beyond those in flight", 50, 0)

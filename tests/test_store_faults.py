@@ -28,6 +28,7 @@ from redinstruct.types import Verdict
 from tests.conftest import ROOT
 from tests.support.old_runs import unpack
 from tests.support.stores import OTHER_CARD, SCRIPT, Setup, fill, make_bank, recorded, scratch, text
+from tests.support.tally import faults, tally
 
 SETUP = Setup(banks=(make_bank(20),))
 LABELS = ["harmful", "unharmful", "unparsable", "judge_refused", "error"] * 8
@@ -514,7 +515,7 @@ class TestTornAndFlipped:
         else:
             assert len(recorded(tmp_path / "run")) == 40
 
-    @pytest.mark.slow
+    @faults
     @pytest.mark.parametrize(
         ("kind", "name", "how", "count"),
         [
@@ -526,7 +527,9 @@ class TestTornAndFlipped:
         ],
     )
     def test_at_length(self, filled: Path, tmp_path: Path, kind: str, name: str, how: str, count: int) -> None:
-        self.damage(filled, tmp_path, kind, name, how, count)
+        found = self.damage(filled, tmp_path, kind, name, how, count)
+        note = ", ".join(f"{n} {what}" for what, n in found.items())
+        tally(f"{kind} store, {name} {how}: neither an exact prefix nor one line", count, 0, note)
 
 
 class TestFullDisk:

@@ -24,7 +24,7 @@ from typing import Self
 
 from redinstruct import __version__
 from redinstruct.config import RunConfig
-from redinstruct.errors import ConfigError, DamagedStore, StoreError, TemplateError
+from redinstruct.errors import ConfigError, DamagedStore, RedInstructError, StoreError, TemplateError
 from redinstruct.prompts import parse_template
 from redinstruct.safetext import restore
 from redinstruct.store import plans
@@ -69,6 +69,7 @@ from redinstruct.store.rows import (
     view_from,
 )
 from redinstruct.store.schema import check_origin, check_schema, check_whole, migrate, read_as_newest
+from redinstruct.store.soundness import why_unsound
 from redinstruct.types import MEASURES, Attempt, Bank, JudgeCard, PromptTemplate
 
 SECRET_BYTES = 32
@@ -315,8 +316,18 @@ class Store:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        damage = self._damage_behind(error)
         # A store that failed is not vouched for: the next opening checks it whole.
-        self._close(sound=not isinstance(error, StoreError))
+        self._close(sound=damage is None and not isinstance(error, StoreError))
+        if damage is not None:
+            raise damage from error
+
+    def _damage_behind(self, error: BaseException | None) -> DamagedStore | None:
+        """What failed far from here on rows that this program never writes is damage, not a fault of its own."""
+        if not isinstance(error, Exception) or isinstance(error, RedInstructError | OSError):
+            return None
+        why = why_unsound(self._db)
+        return None if why is None else DamagedStore(f"{self.folder}: the run store is damaged: it holds {why}")
 
     @contextlib.contextmanager
     def _transaction(self, what: str, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
