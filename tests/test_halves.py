@@ -13,7 +13,7 @@ from redinstruct.errors import BankError, UsageError
 from redinstruct.interop import read_source
 from redinstruct.questions import read_bank, select
 from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Measure
-from tests.support.cli import InProcess
+from tests.support.cli import InProcess, nothing_written
 
 Cells = Sequence[object]
 
@@ -169,3 +169,32 @@ def test_eval_and_plan_say_what_is_left_out(tmp_path: Path, capsys: pytest.Captu
         {"bank": "paint", "asked": 1, "of": 2, "other_half": 1, "untold": 1, "repeats": 0}
     ]
     assert words in " ".join(cli("eval", *what, "--run", tmp_path / "run").err.split())
+    (result,) = cli("report", tmp_path / "run", "--json").json["results"]
+    assert result["left_out"] == {"other_half": 1, "untold": 1, "repeats": 0}
+    assert result["sampled"] == {"asked": 1, "of": 2}
+    shown = cli("banks", "show", path, "--json").json
+    assert (shown["questions"], shown["unsafe"], shown["safe"], shown["untold"]) == (4, 2, 1, 1)
+    assert shown["topics"] == [["a", 2], ["b", 2]]
+    assert "What is paint" not in cli("banks", "show", path).out
+
+
+def test_a_bank_s_columns_may_have_names_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "paint.csv"
+    path.write_text("q;prompt;kind;is_harmful\nWhat is blue?;x;air;1\nWhat is red?;y;fire;0\n")
+    own = {"prompt": "Q", "topic": "kind", "label": "is_harmful"}
+    found = [(q.text, q.topic, q.label) for q in read_bank(path, columns=own).questions]
+    assert found == [("What is blue?", "air", "unsafe"), ("What is red?", "fire", "safe")]
+    flags = [flag for purpose, column in own.items() for flag in ("--column", f"{purpose}={column}")]
+    what = ["--model", "scripted/refuse", "--bank", path, "--judge", "refusal", "--prompt", "standard", "--run"]
+    cli = InProcess(capsys)
+    assert cli("eval", *what, tmp_path / "run", *flags).code == 0
+    with nothing_written(tmp_path):
+        line = cli("eval", *what, tmp_path / "run").error_line
+        assert "--column was" in line
+        for wrong, said in (
+            ("prompt=nobody", "--column prompt=nobody: no such column, found q, prompt, kind, is_harmful"),
+            ("human=q", "columns of a bank are for prompt, topic, subtopic, language, label"),
+            ("label=kind", "column kind: no row says safe"),
+            ("prompt", "--column prompt: expected PURPOSE=NAME, each purpose once"),
+        ):
+            assert said in cli("eval", *what, tmp_path / "other", "--column", wrong).error_line

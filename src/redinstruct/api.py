@@ -47,6 +47,7 @@ def evaluate(
     protocol: str | None = None,
     options: Mapping[str, object] | None = None,
     system: str | None = None,
+    columns: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     on_progress: OnProgress | None = None,
 ) -> Outcome:
@@ -54,7 +55,8 @@ def evaluate(
 
     ``model``, ``judge`` and ``judge_model`` are ids, as on the command line, or objects of one's own that satisfy
     :class:`redinstruct.models.Model` and :class:`redinstruct.judges.Judge`. ``options`` are further fields of an
-    endpoint's request, ``system`` the system prompt's text, ``judge_options`` what can be chosen about a judge.
+    endpoint's request, ``system`` the system prompt's text, ``judge_options`` what can be chosen about a judge;
+    ``columns`` names a bank's columns that have names of their own: purpose -> column.
     Figures come from ``redinstruct.report(run)`` or ``redinstruct.Run(run)``. Works in a notebook too.
 
     Returns:
@@ -88,6 +90,7 @@ def evaluate(
         protocol=protocol,
         options=options,
         system=system,
+        columns=columns,
         timeout=limits.timeout,
     )
     return _outside_the_loop(lambda: carry_out(plan, Path(run), limits, on_progress))

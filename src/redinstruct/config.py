@@ -53,6 +53,7 @@ class RunConfig(msgspec.Struct, frozen=True):
     means all; ``limit_rule`` says which, and stays what the run began with. ``selected`` tells of each bank, in their
     order, what was left out (empty in runs of the first edition). ``options`` are extra fields of the endpoint request,
     as (name, JSON text). ``system`` is the system prompt under which everything is asked, None where there is none.
+    ``columns`` are the banks' columns that the user named, as (purpose, column).
     """
 
     model: str
@@ -70,12 +71,14 @@ class RunConfig(msgspec.Struct, frozen=True):
     limit_rule: LimitRule = FIRST
     selected: tuple[Selected, ...] = ()
     system: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
         """sha256 over all that may not change in a run; limit and epochs are left out."""
         fixed = msgspec.to_builtins(msgspec.structs.replace(self, limit=None, epochs=1))
-        left_out = ("limit_rule", "selected", *(("system",) if self.system is None else ()))
+        unset = [name for name in ("system", "columns") if not getattr(self, name)]  # older runs have neither
+        left_out = ("limit_rule", "selected", *unset)
         fixed = {name: value for name, value in fixed.items() if name not in left_out}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
@@ -102,6 +105,7 @@ _FLAGS = {
     "dedupe": "--dedupe",
     "options": "--model-option",
     "system": "--system",
+    "columns": "--column",
     "max_tokens": "--max-tokens",
     "temperature": "--temperature",
     "top_p": "--top-p",
@@ -125,7 +129,8 @@ def check_same_run(stored: RunConfig, asked: RunConfig, folder: str) -> None:
         ConfigError: anything else differs, or limit or epochs would shrink the run; every difference is named.
     """
     differences: list[str] = []
-    for field in ("model", "banks", "prompts", "measure", "judge", "chat_template", "protocol", "dedupe", "options"):
+    for field in ("model", "banks", "prompts", "measure", "judge", "chat_template", "protocol", "dedupe", "options",
+                  "columns"):  # fmt: skip
         here, there = getattr(asked, field), getattr(stored, field)
         if here != there:
             differences.append(f"{_FLAGS[field]} was {_shown(there)}, is {_shown(here)}")

@@ -23,7 +23,7 @@ import msgspec
 from redinstruct.config import FIRST, SPREAD, Selected
 from redinstruct.errors import BankError, UsageError
 from redinstruct.halves import COLUMNS as HALF_KEYS
-from redinstruct.halves import Halves
+from redinstruct.halves import SAFE, UNSAFE, Halves
 from redinstruct.rowfiles import Doubled, Leaf, Row, RowFile, digest_of, fold, kind_of, listed, stem_of
 from redinstruct.safetext import terminal
 from redinstruct.spread import spread
@@ -38,6 +38,9 @@ TOPIC_KEYS = ("topic", "category", "SemanticCategory", "risk_area", "harm_catego
 SUBTOPIC_KEYS = ("subtopic", "subcategory", "types_of_harm")
 LANGUAGE_KEYS = ("language", "lang")
 
+PURPOSES = ("prompt", "topic", "subtopic", "language", "label")
+"""What a column of a bank may be for: what is asked, its groups, and which half it belongs to."""
+
 _MEANT = {key.casefold() for key in (*TURN_KEYS, *TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, *HALF_KEYS)}
 ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
 """The same with the keys that hold a conversation, by rank."""
@@ -45,47 +48,63 @@ ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
 _EXPECTED = f"expected one of {', '.join(TEXT_KEYS)}"
 
 
-def read_bank(path: Path, name: str | None = None) -> Bank:
+def read_bank(path: Path, name: str | None = None, columns: Mapping[str, str] | None = None) -> Bank:
     """Read a question bank, its name the file's stem unless another is given.
 
-    Every text is stripped of the white space around it. Row numbers in messages count from 1, ids from 0.
+    Every text is stripped of the white space around it. Row numbers in messages count from 1, ids from 0. ``columns``
+    names columns for which the known names do not fit: purpose (:data:`PURPOSES`) -> column.
 
     Raises:
         BankError: the file cannot be read, is none of the known shapes, or one of its rows is no question.
     """
     try:
         digest = digest_of(path)
-        halves = Halves()
-        file = RowFile(path, "a question", lacks=_lacks, meant=_MEANT.__contains__, is_row=_is_row, plain=True)
+        reader = _Reader(columns or {}, digest)
+        file = RowFile(path, "a question", lacks=reader.lacks, meant=reader.means, is_row=reader.is_row, plain=True)
         with closing(file.rows()) as rows:
-            questions = tuple(_question(_row(row), number, digest, halves) for number, row in enumerate(rows))
+            questions = tuple(reader.question(row, number) for number, row in enumerate(rows))
         if file.sha256 != digest:
             raise BankError("changed while it was read")
         if not questions:
             raise BankError("holds no questions")
-        questions = labelled(questions, halves.told())
+        questions = labelled(questions, reader.halves.told())
     except BankError as error:
         raise BankError(f"{terminal(str(path))}: {error}") from None
     return Bank(name=terminal(stem_of(path)) if name is None else name, sha256=digest, questions=questions)
 
 
-def _lacks(columns: Sequence[str]) -> str | None:
-    if _text_key(columns) is not None:
-        return None
-    return f"no column holds the questions: {_EXPECTED}, found {listed(columns)}"
+class BankCounts(msgspec.Struct, frozen=True):
+    """What a bank holds, without a question of it. ``topics`` are (name, questions), in the bank's order.
+
+    ``untold`` counts the questions of which a bank with halves does not say to which they belong.
+    """
+
+    name: str
+    sha256: str
+    questions: int
+    unsafe: int
+    safe: int
+    untold: int
+    conversations: int
+    repeats: int
+    topics: tuple[tuple[str, int], ...]
 
 
-def _is_row(value: Mapping[str, object]) -> bool:
-    """Whether an object is one question, and not topics: JSONL of a single line, say."""
-    if _text_key(key for key, held in value.items() if isinstance(held, str) or is_conversation(held)):
-        return True
-    return bool(value) and not any(isinstance(held, (list, dict, Doubled)) for held in value.values())
-
-
-def _row(row: Row | Leaf) -> Row:
-    if isinstance(row, Leaf):
-        raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")
-    return row
+def described(bank: Bank) -> BankCounts:
+    """What a bank holds, counted."""
+    halves = Counter(question.label for question in bank.questions)
+    topics = Counter(question.topic for question in bank.questions if question.topic is not None)
+    return BankCounts(
+        name=bank.name,
+        sha256=bank.sha256,
+        questions=len(bank.questions),
+        unsafe=halves[UNSAFE],
+        safe=halves[SAFE],
+        untold=halves[None] if halves[SAFE] or halves[UNSAFE] else 0,
+        conversations=sum(bool(question.earlier) for question in bank.questions),
+        repeats=len(bank.questions) - len({(same_text(q.text), q.earlier) for q in bank.questions}),
+        topics=tuple(topics.items()),
+    )
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -166,46 +185,87 @@ def same_text(text: str) -> str:
 # ---- one row ----
 
 
-def _question(row: Row, number: int, digest: str, halves: Halves) -> Question:
-    where, value, topic, subtopic = row
-    fields: dict[str, object] = {}
-    earlier: tuple[Message, ...] = ()
-    what = where
-    if isinstance(value, dict):
-        _refuse_two_spellings(value, where)
-        key = _text_key(value)
-        if key is None:
-            raise BankError(f"{where} is an object without a question: {_EXPECTED}, found {listed(value)}")
-        fields = {fold(name): held for name, held in value.items()}
-        value, what = fields[fold(key)], f"{where}: {key}"
-        if key in TURN_KEYS or is_conversation(value):
-            earlier, value = conversation(value, what)
-    if not isinstance(value, str):
-        raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
-    if what.endswith(": instruction") and (context := _first(fields, ("input",), where)):
-        value = f"{value}\n\n{context}"  # Alpaca's rows: what is asked stands in both
-    halves.add(where, fields)
-    return Question(
-        id=f"{digest}:{number}",
-        text=_clean(value, what, blank=False),
-        row=number,
-        topic=_clean(topic or "", f"{where}: topic") or _first(fields, TOPIC_KEYS, where),
-        subtopic=_clean(subtopic or "", f"{where}: subtopic") or _first(fields, SUBTOPIC_KEYS, where),
-        language=_first(fields, LANGUAGE_KEYS, where),
-        earlier=tuple(Message(turn.role, _clean(turn.content, what)) for turn in earlier),
-    )
+class _Reader:
+    """Rows of one bank into questions. ``columns`` names columns of their own: purpose -> column."""
 
+    def __init__(self, columns: Mapping[str, str], digest: str) -> None:
+        unknown = next((purpose for purpose in columns if purpose not in PURPOSES), None)
+        if unknown is not None:
+            raise BankError(f"--column {unknown}=...: columns of a bank are for {', '.join(PURPOSES)}")
+        self._chosen, self._digest = columns, digest
+        own = columns.get("label")
+        self.halves = Halves() if own is None else Halves([own], chosen=True)
+        self._meant = _MEANT | {fold(column) for column in columns.values()}
 
-def _text_key(keys: Iterable[str]) -> str | None:
-    there = {fold(key) for key in keys}
-    return next((key for key in ASKED if fold(key) in there), None)
+    def lacks(self, columns: Sequence[str]) -> str | None:
+        """What a header lacks, as a message; None for nothing."""
+        there = {fold(column) for column in columns}
+        for purpose, column in self._chosen.items():
+            if fold(column) not in there:
+                return f"--column {purpose}={column}: no such column, found {listed(columns)}"
+        if self._text_key(columns) is None:
+            return f"no column holds the questions: {_EXPECTED}, found {listed(columns)}"
+        return None
 
+    def means(self, column: str) -> bool:
+        """Whether a column, by its folded name, is read."""
+        return column in self._meant
 
-def _refuse_two_spellings(keys: Iterable[str], where: str) -> None:
-    """Of two columns, or two spellings of a key, that mean the same, neither is the right one."""
-    for key, times in Counter(fold(key) for key in keys).items():
-        if times > 1 and key in _MEANT:
-            raise BankError(f"{where} holds {key} twice, expected it once")
+    def is_row(self, value: Mapping[str, object]) -> bool:
+        """Whether an object is one question, and not topics: JSONL of a single line, say."""
+        if self._text_key(key for key, held in value.items() if isinstance(held, str) or is_conversation(held)):
+            return True
+        return bool(value) and not any(isinstance(held, (list, dict, Doubled)) for held in value.values())
+
+    def question(self, row: Row | Leaf, number: int) -> Question:
+        """One row's question. Raises ``BankError``, the row named."""
+        if isinstance(row, Leaf):
+            raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")
+        where, value, topic, subtopic = row
+        fields: dict[str, object] = {}
+        earlier: tuple[Message, ...] = ()
+        what = where
+        if isinstance(value, dict):
+            self._refuse_two_spellings(value, where)
+            key = self._text_key(value)
+            if key is None:
+                raise BankError(f"{where} is an object without a question: {self._expected()}, found {listed(value)}")
+            fields = {fold(name): held for name, held in value.items()}
+            value, what = fields[fold(key)], f"{where}: {key}"
+            if key in TURN_KEYS or is_conversation(value):
+                earlier, value = conversation(value, what)
+        if not isinstance(value, str):
+            raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
+        if what.endswith(": instruction") and (context := _first(fields, ("input",), where)):
+            value = f"{value}\n\n{context}"  # Alpaca's rows: what is asked stands in both
+        self.halves.add(where, fields)
+        return Question(
+            id=f"{self._digest}:{number}",
+            text=_clean(value, what, blank=False),
+            row=number,
+            topic=_clean(topic or "", f"{where}: topic") or self._named("topic", TOPIC_KEYS, fields, where),
+            subtopic=_clean(subtopic or "", f"{where}: subtopic")
+            or self._named("subtopic", SUBTOPIC_KEYS, fields, where),
+            language=self._named("language", LANGUAGE_KEYS, fields, where),
+            earlier=tuple(Message(turn.role, _clean(turn.content, what)) for turn in earlier),
+        )
+
+    def _named(self, purpose: str, keys: Sequence[str], fields: Mapping[str, object], where: str) -> str | None:
+        return _first(fields, [self._chosen[purpose]] if purpose in self._chosen else keys, where)
+
+    def _text_key(self, keys: Iterable[str]) -> str | None:
+        there = {fold(key) for key in keys}
+        wanted = [self._chosen["prompt"]] if "prompt" in self._chosen else ASKED
+        return next((key for key in wanted if fold(key) in there), None)
+
+    def _expected(self) -> str:
+        return f"expected {self._chosen['prompt']}" if "prompt" in self._chosen else _EXPECTED
+
+    def _refuse_two_spellings(self, keys: Iterable[str], where: str) -> None:
+        """Of two spellings of a key that mean the same, neither is the right one."""
+        for key, times in Counter(fold(key) for key in keys).items():
+            if times > 1 and key in self._meant:
+                raise BankError(f"{where} holds {key} twice, expected it once")
 
 
 def _first(fields: Mapping[str, object], keys: Sequence[str], where: str) -> str | None:

@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -52,8 +52,10 @@ Progress = Callable[[int, int | None], None]
 # ---- by name ----
 
 
-def resolve_bank(spec: str) -> Bank:
+def resolve_bank(spec: str, columns: Mapping[str, str] | None = None) -> Bank:
     """Read the bank that a file name or a known name means; a file of that name goes first.
+
+    ``columns`` names columns of its own: purpose -> column.
 
     Raises:
         BankError: neither is there, the known bank was not fetched yet, or the file is no bank.
@@ -61,7 +63,7 @@ def resolve_bank(spec: str) -> Bank:
     path, known = Path(spec), KNOWN.get(spec)
     # A folder named like a known bank does not hide it: nobody means a folder.
     if os.path.isfile(path) or (known is None and spec and os.path.exists(path)):  # noqa: PTH110, PTH113 (Path's raise)
-        return _labelled(read_bank(path))
+        return _labelled(read_bank(path, columns=columns))
     if known is None:
         banks = [known.name for known in KNOWN.values() if known.kind == "bank"]
         near = difflib.get_close_matches(spec.casefold(), banks, cutoff=0.5)
@@ -69,7 +71,7 @@ def resolve_bank(spec: str) -> Bank:
         raise BankError(f"{terminal(spec) or '(nothing)'}: no such file, and no known bank has this name; {hint}")
     if known.kind != "bank":
         raise BankError(f"{spec} is a prompt template, not a question bank: give it to --prompt")
-    bank = read_bank(_fetched(known), known.name)
+    bank = read_bank(_fetched(known), known.name, columns)
     if bank.sha256 != known.sha256:  # changed since the line before
         raise _not_as_pinned(known, bank.sha256)
     return _labelled(bank)

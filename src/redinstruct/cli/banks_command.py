@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from redinstruct.cli import console
-from redinstruct.cli.options import as_json
+from redinstruct.cli.options import as_json, bank_columns, columns_from
 from redinstruct.errors import BankError, UsageError
+from redinstruct.safetext import terminal
 
 
 @click.group("banks", invoke_without_command=True)
@@ -70,4 +72,41 @@ def fetch_command(name: str, url: str | None) -> int:
     known = KNOWN[name]
     path = fetch(known, url=url)
     console.say(f"{known.name}: sha256 as pinned, in {path}")
+    return 0
+
+
+@command.command("show")
+@click.argument("bank")
+@bank_columns
+@as_json
+def show_command(bank: str, columns: tuple[str, ...], as_json: bool) -> int:
+    """How a bank is read: a file or a known name. Shows counts and names of topics, no question."""
+    from redinstruct.banks import resolve_bank
+    from redinstruct.questions import described
+
+    chosen = {purpose: names[0] for purpose, names in columns_from(columns).items()}
+    found = described(resolve_bank(bank, chosen))
+    if as_json:
+        console.say_json(msgspec.to_builtins(found))
+        return 0
+    console.say_heading(f"bank {found.name}", f"sha256 {found.sha256[:12]}")
+    console.say()
+    counts = {
+        "questions": found.questions,
+        "unsafe: asked for attack success": found.unsafe,
+        "safe: asked for over-refusal": found.safe,
+        "of which it does not say, in a bank that does: never asked": found.untold,
+        "conversations": found.conversations,
+        "repeats: left out by --dedupe": found.repeats,
+        "topics": len(found.topics),
+    }
+    rows = [{"what": what, "how many": f"{count:,}"} for what, count in counts.items() if count]
+    console.say_table(rows, right=("how many",))
+    if found.topics:
+        console.say()
+        console.say_table(
+            [{"topic": terminal(name), "questions": f"{n:,}"} for name, n in found.topics], right=("questions",)
+        )
+    if not (found.safe or found.unsafe):
+        console.say_folded("No column tells safe questions from unsafe ones: all are asked for either measure.")
     return 0

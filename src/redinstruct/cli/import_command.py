@@ -9,8 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json
-from redinstruct.errors import UsageError
+from redinstruct.cli.options import RUN, as_json, columns_from
 
 if TYPE_CHECKING:
     from redinstruct.interop import Imported
@@ -71,7 +70,7 @@ def command(
             measure=measure,
             model=model,
             annotator=annotator,
-            columns=_columns(columns),
+            columns=columns_from(columns, several=("human",)),
             one=one,
             settle=settle,
             on_step=tell,
@@ -83,16 +82,6 @@ def command(
         say_figures(document)
     _note(done, run)
     return 0
-
-
-def _columns(given: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for entry in given:
-        role, sign, name = (part.strip() for part in entry.partition("="))
-        if not sign or not name or (role in found and role != "human"):
-            raise UsageError(f"--column {entry}: expected PURPOSE=NAME, each purpose once (human once a person)")
-        found[role] = (*found.get(role, ()), name)
-    return found
 
 
 def _note(done: Imported, run: Path) -> None:

@@ -87,6 +87,15 @@ def which_judge(*, required: bool = True) -> Callable[[F], F]:
     return _stack(_judge(required), *_JUDGE)
 
 
+bank_columns = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="PURPOSE=NAME",
+    help="A bank's column by its own name: prompt, topic, subtopic, language or label. Repeatable.",
+)
+
+
 def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
     """The flags that decide what an evaluation asks: the run's configuration.
 
@@ -107,6 +116,7 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
             metavar="B",
             help="A question bank: a file, or a known name (`redinstruct banks`). Repeatable.",
         ),
+        bank_columns,
         click.option(
             "--prompt",
             "prompts",
@@ -268,3 +278,19 @@ def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> dict[
         except ValueError:
             raise UsageError(f"{flag} {key}: its value is nothing that JSON can carry") from None
     return options
+
+
+def columns_from(given: tuple[str, ...], several: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    """Purpose -> the columns that ``--column`` names; several only for the purposes that may have them.
+
+    Raises:
+        UsageError: an entry that is none, or a purpose given twice.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in given:
+        role, sign, name = (part.strip() for part in entry.partition("="))
+        if not sign or not name or (role in found and role not in several):
+            repeated = "".join(f" ({purpose} once a person)" for purpose in several)
+            raise UsageError(f"--column {entry}: expected PURPOSE=NAME, each purpose once{repeated}")
+        found[role] = (*found.get(role, ()), name)
+    return found

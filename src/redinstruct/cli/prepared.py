@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from redinstruct.cli.options import parse_options
+from redinstruct.cli.options import columns_from, parse_options
 from redinstruct.engine import Prices
 from redinstruct.errors import UsageError
 from redinstruct.judges import JudgeOptions
@@ -40,6 +40,7 @@ def plan_from(flags: dict[str, Any]) -> Plan:
         protocol=flags["protocol"],
         options=parse_options(flags["model_options"]),
         system=read_system(flags["system"]),
+        columns={purpose: names[0] for purpose, names in columns_from(flags["columns"]).items()},
         timeout=flags.get("timeout", 120.0),
     )
 

@@ -100,6 +100,7 @@ def prepare(
     protocol: str | None = None,
     options: Mapping[str, object] | None = None,
     system: str | None = None,
+    columns: Mapping[str, str] | None = None,
     timeout: float = 120.0,
 ) -> Plan:
     """Read and check everything an evaluation needs. Writes nothing, asks nothing.
@@ -123,7 +124,7 @@ def prepare(
     instrument = instrument_for(judge, what, judge_model, judge_options)
     if instrument.measure != what:
         raise UsageError(f"the judge measures {instrument.measure.name}, not {what.name}")
-    read = tuple(b if isinstance(b, Bank) else resolve_bank(str(b)) for b in banks)
+    read = tuple(b if isinstance(b, Bank) else resolve_bank(str(b), columns) for b in banks)
     _check_distinct("banks", [(b.name, b.sha256) for b in read])
     selections = [select(bank, measure=what, limit=limit, dedupe=dedupe) for bank in read]
     if paper_2023 and isinstance(model, str) and model.startswith("hf/"):
@@ -147,6 +148,7 @@ def prepare(
         dedupe=dedupe,
         options=recorded(options),
         system=system,
+        columns=tuple(sorted((columns or {}).items())),
         limit=limit,
         epochs=epochs,
         limit_rule=SPREAD,

@@ -102,7 +102,8 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
         for bank in config.banks:
             asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
             of_bank = {
-                "any_prompt": _any_prompt(MEASURES[card.measure], asked), "sampled": _sampled(config, bank.name, asked)
+                "any_prompt": _any_prompt(MEASURES[card.measure], asked), "sampled": _sampled(config, bank.name, asked),
+                "left_out": _left_out(config, bank.name),
             }  # fmt: skip
             for prompt in config.prompts:
                 if not (outcomes := cells.get((bank.name, prompt.name), [])):
@@ -288,6 +289,14 @@ def _sampled(config: RunConfig, bank: str, outcomes: Sequence[Planned]) -> dict[
     """How many of a bank's questions were asked, and of how many; null where a run of the first edition had a limit."""
     asked, selected = len({outcome.row for outcome in outcomes}), config.selected_of(bank)
     return {"asked": asked, "of": selected.of if selected else (asked if config.limit is None else None)}
+
+
+def _left_out(config: RunConfig, bank: str) -> dict[str, int] | None:
+    """What of a bank the measure, or ``--dedupe``, leaves out; null in runs of the first edition, which do not say."""
+    selected = config.selected_of(bank)
+    if selected is None:
+        return None
+    return {"other_half": selected.other_half, "untold": selected.untold, "repeats": selected.repeats}
 
 
 def _combined(

@@ -30,7 +30,7 @@ IMPORTED = "imported"
 
 _FLAGS = frozenset({
     "--model", "--bank", "--prompt", "--judge", "--measure", "--protocol", "--max-tokens", "--temperature", "--top-p",
-    "--seed", "--chat-template", "--limit", "--epochs", "--dedupe", "--system", "--model-option",
+    "--seed", "--chat-template", "--limit", "--epochs", "--dedupe", "--system", "--column", "--model-option",
     "--run",
 })  # fmt: skip
 """Where the command on a page begins a new line; the judge's other flags follow its name."""
@@ -176,6 +176,7 @@ def command_of(config: RunConfig, card: JudgeCard) -> str:
     words += [] if config.limit is None else ["--limit", str(config.limit)]
     words += [] if config.epochs == 1 else ["--epochs", str(config.epochs)]
     words += ["--dedupe"] if config.dedupe else []
+    words += [word for purpose, column in config.columns for word in ("--column", f"{purpose}={column}")]
     words += [] if config.system is None else ["--system", "SYSTEM.txt"]
     for name, value in config.options:
         words += ["--model-option", f"{name}={value}"]

@@ -30,7 +30,9 @@ def csv_records(buffer: Buffer, knows: Callable[[Sequence[str]], bool]) -> Itera
         BankError: it is broken, or goes beyond the limits; the row is named.
     """
     blank: list[Record] = []
-    for number, record in enumerate(_read(buffer, delimiter_of(buffer, knows) or DELIMITERS[0])):
+    # Where no delimiter gives the columns, the message names those by the likeliest one.
+    delimiter = delimiter_of(buffer, knows) or max(DELIMITERS, key=_first_line(buffer).count)
+    for number, record in enumerate(_read(buffer, delimiter)):
         if number == 0 and len(record[1]) > limits.MAX_COLUMNS:
             raise BankError(
                 f"the header has {len(record[1]):,} columns, more than the {limits.MAX_COLUMNS:,} that are read"
@@ -46,9 +48,7 @@ def csv_records(buffer: Buffer, knows: Callable[[Sequence[str]], bool]) -> Itera
 
 def delimiter_of(buffer: Buffer, knows: Callable[[Sequence[str]], bool]) -> str | None:
     """The first delimiter by which the first line is a header with the known columns; None if there is none."""
-    buffer.fill(limits.SMALL_ROW)
-    end = min((at for mark in "\n\r" if (at := buffer.text.find(mark, buffer.at)) >= 0), default=len(buffer.text))
-    line = buffer.text[buffer.at : end]
+    line = _first_line(buffer)
     for delimiter in DELIMITERS:
         try:
             header = next(csv.reader([line], delimiter=delimiter), [])
@@ -57,6 +57,12 @@ def delimiter_of(buffer: Buffer, knows: Callable[[Sequence[str]], bool]) -> str 
         if len(header) <= limits.MAX_COLUMNS and knows([column.strip() for column in header]):
             return delimiter
     return None
+
+
+def _first_line(buffer: Buffer) -> str:
+    buffer.fill(limits.SMALL_ROW)
+    end = min((at for mark in "\n\r" if (at := buffer.text.find(mark, buffer.at)) >= 0), default=len(buffer.text))
+    return buffer.text[buffer.at : end]
 
 
 def _read(buffer: Buffer, delimiter: str) -> Iterator[Record]:
