@@ -319,6 +319,31 @@ SHAPES: dict[str, Shape] = {
     "a finish reason that is a number": Shape(said(A, 1), "judged"),
     "text instead of a message": Shape({"choices": [{"text": A, "finish_reason": "stop"}]}, "judged"),
     "a mark only spoken of": Shape(said(A, "STOP"), "judged"),
+    # --- found beside the published ones ---
+    "terms of service": Shape(err("Request was rejected: content violates our terms of service"), "withheld", 400),
+    "harmful language": Shape(err("Prompt contains harmful language"), "withheld", 400),
+    "Baidu": Shape({"error_code": 336503, "error_msg": "the content is sensitive"}, "withheld"),
+    "Spark": Shape({"code": 10013, "message": "input content audit failed", "sid": "x"}, "withheld"),
+    "Azure, nothing but flags": Shape(chat({"content": ""}, "stop", {"content_filter_results": {"violence": {"filtered": True}}}),
+                                      "withheld"),
+    "Azure prompt flags": Shape({"choices": [], "prompt_filter_results": [{"content_filter_results": {
+        "jailbreak": {"detected": True, "filtered": True}}}]}, "withheld"),
+    "Azure, flags that are not set": Shape(chat({"content": A}, "stop", {"content_filter_results": {"violence": {
+        "filtered": False}}}), "judged"),
+    "a guardrail that is set up wrongly": Shape({"message": "Guardrail was enabled but input is in incorrect format."},
+                                                R.BAD_REQUEST, 400),
+    "an IAM policy": Shape({"message": "User: x is not authorized to perform: y because no identity-based policy allows it"},
+                           R.FORBIDDEN, 403),
+    "a validator that repeats the question": Shape(err("1 validation error: bad [input_value={'content': 'flagged, credit "
+                                                       "limit'}]"), R.BAD_REQUEST, 400, says="validation"),
+    # GitHub Models: a wait of a day is no wait
+    "GitHub Models": Shape(err("Rate limit of 50 per 86400s exceeded. Please wait 59932 seconds before retrying."),
+                           R.QUOTA, 429),
+    "Cohere trial": Shape({"message": "You are using a Trial key, which is limited to 1000 API calls / month."}, R.QUOTA, 429),
+    "Cerebras per minute": Shape({"message": "Tokens per minute limit exceeded", "code": "token_quota_exceeded"},
+                                 R.RATE_LIMITED, 429, again=True),
+    "reasoning as an object": Shape(chat({"content": A, "reasoning": {"content": T}}), "judged", thinks=True),
+    "a portal's page": Shape(b"<html><title>Sign in</title></html>", R.INVALID_JSON, again=True, says="Sign in"),
 }  # fmt: skip
 
 

@@ -79,10 +79,14 @@ _FILTER_WORDS = _any(
     r"content[ _-]?(?:filter|(?:management )?polic|moderation|safety|guideline|risk|security|audit|inspection)",
     r"content[ _](?:exists|contains|has)[ _]risks?|responsible[ _]?ai|considered (?:as )?high[ -]risk",
     rf"{_HARM}[ _](?:or[ _]{_HARM}[ _])?"
-    r"(?:content|inputs?|outputs?|prompts?|materials?|words?|text|information|requests?)",
+    r"(?:content|inputs?|outputs?|prompts?|materials?|words?|text|language|speech|information|requests?)",
     r"(?:safety|moderation)[ _](?:system|filters?|checks?|polic(?:y|ies)|reasons?|classifier|guidelines?|guardrails?)",
-    r"failed (?:the )?(?:moderation|safety)|moderation (?:endpoint )?(?:blocked|rejected|failed)|flagged|guardrails?\b",
-    r"(?:usage|acceptable use|use|safety|community) (?:polic(?:y|ies)|guidelines?)|violat\w*[^.]{0,40} polic(?:y|ies)",
+    r"failed (?:the )?(?:moderation|safety)|moderation (?:endpoint )?(?:blocked|rejected|failed)|flagged",
+    r"(?:usage|acceptable use|use|safety|community) (?:polic(?:y|ies)|guidelines?)",
+    r"violat\w*[^.]{0,40} (?:polic(?:y|ies)|terms|guidelines|rules|standards)",
+    rf"(?:content|text|prompt|input|output|answer) (?:is|are|was|may be|contains?|includes?) {_HARM}",
+    r"guardrails?\b[^.]{0,60}(?:block|violat|interven|fail|trigger|reject|den(?:y|ied)|stopp)",
+    r"(?:block|violat|interven|fail|trigger|reject|den(?:y|ied)|stopp)\w*[^.]{0,60}guardrail",
     r"(?:prompt|input|request|response|output|completion|answer|message)s? (?:was|were|is|has been|have been|got) "
     r"(?:blocked|filtered|withheld|censored)",
     r"(?:prompt|response) blocked|blocked by (?:the |our |a )?(?:safety|content|policy)|(?:in|out)put new_sensitive",
@@ -96,7 +100,7 @@ _FILTER_MARKS = frozenset(
 _SPENT_CODE = _any(
     r"\w*insufficient(?:quota|balance|credit|fund)\w*",
     r"\w*(?:billing|paymentrequired|arrearage|overdue|exceededcurrentquota|budgetexceeded|outofcredit|nocredits)\w*",
-    r"\w*(?:creditsexhausted|creditlimit|freetieronly|spend(?:ing)?limit|setlimitexceeded|monthlylimit|perday)\w*",
+    r"\w*(?:creditsexhausted|freetieronly|spend(?:ing)?limit|setlimitexceeded|monthlylimit|perday)\w*",
     r"1113|1008",  # Zhipu, MiniMax
 )
 _SPENT_WORDS = _any(
@@ -115,7 +119,7 @@ _SPENT_WORDS = _any(
 _SPENT_PERHAPS = _any(
     r"exceeded (?:your|the|its) (?:current |allotted |assigned )?(?:api )?quota|insufficient_quota|usage limit",
     r"quota (?:has been |was |is )?(?:exceeded|exhausted)",
-    r"(?:per|a)[ _-]?(?:day|week|month)|daily|weekly|monthly|\b[rt]pd\b",
+    r"(?:per|a|/)[ _-]?(?:day|week|month)|daily|weekly|monthly|\b[rt]pd\b",
 )
 _PER_MINUTE = _any(r"per[ _-]?(?:minute|second|hour)|\b[rt]p[ms]\b")
 _TRANSIENT_CODE = _any(
@@ -196,7 +200,8 @@ def told(error: object, text: str = "") -> Told:
             if len(code) <= 80:
                 found.codes.append(code)
         if isinstance(value, str) and (plain in _SAYS or (plain in _MAY_SAY and _is_a_sentence(value))):
-            found.words.append(value[:_LONGEST_WORDS])
+            # A validator repeats the request that it refuses: its words are not the endpoint's.
+            found.words.append(value[:_LONGEST_WORDS].partition("input_value=")[0])
     if text:
         found.words.append(text)
     return found
@@ -209,7 +214,7 @@ def status_error(status: int, headers: Mapping[str, str], data: bytes) -> ModelE
     try:
         error = json.loads(data)
     except (ValueError, RecursionError):
-        text = _page(data)
+        text = page(data)
     return _meaning(told(error, text), status, headers)
 
 
@@ -224,9 +229,10 @@ def _meaning(said: Told, status: int | None, headers: Mapping[str, str]) -> Mode
     if status == 451 or (status not in _OF_LOAD and said.is_filter):
         return Filtered(note)
     wait = waits.asked(headers, said.fields, said.words)
-    if said.is_spent(wait):
-        return ModelError(FailureReason.QUOTA, note=note)
     reason, transient = _reason(status) if status is not None else _from_words(said)
+    too_long = reason is FailureReason.RATE_LIMITED and wait is not None and wait > PASSES
+    if too_long or said.is_spent(wait):
+        return ModelError(FailureReason.QUOTA, note=note)
     if reason is FailureReason.HTTP_STATUS:
         note = f"status {status}" if note is None else f"status {status}: {note}"
     named = [value for name, value in said.fields if name in ("param", "loc") and isinstance(value, str)]
@@ -294,7 +300,7 @@ def _is_a_sentence(text: str) -> bool:
     return " " in text.strip() or not text.isascii()
 
 
-def _page(data: bytes) -> str:
+def page(data: bytes) -> str:
     """What a page that is not JSON says: an HTML page's title, or the text's beginning."""
     text = data[:_LONGEST_WORDS].decode("utf-8", "replace")
     if (title := re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)) is not None:

@@ -16,7 +16,7 @@ import msgspec
 
 from redinstruct.models import echoes
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
-from redinstruct.models.failures import Filtered, body_error, is_filter_code, told
+from redinstruct.models.failures import Filtered, body_error, is_filter_code, page, told
 from redinstruct.safetext import redact, terminal
 from redinstruct.types import FailureReason
 
@@ -31,7 +31,8 @@ _SIGN = re.compile(rb'guardrailAction"\s*:\s*"INTERVENED|(?:in|out)put_sensitive
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought", "reasoning_details",
                    "thinking_blocks")  # fmt: skip
 _THOUGHT_PART = re.compile(r"think|thought|reason|analysis", re.IGNORECASE)
-_PART_TEXT = ("text", "content", "refusal", "value", "thinking", "reasoning", "summary")
+_PART_TEXT = ("text", "content", "refusal", "value", "thinking", "reasoning", "reasoning_content",
+              "summary")  # fmt: skip
 
 
 class _Choice(msgspec.Struct):
@@ -154,7 +155,10 @@ def _parse(data: bytes) -> _Body:
     except msgspec.ValidationError:
         raise ModelError(FailureReason.BAD_SHAPE) from None
     except (ValueError, RecursionError):
-        raise ModelError(FailureReason.INVALID_JSON, transient=True) from None
+        # Of a page that stands in an answer's place, a portal's say, the title says what it is. Other text may be the
+        # answer's own, and is not repeated.
+        note = _short(page(data)) if b"<title" in data[:2000].lower() else None
+        raise ModelError(FailureReason.INVALID_JSON, transient=True, note=note) from None
 
 
 def _from_events(data: bytes) -> _Body:
@@ -216,8 +220,7 @@ def _said(choice: _Choice, *, optional: bool) -> tuple[str | None, str | None]:
         raise ModelError(FailureReason.BAD_SHAPE)
     if not content and isinstance(refusal := message.get("refusal"), str) and refusal:
         content = refusal
-    if len(message) > 2:
-        thought = thought or next((text for name in _THOUGHT_FIELDS if (text := _joined(message.get(name)))), None)
+    thought = thought or next((text for name in _THOUGHT_FIELDS if (text := _joined(message.get(name)))), None)
     return content, thought or None
 
 
