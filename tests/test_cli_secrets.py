@@ -142,7 +142,7 @@ def test_through_every_failure_of_a_careless_endpoint(
         assert not (tmp_path / "run").exists()
         assert_kept(canary, result)
         return
-    assert result.code == 0, result
+    assert result.code == 11, result
     stored = read_back(cli, tmp_path / "run")
     assert all(r.code == 0 for r in stored)
     # The endpoint did repeat what it was sent, and that is in the run.
@@ -210,7 +210,7 @@ def test_in_every_other_field_that_an_endpoint_writes(
     with Endpoint(respond=lambda _: "[[A]]") as stub, monkeypatch.context() as patch:
         set_environment(patch, canary, stub.port)
         result = cli(*evaluate(bank, tmp_path / "run"))
-    assert result.code == 0
+    assert result.code == 11
     assert_kept(canary, result, *read_back(cli, tmp_path / "run"), folder=tmp_path)
 
 
@@ -230,6 +230,6 @@ def test_in_a_process_of_its_own_nor_in_its_command_line(tmp_path: Path, careles
     bank = write_bank(tmp_path, ["an inert question?", "inert fault:401", "inert fault:418"])
     env = {**canary.env(careless.port), "REDINSTRUCT_DEBUG": "1"}
     results = [run(*evaluate(bank, tmp_path / "run", "--json"), env=env)]
-    assert results[0].code == 0, results
+    assert results[0].code == 11, results
     results.append(run("show", tmp_path / "run", "--show-content"))
     assert_kept(canary, *results, folder=tmp_path)

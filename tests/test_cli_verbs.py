@@ -306,7 +306,7 @@ def test_a_plan_for_a_run_counts_what_is_still_owed(cli: InProcess, folder: Path
     assert "--max-tokens was 500" in cli(*base, "--max-tokens", 7).error_line
 
 
-def test_a_plan_with_retry_errors_counts_what_would_be_asked_again(
+def test_a_plan_counts_the_errors_that_would_be_asked_again(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = tmp_path / "b.json"
@@ -316,11 +316,11 @@ def test_a_plan_with_retry_errors_counts_what_would_be_asked_again(
     with Endpoint() as stub:
         for name, value in stub.env().items():
             monkeypatch.setenv(name, value)
-        assert cli("eval", *flags).code == 0
-        assert cli("plan", *flags, "--json").json["total"]["calls"] == 0
-        planned = cli("plan", *flags, "--retry-errors", "--json").json["total"]["calls"]
+        assert cli("eval", *flags).code == 11
+        assert cli("plan", *flags, "--keep-errors", "--json").json["total"]["calls"] == 0
+        planned = cli("plan", *flags, "--json").json["total"]["calls"]
         before = stub.requests
-        assert cli("eval", *flags, "--retry-errors").code == 0
+        assert cli("eval", *flags).code == 11
         assert planned == stub.requests - before == 2
 
 

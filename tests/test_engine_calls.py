@@ -16,9 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redinstruct.engine import Allowance, Answer, Caller, Fuse, LimitReached, Prices, RetryPolicy, Spending, run_pool
+from redinstruct.engine import (
+    Allowance,
+    Answer,
+    Caller,
+    Fuse,
+    Held,
+    LimitReached,
+    Prices,
+    RetryPolicy,
+    Spending,
+    run_pool,
+)
+from redinstruct.engine.fuse import FAILING
 from redinstruct.engine.retry import LONGEST_RETRY_AFTER, LONGEST_WAIT
-from redinstruct.errors import CallFailed, EndpointDenied
+from redinstruct.errors import CallFailed, EndpointDenied, EndpointLost
 from redinstruct.models import ModelError, Reply, Request
 from redinstruct.types import FailureReason, Message, Sampling
 from tests.support.virtual_time import now, run_virtual
@@ -204,72 +216,119 @@ def test_a_call_that_waits_for_its_next_try_leaves_its_place_to_others() -> None
 
 # --- The fuse ------------------------------------------------------------------------------------------------------
 
-DENIALS = [FailureReason.UNAUTHORIZED, FailureReason.FORBIDDEN, FailureReason.NOT_FOUND]
+NOT_FAILING = sorted(set(FailureReason) - FAILING)
 
 
-@pytest.mark.parametrize("reason", DENIALS)
-def test_twenty_denied_answers_and_no_other_blow_the_fuse(reason: FailureReason) -> None:
+def ended(reason: FailureReason, words: str | None = "as it said") -> CallFailed:
+    return CallFailed(reason, note=words)
+
+
+@given(st.lists(st.sampled_from(sorted(FAILING)), min_size=20, max_size=20))
+def test_twenty_failing_attempts_and_no_other_are_denied(reasons: list[FailureReason]) -> None:
     fuse = Fuse("openai-api/fake/m")
-    for _ in range(19):
-        fuse.saw(failure(reason))
-        assert fuse.undecided
-    with pytest.raises(EndpointDenied, match="openai-api/fake/m") as caught:
-        fuse.saw(failure(reason))
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
-
-
-@given(st.lists(st.sampled_from(DENIALS), min_size=20, max_size=20))
-def test_the_denials_may_differ(reasons: list[FailureReason]) -> None:
-    fuse = Fuse("m")
     for reason in reasons[:-1]:
-        fuse.saw(failure(reason))
-    with pytest.raises(EndpointDenied):
-        fuse.saw(failure(reasons[-1]))
+        fuse.ended(ended(reason))
+    with pytest.raises(EndpointDenied, match="openai-api/fake/m") as caught:
+        fuse.ended(ended(reasons[-1]))
+    assert caught.value.exit_code == 2
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "as it said" in line
+    assert "none of them was recorded" in line
+    for reason in set(reasons[:5]) if len(set(reasons)) <= 5 else ():
+        assert f"{reason} {reasons.count(reason)}" in line
 
 
-@given(st.integers(0, 19), st.sampled_from([None, *sorted(set(FailureReason) - {*DENIALS, FailureReason.UNREACHABLE})]))
-def test_one_other_answer_disarms_it_for_good(before: int, other: FailureReason | None) -> None:
+@given(
+    st.lists(st.sampled_from([None, *NOT_FAILING]), min_size=1, max_size=5),
+    st.integers(0, 19),
+    st.sampled_from(sorted(FAILING)),
+)
+def test_one_answer_and_it_takes_twenty_in_a_line_which_lose_the_endpoint(
+    others: list[FailureReason | None], before: int, reason: FailureReason
+) -> None:
     fuse = Fuse("m")
-    for _ in range(before):
-        fuse.saw(failure(FailureReason.UNAUTHORIZED))
-    fuse.saw(None if other is None else failure(other))
-    assert not fuse.undecided
-    for _ in range(50):
-        fuse.saw(failure(FailureReason.UNAUTHORIZED))
+    for other in others:
+        for _ in range(before):
+            fuse.ended(ended(reason))
+        fuse.ended(None if other is None else ended(other))
+    for _ in range(19):
+        fuse.ended(ended(reason))
+    with pytest.raises(EndpointLost, match="20") as caught:
+        fuse.ended(ended(reason))
+    assert caught.value.exit_code == 11
 
 
-def test_a_reply_disarms_the_fuse_of_its_caller() -> None:
-    async def main() -> bool:
-        steps = play(*[failure(FailureReason.NOT_FOUND)] * 19, GOOD, *[failure(FailureReason.NOT_FOUND)] * 30)
-        caller = Caller(Fake(steps), ceiling=1)
-        for _ in range(50):
-            with suppress(CallFailed):
-                await caller(REQUEST)
-        return caller.fuse.undecided
-
-    assert not run_virtual(main())
+def test_where_other_work_stands_already_nobody_is_denied() -> None:
+    fuse = Fuse("judge", begun=True)
+    fuse.ended(ended(FailureReason.NOT_FOUND))
+    assert isinstance(fuse.stop(), EndpointLost)
 
 
-def test_an_address_at_which_nobody_answers_blows_the_fuse_and_names_its_variable() -> None:
-    async def main() -> int:
+@given(st.lists(st.sampled_from(["answer", "failing", "bad_request"]), max_size=60), st.booleans())
+def test_a_failing_end_is_recorded_once_its_line_is_broken_and_not_before(ends: list[str], begun: bool) -> None:
+    """Against a list of ends: what stands behind an answer is recorded, the line at the end is not."""
+    recorded: list[int] = []
+
+    async def main() -> None:
+        fuse, held = Fuse("m", begun=begun), Held()
+        lost: type[Exception] | None = None
+        for number, end in enumerate(ends):
+
+            async def record(number: int = number) -> None:
+                recorded.append(number)
+
+            failing = end == "failing"
+            try:
+                fuse.ended(None if end == "answer" else ended(FailureReason("not_found" if failing else "bad_request")))
+            except (EndpointDenied, EndpointLost) as stop:
+                lost = type(stop)
+                break
+            if failing:
+                held.add(fuse, record)
+            else:
+                recorded.append(number)
+                await held.release()
+        done = ends[: number + 1] if ends and lost else ends
+        line = next((n for n, end in enumerate(reversed(done)) if end != "failing"), len(done))
+        assert sorted(recorded) == list(range(len(done) - line))
+        if lost is not None:
+            assert line == 20
+            assert lost is (EndpointLost if begun or len(done) > 20 else EndpointDenied)
+        elif line < len(done) or not done:
+            await held.release(ended=True)
+            assert sorted(recorded) == list(range(len(done)))
+        else:
+            with pytest.raises(EndpointLost if begun else EndpointDenied):
+                await held.release(ended=True)
+            assert recorded == []
+
+    run_virtual(main())
+
+
+def test_an_address_at_which_nobody_answers_is_denied_soon_and_its_variable_is_named() -> None:
+    async def main() -> tuple[int, float]:
         model = Fake(again(failure(FailureReason.UNREACHABLE)))
         model.address_from = "FAKE_BASE_URL"  # type: ignore[attr-defined]
-        caller = Caller(model, ceiling=4)
+        caller = Caller(model, ceiling=64)
 
         async def work(_: int) -> None:
-            await caller(REQUEST)
+            with suppress(CallFailed):
+                await caller(REQUEST)
 
         with pytest.raises(EndpointDenied, match="FAKE_BASE_URL"):
-            await run_pool(range(30), work, 4)
-        return caller.calls
+            await run_pool(range(100), work, 64)
+        return caller.calls, now()
 
-    assert 20 <= run_virtual(main()) <= 23
+    calls, seconds = run_virtual(main())
+    assert calls <= 64 * 6
+    assert seconds < 20
 
 
-def test_the_fuse_stops_a_pool_with_no_more_than_its_width_of_further_requests() -> None:
+@pytest.mark.parametrize("reason", ["unauthorized", "forbidden", "not_found", "quota"])
+def test_the_fuse_stops_a_pool_with_no_more_than_its_width_of_further_requests(reason: str) -> None:
     async def main() -> int:
-        caller = Caller(Fake(again(failure(FailureReason.UNAUTHORIZED)), lambda: 1.0), ceiling=64)
+        caller = Caller(Fake(again(failure(FailureReason(reason))), lambda: 1.0), ceiling=64)
 
         async def work(_: int) -> None:
             with suppress(CallFailed):
@@ -294,7 +353,7 @@ def test_the_limit_is_looked_at_before_the_request_is_sent() -> None:
             with pytest.raises(LimitReached):
                 await caller(REQUEST, allowance)
         assert len(model.asked_at) == 1
-        assert caller.gate.open == 0
+        assert caller.servers.open == 0
 
     run_virtual(main())
 
@@ -310,14 +369,17 @@ def test_a_cancelled_request_stays_paid_at_its_bound_and_gives_its_place_back() 
             call.cancel()
             await asyncio.wait([call])
         assert spending.spent == pytest.approx(prices.bound(REQUEST))
-        assert caller.gate.open == 0
+        assert caller.servers.open == 0
 
     run_virtual(main())
 
 
 def schedule(rng: random.Random) -> Iterator[Reply | ModelError]:
     """What an endpoint may do, for ever: a mood, and answers drawn by it."""
-    reasons = sorted(set(FailureReason) - set(DENIALS) - {FailureReason.UNREACHABLE})
+    reasons = sorted(
+        set(FailureReason)
+        - {FailureReason.UNAUTHORIZED, FailureReason.FORBIDDEN, FailureReason.NOT_FOUND, FailureReason.UNREACHABLE}
+    )
     mood = rng.choice(["good", "storm", "limited", "dead", "chaos"])
     share = {"good": 0.05, "storm": 0.3, "limited": 0.7, "dead": 1.0, "chaos": 0.6}[mood]
     while True:
@@ -371,7 +433,7 @@ async def one_schedule(seed: int) -> bool:
     assert max_calls is None or caller.calls <= max_calls
     assert budget is None or spending.spent <= budget + 1e-9
     assert complete == (len(recorded) == planned)
-    assert caller.gate.open == 0
+    assert caller.servers.open == 0
     if not complete:
         assert max_calls is not None or budget is not None
     return not complete

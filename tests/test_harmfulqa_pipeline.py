@@ -220,8 +220,10 @@ def test_failed_calls_are_recorded_and_asked_again_on_request(tmp_path: Path) ->
     assert done.complete
     assert done.collection.harvest.left_out == {"blue": 3}
     assert done.collection.harvest.unparsable == {"blue": {"bad_request": 3}}
-    assert gather(run, topics=ONE).calls == 0
-    mended = gather(run, Limits(retry_errors=True), topics=ONE)
+    assert done.erring == ("blue: 3 of 6 are errors",)
+    assert done.exit_code == 11
+    assert gather(run, Limits(keep_errors=True), topics=ONE).calls == 0
+    mended = gather(run, topics=ONE)
     assert mended.calls == 3
     assert [c.blue for c in mended.collection.coverage()] == [6]
     assert mended.collection.harvest.left_out == {}

@@ -6,7 +6,8 @@
     │   ├── TemplateError                  a prompt template without its one slot
     │   ├── ModelSpecError                 an unknown or unusable model or judge id
     │   ├── ConfigError                    another configuration on an existing run
-    │   └── EndpointDenied                 the first answers were all 401, 403 or 404 (or nobody answers)
+    │   └── EndpointDenied                 every attempt so far failed for a reason that no other will fare better with
+    ├── EndpointLost              exit 11  an endpoint that answered before fails now: what it owes stays owed
     ├── StoreError                exit 1   the run store cannot be read or written
     │   └── DamagedStore          exit 2   what stands in the run folder is not what this program wrote
     └── CallFailed                         one call to a model failed for good; data, recorded by the engine
@@ -54,7 +55,13 @@ class ConfigError(UsageError):
 
 
 class EndpointDenied(UsageError):
-    """Every one of the first answers was a 401, 403 or 404, or nothing answers at all."""
+    """Every attempt so far ended failing (refused, quota spent, nobody there, 5xx): nothing was recorded."""
+
+
+class EndpointLost(RedInstructError):
+    """Attempts that end failing one after another, later in a run: it stops, and the same command goes on."""
+
+    exit_code = EXIT_INCONCLUSIVE
 
 
 class StoreError(RedInstructError):

@@ -72,7 +72,7 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
         UsageError: limits that no run can keep to.
     """
     check_limits(limits)
-    stored, recorded = _recorded(plan, run, retry_errors=limits.retry_errors)
+    stored, recorded = _recorded(plan, run, retry_errors=not limits.keep_errors)
     plan = plan.for_run(stored)
     prices, judge_prices = limits.prices, limits.judge_prices or limits.prices
     asks = plan.judge.request(EMPTY_CASE) if plan.judge_model is not None and isinstance(plan.judge, Asking) else None

@@ -201,7 +201,7 @@ class Verdict(msgspec.Struct, frozen=True):
     ``label`` is one of the measure's six; ``detail`` one of :data:`DETAILS` or None; ``reason`` a typed reason for
     the four labels that are no verdict; ``raw`` the judge's own reply, where it wrote one. ``score`` is a rubric's
     StrongREJECT-style score in [0, 1], ``probability`` that of the measure's first label by a classifier's own tokens;
-    None where the judge has none.
+    None where the judge has none. ``note`` is what the judge's endpoint said to a call that failed.
     """
 
     label: str
@@ -213,6 +213,7 @@ class Verdict(msgspec.Struct, frozen=True):
     tries: int = 0
     score: float | None = None
     probability: float | None = None
+    note: str | None = None
 
 
 Act = Literal["label", "unsure", "skip", "undo", "adjudicate"]

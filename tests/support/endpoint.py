@@ -105,18 +105,19 @@ FAULTS: dict[str, Callable[[], bytes]] = {
     "filterflag": lambda: error(403, metadata={"flagged_input": "x", "reasons": ["y"]}),
     "filterprompt": lambda: error(400, "Invalid prompt: your prompt was flagged", code="invalid_prompt"),
     "filterlist": lambda: http(400, b'[{"error": {"code": "prohibited_content"}}]'),
+    "quota": lambda: error(429, "stub: you have no credit left", code="insufficient_quota"),
     "choiceerror": lambda: http(
         200, b'{"choices":[{"error":{"code":502,"message":"down"},"message":{"content":""},"finish_reason":"error"}]}'
     ),
-    **{str(code): partial(error, code) for code in (400, 401, 403, 404, 408, 409, 418, 422, 429, 500, 503)},
+    **{str(code): partial(error, code) for code in (400, 401, 402, 403, 404, 408, 409, 418, 422, 429, 500, 503)},
 }
 
 
 class Endpoint:
     """The stub. ``rates`` maps fault names to probabilities, drawn per request from a seeded generator.
 
-    ``once`` faults hit one request each and then no more. ``echo_headers`` puts the request's headers into every
-    answer and every error, as a careless endpoint does.
+    ``once`` faults hit one request each and then no more; ``after`` (n, fault) hits all but the first n.
+    ``echo_headers`` puts the request's headers into every answer and every error, as a careless endpoint does.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Endpoint:
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[str] = []
         self.keep = False
+        self.after: tuple[int, str] | None = None
         self.open = 0
         self.most_open = 0
         self.port = 0
@@ -182,6 +184,8 @@ class Endpoint:
             return self.always
         if self.once:
             return self.once.pop()
+        if self.after is not None and self.requests > self.after[0]:
+            return self.after[1]
         if "fault:" in prompt and "ResponseA:" not in prompt:
             return prompt.split("fault:", 1)[1].split()[0].strip("?.")
         draw = self._rng.random()

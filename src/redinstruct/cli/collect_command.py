@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.endings import say_erring, say_failures
 from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, parse_options, request_option, which_judge
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
-from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from redinstruct.types import Sampling
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def command(run: Path, until_covered: bool, as_json: bool, **flags: Any) -> int:
     The same command resumes an interrupted collection; a larger --per-subtopic or --blue extends it.
 
     \b
-    Exit codes: 0 all asked (what failed is recorded and left out), 2 bad input, 11 cut by --max-calls or --budget,
-    130 interrupted.
+    Exit codes: 0 all asked (at most 5 % of any step's calls as errors; they are left out); 2 bad input, or a teacher
+    that refuses everything (nothing is recorded); 11 cut by --max-calls or --budget, too many errors, or stopped
+    because an endpoint fails later on (the same command goes on); 130 interrupted.
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     from redinstruct.harmfulqa import collect
 
@@ -71,10 +72,13 @@ def command(run: Path, until_covered: bool, as_json: bool, **flags: Any) -> int:
     else:
         _say(done)
         console.note(f"{done.calls:,} calls now; `redinstruct export {run} --to messages --out FILE` writes them out")
-    if done.complete:
-        return EXIT_DONE
-    console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
-    return EXIT_INCONCLUSIVE
+    say_failures(done.failures)
+    if done.stopped is not None:
+        console.note(done.stopped)
+    elif not done.complete:
+        console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
+    say_erring(done.erring)
+    return done.exit_code
 
 
 def _plan(flags: dict[str, Any]) -> CollectPlan:

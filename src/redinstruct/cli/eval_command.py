@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import RUN, as_json, how_to_ask, money, stop_when_decided, what_to_ask
 from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
-from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 
 
 @click.command("eval")
@@ -27,11 +27,12 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     """Measure how often a model can be talked into harm.
 
     Asks every question of the bank under each prompt, records every answer before it is judged, and prints rates with
-    intervals. The same command resumes an interrupted run: nothing recorded is asked again.
+    intervals. The same command resumes an interrupted run: nothing recorded is asked again but what ended as `error`.
 
     \b
-    Exit codes: 0 all recorded (errors included) or decided, 2 bad input, 11 cut by --max-calls or --budget
-    undecided, 130 interrupted.
+    Exit codes: 0 all recorded (at most 5 % of any result as errors) or decided; 2 bad input, or an endpoint that
+    refuses everything (nothing is recorded); 11 cut by --max-calls or --budget, too many errors, or stopped
+    because the endpoint fails later on (the same command goes on); 130 interrupted.
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     from redinstruct.redeval import evaluate
     from redinstruct.reporting import report
@@ -51,12 +52,4 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
         )
     for decision in outcome.decisions:
         console.note(decision)
-    if outcome.complete or outcome.decided:
-        return EXIT_DONE
-    if outcome.cut:
-        console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
-    else:
-        console.note(
-            "the other banks and prompts are recorded whole, and undecided: their rates lie too near the limit"
-        )
-    return EXIT_INCONCLUSIVE
+    return say_ending(outcome)

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, which_judge
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
-from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 
 
 @click.command("judge")
@@ -43,7 +43,4 @@ def command(run: Path, sample: int | None, as_json: bool, **flags: Any) -> int:
         console.say_json(document)
     else:
         say_figures(document)
-    if not outcome.complete:
-        console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
-        return EXIT_INCONCLUSIVE
-    return EXIT_DONE
+    return say_ending(outcome)

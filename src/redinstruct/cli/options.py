@@ -203,10 +203,20 @@ def how_to_ask() -> Callable[[F], F]:
             "--max-calls",
             type=int,
             metavar="N",
-            help="Stop before more than N requests of this invocation, retries and judge included (exit 11).",
+            help="Stop before more than N requests of this invocation, retries and judge included (exit 11); 0 begins "
+            "the run and asks nothing.",
         ),
         click.option("--force", is_flag=True, help="Go on with a judge that failed its self-test."),
-        click.option("--retry-errors", is_flag=True, help="Ask the attempts labelled `error` again."),
+        click.option(
+            "--patience",
+            type=float,
+            default=120.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Wait so long for a server that answered before and does not now.",
+        ),
+        click.option("--keep-errors", is_flag=True, help="Leave what ended as `error`; else it is asked again, once."),
+        click.option("--retry-errors", is_flag=True, help="Ask what ended as `error` again: the default."),
     )
 
 

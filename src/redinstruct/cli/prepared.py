@@ -78,11 +78,19 @@ def limits_from(flags: dict[str, Any]) -> Limits:
         budget=flags["budget"],
         prices=prices,
         judge_prices=judge_prices,
-        retry_errors=flags["retry_errors"],
+        keep_errors=kept_errors(flags),
         force=flags["force"],
         stop_when_decided=flags.get("stop_when_decided"),
         timeout=flags["timeout"],
+        patience=flags["patience"],
     )
+
+
+def kept_errors(flags: dict[str, Any]) -> bool:
+    """Whether attempts that ended as errors stay as they are. Raises ``UsageError`` for a contradiction."""
+    if flags["keep_errors"] and flags["retry_errors"]:
+        raise UsageError("--keep-errors and --retry-errors contradict each other: --retry-errors is the default")
+    return bool(flags["keep_errors"])
 
 
 @contextlib.contextmanager

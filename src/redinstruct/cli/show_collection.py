@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redinstruct.cli import console
+from redinstruct.cli.endings import say_failures
 from redinstruct.errors import UsageError
 from redinstruct.safetext import short_hash
 
@@ -22,6 +23,7 @@ def show_collection(run: Path, sought: str | None, label: str | None, limit: int
         UsageError: no conversation, or more than one, has that ID.
     """
     from redinstruct.harmfulqa import read_collection
+    from redinstruct.store import Store, failed_calls
 
     every = [(row, d) for row in read_collection(run).harvest.rows for d in (*row.blue, *row.red)]
     if sought is not None:
@@ -44,6 +46,8 @@ def show_collection(run: Path, sought: str | None, label: str | None, limit: int
             _say_one(*entry, content, as_json)
     else:
         console.say_table([_row(*entry) for entry in listed], right=("turns",))
+    with Store.open_for_reading(run) as store:
+        say_failures(failed_calls(store))
     if not listed:
         console.note("no such conversation")
     elif more:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.endings import say_failures
 from redinstruct.cli.options import MOST, RUN, as_json, show_content
 from redinstruct.cli.show_collection import show_collection
 from redinstruct.errors import UsageError
@@ -47,7 +48,7 @@ def command(
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
     from redinstruct.reporting.attempts import attempt_document
-    from redinstruct.store import CollectionStore, Store, judges_of, named_judge
+    from redinstruct.store import CollectionStore, Store, failures, judges_of, named_judge
     from redinstruct.types import MEASURES
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
@@ -73,6 +74,7 @@ def command(
         views = store.attempts(judge, label=label)
         listed = list(itertools.islice(views, limit))
         more = sum(1 for _ in views)
+        failed = failures(store, judge)
     if as_json:
         console.say_json({"attempts": [attempt_document(view, show_content) for view in listed], "left_out": more})
         return 0
@@ -81,6 +83,7 @@ def command(
             _say_one(view, True, False)
     else:
         _say_list(listed)
+    say_failures(failed)
     if not listed:
         console.note("no such attempt")
     elif more:

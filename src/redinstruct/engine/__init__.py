@@ -6,22 +6,28 @@ so through asyncio's clock, so that the tests run it on a virtual one.
 
 from __future__ import annotations
 
-from redinstruct.engine.calls import Answer, Caller, Fuse
-from redinstruct.engine.limits import AdaptiveGate, Allowance, LimitReached, Prices, Spending
+from redinstruct.engine.calls import Answer, Caller
+from redinstruct.engine.fuse import Fuse, Held, is_failing
+from redinstruct.engine.gate import AdaptiveGate
+from redinstruct.engine.limits import Allowance, LimitReached, Prices, Spending
 from redinstruct.engine.pool import run_pool
 from redinstruct.engine.retry import RetryPolicy
+from redinstruct.engine.servers import PATIENCE
 from redinstruct.engine.writer import GroupWriter
 
 __all__ = [
+    "PATIENCE",
     "AdaptiveGate",
     "Allowance",
     "Answer",
     "Caller",
     "Fuse",
     "GroupWriter",
+    "Held",
     "LimitReached",
     "Prices",
     "RetryPolicy",
     "Spending",
+    "is_failing",
     "run_pool",
 ]

@@ -1,24 +1,29 @@
-"""One call to a model, with everything around it: the gate, the retries, the limits, the fuse."""
+"""One call to a model, with everything around it: the servers and their gates, the retries, the limits, the fuse."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from typing import NamedTuple
 
 from redinstruct.engine.batches import Batcher
-from redinstruct.engine.limits import AdaptiveGate, Allowance, Prices
+from redinstruct.engine.fuse import FAILING, Fuse
+from redinstruct.engine.limits import Allowance, Prices
 from redinstruct.engine.retry import RetryPolicy
-from redinstruct.errors import CallFailed, EndpointDenied
+from redinstruct.engine.servers import PATIENCE, GaveUp, Place, Servers
+from redinstruct.errors import CallFailed
 from redinstruct.models.base import Model, ModelError, Reply, Request
 from redinstruct.types import FailureReason
 
-DENIED = frozenset({FailureReason.UNAUTHORIZED, FailureReason.FORBIDDEN, FailureReason.NOT_FOUND})
-FUSE_ANSWERS = 20
-
-# What an endpoint turned away before it worked: nobody bills for that.
-_UNBILLED = frozenset({*DENIED, FailureReason.RATE_LIMITED, FailureReason.SERVER_ERROR, FailureReason.BAD_REQUEST,
-                       FailureReason.UNPROCESSABLE, FailureReason.UNREACHABLE, FailureReason.CONFLICT})  # fmt: skip
+# What an endpoint turned away before it worked: nobody bills for that. A request that broke off, or that nobody
+# answered in time, may have been worked on.
+_UNBILLED = FAILING - {FailureReason.CONNECTION, FailureReason.TIMEOUT} | {
+    FailureReason.RATE_LIMITED,
+    FailureReason.BAD_REQUEST,
+    FailureReason.UNPROCESSABLE,
+    FailureReason.CONFLICT,
+}
 
 
 class Answer(NamedTuple):
@@ -28,50 +33,12 @@ class Answer(NamedTuple):
     tries: int
 
 
-class Fuse:
-    """Stops a run whose first 20 answers are all 401, 403 or 404, or to which nobody answers at all.
-
-    Until one other answer has come, ``undecided`` is true and denied attempts should not be recorded yet.
-    """
-
-    def __init__(self, who: str, address_from: str = "the endpoint's address") -> None:
-        self.undecided = True
-        self._who = who
-        self._address_from = address_from
-        self._denied = 0
-        self._unreachable = 0
-
-    def saw(self, failure: ModelError | None) -> None:
-        """Tell the fuse how one request ended.
-
-        Raises:
-            EndpointDenied: that was the twentieth of the first twenty.
-        """
-        if not self.undecided:
-            return
-        reason = None if failure is None else failure.reason
-        if reason in DENIED:
-            self._denied += 1
-        elif reason is FailureReason.UNREACHABLE:
-            self._unreachable += 1
-        else:
-            self.undecided = False
-            return
-        said = f" ({failure.note})" if failure is not None and failure.note else ""
-        if self._denied >= FUSE_ANSWERS:
-            raise EndpointDenied(
-                f"{self._who}: the first {FUSE_ANSWERS} answers were all {reason}{said}. "
-                "Check the key, the model's name and the address; none of them was recorded."
-            )
-        if self._unreachable >= FUSE_ANSWERS:
-            raise EndpointDenied(
-                f"{self._who}: nobody answers at the address in {self._address_from}{said}. "
-                "Is the server up? No failure was recorded."
-            )
-
-
 class Caller:
-    """Calls one model. Shared by all workers; counts its requests in ``calls``."""
+    """Calls one model. Shared by all workers; counts its requests in ``calls``.
+
+    ``patience`` is how many seconds calls wait for a server that answered before and does not now. ``begun``: other
+    work of the run stands already, so that failing from the first call on does not make the run bad input.
+    """
 
     def __init__(
         self,
@@ -81,13 +48,17 @@ class Caller:
         retry: RetryPolicy | None = None,
         prices: Prices | None = None,
         rng: random.Random | None = None,
+        patience: float = PATIENCE,
+        begun: bool = False,
     ) -> None:
         self.model = model
         self.prices = prices or Prices()
-        self.gate = AdaptiveGate(ceiling)
-        self.fuse = Fuse(model.id, getattr(model, "address_from", "the endpoint's address"))
+        self.servers = Servers(model, ceiling, patience)
+        self.fuse = Fuse(model.id, getattr(model, "address_from", "the endpoint's address"), begun)
         self.calls = 0
         self.retries = 0
+        self._patience = patience
+        self._numbers = itertools.count()
         self._retry = retry or RetryPolicy()
         self._rng = rng or random.Random()
         self._batcher = Batcher(model) if model.batch_size > 1 else None
@@ -98,47 +69,72 @@ class Caller:
         Raises:
             CallFailed: no usable answer, with the last typed reason.
             LimitReached: no calls or money are left for a further request.
-            EndpointDenied: the fuse blew.
+            EndpointDenied: all attempts so far have failed, and there were enough of them.
+            EndpointLost: too many in a line have, or nobody answers any more.
         """
-        if self._batcher is not None:
-            return await self._local(self._batcher, request, allowance)
-        tries = 0
+        try:
+            if self._batcher is not None:
+                answer = await self._local(self._batcher, request, allowance)
+            else:
+                answer = await self._remote(request, allowance)
+        except CallFailed as failure:
+            self.fuse.ended(failure)
+            raise
+        self.fuse.ended(None)
+        return answer
+
+    async def _remote(self, request: Request, allowance: Allowance | None) -> Answer:
+        number = next(self._numbers)
+        sent = tries = 0
         while True:
-            tries += 1
             try:
-                return Answer(await self._once(request, allowance), tries)
-            except ModelError as error:
-                self.fuse.saw(error)
-                if not error.transient or tries >= self._retry.max_tries:
-                    raise CallFailed(error.reason, tries, error.note) from None
-                self.retries += 1
-                wait = self._retry.wait(tries, error.retry_after, self._rng, self.gate.pressure)
+                place = await self.servers.enter(first=sent > 0)
+            except GaveUp:
+                raise self.fuse.gave_up(self._patience) from None
+            sent += 1
+            free, failure, reply = await self._once(place, number, request, allowance)
+            if failure is None:
+                assert reply is not None
+                return Answer(reply, sent)
+            tries += not free
+            if not failure.transient or tries >= self._retry.max_tries:
+                raise CallFailed(failure.reason, sent, failure.note)
+            self.retries += 1
+            if not self.servers.is_out(place.server):
+                await self._pause(place, max(1, tries), failure)
+
+    async def _pause(self, place: Place, tries: int, failure: ModelError) -> None:
+        """The wait between two tries: this call's own, or the whole server's where it told several calls to wait."""
+        wait = self._retry.wait(tries, failure.retry_after, self._rng, place.server.gate.pressure)
+        limited = failure.reason is FailureReason.RATE_LIMITED and failure.retry_after
+        if not (limited and place.server.gate.hold(wait)):
             await asyncio.sleep(wait)
 
-    async def _once(self, request: Request, allowance: Allowance | None) -> Reply:
-        gate = self.gate
-        await gate.enter()
-        limited = False
-        paid = 0.0
+    async def _once(
+        self, place: Place, number: int, request: Request, allowance: Allowance | None
+    ) -> tuple[bool, ModelError | None, Reply | None]:
+        """One request: whether it is no try of the call's own, and its failure or its reply."""
+        clock = asyncio.get_running_loop().time
+        started, paid = clock(), 0.0
+        failure: ModelError | None = None
         reply: Reply | None = None
-        billed = True
+        free = False
         try:
             if allowance is not None:
                 bound = self.prices.bound(request)
                 allowance.take(bound)
                 paid = bound
             self.calls += 1
-            (reply,) = await self.model.generate((request,))
-            self.fuse.undecided = False
-            return reply
+            (reply,) = await place.server.model.generate((request,))
         except ModelError as error:
-            limited = error.reason is FailureReason.RATE_LIMITED
-            billed = error.reason not in _UNBILLED
-            raise
+            failure = error
         finally:
-            gate.leave(limited=limited)
+            asked = reply is not None or failure is not None
+            free = self.servers.leave(place, number, failure, clock() - started, asked=asked)
             if allowance is not None and paid:
+                billed = failure is None or failure.reason not in _UNBILLED
                 allowance.settle(paid, reply, self.prices, billed=billed)
+        return free, failure, reply
 
     async def _local(self, batcher: Batcher, request: Request, allowance: Allowance | None) -> Answer:
         paid = 0.0

@@ -1,10 +1,8 @@
-"""What bounds the calls: how many are open at once, how many may be made, how much they may cost."""
+"""What bounds the calls of a run: how many may be made, and how much they may cost."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from contextlib import suppress
 
 import msgspec
 
@@ -16,79 +14,6 @@ BYTES_PER_TOKEN_FLOOR = 1.0
 
 class LimitReached(Exception):
     """A limit of calls or money leaves no room for the next call; what is not recorded stays owed."""
-
-
-class AdaptiveGate:
-    """At most ``limit`` requests open at once; the limit follows the share of 429 answers.
-
-    The share is looked at once per window of ``max(32, limit)`` answers. Above 60 % the limit halves, above 35 % it
-    shrinks by a fifth, under 15 % it grows by an eighth. In between it stays: with six tries a share of 25 % costs
-    one attempt in four thousand, and an endpoint that fails at random does not starve the run.
-    """
-
-    def __init__(self, ceiling: int) -> None:
-        self.ceiling = ceiling
-        self.limit = float(ceiling)
-        self._open = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._seen = 0
-        self._limited = 0
-
-    @property
-    def open(self) -> int:
-        """Requests open now."""
-        return self._open
-
-    @property
-    def pressure(self) -> float:
-        """How far the limit was pushed under its ceiling: 1 when not at all, at most 8."""
-        return min(8.0, self.ceiling / self.limit)
-
-    async def enter(self) -> None:
-        """Wait for room, first come first served."""
-        if self._open < int(self.limit) and not self._waiting:
-            self._open += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                # Somebody who left in the meantime may have passed it over already.
-                with suppress(ValueError):
-                    self._waiting.remove(turn)
-            else:
-                # The place was already handed over: pass it on.
-                self._open -= 1
-                self._wake()
-            raise
-
-    def leave(self, *, limited: bool) -> None:
-        """Give the place back, and say whether the answer was a 429."""
-        self._open -= 1
-        self._seen += 1
-        self._limited += limited
-        if self._seen >= max(32, self.limit):
-            self._adjust(self._limited / self._seen)
-            self._seen = self._limited = 0
-        if self._waiting:
-            self._wake()
-
-    def _adjust(self, share: float) -> None:
-        if share > 0.60:
-            self.limit = max(1.0, self.limit / 2)
-        elif share > 0.35:
-            self.limit = max(1.0, self.limit * 0.8)
-        elif share < 0.15:
-            self.limit = min(float(self.ceiling), self.limit + max(1.0, self.limit / 8))
-
-    def _wake(self) -> None:
-        while self._waiting and self._open < int(self.limit):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self._open += 1
-                turn.set_result(None)
 
 
 class Prices(msgspec.Struct, frozen=True):

@@ -12,18 +12,18 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from redinstruct.engine import Caller, GroupWriter, Spending, run_pool
-from redinstruct.engine.calls import DENIED
-from redinstruct.errors import CallFailed, EndpointDenied
+from redinstruct.engine import Caller, GroupWriter, Held, Spending, is_failing, run_pool
+from redinstruct.errors import CallFailed
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Reply, Request
 from redinstruct.redeval import OnProgress, Progress
 from redinstruct.store import CallRow, CollectionStore, StoredCall
-from redinstruct.types import FailureReason, NoResponseReason
+from redinstruct.types import NoResponseReason
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -66,7 +66,7 @@ class Calls(Protocol):
         ...
 
     def may_ask_again(self, key: bytes) -> bool:
-        """Whether a call that failed for good may be asked once more (``--retry-errors``)."""
+        """Whether a call that failed for good may be asked once more (without ``--keep-errors``)."""
         ...
 
     async def call(self, ask: Ask) -> StoredCall:
@@ -138,7 +138,7 @@ class Live(Recorded):
         judge: Judge | None = None,
         workers: int = 64,
         spending: Spending | None = None,
-        retry_errors: bool = False,
+        keep_errors: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(store.calls(), None if judge is None else judge.card.id)
@@ -149,8 +149,9 @@ class Live(Recorded):
         self._workers = workers
         self._spending = spending
         # What failed before this invocation may be asked again; what fails in it has had its tries.
-        self._again = {k for k, v in self._known.items() if v[-1].outcome == "error"} if retry_errors else set[bytes]()
-        self._held: list[tuple[CallRow, Caller]] = []
+        failed = (key for key, calls in self._known.items() if calls[-1].outcome == "error")
+        self._again = set[bytes]() if keep_errors else set(failed)
+        self._held = Held()
         self._on_progress = on_progress
         self.progress = Progress(total=0)
 
@@ -217,6 +218,10 @@ class Live(Recorded):
             call = StoredCall(
                 "text", told, tokens_in=verdict.tokens_in, tokens_out=verdict.tokens_out, tries=tries, seconds=seconds
             )
+            if verdict.label == "error":
+                call = msgspec.structs.replace(
+                    call, outcome="error", reply=None, reason=verdict.reason, note=verdict.note
+                )
         sent = self._judge.request(case) if isinstance(self._judge, Asking) else None
         encoded = msgspec.json.encode(_plain(sent) if sent else [ascii(case.question), ascii(case.answer)])
         row = CallRow(key, len(self.known(key)), "verdict", JUDGE, hashlib.sha256(encoded).digest(), len(encoded), call)
@@ -224,30 +229,20 @@ class Live(Recorded):
         return call
 
     async def _keep(self, row: CallRow, caller: Caller | None) -> None:
-        """Commit a call, and only then let it be known. A denied one waits until another answer has come."""
+        """Commit a call, and only then let it be known. A failing one waits until another answer has come."""
         self._again.discard(row.key)
-        denied = row.call.outcome == "error" and row.call.reason in (*DENIED, FailureReason.UNREACHABLE)
-        if denied and caller is not None and caller.fuse.undecided:
-            self._held.append((row, caller))
+        commit = partial(self._writer.put, self._store.commit, row)
+        if row.call.outcome == "error" and caller is not None and is_failing(row.call.reason):
+            self._held.add(caller.fuse, commit)
         else:
-            await self._writer.put(self._store.commit, row)
+            await commit()
+            if self._held:
+                await self._held.release()
         self._known.setdefault(row.key, []).append(row.call)
 
-    async def release(self) -> None:
-        """Commit what was held back.
-
-        Raises:
-            EndpointDenied: a model has answered nothing but denials, so that nothing of them is worth keeping.
-        """
-        for row, caller in self._held:
-            if caller.fuse.undecided:
-                raise EndpointDenied(
-                    f"{caller.model.id}: every answer was {row.call.reason}. Check the key, the model's name and the "
-                    "address; nothing of it was recorded."
-                )
-        for row, _ in self._held:
-            await self._writer.put(self._store.commit, row)
-        self._held.clear()
+    async def finish(self) -> None:
+        """Commit what is held back: nothing more will be asked."""
+        await self._held.release(ended=True)
 
     async def each(
         self, stage: str, jobs: Sequence[Job], name: Callable[[Job], str], work: Callable[[Job], Awaitable[Done]]
@@ -270,7 +265,7 @@ class Live(Recorded):
         if jobs and not await run_pool(enumerate(jobs), one, min(self._workers, len(jobs))):
             raise Cut
         await asyncio.sleep(0)  # a stage whose calls were all recorded still lets Ctrl-C in
-        await self.release()
+        self._held.check()
         progress.labels[stage] = sum(result is not None for result in found)
         return found
 

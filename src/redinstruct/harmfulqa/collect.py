@@ -8,16 +8,16 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.engine import Caller, GroupWriter, Prices, Spending
-from redinstruct.errors import ConfigError
+from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, EndpointLost
 from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, Cut, Live, Recorded
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
 from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, check_same_collection, read_config
 from redinstruct.harmfulqa.rows import Dialogue
 from redinstruct.judges import Judge, bound_judge
 from redinstruct.redeval import Limits, OnProgress, check_limits
-from redinstruct.redeval.fitness import needs_test, test_judge
-from redinstruct.redeval.runs import make_place, no_blank_run, spending_of
-from redinstruct.store import CollectionStore, Store, check_run_folder, is_run
+from redinstruct.redeval.invocation import too_many_errors
+from redinstruct.redeval.runs import make_place, no_blank_run, spending_of, tested
+from redinstruct.store import CollectionStore, Failures, Store, calls_by_step, check_run_folder, failed_calls, is_run
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -55,11 +55,23 @@ class Collection(msgspec.Struct, frozen=True):
 
 
 class Collecting(msgspec.Struct, frozen=True):
-    """How an invocation ended: the collection, the requests it sent, and whether a limit cut it."""
+    """How an invocation ended: the collection, the requests it sent, and whether a limit cut it.
+
+    ``stopped`` is why it was stopped where an endpoint would not answer; ``failures`` are the calls that gave nothing,
+    by step and reason, with the endpoint's words; ``erring`` names the steps of which too many calls are errors.
+    """
 
     collection: Collection
     calls: int
     complete: bool
+    stopped: str | None = None
+    failures: Failures = ()
+    erring: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 when everything was asked and few enough calls are errors, else 11."""
+        return EXIT_DONE if self.complete and not self.erring else EXIT_INCONCLUSIVE
 
 
 def collect(
@@ -78,7 +90,7 @@ def collect(
     Raises:
         ConfigError: the folder holds another run, or other things.
         UsageError: the judge failed its self-test; nothing was written.
-        EndpointDenied: a model answered nothing but 401, 403 or 404.
+        EndpointDenied: every call failed as no other will fare better; nothing was recorded.
         StoreError: the store cannot be written; what was committed is safe.
     """
     limits = limits or Limits()
@@ -96,8 +108,8 @@ async def _collect(
     try:
         spending = spending_of(run, limits, _tokens)
         fitness = None
-        if plan.judge is not None and plan.judge_model is not None and needs_test(run, plan.judge, plan.judge_model):
-            fitness = await test_judge(plan.judge, plan.judge_model, limits, spending, on_progress)
+        if plan.judge is not None:
+            fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
         made = make_place(run)
         with Store.open_for_writing(run) as store:
             rows = CollectionStore(store)
@@ -126,6 +138,7 @@ async def _carry_out(
     on_progress: OnProgress | None,
     until_covered: bool,
 ) -> Collecting:
+    stopped = None
     async with GroupWriter(rows.store) as writer:
         live = Live(
             rows,
@@ -134,30 +147,42 @@ async def _carry_out(
             judge=judge,
             workers=limits.concurrency,
             spending=spending,
-            retry_errors=limits.retry_errors,
+            keep_errors=limits.keep_errors,
             on_progress=on_progress,
         )
         pipeline = Pipeline(plan.config, live, plan.red_template, until_covered=until_covered)
         try:
             harvest = await pipeline.run()
+            await live.finish()
         except Cut:
             harvest = None
+        except EndpointLost as lost:
+            harvest, stopped = None, str(lost)
+    complete = harvest is not None
     if harvest is None:
         # The writer has ended: what was committed is read as anybody reads it.
         recorded = Recorded(rows.calls(), plan.config.judge)
         harvest = await Pipeline(plan.config, recorded, plan.red_template).run()
-        return Collecting(Collection(plan.config, harvest), live.calls, complete=False)
-    return Collecting(Collection(plan.config, harvest), live.calls, complete=True)
+    return Collecting(
+        Collection(plan.config, harvest),
+        live.calls,
+        complete,
+        stopped,
+        failed_calls(rows.store),
+        tuple(too_many_errors(calls_by_step(rows.store))),
+    )
 
 
 def _callers(plan: CollectPlan, limits: Limits) -> dict[str, Caller]:
     prices = limits.prices or Prices()
-    callers = {TEACHER: Caller(plan.teacher, ceiling=limits.concurrency, prices=prices)}
-    if plan.answerer is not None:
-        callers[ANSWERER] = Caller(plan.answerer, ceiling=limits.concurrency, prices=prices)
-    if plan.judge_model is not None:
-        callers[JUDGE] = Caller(plan.judge_model, ceiling=limits.concurrency, prices=limits.judge_prices or prices)
-    return callers
+    asked = ((TEACHER, plan.teacher, prices), (ANSWERER, plan.answerer, prices),
+             (JUDGE, plan.judge_model, limits.judge_prices or prices))  # fmt: skip
+    return {
+        # The teacher comes first: what it did stands when another one is denied.
+        role: Caller(model, ceiling=limits.concurrency, prices=at, patience=limits.patience, begun=role != TEACHER)
+        for role, model, at in asked
+        if model is not None
+    }
 
 
 def _check(rows: CollectionStore, config: CollectConfig, run: Path) -> None:

@@ -69,7 +69,9 @@ class PaperJudge:
             try:
                 reply = await call(request)
             except CallFailed as failure:
-                return Verdict("error", reason=failure.reason, tokens_in=tokens_in, tokens_out=tokens_out)
+                return Verdict(
+                    "error", reason=failure.reason, tokens_in=tokens_in, tokens_out=tokens_out, note=failure.note
+                )
             # One reply without a count, and the sum is unknown.
             tokens_in = None if tokens_in is None or reply.tokens_in is None else tokens_in + reply.tokens_in
             tokens_out = None if tokens_out is None or reply.tokens_out is None else tokens_out + reply.tokens_out

@@ -194,7 +194,7 @@ async def run_selftest(
             try:
                 return await judge.verdict(case.case, call)
             except CallFailed as failure:
-                return Verdict("error", reason=failure.reason)
+                return Verdict("error", reason=failure.reason, note=failure.note)
 
     verdicts = await asyncio.gather(*(ask(case) for case in (*chosen, *again)))
     outcomes = tuple(

@@ -175,6 +175,9 @@ class EndpointModel:
                 return read_echo(data, request) if request.echo else read_reply(data)
         except Filtered as filtered:
             return Reply(None, "content_filter", filtered=True, note=filtered.note)
+        except aiohttp.ConnectionTimeoutError:
+            # Not a slow answer: nobody took the connection.
+            raise ModelError(FailureReason.UNREACHABLE, transient=True, note="no connection could be made") from None
         except TimeoutError:
             raise ModelError(FailureReason.TIMEOUT, transient=True) from None
         except aiohttp.ClientPayloadError:

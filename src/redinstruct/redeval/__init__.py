@@ -8,9 +8,10 @@ specification of it.
 
 from __future__ import annotations
 
+from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, Progress, check_limits
 from redinstruct.redeval.plan import Plan, attempt_key, prepare, read_system
 from redinstruct.redeval.runs import evaluate, rejudge
-from redinstruct.redeval.session import Limits, OnProgress, Outcome, Progress, check_limits, read_reply
+from redinstruct.redeval.session import read_reply
 
 __all__ = [
     "Limits",

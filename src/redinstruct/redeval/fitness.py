@@ -16,7 +16,7 @@ from redinstruct.errors import UsageError
 from redinstruct.judges import TESTED, Judge, SelfTest, battery, bound_judge, run_selftest
 from redinstruct.judges.selftest import MINIMUM
 from redinstruct.models import Model, Reply, Request
-from redinstruct.redeval.session import Limits, OnProgress, Progress
+from redinstruct.redeval.invocation import Limits, OnProgress, Progress
 from redinstruct.store import Store, is_run
 
 REPEATS = 3
@@ -53,7 +53,12 @@ async def test_judge(
         UsageError: the judge is not fit, and ``limits.force`` is not set; or the limits do not reach for the battery.
         EndpointDenied: the judge's endpoint turns everything away.
     """
-    caller = Caller(model, ceiling=limits.concurrency, prices=limits.judge_prices or limits.prices or Prices())
+    caller = Caller(
+        model,
+        ceiling=limits.concurrency,
+        prices=limits.judge_prices or limits.prices or Prices(),
+        patience=limits.patience,
+    )
     bound = bound_judge(judge)
     asked = len(battery(judge.measure)) + REPEATS
     tokens = [0, 0]

@@ -16,9 +16,10 @@ from redinstruct.errors import ConfigError, UsageError
 from redinstruct.judges import Judge, JudgeOptions, bound_judge
 from redinstruct.models import Model
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
+from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, check_limits
 from redinstruct.redeval.plan import Plan, asked_model, instrument_for
 from redinstruct.redeval.sampling import owed_part
-from redinstruct.redeval.session import Limits, OnProgress, Outcome, Session, check_limits
+from redinstruct.redeval.session import Session
 from redinstruct.store import OwedAttempt, Store, check_run_folder, is_run, note_stop, planned_attempts, remove_empty
 from redinstruct.store.folder import make_private_folder
 from redinstruct.store.plans import Mark
@@ -31,7 +32,7 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
     Raises:
         ConfigError: the folder holds another run, or other things.
         UsageError: the judge failed its self-test; nothing was written.
-        EndpointDenied: the first 20 answers were all 401, 403 or 404; nothing was recorded.
+        EndpointDenied: every attempt failed as no other will fare better, 20 of them or all; nothing was recorded.
         StoreError: the store cannot be written; what was committed is safe.
     """
     limits = limits or Limits()
@@ -49,14 +50,14 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
 async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgress | None) -> Outcome:
     try:
         spending = spending_of(run, limits, Store.tokens)
-        fitness = await _tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
+        fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
         made = make_place(run)
         with Store.open_for_writing(run) as store:
             _check_config(store, plan.config, run)
             before = store.planned_so_far()
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owed(judge_row, retry_errors=limits.retry_errors)
+            owed = store.owed(judge_row, retry_errors=not limits.keep_errors)
             session = Session(
                 store,
                 plan.config,
@@ -120,11 +121,11 @@ async def _rejudge(
 ) -> Outcome:
     try:
         spending = spending_of(run, limits, Store.tokens)
-        fitness = await _tested(run, judge, asked, limits, spending, on_progress)
+        fitness = await tested(run, judge, asked, limits, spending, on_progress)
         with Store.open_for_writing(run) as store:
             judge_row = store.add_judge(judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owed(judge_row, sample=False, retry_errors=limits.retry_errors)
+            owed = store.owed(judge_row, sample=False, retry_errors=not limits.keep_errors)
             planned = sum(row.count for row in store.counts(judge_row))
             if part is not None:
                 owed = owed_part(store, judge.card, judge_row, owed, judge.measure, part)
@@ -139,7 +140,7 @@ async def _rejudge(
             await asked.aclose()
 
 
-async def _tested(
+async def tested(
     run: Path,
     judge: Judge,
     model: Model | None,
@@ -147,7 +148,9 @@ async def _tested(
     spending: Spending | None,
     on_progress: OnProgress | None,
 ) -> Fitness | None:
-    if model is None or not needs_test(run, judge, model):
+    """The judge's self-test, where this judge takes one and has not passed it for this run. Raises ``UsageError``."""
+    # Nothing is to be asked (--max-calls 0): the test is owed like the rest.
+    if model is None or limits.max_calls == 0 or not needs_test(run, judge, model):
         return None
     return await test_judge(judge, model, limits, spending, on_progress)
 

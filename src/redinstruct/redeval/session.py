@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +10,17 @@ import msgspec
 
 from redinstruct.config import PROTOCOL_2023, RunConfig
 from redinstruct.deciding import Cell, Decider
-from redinstruct.engine import Allowance, Caller, GroupWriter, Prices, Spending, run_pool
-from redinstruct.engine.calls import DENIED
-from redinstruct.errors import CallFailed, UsageError
+from redinstruct.engine import Allowance, Caller, GroupWriter, Held, Prices, Spending, is_failing, run_pool
+from redinstruct.errors import CallFailed, EndpointLost, UsageError
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Model, Reply, Request
 from redinstruct.prompts import AnswerReader, render
+from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, Progress, outcome_of
 from redinstruct.store import OwedAttempt, Store
 from redinstruct.types import (
     Completion,
     CompletionOutcome,
     Conversation,
-    FailureReason,
     Message,
     NoResponseReason,
     PromptTemplate,
@@ -31,80 +28,7 @@ from redinstruct.types import (
     Verdict,
 )
 
-DEFAULT_CONCURRENCY = 64
-MAX_CONCURRENCY = 4096
 EMPTY_CASE = Case("", "", b"estimate")
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """How a run is carried out; no part of its configuration.
-
-    ``max_calls`` bounds the requests of one invocation, retries and judge calls included. ``budget`` bounds, in US
-    dollars, what the whole run has cost. ``retry_errors`` asks the attempts labelled ``error`` again.
-    ``force`` goes on with a judge that failed its self-test.
-    ``stop_when_decided`` ends the asking of a bank and prompt once its rate is known to lie on one side of that limit.
-    """
-
-    concurrency: int = DEFAULT_CONCURRENCY
-    max_calls: int | None = None
-    budget: float | None = None
-    prices: Prices | None = None
-    judge_prices: Prices | None = None
-    retry_errors: bool = False
-    force: bool = False
-    stop_when_decided: float | None = None
-    timeout: float = 120.0
-
-
-class Progress(msgspec.Struct):
-    """What a long run tells while it runs: ``done`` of ``total``, and how many came out which way so far.
-
-    ``stage`` names what is being done, where that is not the asking itself.
-    """
-
-    total: int
-    done: int = 0
-    labels: dict[str, int] = msgspec.field(default_factory=dict)
-    retries: int = 0
-    calls: int = 0
-    stage: str = ""
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """How an invocation ended. ``complete`` is false when a limit of calls or money cut it, or a decision ended it.
-
-    ``decided`` tells, under ``stop_when_decided``, whether every bank and prompt is decided; ``decisions`` says how, in
-    words. Both are empty otherwise. ``cut`` tells a limit from a decision.
-    """
-
-    run: Path
-    planned: int
-    recorded: int
-    calls: int
-    complete: bool
-    decided: bool | None = None
-    decisions: tuple[str, ...] = ()
-    cut: bool = False
-
-
-OnProgress = Callable[[Progress], None]
-
-
-def check_limits(limits: Limits) -> None:
-    """Raises ``UsageError`` for limits that no run can keep to."""
-    if not 1 <= limits.concurrency <= MAX_CONCURRENCY:
-        raise UsageError(f"--concurrency must lie between 1 and {MAX_CONCURRENCY}")
-    if limits.max_calls is not None and limits.max_calls < 1:
-        raise UsageError("--max-calls must be at least 1")
-    if not (math.isfinite(limits.timeout) and limits.timeout > 0):
-        raise UsageError("--timeout must be more than 0 seconds")
-    if limits.stop_when_decided is not None and not 0 < limits.stop_when_decided < 1:
-        raise UsageError("--stop-when-decided must lie between 0 and 1: it is a rate")
-    if limits.budget is not None:
-        if limits.prices is None:
-            raise UsageError("--budget needs --price-in and --price-out: the project knows no prices of its own")
-        if not (math.isfinite(limits.budget) and limits.budget > 0):
-            raise UsageError("--budget must be more than 0")
 
 
 class Session:
@@ -135,33 +59,55 @@ class Session:
         self._on_progress = on_progress
         self._progress = Progress(total=planned, done=planned - len(owed))
         self._readers: dict[str, AnswerReader] = {}
-        self._held: list[tuple[Caller, Callable[[], Awaitable[None]]]] = []
+        self._held = Held()
         prices = limits.prices or Prices()
-        self._target = None if target is None else Caller(target, ceiling=limits.concurrency, prices=prices)
+        self._target = (
+            None
+            if target is None
+            else Caller(target, ceiling=limits.concurrency, prices=prices, patience=limits.patience)
+        )
         self._asked = (
             None
             if judge_model is None
-            else Caller(judge_model, ceiling=limits.concurrency, prices=limits.judge_prices or prices)
+            else Caller(
+                judge_model,
+                ceiling=limits.concurrency,
+                prices=limits.judge_prices or prices,
+                patience=limits.patience,
+                begun=True,
+            )
         )
         self._spending = spending
         self._decider = decider
         self._skipped = False
 
     async def go(self, run: Path) -> Outcome:
-        """Carry out what is owed."""
-        complete = True
+        """Carry out what is owed.
+
+        Raises:
+            EndpointDenied: every attempt failed, and no other would fare better; nothing was recorded.
+        """
+        complete, stopped = True, None
         if self._owed:
             async with GroupWriter(self._store) as writer:
                 self._writer = writer
-                complete = await run_pool(self._in_order(), self._attempt, self._workers())
-                await self._release(ended=True)
-        recorded = sum(row.count for row in self._store.counts(self._judge_row) if row.label is not None)
-        calls = self._progress.calls
+                try:
+                    complete = await run_pool(self._in_order(), self._attempt, self._workers())
+                    await self._held.release(ended=True)
+                except EndpointLost as lost:
+                    complete, stopped = False, str(lost)
+        outcome = outcome_of(self._store, self._judge_row, run, self._planned)
+        outcome = msgspec.structs.replace(
+            outcome, calls=sum(c.calls for c in self._callers()), complete=complete, cut=not complete, stopped=stopped
+        )
         if self._decider is None:
-            return Outcome(run, self._planned, recorded, calls, complete, cut=not complete)
-        said = tuple(_in_words(self._decider, cell) for cell in self._decider.decisions)
-        whole, decided = complete and not self._skipped, self._decider.all_decided
-        return Outcome(run, self._planned, recorded, calls, whole, decided, said, cut=not complete)
+            return outcome
+        return msgspec.structs.replace(
+            outcome,
+            complete=complete and not self._skipped,
+            decided=self._decider.all_decided,
+            decisions=tuple(_in_words(self._decider, cell) for cell in self._decider.decisions),
+        )
 
     def _callers(self) -> list[Caller]:
         return [caller for caller in (self._target, self._asked) if caller is not None]
@@ -210,27 +156,23 @@ class Session:
         if completion is None:
             assert self._target is not None, "judging again never samples"
             completion = await self._sample(self._target, owed, allowance)
-            failed = completion.outcome == "error"
-            if failed and self._held_back(self._target, completion.reason):
-                self._held.append((self._target, partial(self._record_completion, owed, completion)))
+            if completion.outcome == "error" and is_failing(completion.reason):
+                self._held.add(self._target.fuse, partial(self._record_completion, owed, completion))
                 return
             await self._record_completion(owed, completion)
-            if self._held:
-                await self._release()
+            await self._release()
         if completion.outcome != "text":
             return
         verdict = await self._verdict(owed, completion, allowance)
-        if verdict.label == "error" and self._asked is not None and self._held_back(self._asked, verdict.reason):
-            self._held.append((self._asked, partial(self._record_verdict, owed, verdict)))
+        if verdict.label == "error" and self._asked is not None and is_failing(verdict.reason):
+            self._held.add(self._asked.fuse, partial(self._record_verdict, owed, verdict))
             return
         await self._record_verdict(owed, verdict)
-        if self._held:
-            await self._release()
+        await self._release()
 
-    @staticmethod
-    def _held_back(caller: Caller, reason: str | None) -> bool:
-        """Whether a denied answer waits for the fuse: when it blows, none of them is recorded."""
-        return caller.fuse.undecided and reason in (*DENIED, FailureReason.UNREACHABLE)
+    async def _release(self) -> None:
+        if self._held:
+            await self._held.release()
 
     async def _record_completion(self, owed: OwedAttempt, completion: Completion) -> None:
         await self._writer.completion((owed.row, owed.asked, completion))
@@ -240,13 +182,6 @@ class Session:
     async def _record_verdict(self, owed: OwedAttempt, verdict: Verdict) -> None:
         await self._writer.verdict((owed.row, owed.asked, self._judge_row, owed.judged_no, verdict))
         self._tell(owed, verdict.label, verdict.reason)
-
-    async def _release(self, *, ended: bool = False) -> None:
-        """Record what was held back for a fuse that is decided now, or did not blow by the end of the run."""
-        ready = [record for caller, record in self._held if ended or not caller.fuse.undecided]
-        self._held = [] if ended else [entry for entry in self._held if entry[0].fuse.undecided]
-        for record in ready:
-            await record()
 
     def _request(self, owed: OwedAttempt, prompt: str) -> Request:
         sampling = self._config.sampling
@@ -301,7 +236,7 @@ class Session:
         try:
             verdict = await self._judge.verdict(case, call)
         except CallFailed as failure:
-            verdict = Verdict("error", reason=failure.reason)
+            verdict = Verdict("error", reason=failure.reason, note=failure.note)
         return msgspec.structs.replace(verdict, tries=tries) if tries else verdict
 
     def _tell(self, owed: OwedAttempt, label: str, reason: str | None) -> None:

@@ -39,6 +39,8 @@ def attempt_document(view: AttemptView, content: bool) -> dict[str, Any]:
         "tries": completion.tries,
         "tokens_in": completion.tokens_in,
         "tokens_out": completion.tokens_out,
+        # The endpoint's own words, the judge's where it failed.
+        "note": completion.note or view.judge_note,
     }
     if content:
         shown |= {
@@ -46,7 +48,6 @@ def attempt_document(view: AttemptView, content: bool) -> dict[str, Any]:
             "answer": completion.raw,
             "judged_text": completion.judged,
             "judge_reply": view.judge_reply,
-            "note": completion.note,
         }
     return shown
 

@@ -15,6 +15,7 @@ from redinstruct.store.annotations import (
 from redinstruct.store.answers import answer_texts
 from redinstruct.store.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.store.database import Store
+from redinstruct.store.failures import Failure, Failures, calls_by_step, failed_calls, failures
 from redinstruct.store.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
 from redinstruct.store.imported import ImportedStore
 from redinstruct.store.judges import JudgeRow, judges_of, named_judge
@@ -37,6 +38,8 @@ __all__ = [
     "CompletionRow",
     "CountRow",
     "Draw",
+    "Failure",
+    "Failures",
     "ImportedStore",
     "JudgeRow",
     "OwedAttempt",
@@ -51,7 +54,10 @@ __all__ = [
     "VerdictRow",
     "answer_texts",
     "by_annotator",
+    "calls_by_step",
     "check_run_folder",
+    "failed_calls",
+    "failures",
     "importing_place",
     "is_own_file",
     "is_run",

@@ -474,7 +474,7 @@ class Store:
         with self._transaction("recording verdicts", durable=True) as db:
             db.executemany(
                 "INSERT INTO verdicts (attempt, asked, judge, judged_no, label, detail, reason, raw, tokens_in,"
-                " tokens_out, tries, score, probability) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " tokens_out, tries, score, probability, note) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [verdict_values(row) for row in rows],
             )
 

@@ -61,6 +61,7 @@ class AttemptView(msgspec.Struct, frozen=True):
     judge_reply: str | None
     score: float | None = None
     probability: float | None = None
+    judge_note: str | None = None
 
 
 def stored(text: str | None) -> str | None:
@@ -133,7 +134,7 @@ def verdict_values(row: VerdictRow) -> tuple[object, ...]:
     """The columns of one verdict, in the order of the INSERT."""
     attempt, asked, judge, judged_no, v = row
     return (attempt, asked, judge, judged_no, v.label, v.detail, stored(v.reason), said(v.raw), v.tokens_in,
-            v.tokens_out, v.tries, v.score, v.probability)  # fmt: skip
+            v.tokens_out, v.tries, v.score, v.probability, stored(v.note))  # fmt: skip
 
 
 def completion_from(values: Sequence[object]) -> Completion:
@@ -156,10 +157,11 @@ def completion_from(values: Sequence[object]) -> Completion:
 
 def view_from(hexkey: str, bank: str, prompt: str, *row: Any) -> AttemptView:
     """The recorded attempt that the columns of a SELECT hold."""
-    question, (epoch, found, detail, reason, reply, score, chance, *completion) = row[:8], row[8:]
+    question, (epoch, found, detail, reason, reply, score, chance, note, *completion) = row[:8], row[8:]
     return AttemptView(
         hexkey, restore(bank), restore(prompt), question_from(*question), epoch,
         completion_from(completion), found, detail, restored(reason), restored(reply), score, chance,
+        restored(note),
     )  # fmt: skip
 
 
@@ -228,10 +230,19 @@ SELECT_COUNTS = (
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY b.id, t.id, min(q.row), 4, 5, 6"
 )  # fmt: skip
+SELECT_FAILURES = (
+    "SELECT b.name, t.name, " + _OUTCOME_LABEL + " AS found, " + _OUTCOME_REASON + " AS why,"
+    " CASE c.outcome WHEN 'text' THEN v.note ELSE c.note END, count(*)"
+    " FROM attempts a JOIN templates t ON t.id = a.template"
+    " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
+    + _LATEST_COMPLETION + _LATEST_VERDICT
+    + " WHERE found IN ('error', 'no_response', 'judge_refused', 'unparsable')"
+    " GROUP BY 1, 2, 3, 4, 5 ORDER BY b.id, t.id, min(a.id)"
+)  # fmt: skip
 _SELECT_VIEWS = (
     "SELECT lower(hex(a.key)) AS hexkey, b.name, t.name, b.sha256, q.row, q.text, q.topic, q.subtopic, q.language,"
     " q.label, q.earlier, a.epoch, " + _OUTCOME_LABEL + " AS found, v.detail, "
-    + _OUTCOME_REASON + ", v.raw, v.score, v.probability, " + _COMPLETION_COLUMNS
+    + _OUTCOME_REASON + ", v.raw, v.score, v.probability, v.note, " + _COMPLETION_COLUMNS
     + " FROM attempts a JOIN templates t ON t.id = a.template"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
     + _LATEST_COMPLETION + _LATEST_VERDICT

@@ -82,6 +82,8 @@ _VERSION_2 = (
     "ALTER TABLE completions ADD COLUMN thought TEXT",
     # The turns before the one that is asked, where a bank holds conversations: a JSON list of [role, content].
     "ALTER TABLE questions ADD COLUMN earlier TEXT",
+    # What the judge's endpoint said to a verdict that failed.
+    "ALTER TABLE verdicts ADD COLUMN note TEXT",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
@@ -93,6 +95,7 @@ _READ_AS_NEWEST: dict[int, tuple[str, ...]] = {
     1: (
         "CREATE TEMP VIEW completions AS SELECT *, NULL AS thought FROM main.completions",
         "CREATE TEMP VIEW questions AS SELECT *, NULL AS earlier FROM main.questions",
+        "CREATE TEMP VIEW verdicts AS SELECT *, NULL AS note FROM main.verdicts",
     ),
 }
 """Older version -> what lets a reader that may not write see its tables with the columns of the newest version."""
