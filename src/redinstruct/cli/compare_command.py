@@ -77,9 +77,11 @@ def _say(found: Comparison) -> None:
     console.say_heading(f"{found.before} before, {found.after} after", *details)
     console.say()
     rows = [_row(result) for result in found.results]
-    for column in ("bank", "judge", "by", "beyond"):
+    for column in ("bank", "judge", "by"):
         if len({row[column] for row in rows}) == 1:
             rows = [{name: cell for name, cell in row.items() if name != column} for row in rows]
+    if not any(row["beyond"] for row in rows):
+        rows = [{name: cell for name, cell in row.items() if name != "beyond"} for row in rows]
     # Where the terminal is too narrow: the JSON and the Markdown file have everything.
     for dropped in ("pairs", "by"):
         if console.table_width(rows) > console.width():
