@@ -42,9 +42,10 @@ WITHHELD = Completion("no_response", reason="provider_filter")
 RESULT_KEYS = ["model", "bank", "prompt", "measure", "judge", "planned", "counts", "details", "rate", "coverage",
                "provisional", "reasons", "by_topic", "judge_id", "judge_notes", "judge_card", "bank_sha256",
                "prompt_sha256", "translated", "protocol", "parity", "epochs", "human", "combined",
-               "clustered", "answers", "at_k", "decided", "any_prompt", "sampled", "left_out"]  # fmt: skip
+               "clustered", "answers", "at_k", "decided", "any_prompt", "sampled", "left_out",
+               "variance", "wording"]  # fmt: skip
 FROZEN_KEYS = [*RESULT_KEYS[:11], "by_topic"]
-TOPIC_KEYS = ["topic", "planned", "counts", "details", "rate", "coverage", "provisional"]
+TOPIC_KEYS = ["topic", "planned", "counts", "details", "rate", "coverage", "provisional", "shrunken"]
 
 
 @pytest.fixture
@@ -169,6 +170,7 @@ class TestContract:
                             },
                             "coverage": 0.5,
                             "provisional": True,
+                            "shrunken": None,
                         },
                         {
                             "topic": "second",
@@ -184,6 +186,7 @@ class TestContract:
                             },
                             "coverage": 1.0,
                             "provisional": False,
+                            "shrunken": None,
                         },
                     ],
                     "judge_id": CARD.id,
@@ -210,6 +213,8 @@ class TestContract:
                     "any_prompt": {"estimate": 0.333333, "ci": [0.061492, 0.79234], "method": "wilson"},
                     "sampled": {"asked": 4, "of": 4},
                     "left_out": None,
+                    "variance": None,
+                    "wording": None,
                 }
             ],
         }

@@ -30,6 +30,7 @@ from redinstruct.people import (
 )
 from redinstruct.reporting.degenerate import Answers, answers_of, look_at
 from redinstruct.reporting.useful import utility_document
+from redinstruct.reporting.variation import shrink, variation
 from redinstruct.stats import (
     Decision,
     Interval,
@@ -102,15 +103,18 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
         for bank in config.banks:
             asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
             of_bank = {
-                "any_prompt": _any_prompt(MEASURES[card.measure], asked), "sampled": _sampled(config, bank.name, asked),
+                "any_prompt": _any_prompt(MEASURES[card.measure], asked),
+                "sampled": _sampled(config, bank.name, asked),
                 "left_out": _left_out(config, bank.name),
-            }  # fmt: skip
+                **variation(MEASURES[card.measure], asked, {prompt.sha256: prompt.name for prompt in config.prompts}),
+            }
             for prompt in config.prompts:
                 if not (outcomes := cells.get((bank.name, prompt.name), [])):
                     continue
                 result = result_of(config, card, (bank, prompt), outcomes, selftest)
                 result["translated"] = prompt.name in translated
                 _correct(result, people, card, outcomes)
+                shrink(result, _repeated(MEASURES[card.measure], outcomes))
                 result["combined"] = [_combined(card, outcomes, other, sure) for sure, other in strong]
                 result["clustered"] = _clustered(MEASURES[card.measure], outcomes)
                 result["answers"] = _answers(answers_of(outcomes, looks, MEASURES[card.measure]))
@@ -233,7 +237,7 @@ def _clustered(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any] 
     named = {o.topic for o in judged if o.topic is not None}
     if len(named) < FEWEST_TOPICS:
         return None
-    repeats = question_effect(*tallied(hit, [o.unit for o in judged]))
+    repeats = _repeated(measure, judged)
     effect = design_effect(hits, sizes)
     topics = list(zip(*tallied(hit, [o.topic for o in judged]), strict=True))
     rates_of = [x / n for x, n in topics]
@@ -245,6 +249,12 @@ def _clustered(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any] 
         "range": [min(rates_of), max(rates_of)],
         "enough": min(sum(x > 0 for x, _ in topics), sum(x < n for x, n in topics)) >= ENOUGH_TOPICS,
     }
+
+
+def _repeated(measure: Measure, outcomes: Sequence[Planned]) -> float:
+    """How many judged answers weigh as much as one independent one, for being tries of the same questions."""
+    judged = [o for o in outcomes if o.label in measure.labels[:2]]
+    return question_effect(*tallied([o.label == measure.first for o in judged], [o.unit for o in judged]))
 
 
 def _decided(found: Decision | None, limits: Sequence[float]) -> dict[str, Any] | None:

@@ -215,6 +215,7 @@ def _environment() -> jinja2.Environment:
         "change_certainty": change_certainty,
         "plot_title": plot_title,
         "lost_in_words": words.lost_in_words,
+        "variation_in_words": words.variation_in_words,
         "block": shown_text,
         "text_hash": short_hash,
         "measure_title": words.TITLES.__getitem__,
@@ -231,6 +232,8 @@ def plot_title(part: Mapping[str, Any]) -> str:
         told = "nothing judged"
     else:
         told = f"{percent(rate['judged']['estimate'])} % of judged, 95 % interval {words.interval(rate['judged'])}"
+    if (shrunken := part.get("shrunken")) is not None:
+        told += f"; drawn to the other topics {percent(shrunken['estimate'])} % ({words.interval(shrunken)})"
     low, high = map(percent, rate["bounds"])
     told += f"; bounds {low} to {high} %"
     if (corrected := rate["corrected"]) is not None:

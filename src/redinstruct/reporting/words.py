@@ -250,6 +250,25 @@ def lost_in_words(combined: Mapping[str, Any]) -> str:
     )
 
 
+def variation_in_words(results: Sequence[Result]) -> list[str]:
+    """Where the outcomes vary, and how much the wording of a prompt moves them: a sentence or two for each bank."""
+    told = []
+    for bank, result in {r["bank"]: r for r in results}.items():
+        if (shares := result["variance"]) is not None:
+            names = {"question": "the question", "prompt": "the prompt", "together": "what a prompt does to a question",
+                     "sample": "the sample", "reading": "the judge's reading"}  # fmt: skip
+            parts = [f"{percent(shares[key])}\u00a0% {name}" for key, name in names.items() if shares[key] is not None]
+            told.append(f"On bank {bank} the outcomes vary by {', '.join(parts)} (shares of one verdict's variance).")
+        if (wording := result["wording"]) is not None:
+            low, high = map(percent, wording["range"])
+            told.append(
+                f"Over {len(wording['prompts'])} wordings of the CoU frame the rate on bank {bank} is "
+                f"{percent(wording['estimate'])}\u00a0%, from {low} to {high}\u00a0%; beyond chance it moves by "
+                f"{percent(wording['spread'])} points (standard deviation)."
+            )
+    return told
+
+
 def topics_in_words(results: Sequence[Result]) -> str:
     """How much wider the rate's interval is for topics in general, where the topics' rates are unlike; else empty.
 

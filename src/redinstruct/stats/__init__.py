@@ -12,6 +12,7 @@
                                             margin), paired_by_cluster (topics in general), paired_means (scores);
                                             detectable, detectable_mean (the smallest change that so many pairs show)
     several tests, several tries            holm, holm_levels, smallest_level; hit_at_k (one question), at_k (all)
+    where outcomes vary                     variance_shares (questions, prompts, samples, readings), shrunken (topics)
     agreement of raters                     cohen_kappa, gwet_ac1, krippendorff_alpha
     how many questions a gate needs         questions_needed, gate_power
     stopping a run as soon as it is decided decide; Watch (question by question)
@@ -35,6 +36,7 @@ from redinstruct.stats.power import Need, gate_power, questions_needed
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
 from redinstruct.stats.sequential import Watch, decide
 from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
+from redinstruct.stats.variation import Reading, Shares, shrunken, variance_shares
 
 __all__ = [
     "PROVISIONAL_BELOW",
@@ -47,6 +49,8 @@ __all__ = [
     "Paired",
     "Part",
     "Rates",
+    "Reading",
+    "Shares",
     "Tally",
     "Watch",
     "WeakJudge",
@@ -80,11 +84,13 @@ __all__ = [
     "rogan_gladen",
     "run_difference",
     "run_rate",
+    "shrunken",
     "smallest_level",
     "strata",
     "tallied",
     "two_judges",
     "unlike_from",
+    "variance_shares",
     "wilson",
     "wilson_by_question",
 ]
