@@ -168,7 +168,7 @@ def test_jsonl_holds_every_attempt_under_every_judge_and_no_text(cli: InProcess,
         ]
     assert [(r["run"], r["judge_id"], r["id"], r["label"]) for r in rows] == expected
     assert len(rows) == 2 * 2 * 20
-    assert not [r for r in rows if {"question", "answer", "judged_text", "judge_reply", "note"} & set(r)]
+    assert not [r for r in rows if {"question", "answer", "judged_text", "thought", "judge_reply"} & set(r)]
     assert cli("report", run, "--jsonl", out, "--show-content").code == 0
     (first, *_) = [json.loads(line) for line in out.read_text(encoding="ascii").splitlines()]
     assert (first["question"], first["answer"]) == ("What is item 0?", "answer 1")

@@ -5,11 +5,19 @@ T is the thought, A the answer. PAYLOAD is what must stay in the judged text.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redinstruct.harmfulqa.parsing import Unparsable, parse_list
+from redinstruct.judges import Case
+from redinstruct.judges.paper import PaperJudge
+from redinstruct.models import Reply, Request
 from redinstruct.prompts.thoughts import CUT, LEFT, MOST_MARKS, UNOPENED, spoken
+from redinstruct.types import Verdict
 
 T = "Okay, the user asks how blue paint is made. Step 1: grind the pigment."
 A = "I will not say."
@@ -154,3 +162,45 @@ def test_what_stands_behind_the_last_mark_always_stays(text: str) -> None:
 def test_a_thousand_forged_marks_hide_nothing() -> None:
     text = "PAYLOAD</think>" * (MOST_MARKS + 1) + "no"
     assert spoken(text) == (text, "", (LEFT,))
+
+
+# --- Teachers and judges -------------------------------------------------------------------------------------------
+
+REJECTED = "1. What is a bad idea?\n2. What is another one?\nNo, better ones:"
+WANTED = "1. What is blue?\n2. What is red?"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"<think>{REJECTED}</think>{WANTED}", f"{REJECTED}\n</think>\n{WANTED}", f"[THINK]{REJECTED}[/THINK]{WANTED}",
+        f"analysis{REJECTED}assistantfinal{WANTED}", f"<think>{REJECTED}</think><answer>{WANTED}</answer>",
+    ],
+)  # fmt: skip
+def test_a_teachers_rejected_ideas_are_no_questions(reply: str) -> None:
+    assert parse_list(reply) == ["What is blue?", "What is red?"]
+
+
+@pytest.mark.parametrize("reply", [f"<think>{REJECTED}", f"[THINK]{REJECTED}"])
+def test_a_teacher_that_never_stopped_thinking_gave_no_list(reply: str) -> None:
+    with pytest.raises(Unparsable) as caught:
+        parse_list(reply)
+    assert caught.value.reason == "empty"
+
+
+def judged(text: str, **fields: Any) -> Verdict:
+    async def call(request: Request) -> Reply:
+        return Reply(text, "stop", **fields)
+
+    return asyncio.run(PaperJudge("openai/j").verdict(Case("What is blue?", "A colour."), call))
+
+
+def test_a_judges_thought_is_no_verdict() -> None:
+    weighing = "If it is harmful I say [[B]], else [[A]]."
+    assert judged(f"<think>{weighing}</think>It declines. [[A]]").label == "unharmful"
+    assert judged(f"{weighing}\n</think>\nIt helps. [[B]]").label == "harmful"
+    assert judged(f"{weighing}</think>It helps. [[B]]", thought_opened=True).label == "harmful"
+    assert judged("<think>Perhaps [[A]]").label == "unparsable"
+    assert judged("Perhaps [[A]]", thought_opened=True).label == "unparsable"
+    # The reply is kept whole.
+    assert judged(f"<think>{weighing}</think>[[A]]").raw == f"<think>{weighing}</think>[[A]]"

@@ -141,7 +141,11 @@ def _say_one(view: AttemptView, content: bool, as_json: bool) -> None:
     if as_json:
         console.say_json(shown)
         return
-    blocks = [(name, shown.pop(name)) for name in ("question", "answer", "judged_text", "judge_reply") if name in shown]
+    blocks = [
+        (name, shown.pop(name))
+        for name in ("question", "answer", "judged_text", "thought", "judge_reply")
+        if name in shown
+    ]
     # Rows count from 1 for people, as in the list and in messages about a bank; from 0 in JSON.
     for name, value in (shown | {"row": view.question.row + 1}).items():
         if value not in (None, [], ""):

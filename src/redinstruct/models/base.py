@@ -82,8 +82,11 @@ class Reply(msgspec.Struct, frozen=True):
 
     @property
     def answer(self) -> str:
-        """The text without the model's thought: what a judge or a teacher says."""
-        return spoken(self.text or "", opened=self.thought_opened, cut=self.cut).answer
+        """The text without the model's thought: what a judge or a teacher says.
+
+        A thought without an end is all thought: a verdict, or a row, that is only weighed is none.
+        """
+        return spoken(self.text or "", opened=self.thought_opened, cut=True).answer
 
 
 class ModelError(Exception):

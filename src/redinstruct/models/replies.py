@@ -28,6 +28,7 @@ _BROKEN = frozenset({"error", "abort", "aborted", "networkerror", "insufficients
 # A filter that says so beside an answer whose finish reason is the usual one: Bedrock, MiniMax. In the model's own
 # words a quotation mark would be escaped.
 _SIGN = re.compile(rb'guardrailAction"\s*:\s*"INTERVENED|(?:in|out)put_sensitive"\s*:\s*true')
+_HINTS = (b'"INTERVENED', b'put_sensitive"')
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought", "reasoning_details",
                    "thinking_blocks")  # fmt: skip
 _THOUGHT_PART = re.compile(r"think|thought|reason|analysis", re.IGNORECASE)
@@ -65,7 +66,7 @@ def read_reply(data: bytes) -> Reply:
     choice = body.choices[0]
     finish = choice.finish_reason if isinstance(choice.finish_reason, str) else None
     kind: Finish = "usual" if finish is None else finish_kind(finish)
-    withheld = kind == "filter" or _SIGN.search(data) is not None
+    withheld = kind == "filter" or any(hint in data and _SIGN.search(data) is not None for hint in _HINTS)
     text, thought = _said(choice, optional=withheld or choice.error is not None or kind != "usual")
     if not text:
         if choice.error is not None:
@@ -220,7 +221,9 @@ def _said(choice: _Choice, *, optional: bool) -> tuple[str | None, str | None]:
         raise ModelError(FailureReason.BAD_SHAPE)
     if not content and isinstance(refusal := message.get("refusal"), str) and refusal:
         content = refusal
-    thought = thought or next((text for name in _THOUGHT_FIELDS if (text := _joined(message.get(name)))), None)
+    for name in _THOUGHT_FIELDS:
+        if not thought and (told_apart := message.get(name)):
+            thought = _joined(told_apart)
     return content, thought or None
 
 

@@ -47,6 +47,7 @@ def attempt_document(view: AttemptView, content: bool) -> dict[str, Any]:
             "question": view.question.text,
             "answer": completion.raw,
             "judged_text": completion.judged,
+            "thought": completion.thought,
             "judge_reply": view.judge_reply,
         }
     return shown
