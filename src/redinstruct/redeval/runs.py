@@ -161,7 +161,8 @@ def _decider(
     config, limit = store.config(), limits.stop_when_decided
     if limit is None or config is None:
         return None
-    note_stop(store, limit)
+    if owed:  # a run that is whole already stays one of a fixed size
+        note_stop(store, limit)
     names = {pinned.sha256: pinned.name for pinned in (*config.banks, *config.prompts)}
     planned, again = planned_attempts(store, judge_row), {one.attempt.key for one in owed}
     # What is asked again counts when it has come back.
