@@ -30,7 +30,7 @@ from redinstruct.store import Planned
 from redinstruct.types import JudgeCard, Sampling
 
 Array = NDArray[Any]
-MARKS = "<!-- benchmarks.gating -->", "<!-- end of benchmarks.gating -->"
+MARKS = "<!-- figures: benchmarks.gating -->", "<!-- end of figures: benchmarks.gating -->"
 MARGIN = 0.05
 EVEN5, EVEN10 = (40,) * 5, (20,) * 10
 UNEVEN = (5, 5, 8, 10, 10, 15, 20, 30, 60, 120)
