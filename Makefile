@@ -43,7 +43,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-local test test-slow test-faults test-security test-browser lint types check fmt lock bench demo docs clean
+.PHONY: help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ test-faults: $(READY) ## kill, cut, flip and fill the disk; prints tried and fai
 test-security: $(READY) ## hostile inputs, and planted mutants; prints tried and failed
 	@mkdir -p $(TALLY) && rm -f $(TALLY)/security.jsonl
 	REDINSTRUCT_TALLY=$(CURDIR)/$(TALLY)/security.jsonl $(BIN)/pytest -n $(WORKERS) -rP -m "security $(LEFT_OUT)" $(ARGS)
+
+reliability: $(DEV) ## write docs/reliability.md from what both suites printed
+	$(BIN)/python -m tests.support.tally $(wildcard $(TALLY)/*.jsonl)
 
 test-browser: $(READY) ## open every page in Debian's Chromium
 	$(BIN)/pytest -n $(WORKERS) -m "browser" $(ARGS)

@@ -62,7 +62,7 @@ def test_a_kill_at_every_operation(place: Path, verb: str) -> None:
 @faults
 @pytest.mark.parametrize("verb", EVERY)
 def test_kills_at_random_moments(place: Path, verb: str) -> None:
-    held(place, "SIGKILL at random moments: the same", "random", 40, verb)
+    held(place, "SIGKILL at random moments: the same", "random", 125, verb)
 
 
 @faults

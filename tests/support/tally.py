@@ -1,6 +1,7 @@
 """What the fault and security suites print: for each promise, how much was tried and how much of it failed.
 
 ``make test-faults`` and ``make test-security`` name a file in ``REDINSTRUCT_TALLY``: it gets one JSON object a line.
+``python -m tests.support.tally FILE ...`` writes ``docs/reliability.md`` from such files (``make reliability``).
 """
 
 from __future__ import annotations
@@ -38,3 +39,35 @@ def tally(what: str, tried: int, failed: int, note: str = "") -> None:
             file.write(line + "\n")
     assert tried > 0, f"{what}: nothing was tried"
     assert failed == 0, f"{what}: {failed} of {tried} failed"
+
+
+_PAGE = """# Reliability and security, as the suites found them
+
+Made by `make reliability` from what `make test-faults` and `make test-security` printed; nothing here is written by hand.
+"Failed" is what broke the promise of its line. What is promised, and what is not, stands in
+[SECURITY.md](../SECURITY.md).
+
+| promise: what would break it | tried | failed | |
+|---|---:|---:|---|
+"""
+
+
+def page(files: list[Path]) -> str:
+    """The page of all that the suites printed; a promise that was printed more than once is summed."""
+    sums: dict[str, list[int]] = {}
+    notes: dict[str, str] = {}
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            one = json.loads(line)
+            counts = sums.setdefault(one["what"], [0, 0])
+            counts[0] += one["tried"]
+            counts[1] += one["failed"]
+            notes[one["what"]] = one["note"]
+    rows = (f"| {what} | {tried:,} | {failed:,} | {notes[what]} |\n" for what, (tried, failed) in sorted(sums.items()))
+    total = [sum(column) for column in zip(*sums.values(), strict=True)] or [0, 0]
+    return _PAGE + "".join(rows) + f"| all together | {total[0]:,} | {total[1]:,} | |\n"
+
+
+if __name__ == "__main__":
+    place = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
+    place.write_text(page([Path(name) for name in sys.argv[1:]]), encoding="utf-8")
