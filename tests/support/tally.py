@@ -43,8 +43,8 @@ def tally(what: str, tried: int, failed: int, note: str = "") -> None:
 
 _PAGE = """# Reliability and security, as the suites found them
 
-Made by `make reliability` from what `make test-faults` and `make test-security` printed; nothing here is written by hand.
-"Failed" is what broke the promise of its line. What is promised, and what is not, stands in
+Made by `make reliability` from what `make test-faults` and `make test-security` printed, not by hand. "Failed" is what
+broke the promise of its line. What is promised, and what is not, stands in
 [SECURITY.md](../SECURITY.md).
 
 | promise: what would break it | tried | failed | |
