@@ -46,7 +46,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setenv("REDINSTRUCT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("REDINSTRUCT_STATE", str(tmp_path_factory.getbasetemp() / "state"))
     for name in list(os.environ):
-        if name.endswith(("_API_KEY", "_BASE_URL")):
+        if name.endswith(("_API_KEY", "_BASE_URL", "_HEADERS")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     yield
     forget_secrets()

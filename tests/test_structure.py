@@ -40,7 +40,13 @@ HEAVY_ROOMS = (
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.
-SOCKET_FILES = ("models/openai_api.py", "models/addresses.py", "banks/__init__.py", "annotate/server.py")
+SOCKET_FILES = (
+    "models/openai_api.py",
+    "models/addresses.py",
+    "models/proxies.py",
+    "banks/__init__.py",
+    "annotate/server.py",
+)
 NEVER = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "requests", "httpx"}
 
 

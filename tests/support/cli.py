@@ -48,7 +48,8 @@ class Result(NamedTuple):
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a child sees: this process's environment without anybody's keys and addresses, and ``extra``."""
-    kept = {k: v for k, v in os.environ.items() if not k.endswith(("_API_KEY", "_BASE_URL"))}
+    ours = ("_api_key", "_base_url", "_headers", "_proxy")
+    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith(ours)}
     kept.pop("REDINSTRUCT_DEBUG", None)
     return {**kept, "PYTHONWARNINGS": "error", **(extra or {})}
 

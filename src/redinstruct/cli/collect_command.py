@@ -72,6 +72,8 @@ def command(run: Path, until_covered: bool, as_json: bool, **flags: Any) -> int:
     else:
         _say(done)
         console.note(f"{done.calls:,} calls now; `redinstruct export {run} --to messages --out FILE` writes them out")
+    for line in done.notes:
+        console.note(line)
     say_failures(done.failures)
     if done.stopped is not None:
         console.note(done.stopped)

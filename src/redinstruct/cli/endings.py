@@ -26,6 +26,8 @@ def say_failures(failures: Failures, say: Callable[[str], None] = console.note) 
 
 def say_ending(outcome: Outcome) -> int:
     """What of a run is missing, why, and how to go on; returns the exit code."""
+    for line in outcome.notes:
+        console.note(line)
     say_failures(outcome.failures)
     if outcome.stopped is not None:
         console.note(outcome.stopped)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
 
@@ -22,6 +23,7 @@ SCHEMA = "redinstruct.loop/1"
 @click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG.toml")
 @click.option("--check", is_flag=True, help="Read and check the file, and stop.")
 @click.option("--force", is_flag=True, help="Go on with a judge that failed its self-test.")
+@env_file
 @as_json
 def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     """Close the loop: red-team a model, collect from it, align it, red-team it again, compare; from one TOML file.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from redinstruct.cli.env_file import env_file
 from redinstruct.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -183,6 +184,7 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
 def how_to_ask() -> Callable[[F], F]:
     """The flags that do not belong to the configuration: how fast, how much."""
     return _stack(
+        env_file,
         click.option(
             "--concurrency",
             type=int,

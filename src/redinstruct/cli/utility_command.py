@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import MOST, RUN, as_json
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import EXIT_DONE
@@ -47,6 +48,11 @@ SCHEMA = "redinstruct.utility/1"
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, metavar="SECONDS",
     help="Deadline of one request.",
 )  # fmt: skip
+@click.option(
+    "--patience", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="SECONDS",
+    help="Wait so long for a server that answered before and does not now.",
+)  # fmt: skip
+@env_file
 @click.option("--download", is_flag=True, help="Let the harness fetch data that is not on this machine.")
 @as_json
 def command(run: Path, as_json: bool, **flags: Any) -> int:

@@ -83,6 +83,11 @@ class Caller:
         self.fuse.ended(None)
         return answer
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoint does not take, and what is sent instead."""
+        return tuple(getattr(self.model, "notes", ()))
+
     async def _remote(self, request: Request, allowance: Allowance | None) -> Answer:
         number = next(self._numbers)
         sent = tries = 0

@@ -160,6 +160,11 @@ class Live(Recorded):
         """Requests sent by this invocation, tries that failed included."""
         return sum(caller.calls for caller in self._distinct())
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoints do not take, and what is sent instead."""
+        return tuple(dict.fromkeys(note for caller in self._distinct() for note in caller.notes))
+
     def _distinct(self) -> list[Caller]:
         return list({id(caller): caller for caller in self._callers.values()}.values())
 

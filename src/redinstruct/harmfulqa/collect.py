@@ -58,7 +58,8 @@ class Collecting(msgspec.Struct, frozen=True):
     """How an invocation ended: the collection, the requests it sent, and whether a limit cut it.
 
     ``stopped`` is why it was stopped where an endpoint would not answer; ``failures`` are the calls that gave nothing,
-    by step and reason, with the endpoint's words; ``erring`` names the steps of which too many calls are errors.
+    by step and reason, with the endpoint's words; ``erring`` names the steps of which too many calls are errors;
+    ``notes`` say what an endpoint does not take, and what is sent instead.
     """
 
     collection: Collection
@@ -67,6 +68,7 @@ class Collecting(msgspec.Struct, frozen=True):
     stopped: str | None = None
     failures: Failures = ()
     erring: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -170,6 +172,7 @@ async def _carry_out(
         stopped,
         failed_calls(rows.store),
         tuple(too_many_errors(calls_by_step(rows.store))),
+        live.notes,
     )
 
 

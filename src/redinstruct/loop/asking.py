@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.banks import resolve_bank
+from redinstruct.errors import EndpointLost
 from redinstruct.judges import JudgeOptions
 from redinstruct.loop.config import EvalPart
 from redinstruct.redeval import Limits, Outcome, Progress, evaluate, prepare, read_system
@@ -44,6 +45,7 @@ def ask(
 
     Raises:
         UsageError: bad input; nothing was written.
+        EndpointLost: the endpoint fails; what is recorded stays.
     """
     plan = prepare(
         model=model,
@@ -59,4 +61,8 @@ def ask(
         system=read_system(part.system),
         judge_options=JudgeOptions(request=part.judge_options),
     )
-    return evaluate(plan, run, Limits(concurrency=part.concurrency, force=force), on_progress)
+    outcome = evaluate(plan, run, Limits(concurrency=part.concurrency, force=force), on_progress)
+    if outcome.stopped is not None:
+        # What comes after rests on this run: the loop goes on when it is whole.
+        raise EndpointLost(outcome.stopped)
+    return outcome

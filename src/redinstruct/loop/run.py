@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from redinstruct.banks import resolve_bank
-from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.errors import EndpointLost, RedInstructError, UsageError
 from redinstruct.forms import check_forms
 from redinstruct.harmfulqa import collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
@@ -203,6 +203,8 @@ class _Loop:
 
             limits = Limits(concurrency=part.concurrency, force=self._force)
             done = collect(plan, place, limits, on_progress, until_covered=part.until_covered)
+            if done.stopped is not None:
+                raise EndpointLost(done.stopped)
             cells = done.collection.coverage()
             counts = {name: sum(getattr(cell, name) for cell in cells) for name in ("questions", "blue", "red")}
             return {"calls": done.calls, **counts}

@@ -14,6 +14,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import aiohttp
 import msgspec
@@ -23,7 +24,7 @@ from redinstruct import __version__
 from redinstruct.errors import ModelSpecError
 from redinstruct.models import adapting, echoes
 from redinstruct.models.adapting import Adapted
-from redinstruct.models.addresses import Address, read_address
+from redinstruct.models.addresses import Address, read_addresses
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.failures import Filtered, status_error
 from redinstruct.models.replies import read_echo, read_reply
@@ -44,7 +45,7 @@ _ADAPTED: dict[tuple[str, str], Adapted] = {}
 
 def endpoint_from_environment(
     spec: str, environ: Mapping[str, str], options: Mapping[str, object], timeout: float
-) -> EndpointModel:
+) -> EndpointModel | SeveralServers:
     """The endpoint that ``openai/<m>`` or ``openai-api/<name>/<m>`` names, its address and key read from ``environ``.
 
     Raises:
@@ -57,19 +58,51 @@ def endpoint_from_environment(
         model = rest
         if not (environ.get("OPENAI_BASE_URL", "").strip() or environ.get("OPENAI_API_KEY", "").strip()):
             raise ModelSpecError(f"{spec} needs a key: set OPENAI_API_KEY (or OPENAI_BASE_URL for another endpoint)")
-        address = read_address("OPENAI", environ, spec, OPENAI_BASE_URL)
+        addresses = read_addresses("OPENAI", environ, spec, OPENAI_BASE_URL)
     else:
         name, _, model = rest.partition("/")
         if not model or not _NAME.fullmatch(name):
             raise ModelSpecError(f"{spec!r} is not of the form openai-api/<name>/<model>")
-        address = read_address(name.upper().replace("-", "_"), environ, spec)
-    return EndpointModel(spec, model, address, options=options, timeout=timeout)
+        addresses = read_addresses(name.upper().replace("-", "_"), environ, spec)
+    found = [EndpointModel(spec, model, address, options=options, timeout=timeout) for address in addresses]
+    return found[0] if len(found) == 1 else SeveralServers(found)
 
 
 def _beside(chat: URL) -> URL:
     """The address of ``/completions``, which lies beside that of the chat."""
     path = chat.raw_path.removesuffix("/chat/completions") + "/completions"
     return chat.with_path(path, encoded=True).with_query(chat.query)
+
+
+class _Way(TypedDict, total=False):
+    proxy: URL
+    headers: Mapping[str, str]
+    proxy_headers: Mapping[str, str]
+
+
+class SeveralServers:
+    """One model behind several servers. The engine asks its ``replicas`` by what each has in flight."""
+
+    batch_size = 1
+
+    def __init__(self, replicas: Sequence[EndpointModel]) -> None:
+        self.replicas = tuple(replicas)
+        self.id = replicas[0].id
+        self.address_from = replicas[0].address_from
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoints do not take, and what is sent instead."""
+        return tuple(dict.fromkeys(note for one in self.replicas for note in one.notes))
+
+    async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
+        """Ask the first one: for who has no engine."""
+        return await self.replicas[0].generate(batch)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for one in self.replicas:
+            await one.aclose()
 
 
 class EndpointModel:
@@ -93,11 +126,28 @@ class EndpointModel:
         self._url = address.url
         self._key = address.key
         self._scheme = address.scheme
+        self._headers = address.headers
+        self._proxy = address.proxy
         self._options = dict(options or {})
         self._adapted = _ADAPTED.setdefault((spec, str(address.url)), Adapted())
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_SECONDS, timeout))
         self._max_bytes = max_bytes
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def _way(self) -> _Way:
+        """How the request gets there: directly, or through a proxy."""
+        if self._proxy is None:
+            return {}
+        way: _Way = {"proxy": self._proxy.url}
+        if (known := self._proxy.authorization) is not None:
+            header = {"Proxy-Authorization": known.reveal()}
+            # A tunnel is asked for with it; a request that the proxy reads itself carries it.
+            if self._url.scheme == "https":
+                way["proxy_headers"] = header
+            else:
+                way["headers"] = header
+        return way
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -168,13 +218,18 @@ class EndpointModel:
         session = self._session or self._open()
         try:
             url = _beside(self._url) if request.echo else self._url
-            async with session.post(url, data=body, allow_redirects=False) as response:
+            async with session.post(url, data=body, allow_redirects=False, **self._way) as response:
                 if response.status != 200:
                     raise status_error(response.status, response.headers, await self._error_page(response))
                 data = await self._read(response, self._max_bytes)
                 return read_echo(data, request) if request.echo else read_reply(data)
         except Filtered as filtered:
             return Reply(None, "content_filter", filtered=True, note=filtered.note)
+        except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+            assert self._proxy is not None
+            refused = f" (status {error.status})" if isinstance(error, aiohttp.ClientHttpProxyError) else ""
+            note = f"the proxy in {self._proxy.variable} does not let us through{refused}"
+            raise ModelError(FailureReason.UNREACHABLE, transient=True, note=note) from None
         except aiohttp.ConnectionTimeoutError:
             # Not a slow answer: nobody took the connection.
             raise ModelError(FailureReason.UNREACHABLE, transient=True, note="no connection could be made") from None
@@ -200,6 +255,7 @@ class EndpointModel:
             # The cap counts bytes as they are read; a compressed bomb would grow before it is counted.
             "Accept-Encoding": "identity",
         }
+        headers |= {name: value.reveal() for name, value in self._headers}
         if self._key is not None:
             headers["Authorization"] = f"{self._scheme} {self._key.reveal()}"
         self._session = aiohttp.ClientSession(

@@ -26,7 +26,7 @@ MODEL_KINDS: tuple[ModelKind, ...] = (
     ModelKind("openai/<model>", "OPENAI_API_KEY, OPENAI_BASE_URL", "OpenAI's endpoint, or the one at OPENAI_BASE_URL"),
     ModelKind(
         "openai-api/<name>/<model>",
-        "<NAME>_BASE_URL, <NAME>_API_KEY",
+        "<NAME>_BASE_URL, <NAME>_API_KEY, <NAME>_HEADERS",
         "any OpenAI-compatible endpoint: vLLM, SGLang, Ollama, llama.cpp, Azure, Anthropic, Gemini, ...",
     ),
     ModelKind("hf/<repo or folder>", "", "a transformers checkpoint on this machine (needs the [local] extra)"),

@@ -60,7 +60,8 @@ class Outcome(msgspec.Struct, frozen=True):
     ``decided`` tells, under ``stop_when_decided``, whether every bank and prompt is decided; ``decisions`` says how, in
     words. Both are empty otherwise. ``cut`` tells a limit, or a stop, from a decision. ``stopped`` is why the run was
     stopped where the endpoint would not answer. ``failures`` are the attempts without a usable answer or verdict, by
-    reason, with the endpoint's words; ``erring`` names the results of which too many attempts are errors.
+    reason, with the endpoint's words; ``erring`` names the results of which too many attempts are errors,
+    ``notes`` say what an endpoint does not take, and what is sent instead.
     """
 
     run: Path
@@ -74,6 +75,7 @@ class Outcome(msgspec.Struct, frozen=True):
     stopped: str | None = None
     failures: Failures = ()
     erring: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

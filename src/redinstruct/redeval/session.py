@@ -98,7 +98,12 @@ class Session:
                     complete, stopped = False, str(lost)
         outcome = outcome_of(self._store, self._judge_row, run, self._planned)
         outcome = msgspec.structs.replace(
-            outcome, calls=sum(c.calls for c in self._callers()), complete=complete, cut=not complete, stopped=stopped
+            outcome,
+            calls=sum(c.calls for c in self._callers()),
+            complete=complete,
+            cut=not complete,
+            stopped=stopped,
+            notes=tuple(dict.fromkeys(note for c in self._callers() for note in c.notes)),
         )
         if self._decider is None:
             return outcome

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from redinstruct.engine import Caller, run_pool
+from redinstruct.engine import PATIENCE, Caller, is_failing, run_pool
 from redinstruct.errors import CallFailed, RedInstructError
 from redinstruct.models import Model, Request
 from redinstruct.models.base import ModelError, Reply, TokenChoice
@@ -37,22 +37,27 @@ class Scoring(Protocol):
 class Asker:
     """A model, and how many calls it gets at once."""
 
-    def __init__(self, model: Model, concurrency: int = 16) -> None:
+    def __init__(self, model: Model, concurrency: int = 16, patience: float = PATIENCE) -> None:
         self._model = model
         # A model that answers in batches is given the next one while it computes.
         self._concurrency = concurrency if model.batch_size == 1 else max(concurrency, 2 * model.batch_size)
+        self._patience = patience
+        self._answered = False
+        self._failing: RedInstructError | None = None
         self.on_rows: OnRows = lambda *_: None
 
     def say(self, requests: Sequence[Request]) -> list[Reply]:
         """Every reply, in order.
 
         Raises:
+            EndpointDenied: the endpoint fails at the first call already (refused, nobody there).
+            EndpointLost: it fails later on; tasks before this one are recorded.
             RedInstructError: a call failed for good.
         """
         try:
             return self._say(requests)
         except CallFailed as error:
-            raise self._gave_up(error) from error
+            raise (self._failing or self._gave_up(error)) from error
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The natural log-probability of each answer to its question, in order.
@@ -87,10 +92,16 @@ class Asker:
         replies: dict[int, Reply] = {}
 
         async def every() -> None:
-            caller = Caller(self._model, ceiling=self._concurrency)
+            caller = Caller(self._model, ceiling=self._concurrency, patience=self._patience, begun=self._answered)
 
             async def work(number: int) -> None:
-                replies[number] = (await caller(requests[number])).reply
+                try:
+                    replies[number] = (await caller(requests[number])).reply
+                except CallFailed as error:
+                    # One is enough: a task is measured whole or not at all.
+                    self._failing = caller.fuse.stop() if is_failing(error.reason) else None
+                    raise
+                self._answered = True
                 self.on_rows(len(replies), len(requests))
 
             try:

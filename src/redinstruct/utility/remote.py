@@ -7,6 +7,7 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
+from redinstruct.engine import PATIENCE
 from redinstruct.models import Model, Request
 from redinstruct.types import Message, Sampling
 from redinstruct.utility.asking import Asker, OnRows
@@ -18,9 +19,9 @@ MAX_TOKENS = 256
 class RemoteLM(LM):  # type: ignore[misc]
     """The harness's interface over a model of this project."""
 
-    def __init__(self, model: Model, concurrency: int = 16) -> None:
+    def __init__(self, model: Model, concurrency: int = 16, patience: float = PATIENCE) -> None:
         super().__init__()
-        self._asker = Asker(model, concurrency)
+        self._asker = Asker(model, concurrency, patience)
         self.cut = self.seen = 0
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from redinstruct.engine import PATIENCE
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.models import Model, make_model
 from redinstruct.store import Store, UtilityStore, UtilityTaskRow, check_run_folder, is_run
@@ -45,6 +46,7 @@ class Wanted(msgspec.Struct, frozen=True):
     chat_template: str | None = None
     batch: int | None = None
     concurrency: int = 16
+    patience: float = PATIENCE
     timeout: float = 120.0
     download: bool = False
 
@@ -137,7 +139,7 @@ def _checked(wanted: Wanted, temporary: Path) -> Checked:
     template = _template(wanted, selection)
     by_harness = needs_harness(wanted.suite)
     model = _model(wanted, template)
-    asker = Asker(model, wanted.concurrency)
+    asker = Asker(model, wanted.concurrency, wanted.patience)
     lm = _harness_model(model, wanted) if by_harness else None
     loaded = _loaded(wanted, selection, catalogue, local, temporary)
     _check_probabilities(wanted, selection, loaded, asker)
@@ -269,7 +271,7 @@ def _harness_model(model: Model, wanted: Wanted) -> Any:
         return LocalLM(model, wanted.batch)
     from redinstruct.utility.remote import RemoteLM
 
-    return RemoteLM(model, wanted.concurrency)
+    return RemoteLM(model, wanted.concurrency, wanted.patience)
 
 
 def _check_probabilities(wanted: Wanted, selection: Selection, loaded: dict[str, Any], asker: Asker) -> None:
