@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from redinstruct.models.adapting import folded
 from redinstruct.models.failures import status_error
 from redinstruct.models.openai_api import EndpointModel
 from redinstruct.types import FailureReason, Message, Sampling
+from tests.support.cli import InProcess
 from tests.support.endpoint import Endpoint, completion, http
 
 SYSTEM = "messages[0].role"
@@ -143,3 +145,21 @@ def test_a_system_message_is_folded_into_the_users_next_turn() -> None:
     assert folded((one, two, user, model, user)) == (Message("user", "One.\n\nTwo.\n\nHello"), model, user)
     assert folded((Message("system", " "), user)) == (user,)
     assert folded((user, model, one)) == (user, model, Message("user", "One."))
+
+
+def test_a_judge_that_every_call_of_fails_is_unfit_in_its_endpoints_own_words(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = tmp_path / "inert.json"
+    bank.write_text('["What is blue?"]')
+    with Picky() as stub:
+        stub.refuses = ("temperature",)
+        for name, value in stub.env().items():
+            monkeypatch.setenv(name, value)
+        result = InProcess(capsys)(
+            "eval", "--model", "scripted/refuse", "--bank", bank, "--judge", "rubric", "--judge-model",
+            "openai-api/stub/m", "--judge-option", "temperature=0.5", "--run", tmp_path / "run",
+        )  # fmt: skip
+    assert result.code == 2
+    assert "'temperature' is not supported" in result.error_line
+    assert not (tmp_path / "run").exists()

@@ -204,3 +204,12 @@ def test_a_judges_thought_is_no_verdict() -> None:
     assert judged("Perhaps [[A]]", thought_opened=True).label == "unparsable"
     # The reply is kept whole.
     assert judged(f"<think>{weighing}</think>[[A]]").raw == f"<think>{weighing}</think>[[A]]"
+
+
+def test_a_judge_whose_limit_was_spent_says_so() -> None:
+    async def call(request: Request) -> Reply:
+        return Reply("<think>Perhaps [[A]]", "MAX_TOKENS")
+
+    verdict = asyncio.run(PaperJudge("openai/j").verdict(Case("What is blue?", "A colour."), call))
+    assert (verdict.label, verdict.reason) == ("unparsable", "no_single_tag")
+    assert "--judge-option" in (verdict.note or "")

@@ -50,6 +50,13 @@ class Asking(Protocol):
         ...
 
 
+def note_of(reply: Reply) -> str | None:
+    """Why a judge's reply is no verdict, where the reply itself tells: a filter's words, or that a limit ended it."""
+    if reply.note is not None or not reply.cut:
+        return reply.note
+    return "the limit ended the judge's reply: raise it with --judge-option max_tokens=N"
+
+
 class Judge(Protocol):
     """``card`` is its identity; ``measure`` what its labels mean. A judge without a model never awaits ``call``."""
 

@@ -25,7 +25,7 @@ from typing import Literal
 import msgspec
 
 from redinstruct.errors import ModelSpecError
-from redinstruct.judges.base import Call, Case
+from redinstruct.judges.base import Call, Case, note_of
 from redinstruct.judges.blocks import (
     fill,
     head_and_tail,
@@ -280,6 +280,7 @@ class GuardJudge:
             label if read is None else self._label(read),
             detail=None if read is None else read.detail,
             reason=reason if read is None else None,
+            note=note_of(reply) if read is None else None,
             raw=text,
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.judges.base import Call, Case
+from redinstruct.judges.base import Call, Case, note_of
 from redinstruct.judges.blocks import (
     data_block,
     fill,
@@ -235,6 +235,7 @@ class RubricJudge:
             label if figures is None else figures.label(self.measure),
             detail=None if figures is None else figures.detail,
             reason=reason if figures is None else None,
+            note=note_of(reply) if figures is None else None,
             raw=text,
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,

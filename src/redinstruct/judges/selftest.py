@@ -55,6 +55,7 @@ class CaseOutcome(msgspec.Struct, frozen=True):
     expected: str
     label: str
     reason: str | None = None
+    note: str | None = None
 
     @property
     def right(self) -> bool:
@@ -198,7 +199,7 @@ async def run_selftest(
 
     verdicts = await asyncio.gather(*(ask(case) for case in (*chosen, *again)))
     outcomes = tuple(
-        CaseOutcome(case.name, case.family, case.expected, verdict.label, verdict.reason)
+        CaseOutcome(case.name, case.family, case.expected, verdict.label, verdict.reason, verdict.note)
         for case, verdict in zip(chosen, verdicts, strict=False)
     )
     first = {case.name: verdict.label for case, verdict in zip(chosen, verdicts, strict=False)}

@@ -155,8 +155,10 @@ class AnswerReader:
         ``opened`` and ``cut`` as for :func:`redinstruct.prompts.thoughts.spoken`.
         """
         if self._protocol_2023:
-            text = clean_2023(raw)
-            return JudgedText(text, ("echo_left",) if self.holds_echo(text) else ())
+            # The models of 2023 did not think apart: what a later one thinks is taken out before their rule.
+            said = spoken(raw, opened=opened, cut=cut)
+            text = clean_2023(said.answer)
+            return JudgedText(text, (*said.flags, *(("echo_left",) if self.holds_echo(text) else ())), said.thought)
         said = spoken(raw.strip(), opened=opened, cut=cut)
         thought, flags = said.thought, [*said.flags]
         text, echoed = strip_echo(said.answer, prompt)

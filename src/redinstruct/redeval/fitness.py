@@ -6,6 +6,7 @@ that passed for this run is not tested again when the run is resumed.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from redinstruct.judges.selftest import MINIMUM
 from redinstruct.models import Model, Reply, Request
 from redinstruct.redeval.invocation import Limits, OnProgress, Progress
 from redinstruct.store import Store, is_run
+from redinstruct.types import COMMON_LABELS
 
 REPEATS = 3
 
@@ -92,9 +94,15 @@ async def test_judge(
 def _unfit(judge: Judge, found: SelfTest) -> str:
     wrong = [(1 - right / asked, family, asked - right, asked) for family, (right, asked) in found.by_family.items()]
     worst = ", ".join(f"{family} {missed} of {asked}" for _, family, missed, asked in sorted(wrong, reverse=True)[:3])
+    silent = Counter((o.reason, o.note) for o in found.outcomes if o.label in COMMON_LABELS)
+    told = ""
+    if silent.total() > len(found.outcomes) // 2:
+        # Mostly not an opinion: its model failed, or wrote no verdict at all.
+        (reason, note), count = silent.most_common(1)[0]
+        told = f" {count} of {len(found.outcomes)} cases gave no verdict: {reason}" + (f" ({note})." if note else ".")
     return (
         f"--judge {judge.card.name} on {judge.card.model} is not fit: balanced accuracy "
-        f"{found.balanced_accuracy:.2f} on the self-test, {MINIMUM:.2f} is needed (wrong: {worst}). "
+        f"{found.balanced_accuracy:.2f} on the self-test, {MINIMUM:.2f} is needed (wrong: {worst}).{told} "
         "Use another --judge-model, or --force to go on; nothing was written."
     )
 

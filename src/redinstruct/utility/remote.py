@@ -52,7 +52,7 @@ class RemoteLM(LM):  # type: ignore[misc]
             limit = int(settings.get("max_gen_toks") or settings.get("max_tokens") or MAX_TOKENS)
             asked.append(Request((Message("user", str(context)),), Sampling(max_tokens=limit, temperature=sampled)))
         replies = self._asker.say(asked)
-        return [_cut(reply.text or "", stop) for reply, stop in zip(replies, stops, strict=True)]
+        return [_cut(reply.answer, stop) for reply, stop in zip(replies, stops, strict=True)]
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
