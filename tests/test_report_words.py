@@ -192,3 +192,33 @@ def test_after_a_decided_stop_the_sequence_that_decided_is_said(model: str, tmp_
     assert "confidence sequence" in said.certainty
     assert "unfinished" not in [caveat.word for caveat in said.caveats]
     assert "confidence sequence, which decides" in " ".join(cli("report", tmp_path / "run").out.split())
+
+
+def test_a_judge_that_reads_again_is_told_how_far_it_agrees_with_itself(tmp_path: Path, cli: InProcess) -> None:
+    """The newest verdict counts; a drift of the judge on a fixed set of answers is said, and is none of the model's."""
+    folder = run_of(tmp_path / "run", mixed(30, 70))
+    with Store.open_for_writing(folder) as store:
+        rows = [(row, 0, 1, 1, Verdict("harmful" if row > 60 else "unharmful")) for row in range(1, 101)]
+        store.commit_verdicts(rows)
+    (result,) = results(folder)
+    assert result["counts"]["harmful"] == 40
+    repeats = result["repeats"]
+    assert (repeats["answers"], repeats["readings"], repeats["first"], repeats["last"]) == (100, 2, 0.3, 0.4)
+    assert repeats["same"]["estimate"] == 0.3
+    assert result["variance"]["reading"] > 0.5
+    page = tmp_path / "r.html"
+    cli("report", folder, "--out", page)
+    assert "its first and last label are the same of 30.0" in page.read_text()
+
+
+def test_judge_again_reads_every_answer_once_more(tmp_path: Path, cli: InProcess) -> None:
+    bank = tmp_path / "b.json"
+    bank.write_text('["Fold shape 1?", "Fold shape 2?", "Fold shape 3?"]')
+    cli("eval", "--model", "scripted/weak", "--bank", bank, "--prompt", "standard", "--judge", "refusal", "--run",
+        tmp_path / "run")  # fmt: skip
+    for times in (2, 3):
+        assert cli("judge", tmp_path / "run", "--judge", "refusal", "--again").code == 0
+        (result,) = results(tmp_path / "run")
+        assert (result["repeats"]["answers"], result["repeats"]["readings"]) == (3, times)
+        assert (result["repeats"]["same"]["estimate"], result["counts"]["total"]) == (1.0, 3)
+    assert "one at a time" in cli("judge", tmp_path / "run", "--judge", "refusal", "--again", "--sample", 1).error_line

@@ -41,7 +41,7 @@ FAILED = Completion("error", reason="timeout", tries=6)
 WITHHELD = Completion("no_response", reason="provider_filter")
 RESULT_KEYS = ["model", "bank", "prompt", "measure", "judge", "planned", "counts", "details", "rate", "coverage",
                "provisional", "reasons", "by_topic", "judge_id", "judge_notes", "judge_card", "bank_sha256",
-               "prompt_sha256", "translated", "protocol", "parity", "epochs", "human", "combined",
+               "prompt_sha256", "translated", "protocol", "parity", "epochs", "human", "repeats", "combined",
                "clustered", "answers", "at_k", "decided", "any_prompt", "sampled", "left_out",
                "variance", "wording"]  # fmt: skip
 FROZEN_KEYS = [*RESULT_KEYS[:11], "by_topic"]
@@ -205,6 +205,13 @@ class TestContract:
                     "parity": False,
                     "epochs": 1,
                     "human": None,
+                    "repeats": {
+                        "answers": 1,
+                        "readings": 2,
+                        "first": 1.0,
+                        "last": 1.0,
+                        "same": {"estimate": 1.0, "ci": [0.206549, 1.0], "method": "wilson"},
+                    },
                     "combined": [],
                     "clustered": None,
                     "answers": {"truncated": 0, "looping": 0, "repeated": 0, "unread": 0, "withheld": 0},
@@ -213,7 +220,14 @@ class TestContract:
                     "any_prompt": {"estimate": 0.333333, "ci": [0.061492, 0.79234], "method": "wilson"},
                     "sampled": {"asked": 4, "of": 4},
                     "left_out": None,
-                    "variance": None,
+                    "variance": {
+                        "question": None,
+                        "prompt": None,
+                        "together": None,
+                        "sample": 0.75,
+                        "reading": 0.25,
+                        "total": 0.444444,
+                    },
                     "wording": None,
                 }
             ],

@@ -111,3 +111,10 @@ def test_the_wordings_of_one_frame_are_one_figure_with_its_spread() -> None:
     assert found["spread"] == pytest.approx(statistics.stdev(seen), abs=0.02)
     alike = [o._replace(label="harmful" if chance.random() < 0.5 else "unharmful") for o in outcomes]
     assert variation(ATTACK_SUCCESS, alike, names)["wording"]["spread"] < 0.05
+
+
+def test_under_one_prompt_repeats_tell_the_question_s_share() -> None:
+    found = variance_shares(readings(3, (0.25, 0.0, 0.0), 0.0, (400, 1, 3, 1)))
+    assert found is not None
+    assert found.question == pytest.approx(0.25, abs=0.06)  # the variance of a question's rate over one quarter
+    assert (found.prompt, found.together, found.reading) == (None, None, None)

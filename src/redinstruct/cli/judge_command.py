@@ -23,10 +23,15 @@ from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signa
     metavar="N",
     help="Ask the judge on a random part only: N answers of each bank and prompt. The report combines the two judges.",
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Ask the same judge once more of every answer: the newest verdict counts, the report says how far they agree.",
+)
 @how_to_ask()
 @money()
 @as_json
-def command(run: Path, sample: int | None, as_json: bool, **flags: Any) -> int:
+def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: Any) -> int:
     """Judge a run's recorded answers by another judge.
 
     Never samples: the answers are those of the run. Verdicts of other judges stay, and each judge has its own line in
@@ -37,7 +42,9 @@ def command(run: Path, sample: int | None, as_json: bool, **flags: Any) -> int:
 
     limits = limits_from(flags)
     with stop_signals(), console.progress(f"judging by {flags['judge']}") as tell:
-        outcome = rejudge(run, flags["judge"], flags["judge_model"], limits, tell, judge_options_from(flags), sample)
+        outcome = rejudge(
+            run, flags["judge"], flags["judge_model"], limits, tell, judge_options_from(flags), sample, again
+        )
     document = report([run])
     if as_json:
         console.say_json(document)

@@ -88,10 +88,12 @@ def rejudge(
     on_progress: OnProgress | None = None,
     judge_options: JudgeOptions | None = None,
     part: int | None = None,
+    again: bool = False,
 ) -> Outcome:
     """Judge a run's recorded answers by another judge. Never samples; verdicts that stand already stay.
 
-    ``part`` asks the judge on a random part only: so many answers of each bank and prompt.
+    ``part`` asks the judge on a random part only: so many answers of each bank and prompt. ``again`` asks it once more
+    of every answer that it has judged: the newest verdict counts, and the report says how far they agree.
 
     Raises:
         ConfigError: there is no run in the folder.
@@ -107,7 +109,9 @@ def rejudge(
     asked = asked_model(instrument, judge_model, limits.timeout, judge_options)
     if part is not None and part < 1:
         raise UsageError("--sample must be at least 1")
-    return asyncio.run(_rejudge(run, config, instrument, asked, limits, on_progress, part))
+    if again and part is not None:
+        raise UsageError("--again and --sample: one at a time; a part is drawn once")
+    return asyncio.run(_rejudge(run, config, instrument, asked, limits, on_progress, part, again))
 
 
 async def _rejudge(
@@ -118,6 +122,7 @@ async def _rejudge(
     limits: Limits,
     on_progress: OnProgress | None,
     part: int | None,
+    again: bool,
 ) -> Outcome:
     try:
         spending = spending_of(run, limits, Store.tokens)
@@ -125,7 +130,7 @@ async def _rejudge(
         with Store.open_for_writing(run) as store:
             judge_row = store.add_judge(judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owed(judge_row, sample=False, retry_errors=not limits.keep_errors)
+            owed = store.owed(judge_row, sample=False, retry_errors=not limits.keep_errors, again=again)
             planned = sum(row.count for row in store.counts(judge_row))
             if part is not None:
                 owed = owed_part(store, judge.card, judge_row, owed, judge.measure, part)

@@ -30,7 +30,7 @@ from redinstruct.people import (
 )
 from redinstruct.reporting.degenerate import Answers, answers_of, look_at
 from redinstruct.reporting.useful import utility_document
-from redinstruct.reporting.variation import shrink, variation
+from redinstruct.reporting.variation import repeated_judging, shrink, variation
 from redinstruct.stats import (
     Decision,
     Interval,
@@ -45,7 +45,7 @@ from redinstruct.stats import (
     unlike_from,
     wilson,
 )
-from redinstruct.store import Planned, Store, answer_texts, judges_of, planned_attempts, stops
+from redinstruct.store import Planned, Store, answer_texts, judges_of, planned_attempts, stops, verdict_history
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
 from redinstruct.utility import UtilityResult, utility_in
 
@@ -92,13 +92,14 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
         raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
     translated = {template.name for template in store.templates() if template.translation_of is not None}
     judges, samples, people = store.judges(), store.samples(), people_of(store)
-    limits = stops(store)
+    limits, names = stops(store), {prompt.sha256: prompt.name for prompt in config.prompts}
     looks = {key: look_at(text, cut) for key, text, cut in answer_texts(store)}
     found = []
     for row, card in judges_of(store, wanted):
         tested = store.selftest(row)
         selftest = None if tested is None else json.loads(tested)
         cells, decided = cells_of(store, row), decisions(store, row, MEASURES[card.measure])
+        history = dict(verdict_history(store, row))
         strong = [(planned_attempts(store, other), of) for other, of in judges if samples.get(other) == row]
         for bank in config.banks:
             asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
@@ -106,7 +107,7 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
                 "any_prompt": _any_prompt(MEASURES[card.measure], asked),
                 "sampled": _sampled(config, bank.name, asked),
                 "left_out": _left_out(config, bank.name),
-                **variation(MEASURES[card.measure], asked, {prompt.sha256: prompt.name for prompt in config.prompts}),
+                **variation(MEASURES[card.measure], asked, names, history),
             }
             for prompt in config.prompts:
                 if not (outcomes := cells.get((bank.name, prompt.name), [])):
@@ -114,6 +115,7 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
                 result = result_of(config, card, (bank, prompt), outcomes, selftest)
                 result["translated"] = prompt.name in translated
                 _correct(result, people, card, outcomes)
+                result["repeats"] = repeated_judging(MEASURES[card.measure], outcomes, history)
                 shrink(result, _repeated(MEASURES[card.measure], outcomes))
                 result["combined"] = [_combined(card, outcomes, other, sure) for sure, other in strong]
                 result["clustered"] = _clustered(MEASURES[card.measure], outcomes)

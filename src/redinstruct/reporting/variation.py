@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redinstruct.stats import Reading, shrunken, variance_shares
+from redinstruct.stats import Reading, shrunken, tallied, variance_shares, wilson_by_question
 from redinstruct.store import Planned
 from redinstruct.types import MEASURES, Measure
 
@@ -16,17 +16,30 @@ FRAME = "cou"
 """The prompts that are wordings of one frame: this one, and those whose names go on from it (``cou-...``)."""
 
 
-def variation(measure: Measure, outcomes: Sequence[Planned], names: Mapping[str, str]) -> dict[str, Any]:
+def variation(
+    measure: Measure,
+    outcomes: Sequence[Planned],
+    names: Mapping[str, str],
+    history: Mapping[bytes, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """The keys ``variance`` and ``wording`` of one bank under one judge, over all prompts; ``names`` by sha256.
+
+    ``history`` holds every label of the answers that the judge read more than once.
 
     ``variance`` is :class:`redinstruct.stats.Shares` by name, null where all came out alike or nothing was repeated.
     ``wording`` is null with fewer than two wordings of the CoU frame, else the mean of their rates (``estimate``),
     their ``range``, and the ``spread``: the standard deviation between wordings beyond what samples of questions make.
     """
-    judged = [o for o in outcomes if o.label in measure.labels[:2]]
-    readings = [Reading(o.unit, o.prompt, o.key, o.label == measure.first) for o in judged]
+    two, read = measure.labels[:2], history or {}
+    judged = [o for o in outcomes if o.label in two]
+    readings = [
+        Reading(o.unit, o.prompt, o.key, label == measure.first)
+        for o in judged
+        for label in read.get(o.key, [o.label or ""])
+        if label in two
+    ]
     shares = variance_shares(readings)
-    several = shares is not None and (shares.question is not None or shares.prompt is not None)
+    several = shares is not None and any(share is not None for share in (*shares[:3], shares.reading))
     frames = [r for r in readings if names[str(r.prompt)] == FRAME or names[str(r.prompt)].startswith(f"{FRAME}-")]
     return {
         "variance": shares._asdict() if shares is not None and several else None,
@@ -71,3 +84,28 @@ def shrink(result: dict[str, Any], effect: float = 1.0) -> None:
         part["shrunken"] = None if found is None else {
             "estimate": found.estimate, "ci": [found.low, found.high], "method": found.method
         }  # fmt: skip
+
+
+def repeated_judging(
+    measure: Measure, outcomes: Sequence[Planned], history: Mapping[bytes, Sequence[str]]
+) -> dict[str, Any] | None:
+    """How far a judge agrees with itself on the answers of one bank and prompt that it read more than once; else None.
+
+    ``same`` is the share of them whose first and last label are one, by question; ``first`` and ``last`` are the rates
+    of the two readings among those that got one of the measure's two labels both times: where they differ, the judge
+    has drifted, and nothing of the model has.
+    """
+    two = measure.labels[:2]
+    read = [(o, history[o.key]) for o in outcomes if o.key in history]
+    if not read:
+        return None
+    same = wilson_by_question(*tallied([labels[0] == labels[-1] for _, labels in read], [o.unit for o, _ in read]))
+    ends = [(labels[0], labels[-1]) for _, labels in read]
+    both = [(one == measure.first, other == measure.first) for one, other in ends if one in two and other in two]
+    return {
+        "answers": len(read),
+        "readings": max(len(labels) for _, labels in read),
+        "same": {"estimate": same.estimate, "ci": [same.low, same.high], "method": same.method},
+        "first": sum(first for first, _ in both) / len(both) if both else None,
+        "last": sum(last for _, last in both) / len(both) if both else None,
+    }

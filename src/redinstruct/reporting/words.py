@@ -266,6 +266,14 @@ def variation_in_words(results: Sequence[Result]) -> list[str]:
                 f"{percent(wording['estimate'])}\u00a0%, from {low} to {high}\u00a0%; beyond chance it moves by "
                 f"{percent(wording['spread'])} points (standard deviation)."
             )
+    told += [
+        f"With the {result['prompt']} prompt the judge read {repeats['answers']:,} answers of bank {result['bank']} "
+        f"more than once: its first and last label are the same of {percent(repeats['same']['estimate'])}\u00a0% "
+        f"({interval(repeats['same'])}); the rate by its first reading was {percent(repeats['first'])}\u00a0%, by its "
+        f"last {percent(repeats['last'])}\u00a0%."
+        for result in results
+        if (repeats := result["repeats"]) is not None
+    ]
     return told
 
 

@@ -68,14 +68,17 @@ def variance_shares(readings: Iterable[Reading]) -> Shares | None:
         lambda r: (r.question, r.prompt, r.answer),
     )
     question, prompt, cell, answer = (_pairs([(level(r), r.hit - mean) for r in found]) for level in levels)
+    alone = len({r.prompt for r in found}) == 1
     every = _pairs([(None, r.hit - mean) for r in found])
     apart = every[0] - question[0] - prompt[0] + cell[0], every[1] - question[1] - prompt[1] + cell[1]
+    if alone:  # under one prompt alone the pairs that share no question share nothing, and a cell is a question
+        apart, question, cell = (every[0] - question[0], every[1] - question[1]), cell, answer
     # Pairs that share nothing: their mean product is what the estimated mean takes from all others.
     base = apart[0] / apart[1] if apart[1] else 0.0
     # Pairs within a question less those within a cell are those of one question under two prompts; and so on down.
     of_question = _mean(question, cell, base) if apart[1] else None
-    of_prompt = _mean(prompt, cell, base) if apart[1] else None
-    of_cell = _mean(cell, answer, base)
+    of_prompt = _mean(prompt, cell, base) if apart[1] and not alone else None
+    of_cell = None if alone else _mean(cell, answer, base)
     of_answer = _mean(answer, (0.0, 0), base)
     whole = mean * (1 - mean) - base
     between = max(of_question or 0.0, 0.0) + max(of_prompt or 0.0, 0.0)

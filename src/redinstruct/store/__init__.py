@@ -12,7 +12,7 @@ from redinstruct.store.annotations import (
     by_annotator,
     settle,
 )
-from redinstruct.store.answers import answer_texts
+from redinstruct.store.answers import answer_texts, verdict_history
 from redinstruct.store.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.store.database import Store
 from redinstruct.store.failures import Failure, Failures, calls_by_step, failed_calls, failures
@@ -70,4 +70,5 @@ __all__ = [
     "remove_empty",
     "settle",
     "stops",
+    "verdict_history",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from redinstruct.store.database import Store, _reading
-from redinstruct.store.rows import SELECT_TEXTS, blob, restored
+from redinstruct.store.rows import SELECT_HISTORY, SELECT_TEXTS, blob, restored
 
 
 def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool]]:
@@ -17,3 +17,16 @@ def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool]]:
     with _reading("reading answers"):
         for key, text, truncated in store._db.execute(SELECT_TEXTS):
             yield blob(key), restored(text) or "", bool(truncated)
+
+
+def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:
+    """Key and every label that the judge gave the newest answer, oldest first, of the answers that it read twice.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    found: dict[bytes, list[str]] = {}
+    with _reading("reading verdicts"):
+        for key, label in store._db.execute(SELECT_HISTORY, (judge,)):
+            found.setdefault(blob(key), []).append(label)
+    return [(key, labels) for key, labels in found.items() if len(labels) > 1]

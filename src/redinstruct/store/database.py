@@ -423,11 +423,14 @@ class Store:
 
     # ---- what is owed, and its writing ---------------------------------------------------------------------------
 
-    def owed(self, judge: int, *, sample: bool = True, retry_errors: bool = False) -> list[OwedAttempt]:
+    def owed(
+        self, judge: int, *, sample: bool = True, retry_errors: bool = False, again: bool = False
+    ) -> list[OwedAttempt]:
         """The attempts without a completion (if ``sample``) or without a verdict by the judge, in planned order.
 
         ``retry_errors`` adds the attempts that are labelled ``error``: a failed sample is asked again, a failed
-        judgement is judged again.
+        judgement is judged again. ``again`` adds every answer that the judge has judged: the same instrument reads it
+        once more.
         """
         templates = self._templates()
         owed: list[OwedAttempt] = []
@@ -441,7 +444,7 @@ class Store:
                     asked, judged_no, found = (0 if asked is None else asked + 1), 0, None
                 elif found.outcome != "text":
                     continue
-                elif verdict is None or (verdict == "error" and retry_errors):
+                elif verdict is None or again or (verdict == "error" and retry_errors):
                     judged_no = 0 if judged_no is None else judged_no + 1
                 else:
                     continue

@@ -224,6 +224,10 @@ SELECT_TEXTS = (
     "SELECT a.key, coalesce(c.judged, c.raw), c.truncated FROM attempts a"
     + _LATEST_COMPLETION + " WHERE c.outcome = 'text' ORDER BY a.id"
 )  # fmt: skip
+SELECT_HISTORY = (
+    "SELECT a.key, v.label FROM attempts a" + _LATEST_COMPLETION
+    + " JOIN verdicts v ON v.attempt = c.attempt AND v.asked = c.asked AND v.judge = ? ORDER BY a.id, v.judged_no"
+)  # fmt: skip
 SELECT_COUNTS = (
     "SELECT b.name, t.name, q.topic, " + _OUTCOME_LABEL + ", v.detail, " + _OUTCOME_REASON + ", count(*)"
     " FROM attempts a JOIN templates t ON t.id = a.template"
