@@ -367,3 +367,18 @@ def test_bounds_hold_whatever_people_would_have_said_of_what_they_left_out() -> 
         assert bounds[0] <= found[0].low <= found[0].high <= bounds[1]
     assert corrected_bounds(cell, frozenset()) is None
     assert corrected_bounds(cell, frozenset(keys[:5])) is None
+
+
+def test_labels_come_back_in_any_cells_and_within_the_limits_of_every_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, cli = split(tmp_path, judge=False), InProcess(capsys)
+    with Store.open_for_reading(run) as store:
+        key = next(iter(store.attempts(store.judges()[0][0]))).key
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text(f"\ufeffID;Annotator;Label\r\n{key};dora;harmful\r\n;;\r\n", encoding="utf-8")
+    assert cli("labels", run, "--import", sheet).code == 0
+    assert (0, "dora", "label", H) in labels_of(run)
+    wide = tmp_path / "wide.csv"
+    wide.write_text("id,label," + ",".join(f"c{at}" for at in range(60_000)) + "\n")
+    assert "60,002 columns, more than the 1,000" in cli("labels", run, "--import", wide).error_line

@@ -13,14 +13,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from redinstruct.errors import UsageError
+from redinstruct.errors import BankError, UsageError
+from redinstruct.rowfiles import limits
 from redinstruct.safetext import terminal
 
 _CHUNK = 1 << 20
 _MARGIN = 16
 """Characters from the window's end within which a value may be cut."""
-MOST_ROW = 1 << 28
-"""Characters of one value."""
 _NO_WEIGHT = ": a weight must be a finite number"
 
 
@@ -36,10 +35,12 @@ class _Window:
 
     def __init__(self, chunks: Iterator[str]) -> None:
         self.text, self.at, self._line, self._chunks, self._ended = "", 0, 1, chunks, False
+        self._passed = 0
 
     def more(self, least: int = 1) -> bool:
         """Forget what was read, and take at least so many characters more; whether any came."""
         self._line += self.text.count("\n", 0, self.at)
+        self._passed += self.at
         parts, got = [self.text[self.at :]], 0
         while got < least and not self._ended:
             part = next(self._chunks, None)
@@ -62,6 +63,11 @@ class _Window:
 
     def starts(self, character: str) -> bool:
         return self.text.startswith(character, self.at)
+
+    @property
+    def passed(self) -> int:
+        """The characters before the place."""
+        return self._passed + self.at
 
     @property
     def line(self) -> int:
@@ -96,11 +102,17 @@ def _values(window: _Window, where: str, nan: str) -> Iterator[object]:
             window.skip(1)
         number += 1
         try:
-            yield _next(decoder, window)
+            value = _next(decoder, window)
+            limits.check_keys(value, "it")
+            limits.check_rows(number, window.passed)
         except Malformed as error:
             raise UsageError(f"{where}: row {number}: {error}") from None
+        except BankError as error:  # beyond the limits
+            told = str(error).removeprefix(f"row {number}: ")
+            raise UsageError(f"{where}: row {number}: {told}") from None
         except (ValueError, RecursionError):
             raise UsageError(f"{where}: row {number}: is not valid JSON (line {window.line})") from None
+        yield value
         left = window.skip()
     if listed and not left:
         raise UsageError(f"{where}: the list ends after row {number} without a bracket: the file was cut")
@@ -120,8 +132,11 @@ def _next(decoder: json.JSONDecoder, window: _Window) -> object:
                 return value
         except json.JSONDecodeError as error:
             cut = error.msg.startswith("Unterminated") or error.pos > len(window.text) - _MARGIN
-            if not cut or size > MOST_ROW or not window.more(size):
+            if not cut or not window.more(size):
                 raise
+            if size > limits.MAX_ROW:
+                raise limits.too_long("it ") from None
+            limits.check_values(window.text, window.at, "it ")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -18,22 +18,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from redinstruct.annotate.draw import earlier_draws
 from redinstruct.annotate.session import Choices, choices_of, judge_of
-from redinstruct.errors import UsageError
-from redinstruct.safetext import csv_cell, redact
+from redinstruct.errors import BankError, UsageError
+from redinstruct.rowfiles import RowFile, fold, kind_of
+from redinstruct.safetext import csv_cell, redact, terminal
 from redinstruct.store import Annotated, AnnotationStore, AttemptView, Store
 from redinstruct.types import MEASURES, Annotation, Measure
 
 COLUMNS = ("id", "bank", "prompt", "annotator", "act", "label", "detail")
 _TEXTS = ("question", "answer")
 UNSURE = "unsure"
-_MOST_BYTES = 256 * 1024 * 1024
 
 
 # ---- out ----
@@ -126,21 +126,19 @@ def _json(rows: list[dict[str, Any]]) -> str:
 # ---- in ----
 
 
-def imported(text: str, kind: str, measure: Measure, annotator: str | None, store: Store) -> list[Annotated]:
+def imported(path: Path, kind: str, measure: Measure, annotator: str | None, store: Store) -> list[Annotated]:
     """A file's labels, checked against the run; rows without a label are passed over.
 
     Raises:
         UsageError: the file does not read, or a row is about no answered attempt of this run, has a label that the
             measure does not have, or says nobody's name (and ``annotator`` is None).
     """
-    if len(text) > _MOST_BYTES:
-        raise UsageError("--import: the file is too large (256 MiB)")
     judge, _ = judge_of(store, None)
     known = {view.key for view in store.attempts(judge) if view.completion.outcome == "text"}
     read = {"csv": _from_csv, "argilla": _from_argilla, "label-studio": _from_label_studio}[kind]
     choices = choices_of(measure)
     found = []
-    for number, (key, name, said, act) in enumerate(read(text, choices), 1):
+    for number, (key, name, said, act) in enumerate(read(_records(path, kind), choices), 1):
         where = f"--import: row {number}"
         if key not in known:
             raise UsageError(f"{where}: its id is no answered attempt of this run")
@@ -166,22 +164,14 @@ Row = tuple[str, str | None, str | None, str | None]
 """Key (hex), annotator, choice, act; None where the row does not say."""
 
 
-def _from_csv(text: str, choices: Choices) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    missing = {"id", "label"} - set(rows.fieldnames or ())
-    if missing:
-        raise UsageError(f"--import: the CSV has no column {' and '.join(sorted(missing))}")
-    try:
-        for row in rows:
-            # Spreadsheets and people begin words with a capital.
-            label, detail, act = ((_cell(row, name) or "").lower() or None for name in ("label", "detail", "act"))
-            if act not in (None, "label", "unsure", "skip", "adjudicate"):
-                raise UsageError(f"--import: line {rows.line_num}: its act is none that a person can do")
-            said = next((name for name, value in choices.items() if value == (label, detail)), label)
-            yield _cell(row, "id") or "", _cell(row, "annotator"), said, act or (label and "label")
-    except csv.Error as error:
-        raise UsageError(f"--import: line {rows.line_num}: {error}") from None
+def _from_csv(records: Iterable[dict[str, Any]], choices: Choices) -> Iterator[Row]:
+    for number, row in enumerate(records, 1):
+        # Spreadsheets and people begin words with a capital.
+        label, detail, act = ((_cell(row, name) or "").lower() or None for name in ("label", "detail", "act"))
+        if act not in (None, "label", "unsure", "skip", "adjudicate"):
+            raise UsageError(f"--import: row {number}: its act is none that a person can do")
+        said = next((name for name, value in choices.items() if value == (label, detail)), label)
+        yield _cell(row, "id") or "", _cell(row, "annotator"), said, act or (label and "label")
 
 
 def _cell(row: dict[str, Any], name: str) -> str | None:
@@ -191,8 +181,8 @@ def _cell(row: dict[str, Any], name: str) -> str | None:
     return (value[1:] if value.startswith("'") and csv_cell(value[1:]) == value else value) or None
 
 
-def _from_argilla(text: str, _: Choices) -> Iterator[Row]:
-    for record in _records(text):
+def _from_argilla(records: Iterable[dict[str, Any]], _: Choices) -> Iterator[Row]:
+    for record in records:
         key = str(record.get("id") or "")
         responses = record.get("responses") or {}
         if not isinstance(responses, dict):
@@ -209,8 +199,8 @@ def _from_argilla(text: str, _: Choices) -> Iterator[Row]:
             yield key, None if who is None else str(who), None if value is None else str(value), None
 
 
-def _from_label_studio(text: str, _: Choices) -> Iterator[Row]:
-    for task in _records(text):
+def _from_label_studio(records: Iterable[dict[str, Any]], _: Choices) -> Iterator[Row]:
+    for task in records:
         data = task.get("data")
         key = str(data.get("id") or "") if isinstance(data, dict) else ""
         annotations = task.get("annotations") or []
@@ -243,17 +233,31 @@ def _choice(annotation: dict[str, Any]) -> str | None:
     return None
 
 
-def _records(text: str) -> list[dict[str, Any]]:
+def _records(path: Path, kind: str) -> Iterator[dict[str, Any]]:
+    """The rows of a file, read one by one within the limits of every file of rows."""
+
+    def lacks(columns: Sequence[str]) -> str | None:
+        missing = {"id", "label"} - {fold(column) for column in columns}
+        if kind != "csv":
+            return "is not JSON: a list of objects is expected"
+        return f"the CSV has no column {' and '.join(sorted(missing))}" if missing else None
+
+    def is_row(value: dict[str, object]) -> bool:
+        if not value.keys() & {"id", "data"}:
+            raise BankError("is an object, and a list of objects is expected")
+        return True
+
+    file = RowFile(path, "a label", lacks=lacks, meant=bool, is_row=is_row)
     try:
-        records = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        try:
-            records = json.loads(text)  # msgspec refuses lone surrogates, which Python's own writer lets through
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"--import: no JSON ({type(error).__name__})") from None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UsageError("--import: a list of objects is expected")
-    return records
+        with closing(file.rows()) as rows:
+            for row in rows:
+                if not isinstance(row.value, dict):
+                    raise BankError(f"{row.where} is {kind_of(row.value)}, and a list of objects is expected")
+                yield {fold(key): value for key, value in row.value.items()} if kind == "csv" else row.value
+        if file.empty and (lacking := lacks(())) is not None:
+            raise BankError(lacking)
+    except BankError as error:
+        raise UsageError(f"--import {terminal(path.name)}: {error}") from None
 
 
 def store_labels(store: Store, rows: Sequence[Annotated]) -> int:

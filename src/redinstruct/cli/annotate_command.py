@@ -44,6 +44,7 @@ def command(
     (exit 0 once nothing is left to label, else 130), and go on later by the same command. Asks no model.
     """
     from redinstruct.annotate.session import Session
+    from redinstruct.people import follow_people
     from redinstruct.store import Store, is_run
 
     if not is_run(run):
@@ -59,6 +60,7 @@ def command(
             console.say("Every label is kept at once. Ctrl-C ends.")
 
         serve(session, port, ready)
+        follow_people(session.store)
         left = session.owed()
         say_labels(session.summary())
         if left:

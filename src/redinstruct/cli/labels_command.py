@@ -115,14 +115,9 @@ def _import(run: Path, source: Path, kind: str | None, annotator: str | None, ju
     if annotator is not None:
         checked_name(annotator)
     kind = _format(kind, source)
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8"
-        raise UsageError(f"--import {source}: cannot be read ({reason})") from None
     with Store.open_for_reading(run) as store:
         _, card = judge_of(store, judge)
-        rows = imported(text, kind, MEASURES[card.measure], annotator, store)
+        rows = imported(source, kind, MEASURES[card.measure], annotator, store)
     with Store.open_for_writing(run) as store:
         added = store_labels(store, rows)
         follow_people(store)

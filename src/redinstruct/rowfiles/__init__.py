@@ -65,6 +65,8 @@ class RowFile:
         self._path, self._what = path, what
         self._lacks, self._meant, self._is_row, self._plain = lacks, meant, is_row, plain
         self.sha256 = ""
+        self.empty = True
+        """Whether there is nothing in the file, no header either; true until the first of it is read."""
 
     def _knows(self, columns: Sequence[str]) -> bool:
         return self._lacks(columns) is None
@@ -90,6 +92,7 @@ class RowFile:
         suffix = suffix_of(self._path)
         buffer.fill(2**16)
         start = buffer.text.lstrip()[:1]
+        self.empty = not start and buffer.ended
         if suffix in _JSON_SUFFIXES or (suffix not in _CSV_SUFFIXES and start in ("[", "{")):
             yield from json_rows(buffer, suffix, self._is_row)
             return

@@ -32,7 +32,7 @@ def check_rows(number: int, characters: int) -> None:
     """Raise ``BankError`` for more rows than a file of so many characters can hold questions or answers."""
     if number > min(MAX_ROWS, _FREE_ROWS + characters // _ROW_CHARACTERS):
         raise BankError(
-            f"row {number}: these are more rows than are read (at most {MAX_ROWS:,}, and {_FREE_ROWS:,} of fewer than "
+            f"row {number}: there are more rows than are read (at most {MAX_ROWS:,}, and {_FREE_ROWS:,} of fewer than "
             f"{_ROW_CHARACTERS} characters)"
         )
 
