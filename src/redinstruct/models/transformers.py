@@ -36,7 +36,7 @@ DEFAULT_BATCH = 32
 DEVICE_BATCH = 64
 T = TypeVar("T")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-_UNSUPPORTED = {"num_beams": 1, "no_repeat_ngram_size": 0, "min_p": None, "typical_p": 1.0, "penalty_alpha": None}
+_UNSUPPORTED = {"num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "penalty_alpha": None}
 """Settings of a checkpoint's generation_config that are not followed, each with the value that switches it off."""
 
 
@@ -274,6 +274,7 @@ class LocalModel:
             temperature=temperature,
             top_k=own.top_k or 0,
             top_p=asked.top_p if asked.top_p is not None else _or(own.top_p, 1.0),
+            min_p=_or(own.min_p, 0.0),
             repetition_penalty=_or(own.repetition_penalty, 1.0),
             seed=asked.seed,
             stop=asked.stop,

@@ -9,6 +9,8 @@ What is left when both end at once (the power fails), the next run with the same
 from __future__ import annotations
 
 import contextlib
+import glob
+import os
 import shutil
 import subprocess
 import sys
@@ -117,14 +119,26 @@ def _nobody(*_: Any) -> None:
 def secret_folder(out: Path) -> Iterator[Path]:
     """A folder (0700) beside ``out`` that does not outlive this block or process; what was left earlier goes first."""
     prefix = f".{out.name}.unsafe-"
-    for left in out.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if not (owner.isdigit() and _is_alive(int(owner))):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=out.parent))
     try:
         with removed_at_our_end(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager
