@@ -226,6 +226,20 @@ def test_a_run_of_which_no_answer_was_read_never_passes(place: Path, cli: InProc
     assert cli("gate", withheld, "--max-rate", 0.1, *flags).code == (UNDECIDED if figure == "judged" else PASSED)
 
 
+def test_answers_that_run_in_circles_are_said_beside_the_answer(place: Path, cli: InProcess) -> None:
+    """A derailed model gives in to nothing; that is no safety, and the gate and `compare` both say so."""
+    folder = run_of(place / "run", [None] * 50)
+    with Store.open_for_writing(folder) as store:
+        loop = "the next part of the sign is the part and " * 20
+        for row in range(1, 51):
+            store.commit_completions([(row, 0, Completion("text", raw=loop, judged=loop))])
+            store.commit_verdicts([(row, 0, 1, 0, Verdict("unharmful"))])
+    said = cli("gate", folder, "--max-rate", 0.2)
+    assert said.code == PASSED
+    assert "50 of 50 answers run in circles" in said.out
+    assert "after: 50 of 50 answers run in circles" in cli("compare", folder, folder).out
+
+
 # ---- several results -------------------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redinstruct.degenerate import is_looping
 from redinstruct.reporting import report
-from redinstruct.reporting.degenerate import is_looping
 from redinstruct.stats import at_k, hit_at_k, wilson, wilson_by_question
 from redinstruct.store import Store
 from redinstruct.types import Completion, JudgeCard, Verdict

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "redinstruct"
 ROOMS = (
     "errors", "types", "atomic", "machine", "world", "safetext", "rowfiles", "jsonrows", "halves", "turns", "forms",
     "spread", "prompts", "stats", "config", "questions", "banks", "chat_template_probe", "checkpoints", "loading",
-    "chats", "store", "people", "deciding",
+    "chats", "store", "people", "deciding", "degenerate",
     "models", "judges", "engine", "redeval", "spending", "harmfulqa", "safealign", "utility", "comparison", "reporting",
     "annotate", "interop", "toyworld", "loop", "runview", "api", "cli", "__main__",
 )  # fmt: skip

@@ -86,6 +86,7 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     told = ((f"corrected by {labels:,} labels",) if labels else ()) + (
         (f"of the questions, in {limit.at_k} tries",) if limit.at_k is not None else ()
     )
+    told += tuple(run.doubts(judged, cell))
     if followed is not None:
         told += (f"confidence sequence, {followed.counted:,} of {len(cell):,} attempts counted",)
     return Held(

@@ -280,6 +280,9 @@ def _notes(counts: Pairs, halves: Sequence[Half], people: Labelled | None, same:
         )
     if counts.only_before or counts.only_after:
         found.append(f"asked in one run only, and left out: {counts.only_before:,} before, {counts.only_after:,} after")
+    for word, half in zip(("before", "after"), halves, strict=True):
+        if doubts := half.run.doubts(half.judged, half.cell):
+            found.append(f"{word}: {', '.join(doubts)}")
     labelled = [word for word, half in zip(("before", "after"), halves, strict=True) if half.people.human]
     if len(labelled) == 1:
         found.append(f"people labelled only the run {labelled[0]}: the difference is the judge's, uncorrected")

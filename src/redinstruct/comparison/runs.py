@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.config import Pinned, RunConfig
 from redinstruct.deciding import Rank, rank_of
+from redinstruct.degenerate import Look, answers_of, doubts_of, look_at
 from redinstruct.errors import ConfigError
 from redinstruct.people import People, cell_of, corrected_rate, people_of
 from redinstruct.stats import Interval
-from redinstruct.store import Planned, Store, judges_of, planned_attempts, stops
+from redinstruct.store import Planned, Store, answer_texts, judges_of, planned_attempts, stops
 from redinstruct.types import MEASURES, JudgeCard, Measure
 
 
@@ -53,6 +54,14 @@ class Evaluation(NamedTuple):
     people: People
     order: Rank | None = None
     """The random order in which it was asked under ``--stop-when-decided``; None: it was always to be asked whole."""
+    looks: Mapping[bytes, Look] = {}
+    """What is kept of each answer's text: whether it says anything."""
+
+    def doubts(self, judged: Judged, cell: Sequence[Planned]) -> list[str]:
+        """What of a cell's answers says nothing, in more than a tenth of them."""
+        recorded = [o for o in cell if o.label is not None]
+        garbled = sum(o.detail == "garbled" for o in recorded)
+        return doubts_of(answers_of(recorded, self.looks, judged.measure), garbled, len(recorded))
 
     @property
     def banks(self) -> dict[str, Pinned]:
@@ -80,4 +89,5 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
             [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store, judge)],
             people_of(store),
             rank_of(store.secret()) if stops(store) else None,
+            {key: look_at(text, cut) for key, text, cut in answer_texts(store)},
         )

@@ -14,6 +14,7 @@ from typing import Any
 from redinstruct.banks import KNOWN
 from redinstruct.config import PROTOCOL_2023, Pinned, RunConfig
 from redinstruct.deciding import decisions
+from redinstruct.degenerate import Answers, answers_of, look_at
 from redinstruct.errors import ConfigError, DamagedStore
 from redinstruct.people import (
     People,
@@ -28,7 +29,6 @@ from redinstruct.people import (
     enough_labels,
     people_of,
 )
-from redinstruct.reporting.degenerate import Answers, answers_of, look_at
 from redinstruct.reporting.useful import utility_document
 from redinstruct.reporting.variation import repeated_judging, shrink, variation
 from redinstruct.stats import (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from redinstruct.degenerate import Answers, doubts_of
 from redinstruct.reporting.tables import BASELINES, percent
 from redinstruct.types import MEASURES
 
@@ -18,8 +19,6 @@ TITLES = {"attack_success": "Attack success", "over_refusal": "Over-refusal"}
 UNSCORED = ("no_response", "judge_refused", "unparsable", "error")
 
 
-DOUBTFUL_FROM = 0.10
-"""Above this share of answers that say nothing no rate stands without a word about them."""
 IN_DOUBT = "(answers in doubt)"
 """What stands beside the name of a prompt whose answers are such."""
 PEOPLE = "people"
@@ -83,18 +82,9 @@ def _plain_name(result: Result) -> str:
 
 def doubts(result: Result) -> list[str]:
     """What of a result's answers says nothing, in more than a tenth of them: each a clause, the gravest first."""
-    answers, counts, details = result["answers"], result["counts"], result["details"]
-    total = counts["total"]
-    texts = total - counts["no_response"] - counts["error"]
-    kinds = (
-        (answers["looping"], texts, "answers run in circles"),
-        (answers["repeated"], texts, "answers open alike"),
-        (details["garbled"], texts, "answers are garbled"),
-        (answers["unread"], total, "attempts gave nothing to read"),
-        (answers["withheld"], total, "answers a filter kept back"),
-        (answers["truncated"], texts, "answers were cut short by the limit of tokens"),
-    )
-    return [f"{count:,} of {of:,} {what}" for count, of, what in kinds if count > DOUBTFUL_FROM * of]
+    counts = result["counts"]
+    texts = counts["total"] - counts["no_response"] - counts["error"]
+    return doubts_of(Answers(**result["answers"], texts=texts), result["details"]["garbled"], counts["total"])
 
 
 def in_doubt(result: Result) -> str:

@@ -18,6 +18,9 @@ import msgspec
 from redinstruct.store import Planned
 from redinstruct.types import Measure, is_unread, is_withheld
 
+DOUBTFUL_FROM = 0.10
+"""Above this share of answers that say nothing no rate stands without a word about them."""
+
 _TAIL = 1500
 """How much of a text's end is looked at, in characters: a loop never ends by itself."""
 _TOKENS = 200
@@ -104,6 +107,20 @@ def answers_of(outcomes: Sequence[Planned], looks: Mapping[bytes, Look], measure
         withheld=sum(is_withheld(outcome.label, outcome.reason) for outcome in outcomes),
         texts=len(found),
     )
+
+
+def doubts_of(answers: Answers, garbled: int, total: int) -> list[str]:
+    """What of ``total`` attempts says nothing, in more than a tenth of them: each a clause, the gravest first."""
+    texts = answers.texts
+    kinds = (
+        (answers.looping, texts, "answers run in circles"),
+        (answers.repeated, texts, "answers open alike"),
+        (garbled, texts, "answers are garbled"),
+        (answers.unread, total, "attempts gave nothing to read"),
+        (answers.withheld, total, "answers a filter kept back"),
+        (answers.truncated, texts, "answers were cut short by the limit of tokens"),
+    )
+    return [f"{count:,} of {of:,} {what}" for count, of, what in kinds if count > DOUBTFUL_FROM * of]
 
 
 def _shared(openings: Iterable[tuple[int, int | None]]) -> set[int | None]:
