@@ -240,6 +240,27 @@ def test_nothing_but_denials_leaves_no_folder(tmp_path: Path, reason: FailureRea
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("reason", [FailureReason.UNAUTHORIZED, FailureReason.QUOTA])
+def test_a_denied_answerer_stops_the_collection_and_its_answers_stay_owed(
+    tmp_path: Path, reason: FailureReason
+) -> None:
+    def deny(request: Request) -> Reply:
+        raise ModelError(reason, note="as it said")
+
+    run = tmp_path / "run"
+    stopped = gather(run, topics=ONE, answerer=ScriptedModel(deny, name="own"))
+    assert stopped.exit_code == 11
+    assert stopped.stopped is not None
+    assert "as it said" in stopped.stopped
+    assert stopped.failures == ()
+    own = ScriptedModel(lambda request: Reply("own answer", "stop"), name="own")
+    done = gather(run, topics=ONE, answerer=own)
+    assert done.exit_code == 0
+    whole = gather(tmp_path / "other", topics=ONE, answerer=own)
+    assert done.collection == whole.collection
+    assert done.calls + stopped.calls < whole.calls + 20 + 64
+
+
 def test_another_answerer_gives_base_lms_answers(tmp_path: Path) -> None:
     heard: list[Request] = []
 

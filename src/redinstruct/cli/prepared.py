@@ -99,13 +99,20 @@ def stop_signals() -> Iterator[None]:
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         handler = signal.getsignal(signal.SIGINT)
-        if not callable(handler):
-            # A shell starts background jobs with Ctrl-C ignored; they end on SIGTERM all the same.
-            raise KeyboardInterrupt
+        assert callable(handler)
         handler(signum, frame)
 
+    # A shell starts background jobs with Ctrl-C ignored. They end on SIGTERM all the same, and by the same way: the
+    # event loop puts its own handler in the place of the usual one only. Ctrl-C itself is kept out meanwhile.
+    ignored = not callable(signal.getsignal(signal.SIGINT))
+    if ignored:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
