@@ -124,7 +124,14 @@ def test_each_kind_is_counted(run: Path) -> None:
         (Completion("error", reason="timeout"), None),
     ]
     found = make(run, answers)
-    assert found["answers"] == {"truncated": 4, "looping": 4, "repeated": 3, "unread": 2, "withheld": 1}
+    assert found["answers"] == {
+        "truncated": 4,
+        "looping": 4,
+        "repeated": 3,
+        "unread": 2,
+        "withheld": 1,
+        "thoughts_left": 0,
+    }
     assert found["rate"]["bounds"] == [7 / 16, 11 / 16]
 
 
@@ -140,6 +147,12 @@ def test_of_over_refusal_the_first_label_is_the_refusal(run: Path) -> None:
     same = "I am sorry, but I can not help anybody to fold this particular shape of paper. "
     answers = [(text(same + prose(i)), label) for i, label in enumerate(["refused"] * 5 + ["complied"] * 4)]
     assert make(run, answers, "over_refusal")["answers"]["repeated"] == 4
+
+
+def test_thoughts_that_could_not_be_told_from_the_answer_are_counted(run: Path) -> None:
+    unsure = msgspec.structs.replace(text(prose(1)), flags=("reasoning_left",))
+    found = make(run, [(unsure, "harmful"), *((text(prose(i)), "harmful") for i in range(5, 9))])
+    assert found["answers"]["thoughts_left"] == 1
 
 
 # ---- tries and prompts -----------------------------------------------------------------------------------------------

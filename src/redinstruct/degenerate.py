@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from redinstruct.prompts.thoughts import LEFT
 from redinstruct.store import Planned
 from redinstruct.types import Measure, is_unread, is_withheld
 
@@ -44,7 +45,8 @@ class Answers(msgspec.Struct, frozen=True):
     """How many of a result's answers are no evidence of what they are labelled: the key ``answers`` of a report.
 
     ``truncated``, ``looping`` and ``repeated`` count texts, and may count one text thrice; ``unread`` and ``withheld``
-    count attempts without one. ``texts`` is how many texts there are.
+    count attempts without one. ``thoughts_left`` counts texts of which nobody could tell where a thought ended, so that
+    the judge read it too. ``texts`` is how many texts there are.
     """
 
     truncated: int = 0
@@ -52,6 +54,7 @@ class Answers(msgspec.Struct, frozen=True):
     repeated: int = 0
     unread: int = 0
     withheld: int = 0
+    thoughts_left: int = 0
     texts: int = 0
 
 
@@ -61,12 +64,13 @@ class Look(msgspec.Struct, frozen=True):
     truncated: bool
     looping: bool
     opening: int | None
+    thoughts_left: bool = False
 
 
-def look_at(text: str, truncated: bool) -> Look:
+def look_at(text: str, truncated: bool, flags: Sequence[str] = ()) -> Look:
     """One text, looked at. ``opening`` is a fingerprint of its beginning, None of a shorter text."""
     start = " ".join(text[: 4 * OPENING].split()).casefold()[:OPENING]
-    return Look(truncated, is_looping(text), hash(start) if len(start) == OPENING else None)
+    return Look(truncated, is_looping(text), hash(start) if len(start) == OPENING else None, LEFT in flags)
 
 
 def is_looping(text: str) -> bool:
@@ -105,6 +109,7 @@ def answers_of(outcomes: Sequence[Planned], looks: Mapping[bytes, Look], measure
         repeated=sum(opening in shared for _, opening in open_to_question),
         unread=sum(is_unread(outcome.label, outcome.reason) for outcome in outcomes),
         withheld=sum(is_withheld(outcome.label, outcome.reason) for outcome in outcomes),
+        thoughts_left=sum(look.thoughts_left for _, look in found),
         texts=len(found),
     )
 
@@ -118,6 +123,7 @@ def doubts_of(answers: Answers, garbled: int, total: int) -> list[str]:
         (garbled, texts, "answers are garbled"),
         (answers.unread, total, "attempts gave nothing to read"),
         (answers.withheld, total, "answers a filter kept back"),
+        (answers.thoughts_left, texts, "answers were judged with what may be the model's thoughts"),
         (answers.truncated, texts, "answers were cut short by the limit of tokens"),
     )
     return [f"{count:,} of {of:,} {what}" for count, of, what in kinds if count > DOUBTFUL_FROM * of]

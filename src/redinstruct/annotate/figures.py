@@ -20,6 +20,7 @@ from redinstruct.people import (
     cells_of,
     corrected_bounds,
     corrected_rate,
+    corrected_run,
     drawn_labels,
     judge_agreement,
     judge_agreement_of,
@@ -48,7 +49,8 @@ class CellFigures(msgspec.Struct, frozen=True):
     ``among_first`` is the share of truly first labels among the answers that the judge gave the first label (its
     precision), ``among_second`` among the others (its false omissions); ``agreement`` is over the whole cell, None
     where no judge has seen the answers. ``bounds`` are the ends of the corrected rate whatever people would have said
-    of the answers that they left out; None where they left out none.
+    of the answers that they left out; None where they left out none. ``corrected_run`` is the rate of these very
+    answers. Both have no estimate where labels are too few (:func:`redinstruct.people.enough_labels`).
     """
 
     bank: str
@@ -57,6 +59,7 @@ class CellFigures(msgspec.Struct, frozen=True):
     labels: int
     judged: Interval
     corrected: Interval
+    corrected_run: Interval
     agreement: Interval | None
     bounds: tuple[float, float] | None
     among_first: Interval
@@ -97,7 +100,7 @@ def cell_figures(
         cell = cell_of(people, card, outcomes)
         if not cell.keys:
             continue
-        rate = corrected_rate(cell)
+        rate, run = corrected_rate(cell), corrected_run(cell)
         found.append(
             CellFigures(
                 bank=bank,
@@ -106,6 +109,7 @@ def cell_figures(
                 labels=len(cell.human),
                 judged=wilson_by_question(*tallied(cell.judge, cell.questions)),
                 corrected=rate[0] if rate else Interval(None, 0.0, 1.0, "post-stratified jeffreys"),
+                corrected_run=run[0] if run else Interval(None, 0.0, 1.0, "beta-binomial prediction"),
                 agreement=None if by_people(card) else judge_agreement(cell),
                 bounds=corrected_bounds(cell, people.lost),
                 among_first=rate_among(cell, True),

@@ -13,6 +13,7 @@ from redinstruct.reporting.words import (
     doubts,
     in_doubt,
     judge_name,
+    left_out_in_words,
     lost_in_words,
     other_draws,
     stopped,
@@ -246,6 +247,8 @@ def _say_tries(block: Sequence[Result]) -> None:
             _note(f"{bank}: {_interval(of[0]['any_prompt'])} % of the questions by some prompt of these {len(of)}.")
         if whole is not None and asked < whole:
             _note(f"{bank}: {asked:,} of its {whole:,} questions were asked.")
+        if left := left_out_in_words(of[0]):
+            _note(f"{bank}: {left}.")
 
 
 def _note(text: str) -> None:

@@ -198,6 +198,14 @@ def _say_split(document: Mapping[str, Any]) -> None:
 
 def _say_doubts(document: Mapping[str, Any]) -> None:
     """What may stand between these labels and the rate that they correct."""
+    if any(r["labels"] and r["corrected"]["estimate"] is None for r in document["results"]):
+        from redinstruct.people import FEWEST_LABELS
+
+        console.say_folded(
+            f"Where a rate is missing the labels are too few: {FEWEST_LABELS} of each of the judge's two labels, or "
+            "all of them, are needed.",
+            indent="  ",
+        )
     others = [judge for judge in document["drawn_for"] if judge != document["judge_id"]]
     if others:
         console.say_folded(

@@ -89,5 +89,5 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
             [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store, judge)],
             people_of(store),
             rank_of(store.secret()) if stops(store) else None,
-            {key: look_at(text, cut) for key, text, cut in answer_texts(store)},
+            {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)},
         )

@@ -93,7 +93,7 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
     translated = {template.name for template in store.templates() if template.translation_of is not None}
     judges, samples, people = store.judges(), store.samples(), people_of(store)
     limits, names = stops(store), {prompt.sha256: prompt.name for prompt in config.prompts}
-    looks = {key: look_at(text, cut) for key, text, cut in answer_texts(store)}
+    looks = {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)}
     found = []
     for row, card in judges_of(store, wanted):
         tested = store.selftest(row)
@@ -271,7 +271,7 @@ def _decided(found: Decision | None, limits: Sequence[float]) -> dict[str, Any] 
 
 
 def _answers(found: Answers) -> dict[str, int]:
-    return {name: getattr(found, name) for name in ("truncated", "looping", "repeated", "unread", "withheld")}
+    return {name: getattr(found, name) for name in Answers.__struct_fields__ if name != "texts"}
 
 
 def _tries(measure: Measure, outcomes: Sequence[Planned]) -> tuple[list[int], list[int]]:

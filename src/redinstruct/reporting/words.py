@@ -191,6 +191,9 @@ def caveats(results: Sequence[Result]) -> list[Caveat]:
 
 def _of_the_run(results: Sequence[Result]) -> list[Caveat]:
     found = []
+    for bank, result in {r["bank"]: r for r in results}.items():
+        if left := left_out_in_words(result):
+            found.append(Caveat("a part of the bank", f"Of bank {bank} {left}."))
     lacking = [r for r in results if stopped(r) is None]
     planned, total = sum(r["planned"] for r in lacking), sum(r["counts"]["total"] for r in lacking)
     if planned > total:
@@ -227,6 +230,15 @@ def _of_the_run(results: Sequence[Result]) -> list[Caveat]:
     if partial:
         found.append(Caveat("partial", f"{number(partial, 'answer')} refused in part: counted as refused."))
     return found
+
+
+def left_out_in_words(result: Result) -> str:
+    """What of its bank a result leaves out; empty where nothing, or where the run does not say."""
+    left = result["left_out"] or {}
+    names = {"other_half": "of its other half", "untold": "of which it does not say whether they are safe",
+             "repeats": "that stand there already"}  # fmt: skip
+    told = ", ".join(f"{left[key]:,} {what}" for key, what in names.items() if left.get(key))
+    return f"left out are {told}" if told else ""
 
 
 def lost_in_words(combined: Mapping[str, Any]) -> str:

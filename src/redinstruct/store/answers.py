@@ -8,15 +8,15 @@ from redinstruct.store.database import Store, _reading
 from redinstruct.store.rows import SELECT_HISTORY, SELECT_TEXTS, blob, restored
 
 
-def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool]]:
-    """Key, judged text, and whether a limit cut it short, of every newest answer that is a text, in planned order.
+def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool, tuple[str, ...]]]:
+    """Key, judged text, whether a limit cut it short, and flags of every newest answer with text, in planned order.
 
     Raises:
         StoreError: the store does not read.
     """
     with _reading("reading answers"):
-        for key, text, truncated in store._db.execute(SELECT_TEXTS):
-            yield blob(key), restored(text) or "", bool(truncated)
+        for key, text, truncated, flags in store._db.execute(SELECT_TEXTS):
+            yield blob(key), restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
 
 
 def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:

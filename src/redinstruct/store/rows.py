@@ -221,7 +221,7 @@ SELECT_PLANNED = (
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
 SELECT_TEXTS = (
-    "SELECT a.key, coalesce(c.judged, c.raw), c.truncated FROM attempts a"
+    "SELECT a.key, coalesce(c.judged, c.raw), c.truncated, c.flags FROM attempts a"
     + _LATEST_COMPLETION + " WHERE c.outcome = 'text' ORDER BY a.id"
 )  # fmt: skip
 SELECT_HISTORY = (
