@@ -102,6 +102,9 @@ BAD: dict[str, tuple[str, str]] = {
     "a choice on no questions": (
         'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace('["dev.json"]', "[]"), "align.pick.safety",
     ),
+    "a model asked otherwise than it was trained": (
+        'model = "hf/m"\n' + EVAL + "template_options = { enable_thinking = false }\n" + TRAINED, "template_options",
+    ),
     "a margin of the choice": (
         'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace("[align.pick.s", "[align.pick]\nmargin = 2\n[align.pick.s"),
         "align.pick: margin",

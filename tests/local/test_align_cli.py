@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from redinstruct.models import make_model
+from redinstruct.models.base import Request
+from redinstruct.models.transformers import LocalModel
 from redinstruct.safealign.card import read_card
+from redinstruct.safealign.exports import load_tokenizer
+from redinstruct.types import Message, Sampling
 from tests.support import align_data
 from tests.support.cli import InProcess, Result, nothing_written, run, start
 
@@ -75,6 +80,35 @@ def test_the_data_is_learnt_in_the_wished_forms_of_asking(
     counts = done.json["counts"]
     assert (counts["blue"], counts["red"], counts["general"]) == (12 * 6, 12 * 5, 12 + 12 * 4)
     assert "not a form of asking" in one_line(cli(*flags, "chat"))
+
+
+def test_options_of_the_chat_template_are_recorded_and_go_to_training_and_to_evaluation_alike(
+    cli: InProcess, tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    base, out = shutil.copytree(tiny, tmp_path / "base"), tmp_path / "out"
+    own = load_tokenizer(base).chat_template
+    (base / "chat_template.jinja").write_text("{% if quiet is defined and quiet %}hello {% endif %}" + str(own))
+    flags = ("align", "--base", base, "--data", data["blue"], "--strategy", "blue", "--out", out, *QUICK)
+    done = cli(*flags, "--template-option", "quiet=true")
+    assert done.code == 0, done.err
+    card = read_card(out)
+    assert card is not None
+    assert card.template["options"] == {"quiet": True}
+    assert (card.template["name"], card.template["stops"]) == ("own", ["</s>"])
+    assert "quiet" in (out / "README.md").read_text()
+    asked = {}
+    for value in (True, False):
+        model = make_model(f"hf/{out}", options={"chat_template_kwargs": {"quiet": value}})
+        assert isinstance(model, LocalModel)
+        reply = model.answer([Request((Message("user", "what?"),), Sampling(max_tokens=1))])[0]
+        asked[value] = reply.tokens_in or 0
+    assert asked[True] == asked[False] + 1
+    assert "is no option of a chat template" in one_line(cli(*flags, "--template-option", "tokenize=true"))
+    bank = tmp_path / "bank.json"
+    bank.write_text('["What is blue?"]')
+    wrong = cli("eval", "--model", f"hf/{out}", "--bank", bank, "--judge", "refusal", "--run", tmp_path / "r",
+                "--model-option", "x=1")  # fmt: skip
+    assert "an hf/ model has one" in one_line(wrong)
 
 
 def test_the_mask_is_shown_and_nothing_is_trained(

@@ -12,6 +12,7 @@ from redinstruct.banks import resolve_bank
 from redinstruct.errors import EndpointLost
 from redinstruct.judges import JudgeOptions
 from redinstruct.loop.config import EvalPart
+from redinstruct.models.registry import TEMPLATE_OPTIONS
 from redinstruct.redeval import Limits, Outcome, Progress, evaluate, prepare, read_system
 from redinstruct.types import PromptTemplate, Sampling
 
@@ -22,6 +23,8 @@ def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> dict[str, A
     """Plain values that decide a part's figures: contents by name and hash, no path, and not how many at once."""
     plain: dict[str, Any] = msgspec.to_builtins(part)
     del plain["concurrency"]
+    if not plain["template_options"]:
+        del plain["template_options"]
     plain["system"] = read_system(part.system)
     # What earlier versions did not know is left out where it says nothing: a loop that was begun goes on.
     plain = {name: value for name, value in plain.items() if name not in ("system", "judge_options") or value}
@@ -58,6 +61,7 @@ def ask(
         epochs=part.epochs,
         sampling=Sampling(part.max_tokens, part.temperature, seed=part.seed),
         chat_template=part.chat_template,
+        options={TEMPLATE_OPTIONS: dict(part.template_options)} if part.template_options else {},
         system=read_system(part.system),
         judge_options=JudgeOptions(request=part.judge_options),
     )

@@ -40,6 +40,7 @@ class EvalPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     temperature: float | None = None
     seed: int | None = None
     chat_template: str = "native"
+    template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     concurrency: int = 64
     system: str | None = None
     judge_options: dict[str, Any] = {}
@@ -130,12 +131,14 @@ class AlignPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The alignments, each from the round's model with the round's data; ``carry`` is the one that the next round has.
 
     ``general`` are files of harmless conversations, ``data`` safety data beside what was collected.
+    ``template_options`` go to the model's chat template, in every ``[[eval]]`` alike.
     """
 
     recipes: tuple[Recipe, ...]
     general: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     carry: str | None = None
+    template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     seed: int = 0
     pick: PickPart | None = None
 
@@ -234,6 +237,12 @@ def _check_align(config: LoopConfig, align: AlignPart, refuse: Refuse) -> None:
         refuse("model", "only a local checkpoint (hf/FOLDER) can be aligned")
     if not align.recipes:
         refuse("align.recipes", "name at least one [[align.recipes]]")
+    picked = () if align.pick is None else (align.pick.safety, align.pick.utility)
+    for part in (*config.eval, *picked):
+        if dict(part.template_options) != dict(align.template_options):
+            refuse(
+                f"eval {part.name}: template_options", "must be those of [align]: a model is asked as it was trained"
+            )
     titles = [recipe.title for recipe in align.recipes]
     _check_names(titles, "align.recipes.name", refuse)
     if align.carry is not None and align.carry not in titles:
