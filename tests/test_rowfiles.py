@@ -98,7 +98,7 @@ STRANGERS = [
     ("a.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer, not the file"),
     ("a.csv", b"<!DOCTYPE html><html></html>", "is a web page, not the file: fetch the raw file"),
     ("a.json.xz", b"\xfd7zXZ\x00", "is packed by xz: unpack it"),
-    ("a.json.gz", gzip.compress(b'["a"]' * 9)[:-9], "is packed by gzip, and damaged or cut short"),
+    ("a.json.gz", gzip.compress(b'["a"]' * 9, mtime=0)[:-9], "is packed by gzip, and damaged or cut short"),
     ("a.csv", "prompt\ncaf\xe9\n".encode("cp1252"), "line 2 is not UTF-8 text, save the file as UTF-8"),
 ]
 
