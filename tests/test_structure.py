@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "redinstruct"
 
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
-    "errors", "types", "atomic", "machine", "world", "safetext", "rowfiles", "jsonrows", "halves", "turns", "forms",
+    "errors", "types", "atomic", "machine", "world", "safetext", "rowfiles", "halves", "turns", "forms",
     "spread", "prompts", "stats", "config", "questions", "banks", "chat_template_probe", "checkpoints", "loading",
     "chats", "store", "people", "deciding", "degenerate",
     "models", "judges", "engine", "redeval", "spending", "harmfulqa", "safealign", "utility", "comparison", "reporting",

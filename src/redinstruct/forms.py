@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from redinstruct.errors import UsageError
-from redinstruct.jsonrows import JsonFile
-from redinstruct.rowfiles import fold
+from redinstruct.rowfiles import JsonFile, fold
 from redinstruct.turns import ROLES
 
 Row = Mapping[str, Any]

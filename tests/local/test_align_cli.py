@@ -144,7 +144,7 @@ ASKED = {"role": "user", "content": "a question"}
         (rows_with([ASKED, {"role": "assistant", "content": "an answer", "weight": 1e999}]), "finite"),
         ('{"messages": [{"role": "assistant", "content": "y", "weight": NaN}]}', "NaN"),
         (rows_with([ASKED, {"role": "assistant", "content": "an answer", "weight": "much"}]), "not a finite number"),
-        ("no json", "not valid JSON"),
+        ("no json", "broken JSON"),
         ("", "nothing to train on"),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from redinstruct.errors import UsageError
 from redinstruct.harmfulqa.files import json_line
 from redinstruct.harmfulqa.formats import to_messages, to_sharegpt
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Dialogue, Turn
-from redinstruct.jsonrows import JsonFile, json_values
+from redinstruct.rowfiles import JsonFile, limits, opening
 from redinstruct.safealign.rows import STREAMS, Rows, Stream, read_rows
 
 pytestmark = pytest.mark.local
@@ -310,14 +310,14 @@ def test_the_public_harmfulqa_schema_is_read_blue_to_learn_and_the_last_red_answ
     [
         ("", "nothing to train on: no rows"),
         ("[]", "nothing to train on: no rows"),
-        ("question,answer\na,b\n", "row 1: is not valid JSON .line 1"),
+        ("question,answer\na,b\n", "row 1: broken JSON at line 1"),
         (GOOD.replace('"weight": 1', '"weight": NaN'), "NaN or Infinity"),
-        (GOOD.replace('"weight": 1', '"weight": 1, "weight": 2'), "holds a key twice"),
-        (GOOD + '\n{"messages": [' + json.dumps(SECRET), "row 2: is not valid JSON .line 2"),
-        ("[" + GOOD, "without a bracket: the file was cut"),
-        ("[" + GOOD + " " + GOOD + "]", "row 1: something follows it that is no comma"),
+        (GOOD.replace('"weight": 1', '"weight": 1, "weight": 2'), "holds the key weight twice"),
+        (GOOD + '\n{"messages": [' + json.dumps(SECRET), "row 2: broken JSON at line 2"),
+        ("[" + GOOD, "the file ends before a .*: it was cut"),
+        ("[" + GOOD + " " + GOOD + "]", "row 1: broken JSON at line 1"),
         ("[" + GOOD + "] 5", "something follows the end of the list"),
-        (b"\xff\xfe" + GOOD.encode(), "line 1 is not UTF-8"),
+        (b"\xff\xfe" + GOOD.encode(), "line 1 is not UTF-8|row 1: broken JSON"),
         (GOOD.encode() + b"\n" + GOOD.encode() + b"\n\xff", "line 3 is not UTF-8"),
     ],
 )
@@ -352,15 +352,17 @@ def test_a_file_is_read_piece_by_piece_as_it_would_be_whole(
     path = folder / "pieces.json"
     path.write_bytes(body.encode("utf-8", "surrogatepass") if ascii_ else body.encode("utf-8", "replace"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("redinstruct.jsonrows._CHUNK", chunk)
+        patch.setattr(opening, "CHUNK", chunk)
+        patch.setattr(limits, "SMALL_ROW", chunk)
         held = JsonFile(path)
         found = list(held)
-    assert found == list(json_values(path.read_text(encoding="utf-8"), "x"))
+    how = "surrogatepass" if ascii_ else "replace"
+    assert found == [json.loads(text.encode("utf-8", how).decode()) for text in texts]
     assert held.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_files_that_can_not_be_read_are_named(tmp_path: Path) -> None:
-    for path, why in ((tmp_path / "none.jsonl", "no such file"), (tmp_path, "not a regular file"),
+    for path, why in ((tmp_path / "none.jsonl", "no such file"), (tmp_path, "is a folder"),
                       (Path("a\x00b"), "not a possible file name")):  # fmt: skip
         with pytest.raises(UsageError, match=why):
             read_rows([path])

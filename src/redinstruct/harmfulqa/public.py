@@ -7,7 +7,6 @@ published file misses keys (null once Arrow has read it) and holds empty turns.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from msgspec.structs import replace
 from redinstruct.errors import UsageError
 from redinstruct.harmfulqa.formats import released
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Speaker, Turn
-from redinstruct.jsonrows import Malformed, json_values
-from redinstruct.rowfiles import MAX_BYTES
+from redinstruct.rowfiles import JsonFile, Malformed
 from redinstruct.safetext import terminal
 
 _SPEAKERS: Mapping[str, Speaker] = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
@@ -200,21 +198,8 @@ def read_public(path: Path) -> list[Collected]:
         UsageError: the file cannot be read, or a row of it is none of the schema's; the file and the row are named.
     """
     name = terminal(str(path))
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{name}: is not a regular file")  # a pipe would be waited for
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise UsageError(f"{name}: has more than the {MAX_BYTES} bytes that are read")
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{name}: line {line} is not UTF-8 text, save the file as UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"{name}: cannot be read: {error.strerror or type(error).__name__}") from None
-    except ValueError:  # a NUL or a lone surrogate in the path
-        raise UsageError(f"{name}: is not a possible file name") from None
-    if not text.strip(" \t\r\n"):
+    held = JsonFile(path, name)
+    found = from_public(held, str(path))
+    if held.empty:
         raise UsageError(f"{name}: is empty")
-    return from_public(json_values(text, name), str(path))
+    return found

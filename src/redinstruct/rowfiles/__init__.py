@@ -9,24 +9,28 @@ in ``.txt``; each also packed by gzip, in UTF-8 or in UTF-16 with its byte-order
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
-from redinstruct.errors import BankError
+from redinstruct.errors import BankError, UsageError
 from redinstruct.rowfiles import limits
 from redinstruct.rowfiles.buffer import Buffer
 from redinstruct.rowfiles.csv_rows import csv_records, delimiter_of
-from redinstruct.rowfiles.json_rows import WRAPPERS, Doubled, Leaf, Row, json_rows
+from redinstruct.rowfiles.json_rows import WRAPPERS, Doubled, Leaf, Row, json_rows, json_values
 from redinstruct.rowfiles.limits import MAX_BYTES
 from redinstruct.rowfiles.opening import decoded, digest_of, opened, stem_of, suffix_of
-from redinstruct.rowfiles.words import fold, kind_of, listed, named, twice
+from redinstruct.rowfiles.words import Malformed, fold, kind_of, listed, named, twice
+from redinstruct.safetext import terminal
 
 __all__ = [
     "MAX_BYTES",
     "WRAPPERS",
     "Doubled",
+    "JsonFile",
     "Leaf",
+    "Malformed",
     "Row",
     "RowFile",
     "digest_of",
@@ -129,3 +133,39 @@ class RowFile:
             if piece.strip():
                 limits.check_rows(number, buffer.consumed)
                 yield Row(f"line {number}", piece)
+
+
+class JsonFile:
+    """The values of a JSON file, read as they are asked for: of a list, or one after another.
+
+    ``name`` is how messages call it. ``sha256`` is that of the bytes that were read (unpacked), ``empty`` whether there
+    is nothing but space in it. Files of training rows may be as large as the disk.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self._path, self._name = path, terminal(path.name) if name is None else name
+        self._digest = hashlib.sha256()
+        self.empty = False
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes that were read."""
+        return self._digest.hexdigest()
+
+    def __iter__(self) -> Iterator[object]:
+        """
+        Raises:
+            UsageError: the file cannot be read, is not UTF-8, or is not JSON; the row is named.
+        """
+        try:
+            with opened(self._path, most=sys.maxsize) as chunks:
+                buffer = Buffer(decoded(self._noted(chunks)))
+                yield from json_values(buffer)
+                self.empty = not buffer.text.strip() and not buffer.passed
+        except BankError as error:
+            raise UsageError(f"{self._name}: {error}") from None
+
+    def _noted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._digest.update(chunk)
+            yield chunk

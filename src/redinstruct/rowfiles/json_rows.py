@@ -64,12 +64,47 @@ def json_rows(buffer: Buffer, suffix: str, is_row: Callable[[dict[str, object]],
     return _Reader(buffer, suffix, is_row).rows()
 
 
+def json_values(buffer: Buffer) -> Iterator[object]:
+    """The values of a JSON list, or of JSON values that follow one another, on however many lines; NaN is none.
+
+    Raises:
+        BankError: a value is broken, or goes beyond the limits; its number is named.
+    """
+
+    def no_constant(_: str) -> object:
+        raise _NotANumber
+
+    reader = _Reader(buffer, ".json", bool, no_constant)
+    values = reader.values()
+    while True:
+        try:
+            value = next(values)
+        except StopIteration:
+            return
+        except _NotANumber:
+            raise BankError(f"row {reader.number}: holds NaN or Infinity: JSON knows finite numbers only") from None
+        except BankError as error:
+            told = str(error).removeprefix(f"row {reader.number} ").removeprefix(f"row {reader.number}: ")
+            raise BankError(f"row {reader.number}: {told}") from None
+        yield value
+
+
+class _NotANumber(Exception):
+    """NaN or Infinity in a text that is held to be JSON."""
+
+
 class _Reader:
-    def __init__(self, buffer: Buffer, suffix: str, is_row: Callable[[dict[str, object]], bool]) -> None:
+    def __init__(
+        self,
+        buffer: Buffer,
+        suffix: str,
+        is_row: Callable[[dict[str, object]], bool],
+        constant: Callable[[str], object] | None = None,
+    ) -> None:
         self._buffer, self._suffix, self._is_row = buffer, suffix, is_row
-        self._number = 0
+        self.number = 0
         self._doubled: str | None = None
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=constant)
 
     def _object(self, pairs: list[tuple[str, object]]) -> object:
         made = dict(pairs)
@@ -127,17 +162,32 @@ class _Reader:
             end -= buffer.at
             buffer.fill(2 * ahead + 2**16)
 
+    def values(self) -> Iterator[object]:
+        """What a list holds, or the values that follow one another."""
+        buffer = self._buffer
+        if self._peek() == "[":
+            yield from (row.value for row in self._list())
+            return
+        while self._peek():
+            self.number += 1
+            value, buffer.at = self._decode(f"row {self.number} ")
+            where = f"row {self.number}"
+            self._refuse_doubled(where)
+            limits.check_keys(value, where)
+            limits.check_rows(self.number, buffer.consumed)
+            yield value
+
     # ---- one value a line ----
 
     def _lines(self) -> Iterator[Row]:
         buffer = self._buffer
         while self._next_line():
-            self._number += 1
-            where = f"row {self._number}"
+            self.number += 1
+            where = f"row {self.number}"
             if buffer.text[buffer.at] in "\r\n":
                 raise BankError(f"{where} is an empty line, expected JSON")
             line, end = self._line(f"{where} ")
-            limits.check_rows(self._number, buffer.consumed + len(line))
+            limits.check_rows(self.number, buffer.consumed + len(line))
             value = self._one(line.strip(" \t\r\n"), where)
             buffer.at = end
             yield Row(where, value)
@@ -161,7 +211,7 @@ class _Reader:
         """Go to where the next line's value begins, or where it ends if it is blank; False if only space is left."""
         buffer = self._buffer
         buffer.fill(2)
-        if self._number:
+        if self.number:
             buffer.at = _at(_ONE_END, buffer.text, buffer.at)
         if not self._followed(buffer.at):
             return False
@@ -195,12 +245,12 @@ class _Reader:
             elif not mark:
                 self._take("]")
             first = False
-            self._number += 1
-            where = f"row {self._number}" + (f" ({place})" if place else "")
-            value, buffer.at = self._decode(f"row {self._number} ")
+            self.number += 1
+            where = f"row {self.number}" + (f" ({place})" if place else "")
+            value, buffer.at = self._decode(f"row {self.number} ")
             self._refuse_doubled(where)
             limits.check_keys(value, where)
-            limits.check_rows(self._number, buffer.consumed)
+            limits.check_rows(self.number, buffer.consumed)
             yield Row(where, value, topic, subtopic)
         buffer.at += 1
         line = 0 if place else buffer.line()
@@ -268,6 +318,8 @@ class _Reader:
 
     def _take(self, mark: str) -> None:
         buffer = self._buffer
+        if buffer.at >= len(buffer.text):
+            raise self._broken(buffer.at, f"the file ends before a '{mark}': it was cut")
         if not buffer.text.startswith(mark, buffer.at):
             raise self._broken(buffer.at, f"Expecting '{mark}' delimiter")
         buffer.at += 1

@@ -48,20 +48,21 @@ def stem_of(path: Path) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Iterator[bytes]]:
-    """A regular file's bytes in chunks, unpacked where gzip packed them.
+def opened(path: Path, most: int | None = None) -> Iterator[Iterator[bytes]]:
+    """A regular file's bytes in chunks, unpacked where gzip packed them; ``most`` of them (else the limit of banks).
 
     Raises:
         BankError: it cannot be read, is larger than is read, or is a kind of file that holds no text.
     """
+    most = limits.MAX_BYTES if most is None else most
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise BankError("is a folder, expected a file")
         if not stat.S_ISREG(status.st_mode):
             raise BankError("is not a regular file")  # a pipe would be waited for
-        if status.st_size > limits.MAX_BYTES:
-            raise BankError(f"has {status.st_size} bytes, more than the {limits.MAX_BYTES} that are read")
+        if status.st_size > most:
+            raise BankError(f"has {status.st_size} bytes, more than the {most} that are read")
         file = path.open("rb")
     except FileNotFoundError:
         raise BankError("no such file") from None
@@ -70,14 +71,14 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
     except ValueError:  # a NUL or a lone surrogate in the path
         raise BankError("is not a possible file name") from None
     with file:
-        yield _unpacked(file, status.st_size)
+        yield _unpacked(file, status.st_size, most)
 
 
 def _unreadable(error: OSError) -> BankError:
     return BankError(f"cannot be read: {error.strerror or type(error).__name__}")
 
 
-def _unpacked(file: IO[bytes], size: int) -> Iterator[bytes]:
+def _unpacked(file: IO[bytes], size: int, most: int) -> Iterator[bytes]:
     try:
         head = file.read(32)
         file.seek(0)
@@ -91,8 +92,8 @@ def _unpacked(file: IO[bytes], size: int) -> Iterator[bytes]:
             total += len(chunk)
             if packed:
                 limits.check_unpacked(size, total)
-            elif total > limits.MAX_BYTES:
-                raise BankError(f"grew over the {limits.MAX_BYTES} bytes that are read")
+            elif total > most:
+                raise BankError(f"grew over the {most} bytes that are read")
             yield chunk
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise BankError("is packed by gzip, and damaged or cut short") from None

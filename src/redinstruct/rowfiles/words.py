@@ -10,6 +10,10 @@ from collections.abc import Iterable
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.;:-]{1,24}")
 
 
+class Malformed(Exception):
+    """What is wrong within one row. Never holds a text of it."""
+
+
 def fold(key: str) -> str:
     """A column's or key's name, as names are compared."""
     return key.strip().casefold()

@@ -22,8 +22,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.jsonrows import JsonFile, Malformed
-from redinstruct.rowfiles import fold
+from redinstruct.rowfiles import JsonFile, Malformed, fold
 from redinstruct.safetext import terminal
 from redinstruct.turns import ROLES
 from redinstruct.types import Message
