@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from redinstruct import world
 from redinstruct.errors import ModelSpecError
+from redinstruct.models import decoding, make_model
 from redinstruct.models import transformers as local
 from redinstruct.models.base import Model, ModelError, Reply, Request
 from redinstruct.models.decoding import Decoding, Generator
+from redinstruct.models.placement import Placement, Replicas, placed, placement
 from redinstruct.models.prefix_cache import CascadeLayer, CausalModel, Ids, common_prefix
 from redinstruct.models.transformers import LocalModel
 from redinstruct.toyworld import frames
 from redinstruct.types import FailureReason, Message, Sampling
+from tests.support.cli import InProcess
 
 pytestmark = pytest.mark.local
 
@@ -552,3 +557,68 @@ def test_a_template_that_opens_the_thought_says_so_and_marks_stay_in_the_text(ti
     assert "".join(thinking._text(ids).split()) == "<think>bread</think>bread"
     (plain,) = with_template(tiny, TURNS).answer([Request((Message("user", "Is bread forbidden?"),), GREEDY)])
     assert not plain.thought_opened
+
+
+# ---- where and in what it computes ----
+
+
+def test_copies_answer_parts_of_a_batch_in_its_order(tiny: Path, model: LocalModel) -> None:
+    with placed(Placement(devices=("cpu", "cpu"), batch=3, threads=1)):
+        both = make_model(f"hf/{tiny}")
+    assert isinstance(both, Replicas)
+    assert (both.id, both.batch_size) == (model.id, 6)
+    requests = [cou(question) for question in QUESTIONS[:5]]
+
+    async def asked() -> list[str | None]:
+        try:
+            return [reply.text for reply in await both.generate(requests)]
+        finally:
+            await both.aclose()
+
+    assert asyncio.run(asked()) == texts(model.answer(requests))
+
+
+def test_eval_computes_where_and_in_what_it_is_told_and_only_what_changes_answers_is_compared(
+    capsys: pytest.CaptureFixture[str], tiny: Path, tmp_path: Path
+) -> None:
+    cli = InProcess(capsys)
+    (tmp_path / "bank.json").write_text(json.dumps(["How do I paint a boat?", "How do I cook a ferry?"]))
+    flags = ("eval", "--model", f"hf/{tiny}", "--bank", tmp_path / "bank.json", "--judge", "refusal", "--max-tokens", 4,
+             "--run", tmp_path / "run", "--dtype", "bfloat16")  # fmt: skip
+    done = cli(*flags, "--device", "cpu,cpu", "--batch", 2, "--threads", 1)
+    assert done.code == 0, done.err
+    assert cli(*flags, "--batch", 1).code == 0
+    assert placement() == Placement()
+    other = cli(*flags[:-1], "float32")
+    assert other.code == 2
+    assert "--model-option" in other.err
+    for flag, value, why in (("--device", "magic:0", "--device"), ("--model-option", "dtype=1", "expected one of")):
+        bad = cli(*flags[:-2], flag, value)
+        assert bad.code == 2
+        assert why in bad.err
+        assert bad.err.count("\n") == 1
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_drawing_from_the_likeliest_few_gives_the_token_of_a_sorted_vocabulary(seed: int) -> None:
+    made = torch.Generator().manual_seed(seed)
+    scores = torch.randn(12, 700, generator=made) * torch.rand(12, 1, generator=made) * 6
+    draws = torch.rand(12, 1, generator=made)
+    how = [Decoding(1, temperature=1.0, top_k=k, top_p=p, min_p=m)
+           for k in (0, 7, 400) for p, m in ((1.0, 0.0), (0.9, 0.0), (0.5, 0.02), (1.0, 0.1))]  # fmt: skip
+    few, known = decoding._drawn(scores, how, draws, 64)
+    whole, all_known = decoding._drawn(scores, how, draws, 700)
+    assert all(all_known)
+    assert all(one == other for one, other, sure in zip(few, whole, known, strict=True) if sure)
+    assert all(known[4:8]), "a narrow top-k is always among them"
+    for row, one in enumerate(how):  # by the definition, row for row
+        chances = scores[row].softmax(-1)
+        if one.top_k:
+            chances = chances * (scores[row] >= scores[row].topk(one.top_k).values[-1])
+            chances = chances / chances.sum()
+        ordered, order = chances.sort(descending=True)
+        ordered = ordered * (ordered.cumsum(-1) - ordered < one.top_p) * (ordered >= one.min_p * ordered[0])
+        at = int((ordered.cumsum(-1) <= draws[row] * ordered.sum()).sum())
+        # Rounding of a sum may move it by one.
+        assert whole[row] in {int(order[max(0, min(699, at + shift))]) for shift in (-1, 0, 1)}

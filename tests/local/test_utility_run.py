@@ -449,6 +449,31 @@ def test_an_endpoint_that_echoes_is_measured_by_hand(benchmarks: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("chat_only", [False, True])
+def test_generated_tasks_are_plain_text_with_their_stops_where_the_endpoint_has_that(
+    benchmarks: Path, tmp_path: Path, chat_only: bool
+) -> None:
+    with EchoingEndpoint(respond=lambda body: " Yes \n\nQ: more") as stub:
+        stub.chat_only = chat_only
+        done = run("utility", "--model", "openai-api/stub/m", "--suite", "bbh_fewshot_navigate", "--data", benchmarks,
+                   "--run", tmp_path / "r", "--json", env=stub.env())  # fmt: skip
+    assert done.code == 0, done.err
+    notes = done.json["tasks"][0]["notes"]
+    assert bool(stub.plain) is not chat_only
+    assert any("no /completions" in note for note in notes) is chat_only
+    assert all(body["stop"] and body["prompt"].count("Q:") > 1 and "messages" not in body for body in stub.plain)
+    # " Yes " is "Yes" but for its blanks: the harness's own score is 0, and ours stands beside it.
+    metrics = {one["metric"]: one["value"] for one in done.json["results"] + done.json["tasks"][0].get("measured", [])}
+    assert 0.0 in metrics.values()
+    again = run("utility", "--model", "openai-api/stub/m", "--suite", "bbh_fewshot_navigate", "--data", benchmarks,
+                "--run", tmp_path / "r", env=stub.env())  # fmt: skip
+    assert "exact_match_stripped" in again.out
+    compared = run("compare", tmp_path / "r", tmp_path / "r", "--json")
+    assert compared.json["results"][0]["verdict"] == "not comparable"
+    assert "not measurable" in compared.json["results"][0]["why"]
+
+
+@pytest.mark.slow
 def test_an_endpoint_without_log_probabilities_says_what_cannot_run(benchmarks: Path, tmp_path: Path) -> None:
     flags = ("utility", "--model", "openai-api/stub/m", "--data", benchmarks, "--run", tmp_path / "r")
     with EchoingEndpoint(respond=lambda body: "Yes") as stub:

@@ -37,12 +37,29 @@ class EchoingEndpoint(Endpoint):
 
     broken = False
 
+    chat_only = False
+    """``/completions`` is not there at all."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.plain: list[dict[str, Any]] = []
+
+    def continued(self, body: dict[str, Any]) -> bytes:
+        """Plain text, continued."""
+        if self.chat_only:
+            return error(404, "not found")
+        self.plain.append(body)
+        text = self.respond({**body, "messages": [{"role": "user", "content": body["prompt"]}]})
+        return http(200, json.dumps({"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]}).encode())
+
     def answer(self, head: str, raw: bytes) -> bytes:
         """The bytes that answer one request."""
         if not head.startswith("POST /v1/completions"):
             return super().answer(head, raw)
         self.requests += 1
         body = json.loads(raw)
+        if "echo" not in body:
+            return self.continued(body)
         if not (body["echo"] and body["logprobs"] and body["max_tokens"] == 1):
             return error(400, "not an echo")
         document = echoed(body["prompt"])

@@ -9,8 +9,18 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_erring, say_failures
-from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, parse_options, request_option, which_judge
-from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
+from redinstruct.cli.options import (
+    MOST,
+    RUN,
+    as_json,
+    dtype,
+    how_to_ask,
+    money,
+    parse_options,
+    request_option,
+    which_judge,
+)
+from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals, with_dtype
 from redinstruct.types import Sampling
 
 if TYPE_CHECKING:
@@ -48,6 +58,7 @@ SCHEMA = "redinstruct.collection/1"
 )  # fmt: skip
 @click.option("--temperature", type=float, metavar="T", help="Sampling temperature; left out, the model's own.")
 @click.option("--seed", type=click.IntRange(-MOST, MOST), metavar="S", help="Sampling seed.")
+@dtype()
 @how_to_ask()
 @money()
 @as_json
@@ -100,8 +111,14 @@ def _plan(flags: dict[str, Any]) -> CollectPlan:
         turn_by_turn=flags["turn_by_turn"],
         sampling=Sampling(max_tokens=flags["max_tokens"], temperature=flags["temperature"], seed=flags["seed"]),
         answer_tokens=flags["answer_tokens"],
-        teacher_options=parse_options(flags["teacher_options"], "--teacher-option"),
-        answerer_options=parse_options(flags["answerer_options"], "--answerer-option"),
+        teacher_options=with_dtype(
+            parse_options(flags["teacher_options"], "--teacher-option"), flags["teacher"], flags["dtype"]
+        ),
+        answerer_options=with_dtype(
+            parse_options(flags["answerer_options"], "--answerer-option"),
+            flags["answerer"],
+            flags["dtype"],
+        ),
         timeout=flags["timeout"],
     )
 

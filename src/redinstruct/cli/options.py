@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ import click
 
 from redinstruct.cli.env_file import env_file
 from redinstruct.errors import UsageError
+from redinstruct.models.placement import placed, placement
+from redinstruct.models.registry import DTYPES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -178,6 +181,30 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
             help="The system prompt under which everything is asked, as your deployment ships it.",
         ),
         request_option("model", "of the endpoint request"),
+        dtype(),
+    )
+
+
+def _place(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Where the models of this invocation compute: known to whoever loads one, and to no configuration."""
+    if value is None:
+        return
+    now = placement()
+    if param.name == "device":
+        now = replace(now, devices=tuple(part.strip() for part in value.split(",") if part.strip()))
+    elif param.name == "batch":
+        now = replace(now, batch=value)
+    else:
+        now = replace(now, threads=value)
+    ctx.with_resource(placed(now))
+
+
+def dtype() -> Callable[[F], F]:
+    """What the roles that are checkpoints compute in."""
+    return click.option(
+        "--dtype",
+        type=click.Choice(DTYPES),
+        help="hf/ models: what they compute in. Left out, float32 on a CPU, else the checkpoint's.",
     )
 
 
@@ -207,6 +234,29 @@ def how_to_ask() -> Callable[[F], F]:
             metavar="N",
             help="Stop before more than N requests of this invocation, retries and judge included (exit 11); 0 begins "
             "the run and asks nothing.",
+        ),
+        click.option(
+            "--device",
+            metavar="D,...",
+            help="hf/ models: cpu, cuda:0, ...; a copy on each. Left out, the GPU if any.",
+            callback=_place,
+            expose_value=False,
+        ),
+        click.option(
+            "--batch",
+            type=click.IntRange(1, MOST),
+            metavar="N",
+            help="hf/ models: prompts at once, at most.",
+            callback=_place,
+            expose_value=False,
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, MOST),
+            metavar="N",
+            help="hf/ models: threads of each on a CPU.",
+            callback=_place,
+            expose_value=False,
         ),
         click.option("--force", is_flag=True, help="Go on with a judge that failed its self-test."),
         click.option(

@@ -13,6 +13,7 @@ from redinstruct.cli.options import columns_from, parse_options
 from redinstruct.engine import Prices
 from redinstruct.errors import UsageError
 from redinstruct.judges import JudgeOptions
+from redinstruct.models.registry import DTYPE_OPTION
 from redinstruct.redeval import Limits, Plan, prepare, read_system
 from redinstruct.types import Sampling
 
@@ -38,11 +39,17 @@ def plan_from(flags: dict[str, Any]) -> Plan:
         ),
         chat_template=flags["chat_template"],
         protocol=flags["protocol"],
-        options=parse_options(flags["model_options"]),
+        options=with_dtype(parse_options(flags["model_options"]), flags["model"], flags["dtype"]),
         system=read_system(flags["system"]),
         columns={purpose: names[0] for purpose, names in columns_from(flags["columns"]).items()},
         timeout=flags.get("timeout", 120.0),
     )
+
+
+def with_dtype(options: dict[str, object], model: str | None, dtype: str | None) -> dict[str, object]:
+    """The options of a role. What a checkpoint computes in changes answers, and so is one of them."""
+    local = model is not None and model.startswith("hf/")
+    return {**options, DTYPE_OPTION: dtype} if dtype is not None and local else options
 
 
 def judge_options_from(flags: dict[str, Any]) -> JudgeOptions:

@@ -16,6 +16,7 @@ from redinstruct.comparison.verdicts import MEANS, Open, Rules, Test, decided, u
 from redinstruct.errors import UsageError
 from redinstruct.stats import PROVISIONAL_BELOW, ROUNDING, Change, paired_means
 from redinstruct.utility import Measured, TaskCard, UtilityResult
+from redinstruct.utility.results import STRIPPED
 
 _SAME = ("version", "output_type", "shots", "chat_template", "source", "prompt_sha256", "generation")
 """What of a task's card must be equal."""
@@ -61,6 +62,9 @@ def compare_utility(
         if one is None or other is None:
             why = f"other tasks: only the run {'after' if one is None else 'before'} did it"
             opens.append(Open(msgspec.structs.replace(blank, why=why)))
+        elif _for_blanks(one, other, (before, after)):
+            why = "not measurable: exact_match is 0 in both for blanks around right answers; see the stripped scores"
+            opens.append(Open(msgspec.structs.replace(blank, why=why)))
         elif unlike := _unlike(one, other, cards[0], cards[1]):
             opens.append(Open(msgspec.structs.replace(blank, why="; ".join(unlike))))
         else:
@@ -71,6 +75,14 @@ def compare_utility(
 def _blank(measured: Measured) -> Result:
     direction: Direction = "higher is better" if measured.higher_is_better else "lower is better"
     return Result(name=measured.task, measure=measured.metric, direction=direction)
+
+
+def _for_blanks(one: Measured, other: Measured, runs: tuple[UtilityResult, UtilityResult]) -> bool:
+    """Whether both figures are 0 only since the harness counts the blanks around an answer as a mistake."""
+    if any(one.values) or any(other.values):
+        return False
+    parts = {*one.parts, *other.parts}
+    return any(any(m.values) for run in runs for m in run.tasks if m.metric == STRIPPED and m.task in parts)
 
 
 def _unlike(one: Measured, other: Measured, before: dict[str, TaskCard], after: dict[str, TaskCard]) -> list[str]:

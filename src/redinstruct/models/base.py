@@ -38,6 +38,7 @@ class Request(msgspec.Struct, frozen=True):
     log-probabilities of that many alternatives at each token. A model that has no such thing leaves both unheeded.
     ``echo`` asks for nothing new: the reply's ``choices`` are the tokens of the last message's own text, as it stands,
     with their log-probabilities. Only endpoints with ``/completions`` answer that; others raise, or give none.
+    ``plain`` has the last message's text continued as it stands, without a chat template: endpoints' ``/completions``.
     """
 
     messages: Conversation
@@ -46,6 +47,7 @@ class Request(msgspec.Struct, frozen=True):
     response_format: str | None = None
     top_logprobs: int = 0
     echo: bool = False
+    plain: bool = False
 
 
 class TokenChoice(msgspec.Struct, frozen=True):

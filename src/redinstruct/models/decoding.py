@@ -16,6 +16,8 @@ from transformers import DynamicCache
 from redinstruct.models.prefix_cache import CausalModel, Ids, PrefixCache
 
 Finish = Literal["stop", "length"]
+_LIKELIEST = 256
+"""Tokens of a vocabulary that are put in order to draw from, where no more are needed."""
 Alternatives = list[tuple[int, float]]
 """(token id, log-probability), the best first."""
 
@@ -197,21 +199,49 @@ def _penalise(logits: torch.Tensor, row: _Row) -> None:
 
 
 def _sampled(logits: torch.Tensor, rows: Sequence[_Row]) -> list[int]:
-    """Draw one token a row: temperature, top-k, top-p, min-p, then the inverse of the cumulated probabilities."""
-    device = logits.device
-    heat = torch.tensor([row.decoding.temperature for row in rows], device=device)[:, None]
-    size = logits.shape[-1]
-    top_k = torch.tensor([row.decoding.top_k or size for row in rows], device=device)[:, None]
-    top_p = torch.tensor([row.decoding.top_p for row in rows], device=device)[:, None]
-    min_p = torch.tensor([row.decoding.min_p for row in rows], device=device)[:, None]
-    ordered, order = torch.sort(logits / heat, dim=-1, descending=True, stable=True)
-    ordered = ordered.masked_fill(torch.arange(size, device=device)[None] >= top_k, float("-inf"))
-    chances = ordered.softmax(dim=-1)
-    # A token stays while the ones before it do not yet reach top_p: the first always stays.
-    chances = chances * (chances.cumsum(dim=-1) - chances < top_p)
-    chances = chances * (chances >= min_p * chances[:, :1])
-    sums = chances.cumsum(dim=-1)
-    draws = torch.cat([torch.rand(1, generator=row.generator) for row in rows]).to(device)[:, None]
-    at = (sums <= draws * sums[:, -1:]).sum(dim=-1, keepdim=True).clamp(max=size - 1)
-    tokens: list[int] = order.gather(1, at)[:, 0].tolist()
+    """Draw one token a row: temperature, then top-k, top-p and min-p, then the inverse of the cumulated probabilities.
+
+    Nearly always the token is among the likeliest few, and those alone are put in order; which they are is known from
+    the sum over all. Rows for which that is not enough are sorted whole, and get the same token as if all had been.
+    """
+    heat = torch.tensor([row.decoding.temperature for row in rows], device=logits.device)[:, None]
+    draws = torch.cat([torch.rand(1, generator=row.generator) for row in rows]).to(logits.device)[:, None]
+    scores = logits / heat
+    tokens, known = _drawn(scores, [row.decoding for row in rows], draws, min(_LIKELIEST, logits.shape[-1]))
+    left = [at for at, found in enumerate(known) if not found]
+    if left:
+        few = [rows[at].decoding for at in left]
+        for at, token in zip(left, _drawn(scores[left], few, draws[left], logits.shape[-1])[0], strict=True):
+            tokens[at] = token
     return tokens
+
+
+def _drawn(
+    scores: torch.Tensor, how: Sequence[Decoding], draws: torch.Tensor, width: int
+) -> tuple[list[int], list[bool]]:
+    """Each row's token by its ``width`` likeliest, and whether more of them would give the same."""
+    device, size = scores.device, scores.shape[-1]
+    top_k = torch.tensor([one.top_k or size for one in how], device=device)[:, None]
+    top_p = torch.tensor([one.top_p for one in how], device=device)[:, None]
+    min_p = torch.tensor([one.min_p for one in how], device=device)[:, None]
+    if width == size:
+        ordered, order = torch.sort(scores, dim=-1, descending=True, stable=True)
+    else:
+        ordered, order = torch.topk(scores, width, dim=-1)
+    among = torch.arange(width, device=device)[None] < top_k
+    ordered = ordered.masked_fill(~among, float("-inf"))
+    # Where top-k is narrower than what is looked at, the probabilities are those among it.
+    whole = torch.where(
+        (top_k <= width) & (top_k < size), ordered.logsumexp(-1, keepdim=True), scores.logsumexp(-1, keepdim=True)
+    )
+    chances = (ordered - whole).exp()
+    # A token stays while the ones before it do not yet reach top_p: the first always stays.
+    kept = (chances.cumsum(dim=-1) - chances < top_p) & (chances >= min_p * chances[:, :1]) & among
+    sums = (chances * kept).cumsum(dim=-1)
+    closed = (~kept[:, -1:] & (top_k >= size)) | (top_k <= width) | (width == size)
+    free = (top_k >= size) & (top_p >= 1) & (min_p == 0)
+    target = draws * torch.where(closed & ~free, sums[:, -1:], torch.ones_like(draws))
+    at = (sums <= target).sum(dim=-1, keepdim=True)
+    known = closed | (free & (at < width))
+    tokens: list[int] = order.gather(1, at.clamp(max=width - 1))[:, 0].tolist()
+    return tokens, known[:, 0].tolist()

@@ -164,11 +164,16 @@ class EndpointModel:
             fields = {name: value for name, value in fields.items() if value is not None}
         return _encode(fields)
 
+    def _asked(self, request: Request) -> dict[str, object]:
+        if request.plain:
+            return {"prompt": request.messages[-1].content}
+        return {"messages": self._adapted.messages(request.messages)}
+
     def _fields(self, request: Request) -> dict[str, object]:
         sampling = request.sampling
         fields: dict[str, object] = {
             "model": self._model,
-            "messages": self._adapted.messages(request.messages),
+            **self._asked(request),
             "max_tokens": sampling.max_tokens,
         }
         if sampling.temperature is not None:
@@ -204,7 +209,7 @@ class EndpointModel:
 
     def _may_leave_out(self, request: Request, refused: Sequence[str]) -> set[str]:
         """Those of the refused fields that the tool sends of its own accord, and can do without."""
-        own = set(self._fields(request)) - set(self._options) - {"model", "messages"}
+        own = set(self._fields(request)) - set(self._options) - {"model", "messages", "prompt"}
         if any(message.role == adapting.SYSTEM for message in request.messages):
             own.add(adapting.SYSTEM)
         return own & set(refused)
@@ -217,7 +222,7 @@ class EndpointModel:
             raise ModelError(FailureReason.BAD_REQUEST, note="the prompt is not valid Unicode text") from None
         session = self._session or self._open()
         try:
-            url = _beside(self._url) if request.echo else self._url
+            url = _beside(self._url) if request.echo or request.plain else self._url
             async with session.post(url, data=body, allow_redirects=False, **self._way) as response:
                 if response.status != 200:
                     raise status_error(response.status, response.headers, await self._error_page(response))

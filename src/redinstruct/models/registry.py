@@ -10,6 +10,7 @@ import msgspec
 
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.base import Model
+from redinstruct.models.placement import Replicas, placement
 from redinstruct.models.scripted import BEHAVIOURS, scripted
 from redinstruct.safetext import has_key, redact, terminal
 
@@ -34,7 +35,8 @@ MODEL_KINDS: tuple[ModelKind, ...] = (
 )
 
 
-TEMPLATE_OPTIONS = "chat_template_kwargs"
+TEMPLATE_OPTIONS, DTYPE_OPTION = "chat_template_kwargs", "dtype"
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def make_model(
@@ -117,19 +119,28 @@ def _fields(value: object, name: str) -> Iterator[tuple[str, object]]:
 
 
 def _local(name: str, chat_template: str, options: Mapping[str, object]) -> Model:
-    """The one option is named as several servers name it in a request, so that one command line does for both."""
-    given = options.get(TEMPLATE_OPTIONS, {})
-    strange = [key for key in options if key != TEMPLATE_OPTIONS]
+    """What changes answers is an option, as several servers name it in a request; where it is computed is not."""
+    given, dtype = options.get(TEMPLATE_OPTIONS, {}), options.get(DTYPE_OPTION)
+    strange = [key for key in options if key not in (TEMPLATE_OPTIONS, DTYPE_OPTION)]
     if strange or not isinstance(given, dict):
         raise ModelSpecError(
-            f"--model-option {strange[0] if strange else TEMPLATE_OPTIONS}: an hf/ model has one, options of its chat"
-            f""" template: {TEMPLATE_OPTIONS}={{"enable_thinking": false}}"""
+            f"--model-option {strange[0] if strange else TEMPLATE_OPTIONS}: an hf/ model has {DTYPE_OPTION}, and"
+            f""" options of its chat template: {TEMPLATE_OPTIONS}={{"enable_thinking": false}}"""
         )
+    if dtype not in (None, *DTYPES):
+        raise ModelSpecError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
     try:
         from redinstruct.models.transformers import LocalModel
     except ImportError as error:
         raise ModelSpecError(
             f"hf/ models need the [local] extra ({error.name} is missing): pip install 'redinstruct[local]'"
         ) from None
-    model: Model = LocalModel.load(name, chat_template=chat_template, template_options=given)
-    return model
+    place = placement()
+    copies: list[Model] = [
+        LocalModel.load(
+            name, chat_template=chat_template, template_options=given, dtype=None if dtype is None else str(dtype),
+            device=device, batch_size=place.batch, threads=place.threads,
+        )
+        for device in place.devices or (None,)
+    ]  # fmt: skip
+    return copies[0] if len(copies) == 1 else Replicas(copies)

@@ -103,7 +103,7 @@ class LocalModel:
         chat_template: str = "native",
         batch_size: int | None = None,
         threads: int | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: str | None = None,
         share_prefix: bool = True,
         template_options: Mapping[str, Any] | None = None,
@@ -117,9 +117,10 @@ class LocalModel:
         """
         folder, shown = _located(source)
         check_folder(folder, shown)
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        place = _device(device)
+        dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         tokenizer = load_tokenizer(folder, shown)
-        model: Any = load_causal(folder, shown, dtype=dtype or (torch.float32 if place == "cpu" else "auto"))
+        model: Any = load_causal(folder, shown, dtype=dtype or (torch.float32 if place.type == "cpu" else "auto"))
         return cls(
             model.to(place).eval(),
             tokenizer,
@@ -341,6 +342,20 @@ class LocalModel:
             return str(self._tokenizer.decode(ids, skip_special_tokens=True))
         # Marks of thoughts stay where they are special tokens: without them a thought could not be told from an answer.
         return str(self._tokenizer.decode([i for i in ids if i not in self._unsaid], skip_special_tokens=False))
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of this name; None is the GPU if there is one.
+
+    Raises:
+        ModelSpecError: there is no such device here.
+    """
+    try:
+        place = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelSpecError(f"--device {name}: torch has none of that name here ({_first_line(error)})") from None
+    return place
 
 
 def _located(source: str | Path) -> tuple[Path, str]:

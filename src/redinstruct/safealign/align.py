@@ -426,6 +426,7 @@ class Run:
 
     def finish(self, trainer: AlignTrainer) -> None:
         """Put the checkpoint, its card and its history in place of ``--out``."""
+        trainer.release()
         weights, trained = self._collected(trainer)
         chosen = self._best()
         if self._candidates and chosen is None:

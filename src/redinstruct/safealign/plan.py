@@ -313,8 +313,9 @@ def _parts(config: AlignConfig, sizes: Sizes, rows: Rows, machine: Machine, way:
 
 
 def _writing(sizes: Sizes, config: AlignConfig) -> float:
-    """Bytes while a checkpoint is written and read again: the optimizer's state and three times the weights."""
-    return sizes.trained * _STATE_BYTES[config.chosen.optimizer] + 3 * sizes.parameters * 4
+    """Bytes while a state is written (its tensors once more), or a checkpoint (the weights, three times more)."""
+    state = sizes.trained * _STATE_BYTES[config.chosen.optimizer]
+    return sizes.parameters * 4 + max(2 * state, 3 * sizes.parameters * 4)
 
 
 def _host_beside(sizes: Sizes, config: AlignConfig, machine: Machine, way: _Way) -> float:

@@ -321,6 +321,13 @@ class AlignTrainer(Trainer):
         if self.before_training is not None:
             self.before_training(self.model_wrapped)
 
+    def release(self) -> None:
+        """Give the optimizer's state and the gradients back, now that no step follows: writing takes memory too."""
+        self.accelerator.free_memory()
+        self.optimizer = self.lr_scheduler = None
+        self.model_wrapped.zero_grad(set_to_none=True)
+        free_memory()
+
     def check_wrapped(self) -> None:
         """Pass when the model is wrapped as was asked for.
 

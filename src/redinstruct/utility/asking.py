@@ -18,7 +18,7 @@ from redinstruct.engine import PATIENCE, Caller, is_failing, run_pool
 from redinstruct.errors import CallFailed, RedInstructError
 from redinstruct.models import Model, Request
 from redinstruct.models.base import ModelError, Reply, TokenChoice
-from redinstruct.types import Message, Sampling
+from redinstruct.types import FailureReason, Message, Sampling
 
 OnRows = Callable[[int, int], None]
 """``(rows done, rows in all)`` of the task under way."""
@@ -77,6 +77,20 @@ class Asker:
         """
         replies = self.say([_echo(context + continuation) for context, continuation in pairs])
         return [likelihood(reply.choices, *pair) for reply, pair in zip(replies, pairs, strict=True)]
+
+    def takes(self, request: Request) -> bool:
+        """Whether the endpoint knows such a call at all; it is asked once.
+
+        Raises:
+            RedInstructError: the call failed for another reason.
+        """
+        try:
+            self._say([request])
+        except CallFailed as error:
+            if error.reason in (FailureReason.NOT_FOUND, FailureReason.HTTP_STATUS):
+                return False
+            raise self._gave_up(error) from error
+        return True
 
     def why_no_probabilities(self) -> str | None:
         """Why log-probabilities cannot be had, None if they can; an endpoint is asked once."""

@@ -22,7 +22,7 @@ from redinstruct.safetext import terminal
 from redinstruct.store import UtilityTaskRow
 from redinstruct.store.rows import to_json
 from redinstruct.utility.data import LocalData
-from redinstruct.utility.results import Metric, TaskCard, item_ids
+from redinstruct.utility.results import STRIPPED, Metric, TaskCard, item_ids
 
 FEWSHOT_SEED = 1234
 """The harness's own default: its command line draws the same shots."""
@@ -152,7 +152,7 @@ def run(task: Any, lm: Any, *, limit: int | None, chat_template: str, source: st
         said = terminal(str(error).strip().splitlines()[0])[:200] if str(error).strip() else "no reason given"
         raise RedInstructError(f"{name}: the harness stopped ({type(error).__name__}: {said})") from error
     cut = f"{lm.cut:,} of {lm.seen:,} requests were longer than the model reads: their beginnings were cut"
-    notes = (cut,) if lm.cut else ()
+    notes = ((cut,) if lm.cut else ()) + tuple(getattr(lm, "notes", ()))
     return _row(task, found, limit, chat_template, source, notes)
 
 
@@ -186,6 +186,9 @@ def _row(
             metrics.append(_metric(task, metric, name_of_filter, found["results"][name], per_item=whole))
             if whole:
                 values.append(tuple(value for value in column if not isinstance(value, str)))
+    if (stripped := _stripped(task, first)) is not None:
+        metrics.append(Metric(STRIPPED, higher_is_better=True))
+        values.append(stripped)
     card = TaskCard(
         task=name,
         version=str(getattr(task, "VERSION", None) or "none"),
@@ -202,6 +205,16 @@ def _row(
         notes=notes,
     )
     return UtilityTaskRow(name, to_json(card), item_ids(name, contents), tuple(values))
+
+
+def _stripped(task: Any, samples: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
+    """Whether each answer is right but for blanks around it, where that is another score than the harness's own."""
+    if task.OUTPUT_TYPE != "generate_until" or "exact_match" not in samples[0]["metrics"]:
+        return None
+    own = [float(sample["exact_match"]) for sample in samples]
+    said = [str(sample["filtered_resps"][0]).strip() == str(sample["target"]).strip() for sample in samples]
+    found = tuple(max(mine, float(right)) for mine, right in zip(own, said, strict=True))
+    return found if list(found) != own else None
 
 
 def _blanks(task: Any, samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

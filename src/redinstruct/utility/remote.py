@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from lm_eval.api.model import LM
 
 from redinstruct.engine import PATIENCE
@@ -14,6 +15,9 @@ from redinstruct.utility.asking import Asker, OnRows
 
 MAX_TOKENS = 256
 """Of a generated answer, where the task says nothing: the harness's own default."""
+MOST_STOPS = 4
+"""As many as every endpoint takes; at the others the answer is cut here."""
+AS_CHAT = "the endpoint has no /completions: asked as chat messages, under its own template"
 
 
 class RemoteLM(LM):  # type: ignore[misc]
@@ -23,6 +27,7 @@ class RemoteLM(LM):  # type: ignore[misc]
         super().__init__()
         self._asker = Asker(model, concurrency, patience)
         self.cut = self.seen = 0
+        self.notes: tuple[str, ...] = ()
 
     @property
     def on_rows(self) -> OnRows:
@@ -42,7 +47,11 @@ class RemoteLM(LM):  # type: ignore[misc]
         return [found for found, _ in self._asker.echoed([("", str(request.args[0])) for request in requests])]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """The answer to each context, cut at the first stop."""
+        """The answer to each context, cut at the first stop.
+
+        Contexts are plain text, and go to ``/completions``. Where an endpoint has none they are asked as a user's
+        message, under its own template, and the card says so.
+        """
         asked, stops = [], []
         for request in requests:
             context, settings = request.args
@@ -50,7 +59,12 @@ class RemoteLM(LM):  # type: ignore[misc]
             stops.append([until] if isinstance(until, str) else list(until))
             sampled = float(settings.get("temperature") or 0.0) if settings.get("do_sample") else 0.0
             limit = int(settings.get("max_gen_toks") or settings.get("max_tokens") or MAX_TOKENS)
-            asked.append(Request((Message("user", str(context)),), Sampling(max_tokens=limit, temperature=sampled)))
+            sent = tuple(stop for stop in stops[-1] if stop)[:MOST_STOPS]
+            sampling = Sampling(max_tokens=limit, temperature=sampled, stop=sent)
+            asked.append(Request((Message("user", str(context)),), sampling, plain=True))
+        if asked and not self._asker.takes(asked[0]):
+            self.notes = (AS_CHAT,)
+            asked = [msgspec.structs.replace(request, plain=False) for request in asked]
         replies = self._asker.say(asked)
         return [_cut(reply.answer, stop) for reply, stop in zip(replies, stops, strict=True)]
 

@@ -62,6 +62,10 @@ class UtilityConfig(msgspec.Struct, frozen=True):
         return hashlib.sha256(json.dumps(msgspec.to_builtins(fixed), sort_keys=True).encode()).hexdigest()
 
 
+STRIPPED = "exact_match_stripped"
+"""A score of ours beside the harness's ``exact_match``, which counts an answer wrong for the blanks around it."""
+
+
 class Metric(msgspec.Struct, frozen=True):
     """One metric of a task. ``reported`` is the harness's own aggregate, None where it is not defined.
 
