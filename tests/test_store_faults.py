@@ -296,8 +296,9 @@ judge = Setup().plan(store)
 fill(store, judge, ["harmful", "unharmful"])
 if {moment == "in a transaction"}:
     store._db.execute("BEGIN IMMEDIATE")
-    store._db.execute("INSERT INTO verdicts SELECT attempt, asked, judge, 1, 'error', detail, reason, raw,"
-                      " tokens_in, tokens_out, tries, score, probability FROM verdicts")
+    store._db.execute("INSERT INTO verdicts (attempt, asked, judge, judged_no, label, tries)"
+                      " SELECT attempt, asked, judge, 1, 'error',"
+                      " tries FROM verdicts")
 os.kill(os.getpid(), signal.SIGKILL)
 """
         code, _ = finish(script, run)

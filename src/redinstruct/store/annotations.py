@@ -14,7 +14,8 @@ from typing import Literal
 import msgspec
 
 from redinstruct.errors import StoreError
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store
 from redinstruct.store.rows import SELECT_VERDICTS, VerdictRow, blob, restored, stored
 from redinstruct.types import Annotation, Verdict
 
@@ -89,7 +90,7 @@ class AnnotationStore:
         )
         acts: dict[tuple[int, str], list[Annotated]] = {}
         order: dict[tuple[int, str], int] = {}
-        with _reading("reading labels"):
+        with reading("reading labels"):
             for number, (key, attempt, annotator, act, *texts) in enumerate(self.store._db.execute(statement)):
                 label, detail, origin = map(restored, texts)
                 name = restored(annotator) or ""
@@ -117,7 +118,7 @@ class AnnotationStore:
 
     def rule(self) -> SettleRule:
         """By which rule several people's labels of one answer settle: a setting of the run."""
-        with _reading("reading how labels settle"):
+        with reading("reading how labels settle"):
             row = self.store._db.execute("SELECT value FROM meta WHERE key = 'settle'").fetchone()
         return MAJORITY if row is not None and blob(row[0]) == MAJORITY.encode() else UNANIMOUS
 
@@ -139,7 +140,7 @@ class AnnotationStore:
             StoreError: the store does not read, or cannot be written.
         """
         new: list[VerdictRow] = []
-        with _reading("reading verdicts"):
+        with reading("reading verdicts"):
             rows = list(self.store._db.execute(SELECT_VERDICTS, (judge,)))
         for attempt, key, asked, number, label, detail in rows:
             verdict = found.get(blob(key))
@@ -154,7 +155,7 @@ class AnnotationStore:
     def topics(self) -> dict[bytes, str | None]:
         """Attempt key -> its question's topic, for every attempt of the run."""
         statement = "SELECT a.key, q.topic FROM attempts a JOIN questions q ON q.id = a.question"
-        with _reading("reading topics"):
+        with reading("reading topics"):
             return {blob(key): restored(topic) for key, topic in self.store._db.execute(statement)}
 
     def add_draw(self, judge: int, body: str) -> int:
@@ -166,7 +167,7 @@ class AnnotationStore:
 
     def draws(self) -> list[Draw]:
         """Every draw, in order."""
-        with _reading("reading the draws"):
+        with reading("reading the draws"):
             return [
                 Draw(row, judge, str(body))
                 for row, judge, body in self.store._db.execute("SELECT id, judge, body FROM draws ORDER BY id")

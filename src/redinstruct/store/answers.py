@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store
 from redinstruct.store.rows import SELECT_HISTORY, SELECT_TEXTS, blob, restored
 
 
@@ -14,7 +15,7 @@ def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool, tuple[str, ..
     Raises:
         StoreError: the store does not read.
     """
-    with _reading("reading answers"):
+    with reading("reading answers"):
         for key, text, truncated, flags in store._db.execute(SELECT_TEXTS):
             yield blob(key), restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
 
@@ -26,7 +27,7 @@ def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:
         StoreError: the store does not read.
     """
     found: dict[bytes, list[str]] = {}
-    with _reading("reading verdicts"):
+    with reading("reading verdicts"):
         for key, label in store._db.execute(SELECT_HISTORY, (judge,)):
             found.setdefault(blob(key), []).append(label)
     return [(key, labels) for key, labels in found.items() if len(labels) > 1]

@@ -14,7 +14,8 @@ import msgspec
 
 from redinstruct.errors import ConfigError
 from redinstruct.safetext import storable
-from redinstruct.store.database import Store, _reading, begin
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store, begin
 from redinstruct.store.rows import blob, restored, said, stored
 from redinstruct.types import PromptTemplate
 
@@ -57,7 +58,7 @@ class CollectionStore:
         Raises:
             ConfigError: the run is an evaluation.
         """
-        with _reading("reading the configuration"):
+        with reading("reading the configuration"):
             row = self.store._db.execute("SELECT body FROM collections ORDER BY id DESC LIMIT 1").fetchone()
         if row is None and self.store.config() is not None:
             raise ConfigError(f"{self.store.folder} holds an evaluation (`redinstruct eval`), not a collection")
@@ -66,7 +67,7 @@ class CollectionStore:
     @property
     def begun(self) -> bool:
         """Whether the run is a collection."""
-        with _reading("reading the configuration"):
+        with reading("reading the configuration"):
             return self.store._db.execute("SELECT 1 FROM collections LIMIT 1").fetchone() is not None
 
     def begin(self, digest: str, body: str, template: PromptTemplate) -> None:
@@ -98,7 +99,7 @@ class CollectionStore:
 
     def calls(self) -> Iterator[tuple[bytes, int, StoredCall]]:
         """Every committed call: its key, its number, how it ended."""
-        with _reading("reading calls"):
+        with reading("reading calls"):
             for key, asked, outcome, reply, reason, note, finish, *rest in self.store._db.execute(
                 "SELECT key, asked, outcome, reply, reason, note, finish_reason, tokens_in, tokens_out, tries, seconds"
                 " FROM calls ORDER BY id"
@@ -108,7 +109,7 @@ class CollectionStore:
 
     def is_blank(self) -> bool:
         """Whether no call was recorded yet."""
-        with _reading("looking for calls"):
+        with reading("looking for calls"):
             return self.store._db.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is None
 
     def tokens(self) -> dict[str, tuple[int, int]]:
@@ -119,7 +120,7 @@ class CollectionStore:
             " WHERE outcome <> 'error' GROUP BY role"
         )
         tests = "SELECT total(tokens_in), total(tokens_out) FROM selftests"
-        with _reading("summing tokens"):
+        with reading("summing tokens"):
             found = {role: (int(read), int(written)) for role, read, written in self.store._db.execute(statement)}
             tested = self.store._db.execute(tests).fetchone()
         judged = found.get("judge", (0, 0))

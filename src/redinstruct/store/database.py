@@ -24,10 +24,18 @@ from typing import Self
 
 from redinstruct import __version__
 from redinstruct.config import RunConfig
-from redinstruct.errors import ConfigError, DamagedStore, RedInstructError, StoreError, TemplateError
+from redinstruct.errors import ConfigError, DamagedStore, RedInstructError, StoreError
 from redinstruct.prompts import parse_template
 from redinstruct.safetext import restore
 from redinstruct.store import plans
+from redinstruct.store.connection import (
+    check,
+    connect_for_reading,
+    connect_for_writing,
+    opening,
+    reading,
+    translated,
+)
 from redinstruct.store.folder import (
     LOCK_NAME,
     STORE_NAME,
@@ -36,7 +44,6 @@ from redinstruct.store.folder import (
     check_plain,
     check_run_folder,
     check_seal,
-    has_log,
     is_run,
     lock_folder,
     make_private_file,
@@ -68,57 +75,11 @@ from redinstruct.store.rows import (
     verdict_values,
     view_from,
 )
-from redinstruct.store.schema import check_origin, check_schema, check_whole, migrate, read_as_newest
+from redinstruct.store.schema import check_origin, migrate, read_as_newest
 from redinstruct.store.soundness import why_unsound
 from redinstruct.types import MEASURES, Attempt, Bank, JudgeCard, PromptTemplate
 
 SECRET_BYTES = 32
-
-_CANNOT_OPEN = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR})
-
-
-@contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """SQLite's errors as one line each."""
-    try:
-        yield
-    except sqlite3.IntegrityError as error:
-        raise StoreError(f"{what} was refused ({error})") from error
-    except sqlite3.OperationalError as error:
-        text = " ".join(str(error).split())
-        if "full" in text:
-            raise StoreError(
-                f"the disk is full: {what} stopped; what was committed is safe, free space and run again"
-            ) from error
-        if "readonly" in text or "unable to open" in text:
-            raise StoreError(f"the run folder cannot be written or read: {what} stopped ({text})") from error
-        if "disk I/O" in text:
-            raise StoreError(f"{what} failed ({text}); what was committed is safe, run again") from error
-        raise StoreError(f"{what} failed ({text})") from error
-    except sqlite3.Error as error:
-        raise DamagedStore(f"{what} failed: the run store is damaged ({' '.join(str(error).split())})") from error
-
-
-@contextlib.contextmanager
-def _opening(folder: Path) -> Iterator[None]:
-    """Which run it is stands in the line: a report reads several."""
-    try:
-        with _translated("opening the run store"):
-            yield
-    except StoreError as error:
-        if str(folder) in str(error):
-            raise
-        raise type(error)(f"{folder}: {error}") from error
-
-
-@contextlib.contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Rows that hold what this program never writes, as one line too: only damage makes them."""
-    try:
-        with _translated(what):
-            yield
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TemplateError) as error:
-        raise DamagedStore(f"{what} failed: the run store is damaged ({type(error).__name__})") from error
 
 
 def begin(db: sqlite3.Connection) -> None:
@@ -170,14 +131,11 @@ class Store:
             except OSError as error:
                 raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
             sealed = check_seal(folder)
-            with _opening(folder):
-                connection = sqlite3.connect(
-                    folder / STORE_NAME, isolation_level=None, check_same_thread=False, cached_statements=64
-                )
-                cls._harden(connection)
+            with opening(folder):
+                connection = connect_for_writing(folder)
                 # Looked at before the first byte changes: another program's file is left as it is.
                 if check_origin(connection):
-                    cls._check(connection, folder, sealed)
+                    check(connection, folder, sealed=sealed)
                 break_seal(lock)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -205,10 +163,10 @@ class Store:
         sealed = check_seal(folder)
         connection: sqlite3.Connection | None = None
         try:
-            with _opening(folder):
-                connection = cls._connect_for_reading(folder)
+            with opening(folder):
+                connection = connect_for_reading(folder)
                 if check_origin(connection):
-                    cls._check(connection, folder, sealed)
+                    check(connection, folder, sealed=sealed)
                     read_as_newest(connection)
                 else:
                     connection.close()
@@ -219,46 +177,6 @@ class Store:
             if connection is not None:
                 connection.close()
             raise
-
-    @staticmethod
-    def _check(connection: sqlite3.Connection, folder: Path, sealed: bool) -> None:
-        check_schema(connection)
-        if not sealed:
-            check_whole(connection, folder / STORE_NAME)
-
-    @classmethod
-    def _connect_for_reading(cls, folder: Path) -> sqlite3.Connection:
-        uri = (folder / STORE_NAME).absolute().as_uri()
-        for mode in ("?mode=ro", "?mode=ro&immutable=1"):
-            connection = sqlite3.connect(uri + mode, uri=True, isolation_level=None, check_same_thread=False)
-            try:
-                cls._harden(connection)
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            except sqlite3.Error as error:
-                connection.close()
-                if "immutable" in mode or (error.sqlite_errorcode & 0xFF) not in _CANNOT_OPEN:
-                    raise
-                # A folder that may not be written cannot hold the shared-memory file, so nobody else writes either
-                # and the file can be read as it stands; but not past rows that only the log holds.
-                if has_log(folder):
-                    raise StoreError(
-                        f"{folder} cannot be written, and its last rows wait in {STORE_NAME}-wal: "
-                        "copy the whole folder to where it can be written, and read it there"
-                    ) from error
-            else:
-                return connection
-        raise AssertionError("unreachable")
-
-    @staticmethod
-    def _harden(connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA trusted_schema=OFF")
-        connection.execute("PRAGMA cell_size_check=ON")
-        connection.execute("PRAGMA foreign_keys=ON")
-        # Otherwise INSERT OR REPLACE deletes rows behind the back of the append-only triggers.
-        connection.execute("PRAGMA recursive_triggers=ON")
-        connection.execute("PRAGMA busy_timeout=5000")
-        # What a large sort would put into a temporary file stays on the disk when that file goes.
-        connection.execute("PRAGMA temp_store=MEMORY")
 
     def close(self) -> None:
         """Fold the log into the file, seal it, and let go of the lock. Safe to call twice."""
@@ -332,7 +250,7 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self, what: str, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         self._check_there()
-        with _translated(what):
+        with translated(what):
             # The pragma may only change outside a transaction; it costs microseconds.
             self._db.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
             self._db.execute("BEGIN IMMEDIATE")
@@ -353,7 +271,7 @@ class Store:
             ConfigError: the run is a collection, or a utility check.
             StoreError: the row does not read as a configuration.
         """
-        with _reading("reading the configuration"):
+        with reading("reading the configuration"):
             row = self._db.execute("SELECT body FROM configs ORDER BY id DESC LIMIT 1").fetchone()
             if row is not None:
                 return from_json(row[0], RunConfig)
@@ -371,7 +289,7 @@ class Store:
         Raises:
             StoreError: the run was never planned.
         """
-        with _reading("reading the run's secret"):
+        with reading("reading the run's secret"):
             row = self._db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
             if row is not None:
                 return blob(row[0], SECRET_BYTES)
@@ -399,7 +317,7 @@ class Store:
 
     def planned_so_far(self) -> plans.Mark:
         """Where the plan ends now, for :meth:`take_back`."""
-        with _translated("reading the plan"):
+        with translated("reading the plan"):
             return plans.mark(self._db)
 
     def take_back(self, mark: plans.Mark) -> None:
@@ -434,7 +352,7 @@ class Store:
         """
         templates = self._templates()
         owed: list[OwedAttempt] = []
-        with _reading("reading what is owed"):
+        with reading("reading what is owed"):
             for attempt, key, epoch, template, bank, *row in self._db.execute(SELECT_OWED, (judge,)):
                 question, (asked, judged_no, verdict, *completion) = row[:8], row[8:]
                 found = None if asked is None else completion_from(completion)
@@ -457,7 +375,7 @@ class Store:
         return list(self._templates().values())
 
     def _templates(self) -> dict[int, PromptTemplate]:
-        with _reading("reading the templates"):
+        with reading("reading the templates"):
             return {
                 row: parse_template(restore(name), restore(text), translation_of=restored(of))
                 for row, name, text, of in self._db.execute("SELECT id, name, text, translation_of FROM templates")
@@ -485,7 +403,7 @@ class Store:
 
     def judges(self) -> list[tuple[int, JudgeCard]]:
         """The judges of this run, in the order in which they came."""
-        with _reading("reading the judges"):
+        with reading("reading the judges"):
             rows = self._db.execute("SELECT id, card FROM judges ORDER BY id").fetchall()
             found = [(row, from_json(card, JudgeCard)) for row, card in rows]
             if not all(card.measure in MEASURES for _, card in found):
@@ -494,7 +412,7 @@ class Store:
 
     def counts(self, judge: int) -> list[CountRow]:
         """Attempts by bank, prompt, topic and outcome, for one judge; label None: nothing recorded yet."""
-        with _reading("counting"):
+        with reading("counting"):
             return [
                 CountRow(restore(bank), restore(prompt), restored(topic), label, detail, restored(reason), count)
                 for bank, prompt, topic, label, detail, reason, count in self._db.execute(SELECT_COUNTS, (judge,))
@@ -502,12 +420,12 @@ class Store:
 
     def is_blank(self) -> bool:
         """Whether nothing was recorded yet."""
-        with _translated("looking for answers"):
+        with translated("looking for answers"):
             return self._db.execute("SELECT 1 FROM completions LIMIT 1").fetchone() is None
 
     def labels(self, judge: int) -> list[tuple[bytes, str, str, str | None]]:
         """Key, bank, prompt and label of every attempt, for one judge; label None: nothing recorded yet."""
-        with _reading("reading labels"):
+        with reading("reading labels"):
             return [
                 (blob(key), restore(bank), restore(prompt), label)
                 for key, bank, prompt, label in self._db.execute(SELECT_LABELS, (judge,))
@@ -522,7 +440,7 @@ class Store:
 
     def samples(self) -> dict[int, int]:
         """Judge -> the judge by whose labels its part was drawn; without those that have labelled everything since."""
-        with _translated("reading the samples"):
+        with translated("reading the samples"):
             drawn = dict(self._db.execute("SELECT judge, first FROM samples ORDER BY id"))
             if not drawn:
                 return {}
@@ -541,14 +459,14 @@ class Store:
 
     def selftest(self, judge: int) -> str | None:
         """The judge's newest self-test (JSON), None where it was never tested."""
-        with _translated("reading the self-test"):
+        with translated("reading the self-test"):
             newest = "SELECT body FROM selftests WHERE judge = ? ORDER BY id DESC LIMIT 1"
             row = self._db.execute(newest, (judge,)).fetchone()
         return None if row is None else str(row[0])
 
     def has_verdicts(self, judge: int) -> bool:
         """Whether the judge has labelled anything."""
-        with _translated("looking for verdicts"):
+        with translated("looking for verdicts"):
             return self._db.execute("SELECT 1 FROM verdicts WHERE judge = ? LIMIT 1", (judge,)).fetchone() is not None
 
     def tokens(self) -> tuple[int, int, int, int]:
@@ -557,7 +475,7 @@ class Store:
         Where an endpoint told no count, every byte is a token: about the bound that a budget was kept by when it was
         asked.
         """
-        with _translated("summing tokens"):
+        with translated("summing tokens"):
             target = self._db.execute(SELECT_TARGET_TOKENS).fetchone()
             judge = self._db.execute(SELECT_JUDGE_TOKENS).fetchone()
             tests = self._db.execute("SELECT total(tokens_in), total(tokens_out) FROM selftests").fetchone()
@@ -565,7 +483,7 @@ class Store:
 
     def attempts(self, judge: int, *, label: str | None = None, key: str | None = None) -> Iterator[AttemptView]:
         """The recorded attempts in the banks' order, optionally of one label or one key prefix (hex)."""
-        with _reading("reading attempts"):
+        with reading("reading attempts"):
             # Keys first: a sort must not carry the texts along.
             for found, _ in self._db.execute(SELECT_ATTEMPTS, (judge, label, label, key, key, key)):
                 yield view_from(*self._db.execute(SELECT_ATTEMPT, (judge, found)).fetchone())

@@ -7,7 +7,8 @@ import re
 import msgspec
 
 from redinstruct.safetext import redact, restore, terminal
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store
 from redinstruct.store.rows import SELECT_FAILURES
 
 
@@ -47,20 +48,20 @@ def failures(store: Store, judge: int) -> Failures:
     Raises:
         StoreError: the rows do not read.
     """
-    with _reading("reading what failed"):
+    with reading("reading what failed"):
         rows = store._db.execute(SELECT_FAILURES, (judge,)).fetchall()
         return _merged([(f"{restore(bank)}/{restore(prompt)}", *rest) for bank, prompt, *rest in rows])
 
 
 def failed_calls(store: Store) -> Failures:
     """The calls of a collection that gave nothing, by step. Raises as :func:`failures`."""
-    with _reading("reading what failed"):
+    with reading("reading what failed"):
         return _merged(store._db.execute(_CALLS).fetchall())
 
 
 def calls_by_step(store: Store) -> dict[str, tuple[int, int]]:
     """Step -> its calls as they stand now, and how many of them are errors. Raises as :func:`failures`."""
-    with _reading("counting calls"):
+    with reading("counting calls"):
         return {step: (int(total), int(errors)) for step, total, errors in store._db.execute(_STEPS)}
 
 

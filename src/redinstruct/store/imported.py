@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store
 from redinstruct.store.rows import blob
 
 
@@ -19,6 +20,6 @@ class ImportedStore:
 
     def file(self) -> str | None:
         """The file's sha256 (hex), None where the run was not imported."""
-        with _reading("reading what was imported"):
+        with reading("reading what was imported"):
             row = self.store._db.execute("SELECT value FROM meta WHERE key = 'imported'").fetchone()
             return None if row is None else blob(row[0], 64).decode()

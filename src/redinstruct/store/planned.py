@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from redinstruct.questions import same_text
 from redinstruct.safetext import restore
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store
 from redinstruct.store.rows import SELECT_PLANNED, blob, restored
 
 
@@ -38,7 +39,7 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
     Raises:
         StoreError: the store does not read.
     """
-    with _reading("reading outcomes"):
+    with reading("reading outcomes"):
         units = _units(store)
         return [
             Planned(

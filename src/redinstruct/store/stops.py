@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from redinstruct.errors import DamagedStore
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store
 
 
 def note_stop(store: Store, limit: float) -> None:
@@ -24,7 +25,7 @@ def stops(store: Store) -> tuple[float, ...]:
     Raises:
         StoreError: the store does not read.
     """
-    with _reading("reading the limits"):
+    with reading("reading the limits"):
         row = store._db.execute("SELECT value FROM meta WHERE key = 'stops'").fetchone()
     try:
         found = () if row is None else tuple(map(float, bytes(row[0]).decode().split()))

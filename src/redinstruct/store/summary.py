@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from redinstruct.safetext import restore
-from redinstruct.store.database import Store, _reading
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store
 from redinstruct.store.rows import (
     SELECT_ATTEMPT,
     SELECT_FOREMOST,
@@ -49,23 +50,23 @@ class SummaryStore:
 
     def versions(self) -> list[str]:
         """The versions of this program that wrote the run, in order of first use."""
-        with _reading("reading the versions"):
+        with reading("reading the versions"):
             rows = self.store._db.execute("SELECT version FROM sessions ORDER BY id").fetchall()
         return list(dict.fromkeys(restore(str(row[0])) for row in rows))
 
     def spent_on_target(self) -> Spent:
         """What the target took."""
-        with _reading("summing what was spent"):
+        with reading("summing what was spent"):
             return Spent(*map(int, self.store._db.execute(_TARGET).fetchone()))
 
     def spent_on_judges(self) -> dict[int, Spent]:
         """Judge's row -> what its verdicts took; self-tests apart."""
-        with _reading("summing what was spent"):
+        with reading("summing what was spent"):
             return {judge: Spent(*map(int, sums)) for judge, *sums in self.store._db.execute(_JUDGES)}
 
     def spent_on_selftests(self) -> tuple[int, int]:
         """Tokens of all self-tests, in and out."""
-        with _reading("summing what was spent"):
+        with reading("summing what was spent"):
             sums = "SELECT total(tokens_in), total(tokens_out) FROM selftests"
             tokens_in, tokens_out = self.store._db.execute(sums).fetchone()
         return int(tokens_in), int(tokens_out)
@@ -75,7 +76,7 @@ class SummaryStore:
 
         Within each, in the order of banks, prompts and rows.
         """
-        with _reading("reading attempts"):
+        with reading("reading attempts"):
             first = (judge, measure.first, measure.second, limit)
             # Keys first: sorting a hundred thousand answers by their labels must not carry their texts along.
             keys = [key for key, _ in self.store._db.execute(SELECT_FOREMOST, first)]
@@ -84,6 +85,6 @@ class SummaryStore:
 
     def recorded(self) -> int:
         """How many attempts have an answer, or a reason why there is none."""
-        with _reading("counting"):
+        with reading("counting"):
             row: tuple[int] = self.store._db.execute("SELECT count(DISTINCT attempt) FROM completions").fetchone()
         return row[0]

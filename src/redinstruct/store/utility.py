@@ -14,7 +14,8 @@ import msgspec
 
 from redinstruct.errors import ConfigError
 from redinstruct.safetext import restore, storable
-from redinstruct.store.database import Store, _reading, begin
+from redinstruct.store.connection import reading
+from redinstruct.store.database import Store, begin
 from redinstruct.store.rows import blob
 
 ITEM_BYTES = 16
@@ -45,7 +46,7 @@ class UtilityStore:
         Raises:
             ConfigError: the run is an evaluation or a collection.
         """
-        with _reading("reading the configuration"):
+        with reading("reading the configuration"):
             row = self.store._db.execute("SELECT body FROM utility_runs ORDER BY id DESC LIMIT 1").fetchone()
         if row is None and self.store.config() is not None:
             raise ConfigError(f"{self.store.folder} holds an evaluation (`redinstruct eval`), not a utility check")
@@ -86,13 +87,13 @@ class UtilityStore:
 
     def cards(self) -> dict[str, str]:
         """Task -> its newest card, in the order in which the tasks were first done."""
-        with _reading("reading the tasks"):
+        with reading("reading the tasks"):
             rows = self.store._db.execute("SELECT name, card FROM utility_tasks ORDER BY id")
             return {restore(name): str(card) for name, card in rows}
 
     def tasks(self) -> list[UtilityTaskRow]:
         """Every task's newest row, in the order in which the tasks were first done."""
-        with _reading("reading the tasks"):
+        with reading("reading the tasks"):
             newest: dict[str, tuple[int, str]] = {}
             for row, name, card in self.store._db.execute("SELECT id, name, card FROM utility_tasks ORDER BY id"):
                 newest[restore(name)] = (row, str(card))
