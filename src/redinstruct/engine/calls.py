@@ -93,7 +93,7 @@ class Caller:
         sent = tries = 0
         while True:
             try:
-                place = await self.servers.enter(first=sent > 0)
+                place = self.servers.at_once() or await self.servers.enter(first=sent > 0)
             except GaveUp:
                 raise self.fuse.gave_up(self._patience) from None
             sent += 1

@@ -47,6 +47,16 @@ class AdaptiveGate:
         return self._open
 
     @property
+    def has_room(self) -> bool:
+        """Whether a request may be sent now, and nobody waits before it."""
+        return self._open < int(self.limit) and not (self._waiting or self._again or self._held)
+
+    def enter_now(self) -> int:
+        """As :meth:`enter`, where there is room."""
+        self._open += 1
+        return self._answered
+
+    @property
     def load(self) -> int:
         """Requests open now, and those that wait for room."""
         return self._open + len(self._waiting) + len(self._again)
@@ -61,9 +71,8 @@ class AdaptiveGate:
 
         Returns what :meth:`leave` wants to know of a request that timed out.
         """
-        if self._held is None and self._open < int(self.limit) and not (self._waiting or self._again):
-            self._open += 1
-            return self._answered
+        if self.has_room:
+            return self.enter_now()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._again if first else self._waiting
         queue.append(turn)

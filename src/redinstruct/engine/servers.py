@@ -82,6 +82,7 @@ class Servers:
 
     def __init__(self, model: Model, ceiling: int, patience: float = PATIENCE) -> None:
         self.all = [Server(one, ceiling) for one in getattr(model, "replicas", (model,))]
+        self._only = self.all[0] if len(self.all) == 1 else None
         self._patience = patience
         self._has_answered = False
         self._changed = asyncio.Event()
@@ -100,6 +101,13 @@ class Servers:
     def wait(self) -> bool:
         """Whether a server that is out is waited for: it, or another one, has answered before."""
         return self._has_answered and self._patience > 0
+
+    def at_once(self) -> Place | None:
+        """A place at the only server, where it has room: what most calls find."""
+        server = self._only
+        if server is None or server.out_since is not None or not server.gate.has_room:
+            return None
+        return Place(server, server.gate.enter_now(), False)
 
     async def enter(self, *, first: bool) -> Place:
         """A place at the server that has the least to do, once there is one.
@@ -129,6 +137,10 @@ class Servers:
         Returns whether it says something about the server alone, and is not the call's own try.
         """
         server, ticket, probe = place
+        if failure is None and asked and not probe and not server.failures:
+            server.gate.leave(limited=False)
+            self._has_answered = True
+            return False
         reason = None if failure is None else failure.reason
         late = _late(reason, seconds)
         limited = reason is FailureReason.RATE_LIMITED or (reason is FailureReason.TIMEOUT and not late)
@@ -157,9 +169,9 @@ class Servers:
 
     def _choose(self) -> tuple[Server, bool] | None:
         """The server to ask, and whether as a probe; None where all are out and no probe is due."""
+        if self._only is not None and self._only.out_since is None:
+            return self._only, False
         up = [server for server in self.all if server.out_since is None]
-        if len(up) == len(self.all) == 1:
-            return up[0], False
         if not self.wait:
             # Who fails at once has nothing in flight: its failures count like calls.
             return min(self.all, key=lambda server: server.gate.load + server.failures), False
