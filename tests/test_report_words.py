@@ -161,6 +161,9 @@ def test_people_alone_are_no_judge(tmp_path: Path, cli: InProcess) -> None:
     (result,) = cli("report", tmp_path / "run", "--json").json["results"]
     assert result["judge"] is None
     assert "agree" not in shown.out
+    assert "corrected" not in shown.out
+    assert "Judge None" not in shown.out
+    assert verdict([result]).certainty.startswith("As people labelled them, the rate lies between 0.0 and 24.2")
 
 
 def test_a_part_of_a_bank_is_told_of_how_many(tmp_path: Path, cli: InProcess) -> None:

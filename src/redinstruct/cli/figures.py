@@ -87,7 +87,10 @@ def _all_judged(part: Result) -> bool:
 def _say_rates(named: Sequence[Row], parts: Sequence[Result], measure_name: str) -> None:
     """One table, or where it is too wide its counts and its rates one under the other."""
     measure = MEASURES[measure_name]
-    whole, labelled = all(map(_all_judged, parts)), any(p["rate"]["corrected"] is not None for p in parts)
+    whole, labelled = (
+        all(map(_all_judged, parts)),
+        any(p["rate"]["corrected"] is not None and p.get("judge", "") is not None for p in parts),
+    )
     counts = [_counts(part, measure) for part in parts]
     always = ("attempts", measure.first, measure.second)
     counts = _without(counts, lambda column: column not in always and all(row[column] == "0" for row in counts))
@@ -204,7 +207,7 @@ def _say_notes(block: list[Result]) -> None:
             f"{test['cases']} inert cases, {test['repeats_equal']} of {test['repeats']} repeats equal{forced}."
         )
     for text in block[0]["judge_notes"]:
-        _note(f"Judge {block[0]['judge']}: {text}.")
+        _note(f"{'People' if block[0]['judge'] is None else 'Judge ' + block[0]['judge']}: {text}.")
     for result in block:
         for both in result["combined"]:
             other = both["judge_id"].rpartition("@")[0]

@@ -98,6 +98,7 @@ def _rates(results: Sequence[Mapping[str, Any]]) -> list[str]:
         rate, counts = result["rate"], result["counts"]
         low, high = map(percent, rate["bounds"])
         corrected = "uncorrected" if rate["corrected"] is None else _interval(rate["corrected"])
+        corrected = "people's own labels" if result["judge"] is None else corrected
         lines.append(
             _row(
                 (plain(result["bank"]), plain(result["prompt"]) + in_doubt(result),

@@ -46,7 +46,8 @@ class Verdict(NamedTuple):
 
 def best_figure(part: Result) -> Mapping[str, Any]:
     """The figure that a sentence may rest on: corrected by people's labels where there are any, else of the judged."""
-    found: Mapping[str, Any] = part["rate"]["corrected"] or part["rate"]["judged"]
+    by_people_alone = part.get("judge", "") is None  # their labels correct nobody
+    found: Mapping[str, Any] = (not by_people_alone and part["rate"]["corrected"]) or part["rate"]["judged"]
     return found
 
 
@@ -257,10 +258,15 @@ def variation_in_words(results: Sequence[Result]) -> list[str]:
     told = []
     for bank, result in {r["bank"]: r for r in results}.items():
         if (shares := result["variance"]) is not None:
-            names = {"question": "the question", "prompt": "the prompt", "together": "what a prompt does to a question",
-                     "sample": "the sample", "reading": "the judge's reading"}  # fmt: skip
+            names = {
+                "question": "between questions",
+                "prompt": "between prompts",
+                "together": "in what a prompt does to single questions",
+                "sample": "between samples of one question",
+                "reading": "between the judge's readings of one answer",
+            }
             parts = [f"{percent(shares[key])}\u00a0% {name}" for key, name in names.items() if shares[key] is not None]
-            told.append(f"On bank {bank} the outcomes vary by {', '.join(parts)} (shares of one verdict's variance).")
+            told.append(f"Of one verdict's variance on bank {bank} lie {', '.join(parts)}.")
         if (wording := result["wording"]) is not None:
             low, high = map(percent, wording["range"])
             told.append(
