@@ -46,8 +46,11 @@ def beyond_in_words(result: Result) -> str:
         return ""
     topics, number = result.topics, result.pairs.topics
     if topics is None:
-        few = {0: "the bank names no topics", 1: "all lie in one topic"}.get(number, f"{number} topics are too few")
-        return few + (" to tell of others" if number > 1 else ", which tells nothing of others")
+        few = {
+            0: "the bank names no topics, and nothing is said of others",
+            1: "all lie in one topic, which tells nothing of others",
+        }
+        return few.get(number, f"{number} topics are too few to tell of others")
     by = f"{topics.clusters:,} {topics.clustered_by}s"
     judge = ", by the judge's labels" if result.by == "people" else ""
     if result.beyond == "shown":
