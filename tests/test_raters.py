@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import redinstruct
 from redinstruct.annotate.figures import people_figures
 from redinstruct.errors import UsageError
 from redinstruct.interop import import_file, read_source
@@ -226,6 +227,15 @@ def test_the_rule_is_kept_with_the_run_and_every_verb_follows_it(
     assert figures() == (30, 30, "majority", 0)
     assert cli("labels", run, "--settle", "unanimous").code == 0
     assert figures() == (24, 24, "unanimous", 6)
+
+
+def test_the_verb_is_a_function_too(tmp_path: Path) -> None:
+    run = split(tmp_path)
+    assert redinstruct.labels(run)["labels"] == 24
+    document = redinstruct.labels(run, settle="majority")
+    assert (document["labels"], document["settle"], document["judge"]) == (30, "majority", "imported")
+    with pytest.raises(UsageError, match="there is no run in this folder"):
+        redinstruct.labels(tmp_path / "none")
 
 
 def test_rates_are_split_by_how_far_people_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Red-Instruct as software: measure how often a language model can be talked into harm, and mend it.
 
-    evaluate, collect, align, compare, report   the verbs as functions
+    evaluate, collect, align, compare, labels, report   the verbs as functions
     Run                                         one run, for a notebook: figures, rows, intervals
     stats                                       rates and intervals: pure functions of counts
 
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redinstruct import stats
-    from redinstruct.api import align, collect, compare, evaluate, gate, report
+    from redinstruct.api import align, collect, compare, evaluate, gate, labels, report
     from redinstruct.runview import Run
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    **dict.fromkeys(("align", "collect", "compare", "evaluate", "gate", "report"), "redinstruct.api"),
+    **dict.fromkeys(("align", "collect", "compare", "evaluate", "gate", "labels", "report"), "redinstruct.api"),
     "Run": "redinstruct.runview",
 }
 
-__all__ = ["Run", "__version__", "align", "collect", "compare", "evaluate", "gate", "report", "stats"]
+__all__ = ["Run", "__version__", "align", "collect", "compare", "evaluate", "gate", "labels", "report", "stats"]
 
 
 def __getattr__(name: str) -> Any:

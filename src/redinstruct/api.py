@@ -287,6 +287,49 @@ def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -
     return figures([Path(folder) for folder in folders], judge)
 
 
+def labels(
+    run: RunFolder,
+    *,
+    judge: str | None = None,
+    source: str | Path | None = None,
+    kind: Literal["csv", "argilla", "label-studio"] = "csv",
+    annotator: str | None = None,
+    settle: Literal["unanimous", "majority"] | None = None,
+) -> dict[str, Any]:
+    """What people's labels say of a run, as ``redinstruct labels --json`` prints it.
+
+    Args:
+        run: the run's folder.
+        judge: hold people against this judge, by its name or id; left out, the run's first.
+        source: a file of labels to take in first.
+        kind: what it is: ``csv``, ``argilla`` or ``label-studio``.
+        annotator: whose labels these are, where the file does not say.
+        settle: kept with the run: from now on several people's labels of one answer count when all agree
+            (``unanimous``), or when more than half do (``majority``).
+
+    Returns:
+        ``redinstruct.labels/1`` as a plain dict: ``agreement`` and ``judge`` are None where no judge has seen the
+        answers; ``results`` holds one entry per bank and prompt, ``by_agreement`` the rates by how far people agree.
+
+    Raises:
+        UsageError: there is no run in the folder, or the file does not fit it; nothing was written.
+    """
+    from redinstruct.annotate.exchange import settle_by, take_labels
+    from redinstruct.annotate.figures import summary
+    from redinstruct.annotate.session import judge_of
+    from redinstruct.store import Store, is_run
+
+    folder = Path(run)
+    if not is_run(folder):
+        raise UsageError(f"{folder}: there is no run in this folder")
+    if source is not None:
+        take_labels(folder, Path(source), kind, annotator, judge)
+    if settle is not None:
+        settle_by(folder, settle)
+    with Store.open_for_reading(folder) as store:
+        return summary(store, *judge_of(store, judge))
+
+
 def _outside_the_loop(work: Callable[[], Done]) -> Done:
     """Do work that brings its own event loop, also where one runs already (a notebook): in a thread then."""
     try:

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from redinstruct.annotate.draw import earlier_draws
-from redinstruct.annotate.session import Choices, choices_of, judge_of
+from redinstruct.annotate.session import Choices, checked_name, choices_of, judge_of
 from redinstruct.errors import BankError, UsageError
+from redinstruct.people import follow_people
 from redinstruct.rowfiles import RowFile, fold, kind_of
 from redinstruct.safetext import csv_cell, redact, terminal
-from redinstruct.store import Annotated, AnnotationStore, AttemptView, Store
+from redinstruct.store import Annotated, AnnotationStore, AttemptView, SettleRule, Store
 from redinstruct.types import MEASURES, Annotation, Measure
 
 COLUMNS = ("id", "bank", "prompt", "annotator", "act", "label", "detail")
@@ -258,6 +259,33 @@ def _records(path: Path, kind: str) -> Iterator[dict[str, Any]]:
             raise BankError(lacking)
     except BankError as error:
         raise UsageError(f"--import {terminal(path.name)}: {error}") from None
+
+
+def take_labels(
+    run: Path, source: Path, kind: str, annotator: str | None = None, judge: str | None = None
+) -> tuple[int, int]:
+    """Take a file's labels into a run, all of them or nothing: how many were new, and how many the file holds.
+
+    Raises:
+        UsageError: the file does not fit the run (:func:`imported`).
+        StoreError: the store cannot be written.
+    """
+    if annotator is not None:
+        checked_name(annotator)
+    with Store.open_for_reading(run) as store:
+        _, card = judge_of(store, judge)
+        rows = imported(source, kind, MEASURES[card.measure], annotator, store)
+    with Store.open_for_writing(run) as store:
+        added = store_labels(store, rows)
+        follow_people(store)
+    return added, len(rows)
+
+
+def settle_by(run: Path, rule: SettleRule) -> None:
+    """Keep with a run by which rule several people's labels of one answer settle; every figure follows it."""
+    with Store.open_for_writing(run) as store:
+        AnnotationStore(store).set_rule(rule)
+        follow_people(store)
 
 
 def store_labels(store: Store, rows: Sequence[Annotated]) -> int:

@@ -52,6 +52,7 @@ def command(
     With --export, the drawn answers (or, without a draw, every judged one) and their labels go to a file that Argilla
     or Label Studio reads; with --import, labels come back. Importing the same file twice adds nothing.
     """
+    from redinstruct.annotate.exchange import settle_by
     from redinstruct.annotate.session import judge_of
     from redinstruct.store import Store, is_run
 
@@ -63,7 +64,7 @@ def command(
     if source is not None:
         _import(run, source, kind, annotator, judge)
     if rule is not None:
-        _settle(run, rule)
+        settle_by(run, rule)
     with Store.open_for_reading(run) as store:
         row, card = judge_of(store, judge)
         if out is not None:
@@ -77,15 +78,6 @@ def command(
     else:
         say_labels(document)
     return EXIT_DONE
-
-
-def _settle(run: Path, rule: SettleRule) -> None:
-    from redinstruct.people import follow_people
-    from redinstruct.store import AnnotationStore, Store
-
-    with Store.open_for_writing(run) as store:
-        AnnotationStore(store).set_rule(rule)
-        follow_people(store)
 
 
 def _format(kind: str | None, path: Path) -> str:
@@ -106,22 +98,10 @@ def _export(store: Any, judge: int, out: Path, kind: str | None, content: bool) 
 
 
 def _import(run: Path, source: Path, kind: str | None, annotator: str | None, judge: str | None) -> None:
-    from redinstruct.annotate.exchange import imported, store_labels
-    from redinstruct.annotate.session import checked_name, judge_of
-    from redinstruct.people import follow_people
-    from redinstruct.store import Store
-    from redinstruct.types import MEASURES
+    from redinstruct.annotate.exchange import take_labels
 
-    if annotator is not None:
-        checked_name(annotator)
-    kind = _format(kind, source)
-    with Store.open_for_reading(run) as store:
-        _, card = judge_of(store, judge)
-        rows = imported(source, kind, MEASURES[card.measure], annotator, store)
-    with Store.open_for_writing(run) as store:
-        added = store_labels(store, rows)
-        follow_people(store)
-    console.note(f"{added:,} new labels of {len(rows):,} in {source.name}")
+    added, read = take_labels(run, source, _format(kind, source), annotator, judge)
+    console.note(f"{added:,} new labels of {read:,} in {source.name}")
 
 
 def say_labels(document: Mapping[str, Any]) -> None:

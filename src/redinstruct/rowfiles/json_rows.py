@@ -17,7 +17,7 @@ from redinstruct.rowfiles import limits
 from redinstruct.rowfiles.buffer import Buffer
 from redinstruct.rowfiles.words import fold, kind_of, twice
 
-WRAPPERS = frozenset({"data", "rows", "questions", "prompts", "examples", "instances", "samples", "behaviors", "items"})
+WRAPPERS = frozenset({"data", "rows", "questions", "prompts", "examples", "instances", "behaviors", "items"})
 """Keys of an object that say nothing of the rows in the list that they hold: they are no topics."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
