@@ -68,16 +68,14 @@ class Adapted:
 
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
-
-    @property
-    def known(self) -> frozenset[str]:
+        self.known: frozenset[str] = frozenset()
         """The fields that are sent in another form, or not at all."""
-        return frozenset(self.notes)
 
     def learn(self, named: Iterable[str], note: str | None) -> None:
         """Take note of the fields that were refused."""
         for name in named:
             self.notes.setdefault(name, _told(name) + (f" ({note})" if note else ""))
+        self.known = frozenset(self.notes)
 
     def fields(self, fields: dict[str, object]) -> dict[str, object]:
         """The request's fields in the form that the endpoint takes."""

@@ -28,7 +28,6 @@ _BROKEN = frozenset({"error", "abort", "aborted", "networkerror", "insufficients
 # A filter that says so beside an answer whose finish reason is the usual one: Bedrock, MiniMax. In the model's own
 # words a quotation mark would be escaped.
 _SIGN = re.compile(rb'guardrailAction"\s*:\s*"INTERVENED|(?:in|out)put_sensitive"\s*:\s*true')
-_HINTS = (b'"INTERVENED', b'put_sensitive"')
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought", "reasoning_details",
                    "thinking_blocks")  # fmt: skip
 _THOUGHT_PART = re.compile(r"think|thought|reason|analysis", re.IGNORECASE)
@@ -65,8 +64,9 @@ def read_reply(data: bytes) -> Reply:
         raise _without_choices(data)
     choice = body.choices[0]
     finish = choice.finish_reason if isinstance(choice.finish_reason, str) else None
-    kind: Finish = "usual" if finish is None else finish_kind(finish)
-    withheld = kind == "filter" or any(hint in data and _SIGN.search(data) is not None for hint in _HINTS)
+    kind: Finish = "usual" if finish is None or finish == "stop" else finish_kind(finish)
+    hinted = b'"INTERVENED' in data or b'put_sensitive"' in data
+    withheld = kind == "filter" or (hinted and _SIGN.search(data) is not None)
     text, thought = _said(choice, optional=withheld or choice.error is not None or kind != "usual")
     if not text:
         if choice.error is not None:

@@ -66,7 +66,6 @@ _ENDS_ANSWER = re.compile(
 _MAY_BEGIN = re.compile(r"\s*(?:analysis|assistant|here|thinking)", re.IGNORECASE)
 _SPECIAL = frozenset({"<|channel|>", "<|channel>", "<channel|>", "<|message|>", "<|start|>", "<|START_RESPONSE|>",
                       "<|END_RESPONSE|>", "<|begin_of_solution|>", "<|end_of_solution|>"})  # fmt: skip
-_SIGNS = ("<", "[", "◁", "&lt;")
 MOST_MARKS = 1000
 """A reply with more of them is no reply of a model that thinks, and stays as it is."""
 _QUOTES = frozenset("`'\"")
@@ -93,12 +92,9 @@ def spoken(text: str, *, opened: bool = False, cut: bool = False) -> Spoken:
     ``opened`` says that the prompt itself ended in an opening mark; ``cut`` that a limit ended the reply, so that a
     thought without its end is all there is.
     """
-    head = text.lstrip()[:32].lower()
-    if (
-        not opened
-        and not any(sign in text for sign in _SIGNS)
-        and not head.startswith(("anal", "assi", "here", "thin"))
-    ):
+    # Nearly every answer of a model that does not think holds no mark.
+    marked = "<" in text or "[" in text or "◁" in text or "&lt;" in text or opened
+    if not marked and _MAY_BEGIN.match(text) is None:
         return Spoken(text, "", ())
     if "<|channel|>" in text:
         return _channels(text)
