@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import signal
 import time
@@ -145,11 +144,11 @@ def test_a_disk_that_is_full_at_the_very_end_loses_nothing(
 ) -> None:
     out = tmp_path / "out"
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("redinstruct.safealign.align"), "write_checkpoint", full)
+        patch.setattr("redinstruct.safealign.fidelity.write_checkpoint", full)
         with pytest.raises(RedInstructError, match=r"No space left.*the state after 14 steps is intact"):
             align(config(tiny, data, out))
     assert not out.exists()

@@ -111,14 +111,14 @@ def test_what_comes_out_is_an_ordinary_checkpoint_with_its_card(
 
 
 @pytest.mark.slow
-def test_a_head_that_is_the_embedding_is_written_once_in_the_bases_precision(
+def test_a_head_that_is_the_embedding_is_written_once_in_the_wished_precision(
     tiny: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     half = tmp_path / "half"
     shutil.copytree(tiny, half)
     save_file({name: tensor.bfloat16() for name, tensor in weights(tiny).items()}, half / "model.safetensors")
     for name, lora in (("full", None), ("adapter", Lora(rank=2))):
-        out = align(config(half, data, tmp_path / name, "blue", steps=1, lora=lora)).checkpoint
+        out = align(config(half, data, tmp_path / name, "blue", steps=1, lora=lora, dtype="bfloat16")).checkpoint
         assert weights(out).keys() == weights(half).keys()
         assert {tensor.dtype for tensor in weights(out).values()} == {torch.bfloat16}
 
