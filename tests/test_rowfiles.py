@@ -57,10 +57,10 @@ PUBLISHED: list[tuple[str, bytes | str]] = [
     ("a.jsonl", f'{{"text": "{SKY}"}}\n{{"text": "{SEA}"}}\n'),
     ("a.json", json.dumps([{"instruction": SKY, "input": ""}, {"instruction": SEA, "input": " "}])),
     ("a.jsonl", f'{{"input": "{SKY}", "target": "C"}}\n{{"input": "{SEA}", "target": "C"}}\n'),
-    ("a.json.gz", gzip.compress(json.dumps([SKY, SEA]).encode())),
-    ("a.csv.gz", gzip.compress(f"prompt\n{SKY}\n{SEA}\n".encode())),
-    ("a.jsonl.GZ", gzip.compress(f'"{SKY}"\n"{SEA}"\n'.encode())),
-    ("a.json", gzip.compress(json.dumps([SKY, SEA]).encode())),  # packed, whatever it is called
+    ("a.json.gz", gzip.compress(json.dumps([SKY, SEA]).encode(), mtime=0)),
+    ("a.csv.gz", gzip.compress(f"prompt\n{SKY}\n{SEA}\n".encode(), mtime=0)),
+    ("a.jsonl.GZ", gzip.compress(f'"{SKY}"\n"{SEA}"\n'.encode(), mtime=0)),
+    ("a.json", gzip.compress(json.dumps([SKY, SEA]).encode(), mtime=0)),  # packed, whatever it is called
 ]
 
 
