@@ -114,7 +114,7 @@ def say_labels(document: Mapping[str, Any]) -> None:
             "bank": r["bank"],
             "prompt": r["prompt"],
             "labels": f"{r['labels']:,} of {r['total']:,}",
-            "% by the\njudge alone": _figure(r["judged"]),
+            "% by people" if document["judge"] is None else "% by the\njudge alone": _figure(r["judged"]),
             "% corrected": _figure(r["corrected"]),
             **({} if document["judge"] is None else {"% judge and\npeople agree": _figure(r["agreement"])}),
         }
