@@ -202,7 +202,9 @@ def main() -> None:
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
     text = "\n".join([
         f"# What `compare` shows, and how often it is wrong\n\nWritten by `{command} --out docs/experiments/compare.md`"
-        f" ({versions}).\nNothing here is measured on a model: pairs are generated, so that the truth is known.\n",
+        f" ({versions}).\nNothing here is measured on a model: pairs are generated, so that the truth is known.\n"
+        "This is about topics in general: `beyond`, the second word of `compare`. The verdict, about these topics, is"
+        " in\n[verdicts.md](verdicts.md).\n",
         null(seed, n), falls(seed, n), power(seed, n), margins(seed, n),
     ])  # fmt: skip
     if options.out is None:
