@@ -371,6 +371,14 @@ def test_each_distinct_reason_is_told_with_its_count_and_the_endpoint_s_own_word
     assert "nobody-may-see" not in done.err
     listed = cli("show", tmp_path / "run", "--label", "error")
     assert "bad_request 2: you sent" in listed.out + listed.err
+    assert "bad_request 2 (you sent" in cli("report", tmp_path / "run").out
+    (result,) = cli("report", tmp_path / "run", "--json").json["results"]
+    assert [(f["label"], f["reason"], f["count"]) for f in result["failures"]] == [
+        ("error", "bad_request", 2), ("error", "http_status", 1), ("no_response", "provider_filter", 1),
+    ]  # fmt: skip
+    page = tmp_path / "report.md"
+    assert cli("report", tmp_path / "run", "--md", page).code == 0
+    assert "bad_request 2 (you sent" in page.read_text().replace("\\", "")
 
 
 def test_max_calls_of_nothing_begins_the_run_and_asks_nothing(

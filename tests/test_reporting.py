@@ -42,7 +42,7 @@ WITHHELD = Completion("no_response", reason="provider_filter")
 RESULT_KEYS = ["model", "bank", "prompt", "measure", "judge", "planned", "counts", "details", "rate", "coverage",
                "provisional", "reasons", "by_topic", "judge_id", "judge_notes", "judge_card", "bank_sha256",
                "prompt_sha256", "translated", "protocol", "parity", "epochs", "human", "repeats", "combined",
-               "clustered", "answers", "at_k", "decided", "any_prompt", "sampled", "left_out",
+               "clustered", "answers", "at_k", "decided", "failures", "any_prompt", "sampled", "left_out",
                "variance", "wording"]  # fmt: skip
 FROZEN_KEYS = [*RESULT_KEYS[:11], "by_topic"]
 TOPIC_KEYS = ["topic", "planned", "counts", "details", "rate", "coverage", "provisional", "shrunken"]
@@ -224,6 +224,7 @@ class TestContract:
                     },
                     "at_k": None,
                     "decided": None,
+                    "failures": [{"label": "error", "reason": "timeout", "count": 1, "words": None}],
                     "any_prompt": {"estimate": 0.333333, "ci": [0.061492, 0.79234], "method": "wilson"},
                     "sampled": {"asked": 4, "of": 4},
                     "left_out": None,

@@ -11,6 +11,7 @@ from redinstruct.reporting.tables import BASELINES, percent
 from redinstruct.reporting.words import (
     IN_DOUBT,
     doubts,
+    failures_in_words,
     in_doubt,
     judge_name,
     left_out_in_words,
@@ -224,9 +225,8 @@ def _say_notes(block: list[Result]) -> None:
                 f"Corrected in {result['bank']}/{result['prompt']}: by {answers} labelled by people{drawn} "
                 f"({corrected['method']}); the judge agrees with people on {_interval(agreed)} % of all judged answers."
             )
-        if result["reasons"]:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in result["reasons"].items())
-            _note(f"Without a verdict in {result['bank']}/{result['prompt']}: {reasons}.")
+        if result["failures"]:
+            _note(f"Without a verdict in {result['bank']}/{result['prompt']}: {failures_in_words(result)}.")
 
 
 def _say_tries(block: Sequence[Result]) -> None:

@@ -45,7 +45,16 @@ from redinstruct.stats import (
     unlike_from,
     wilson,
 )
-from redinstruct.store import Planned, Store, answer_texts, judges_of, planned_attempts, stops, verdict_history
+from redinstruct.store import (
+    Planned,
+    Store,
+    answer_texts,
+    failures,
+    judges_of,
+    planned_attempts,
+    stops,
+    verdict_history,
+)
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
 from redinstruct.utility import UtilityResult, utility_in
 
@@ -100,6 +109,7 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
         selftest = None if tested is None else json.loads(tested)
         cells, decided = cells_of(store, row), decisions(store, row, MEASURES[card.measure])
         history = dict(verdict_history(store, row))
+        failed = failures(store, row)
         strong = [(planned_attempts(store, other), of) for other, of in judges if samples.get(other) == row]
         for bank in config.banks:
             asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
@@ -122,6 +132,11 @@ def result_rows(store: Store, folder: str = "the run", wanted: str | None = None
                 result["answers"] = _answers(answers_of(outcomes, looks, MEASURES[card.measure]))
                 result["at_k"] = _at_k(MEASURES[card.measure], outcomes, config.epochs)
                 result["decided"] = _decided(decided.get((bank.name, prompt.name)), limits)
+                result["failures"] = [
+                    {"label": f.label, "reason": f.reason, "count": f.count, "words": f.words or None}
+                    for f in failed
+                    if f.where == f"{bank.name}/{prompt.name}"
+                ]
                 found.append(result | of_bank)
     return found
 

@@ -15,7 +15,7 @@ from redinstruct.reporting.changes import change_certainty, change_headline
 from redinstruct.reporting.runs import Project
 from redinstruct.reporting.tables import percent
 from redinstruct.reporting.useful import change_row, margin_in_words, utility_rows
-from redinstruct.reporting.words import TITLES, in_doubt, judge_name, verdict
+from redinstruct.reporting.words import TITLES, failures_in_words, in_doubt, judge_name, verdict
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
 
@@ -83,9 +83,9 @@ def _block(run: int | None, results: Sequence[Mapping[str, Any]], everyone: Sequ
         "",
     ]
     for result in results:
-        if result["reasons"]:
-            reasons = ", ".join(f"{plain(reason)} {count:,}" for reason, count in result["reasons"].items())
-            lines += [f"Without a verdict in {plain(result['bank'])}, {plain(result['prompt'])}: {reasons}.", ""]
+        if result["failures"]:
+            failed = plain(failures_in_words(result))
+            lines += [f"Without a verdict in {plain(result['bank'])}, {plain(result['prompt'])}: {failed}.", ""]
     return lines
 
 

@@ -364,3 +364,9 @@ def _drawn_by_another(result: Result) -> str:
     return (
         f" They were drawn by the verdicts of {', '.join(others)}, and are weighed by both judges' verdicts together."
     )
+
+
+def failures_in_words(result: Mapping[str, Any]) -> str:
+    """What came back instead of verdicts: each distinct reason with its count and the endpoint's own words."""
+    found = result["failures"]
+    return "; ".join(f"{f['reason']} {f['count']:,}" + (f" ({f['words']})" if f["words"] else "") for f in found)
