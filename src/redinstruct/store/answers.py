@@ -28,6 +28,9 @@ def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:
     """
     found: dict[bytes, list[str]] = {}
     with reading("reading verdicts"):
+        again = "SELECT 1 FROM verdicts WHERE judge = ? AND judged_no > 0 LIMIT 1"
+        if store._db.execute(again, (judge,)).fetchone() is None:
+            return []
         for key, label in store._db.execute(SELECT_HISTORY, (judge,)):
             found.setdefault(blob(key), []).append(label)
     return [(key, labels) for key, labels in found.items() if len(labels) > 1]
