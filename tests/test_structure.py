@@ -237,12 +237,12 @@ REMOVERS = {
     "atomic.py": "the one temporary name beside a place, locked; what stood at a place that a new folder took",
     "store/folder.py": "a run's own names, under its lock; a folder that is empty",
     "store/purging.py": "a run that the user purges, what kills left of it, under its lock",
-    "safealign/align.py": "the hidden folder of an unfinished alignment, and checkpoints within it",
+    "safealign/align.py": "checkpoints within the hidden folder of an unfinished alignment",
+    "safealign/unfinished.py": "the hidden folder of an unfinished alignment, once it is done",
     "safealign/states.py": "older states within that folder",
     "safealign/unsafe.py": "the hidden folder of the unsafe model",
     "safealign/exports.py": "a card that peft wrote into a checkpoint under way",
     "safealign/fidelity.py": "a checkpoint under way, which is written once more in another precision",
-    "safealign/reference.py": "its own temporary file in the cache",
 }
 
 

@@ -8,19 +8,16 @@ there before stays.
 from __future__ import annotations
 
 import contextlib
-import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
-from transformers.utils import logging
 
 from redinstruct.atomic import whole_folder
-from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.errors import RedInstructError
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import Cut, check_packing
@@ -39,9 +36,9 @@ from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, refere
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.templates import told_of
 from redinstruct.safealign.trainer import AlignTrainer, OnStep, StepFigures, out_of_memory_advice, training_arguments
-from redinstruct.safetext import terminal
+from redinstruct.safealign.unfinished import as_it_was, unfinished
 
-RUN_NAME, CANDIDATES_NAME, CHOSEN_NAME, FIDELITY_NAME = "digest", "candidates.json", "chosen", "fidelity.json"
+CANDIDATES_NAME, CHOSEN_NAME, FIDELITY_NAME = "candidates.json", "chosen", "fidelity.json"
 Tell = Callable[[str, int, int], None]
 
 
@@ -129,66 +126,6 @@ def _candidates_in(path: Path) -> list[Candidate]:
         return msgspec.json.decode(path.read_bytes(), type=list[Candidate])
     except (OSError, msgspec.DecodeError):
         raise RedInstructError(f"{path}: cannot be read; remove its folder to begin again") from None
-
-
-@contextlib.contextmanager
-def as_it_was(threads: int | None) -> Iterator[None]:
-    """The caller's random states, thread count and progress bars stay what they are."""
-    kept = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_num_threads(kept[2])
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
-
-
-@contextlib.contextmanager
-def unfinished(out: Path, digest: str) -> Iterator[Path]:
-    """The folder of a run's saved states, beside ``out``. It is removed when the run is done, else it stays.
-
-    Raises:
-        UsageError: it holds another run; or it cannot be made.
-    """
-    folder = out.absolute().parent / f".{out.name}.unfinished"
-    main = world()[0] == 0
-    mark = folder / RUN_NAME
-    if mark.is_file() and mark.read_text(encoding="utf-8").strip() != digest:
-        raise UsageError(
-            f"{terminal(str(folder))} holds an unfinished alignment with other flags or data: use those to finish it,"
-            " or remove the folder"
-        )
-    if main:
-        _begin(folder, mark, digest)
-    try:
-        yield folder
-    except BaseException:
-        # Without a saved state there is nothing to go on from.
-        if main and states.latest(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    wait_for_all()
-    if main:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _begin(folder: Path, mark: Path, digest: str) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out: nothing can be written there ({error.strerror})") from None
-    with writing(f"the folder {folder.name}", "nothing was changed"):
-        if not mark.is_file():
-            part = mark.with_suffix(".part")
-            part.write_text(f"{digest}\n", encoding="utf-8")
-            part.replace(mark)
 
 
 class Run:

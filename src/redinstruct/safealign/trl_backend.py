@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign import states
-from redinstruct.safealign.align import Aligned, as_it_was
+from redinstruct.safealign.align import Aligned
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import check_base, load_model, with_adapter
@@ -37,6 +37,7 @@ from redinstruct.safealign.rows import STREAMS, Rows
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.templates import told_of
 from redinstruct.safealign.trainer import OnStep, StepFigures
+from redinstruct.safealign.unfinished import as_it_was
 
 _SFT_SHARE = 0.5
 _Said = tuple[tuple[str, str], ...]

@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from redinstruct.atomic import whole_folder
 from redinstruct.errors import UsageError
 from redinstruct.safealign import states
-from redinstruct.safealign.align import Aligned, Run, Tell, as_it_was
+from redinstruct.safealign.align import Aligned, Run, Tell
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import (
@@ -47,6 +47,7 @@ from redinstruct.safealign.resta import Weights, check_alike, check_written, mer
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.templates import told_of
 from redinstruct.safealign.trainer import OnStep
+from redinstruct.safealign.unfinished import as_it_was
 from redinstruct.safetext import terminal
 
 OnStop = Callable[[], bool]
