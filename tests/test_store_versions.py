@@ -180,5 +180,7 @@ class TestAForeignSchema:
         db.execute("UPDATE meta SET value = ? WHERE key = 'secret'", (value,))
         db.close()
         (tmp_path / "run" / "run.lock").write_bytes(b"")
-        with Store.open_for_reading(tmp_path / "run") as store, pytest.raises(DamagedStore, match="damaged"):
-            store.secret()
+        for door in (Store.open_for_reading, Store.open_for_writing):
+            with pytest.raises(DamagedStore, match="damaged") as caught:
+                door(tmp_path / "run")
+            assert caught.value.exit_code == 2

@@ -51,6 +51,19 @@ broke the promise of its line. What is promised, and what is not, stands in
 |---|---:|---:|---|
 """
 
+_NOT_REACHED = """
+## Not reached, or not tried
+
+- The suites run on one machine: power cuts are only simulated (while the log is overwritten), not made.
+- Kills while `align` saves, and of `loop`, are tried by their own tests and not counted above; `shard` and `merge` are
+  not in it.
+- Of A1 to A20 of the attack surface, A12, A18 and the templates of A4 are counted above; the others are held by the
+  tests that SECURITY.md names, whose counts (10,000 cells, 30,000 requests, ...) stand in their names and are not
+  printed here. Mutation scores were not measured.
+- Coverage-guided fuzzing takes 20,000 inputs for each reader, where atheris is installed, not hours.
+- Nothing is encrypted at rest; there is no bundle for reviewers; dependencies were not audited.
+"""
+
 
 def page(files: list[Path]) -> str:
     """The page of all that the suites printed; a promise that was printed more than once is summed."""
@@ -65,7 +78,7 @@ def page(files: list[Path]) -> str:
             notes[one["what"]] = one["note"]
     rows = (f"| {what} | {tried:,} | {failed:,} | {notes[what]} |\n" for what, (tried, failed) in sorted(sums.items()))
     total = [sum(column) for column in zip(*sums.values(), strict=True)] or [0, 0]
-    return _PAGE + "".join(rows) + f"| all together | {total[0]:,} | {total[1]:,} | |\n"
+    return _PAGE + "".join(rows) + f"| all together | {total[0]:,} | {total[1]:,} | |\n" + _NOT_REACHED
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from redinstruct.errors import DamagedStore, StoreError, TemplateError
 from redinstruct.store.folder import STORE_NAME, has_log
 from redinstruct.store.schema import check_schema, check_whole
 
+SECRET_BYTES = 32
 _CANNOT_OPEN = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR})
 
 
@@ -103,6 +104,9 @@ def check(connection: sqlite3.Connection, folder: Path, *, sealed: bool) -> None
         DamagedStore: it is not.
     """
     check_schema(connection)
+    for key, value in connection.execute("SELECT key, value FROM main.meta"):
+        if not isinstance(value, bytes) or (key == "secret" and len(value) != SECRET_BYTES):
+            raise DamagedStore(f"the run store is damaged (its {str(key)[:20]!r} is not what this program writes)")
     if not sealed:
         check_whole(connection, folder / STORE_NAME)
 

@@ -29,6 +29,7 @@ from redinstruct.prompts import parse_template
 from redinstruct.safetext import restore
 from redinstruct.store import plans
 from redinstruct.store.connection import (
+    SECRET_BYTES,
     check,
     connect_for_reading,
     connect_for_writing,
@@ -78,8 +79,6 @@ from redinstruct.store.rows import (
 from redinstruct.store.schema import check_origin, migrate, read_as_newest
 from redinstruct.store.soundness import why_unsound
 from redinstruct.types import MEASURES, Attempt, Bank, JudgeCard, PromptTemplate
-
-SECRET_BYTES = 32
 
 
 def begin(db: sqlite3.Connection) -> None:
