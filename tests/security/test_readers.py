@@ -110,7 +110,8 @@ def cost(*arguments: object) -> tuple[int, float, float, str]:
         stdin=subprocess.DEVNULL, preexec_fn=limited,
     )  # fmt: skip
     assert process.stderr is not None
-    said = process.stderr.read().decode(errors="replace")
+    with process.stderr as stream:
+        said = stream.read().decode(errors="replace")
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = status
     return status >> 8, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3, said
