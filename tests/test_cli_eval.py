@@ -369,6 +369,7 @@ def test_each_distinct_reason_is_told_with_its_count_and_the_endpoint_s_own_word
     assert "inert/standard: http_status 1: status 418: you sent" in done.err
     assert "inert/standard: provider_filter 1" in done.err
     assert "nobody-may-see" not in done.err
+    assert "you sent" not in done.out, "told once, on standard error"
     listed = cli("show", tmp_path / "run", "--label", "error")
     assert "bad_request 2: you sent" in listed.out + listed.err
     assert "bad_request 2 (you sent" in cli("report", tmp_path / "run").out
@@ -376,9 +377,11 @@ def test_each_distinct_reason_is_told_with_its_count_and_the_endpoint_s_own_word
     assert [(f["label"], f["reason"], f["count"]) for f in result["failures"]] == [
         ("error", "bad_request", 2), ("error", "http_status", 1), ("no_response", "provider_filter", 1),
     ]  # fmt: skip
-    page = tmp_path / "report.md"
-    assert cli("report", tmp_path / "run", "--md", page).code == 0
+    page, html = tmp_path / "report.md", tmp_path / "report.html"
+    assert cli("report", tmp_path / "run", "--md", page, "--out", html).code == 0
     assert "bad_request 2 (you sent" in page.read_text().replace("\\", "")
+    assert "<bdi>you sent" in html.read_text()
+    assert "nobody-may-see" not in page.read_text() + html.read_text()
 
 
 def test_max_calls_of_nothing_begins_the_run_and_asks_nothing(

@@ -18,7 +18,7 @@ import pytest
 from redinstruct.comparison import compare
 from redinstruct.reporting import page as page_module
 from redinstruct.reporting import report
-from redinstruct.reporting.page import MOST_CHARACTERS, MOST_TOPICS, html_page, render
+from redinstruct.reporting.page import MOST_CHARACTERS, MOST_TOPICS, MOST_WORDINGS, html_page, render
 from redinstruct.reporting.runs import MOST_ATTEMPTS, Project, read_runs
 from redinstruct.safetext import short_hash
 from redinstruct.store import Store
@@ -166,6 +166,7 @@ def test_ten_thousand_values_add_no_tag_and_no_attribute(project: Project) -> No
 MUTANTS = {
     "a name marked safe": ("macros.html", "<bdi>{{ text }}</bdi>{% end", "<bdi>{{ text|safe }}</bdi>{% end"),
     "an answer marked safe": ("report.html", "{{ view.completion.raw|block }}", "{{ view.completion.raw|safe }}"),
+    "an endpoint's words marked safe": ("report.html", "{{ name(failure.words) }}", "{{ failure.words|safe }}"),
     "a headline marked safe": ("report.html", "{{ block.verdict.headline }}", "{{ block.verdict.headline|safe }}"),
     "an attribute without quotes": ("report.html", '<summary>{% if', "<summary title={{ run.config.model }}>{% if"),
     "escaping switched off": ("report.html", "<title>{{ title }}</title>",
@@ -370,6 +371,36 @@ def test_failures_are_shown_by_reason_and_details_apart(project: Project) -> Non
         assert result["reasons"]
         assert "; ".join(f"{reason} {count}" for reason, count in result["reasons"].items()) in words
     assert "both judges together" in words
+
+
+def test_what_failed_stands_there_in_the_endpoints_own_words_counted(tmp_path: Path, project: Project) -> None:
+    words = said(render(project))
+    for result in project.results:
+        for failure in result["failures"]:
+            if failure["words"]:
+                label = failure["label"].replace("_", " ")
+                assert f"{label}{failure['reason']}{failure['count']}{failure['words']}" in words, "cell by cell"
+    assert "the judge's endpoint says" in words
+    plain = said(html_page([run_of(tmp_path / "run", [P, N, "unparsable"])]))
+    assert "own words" not in plain, "nobody said anything"
+
+
+def test_of_a_thousand_tellings_the_page_lists_the_most_frequent_and_counts_the_rest(tmp_path: Path) -> None:
+    def letters(row: int) -> str:
+        return "".join(chr(ord("a") + int(digit)) for digit in str(row))
+
+    setup = Setup(banks=(make_bank(100),), templates=Setup().templates[:1])
+    with Store.open_for_writing(tmp_path / "run") as store:
+        setup.plan(store)
+        failed = [
+            (row, 0, Completion("error", reason="bad_request", note=f"no {letters(row)}")) for row in range(1, 99)
+        ]
+        often = [(row, 0, Completion("error", reason="timeout", note="often")) for row in (99, 100)]
+        store.commit_completions([*failed, *often])
+    words = said(html_page([tmp_path / "run"]))
+    assert "timeout2often" in words
+    assert words.count("bad_request1no ") == MOST_WORDINGS - 1
+    assert f"{99 - MOST_WORDINGS} more are in the JSON report" in words
 
 
 def test_the_judges_card_shows_selftest_and_people(project: Project) -> None:

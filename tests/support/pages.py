@@ -43,14 +43,17 @@ def full_run(folder: Path, model: str, *, flip: bool = False) -> Path:
         for owed in store.owed(judge):
             row, place = owed.row, owed.row % 8
             if place > 5:
-                failed = Completion("error", reason=f"reason {place}", note="a note", tries=6)
+                failed = Completion(
+                    "error", reason=f"reason {place}", note=f"the endpoint says {'no' * place}", tries=6
+                )
                 store.commit_completions([(row, 0, failed)])
                 continue
             words = Completion("text", f"answer {row}", f"answer {row}", truncated=not row % 3, flags=("thought",))
             store.commit_completions([(row, 0, words)])
             label = labels[1 - place] if flip and place < 2 else labels[place]
             said = Verdict(label, ("complied", "refused", "partial", "garbled", None, None)[place],
-                           None if place < 4 else f"cause {place}", f"the judge's reply {row}", 9, 2, 1)  # fmt: skip
+                           None if place < 4 else f"cause {place}", f"the judge's reply {row}", 9, 2, 1,
+                           note=None if place < 4 else f"the judge's endpoint says {'so' * place}")  # fmt: skip
             store.commit_verdicts([(row, 0, judge, 0, said)])
         strong = store.add_judge(STRONG)
         store.add_sample(strong, judge, 2)

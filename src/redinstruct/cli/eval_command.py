@@ -44,7 +44,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     if as_json:
         console.say_json(document)
     else:
-        say_figures(document)
+        say_figures(document, failures=False)  # the ending says them
         for line in plan.left_out():
             console.note(line)
         console.note(

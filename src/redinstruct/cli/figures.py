@@ -30,8 +30,8 @@ Result = Mapping[str, Any]
 Row = dict[str, str]
 
 
-def say_figures(document: Mapping[str, Any], *, topics: bool = False) -> None:
-    """The tables of a report, with what must be said beside them."""
+def say_figures(document: Mapping[str, Any], *, topics: bool = False, failures: bool = True) -> None:
+    """The tables of a report, with what must be said beside them; ``failures`` where nothing else tells what failed."""
     blocks: dict[tuple[str, ...], list[Result]] = {}
     for result in document["results"]:
         key = (result["model"], result["measure"], result["judge_id"], result["protocol"])
@@ -39,10 +39,10 @@ def say_figures(document: Mapping[str, Any], *, topics: bool = False) -> None:
     for position, block in enumerate(blocks.values()):
         if position:
             console.say()
-        _say_block(block, topics, document["results"])
+        _say_block(block, topics, document["results"], failures)
 
 
-def _say_block(block: list[Result], topics: bool, among: Sequence[Result]) -> None:
+def _say_block(block: list[Result], topics: bool, among: Sequence[Result], failures: bool) -> None:
     first = block[0]
     banks = list(dict.fromkeys(result["bank"] for result in block))
     details = [f"bank {banks[0]}"] if len(banks) == 1 else []
@@ -59,6 +59,9 @@ def _say_block(block: list[Result], topics: bool, among: Sequence[Result]) -> No
     _say_rates(named, block, first["measure"])
     console.say()
     _say_notes(block)
+    for result in block if failures else ():
+        if result["failures"]:
+            _note(f"Without a verdict in {result['bank']}/{result['prompt']}: {failures_in_words(result)}.")
     if topics:
         for result in block:
             _say_topics(result)
@@ -225,8 +228,6 @@ def _say_notes(block: list[Result]) -> None:
                 f"Corrected in {result['bank']}/{result['prompt']}: by {answers} labelled by people{drawn} "
                 f"({corrected['method']}); the judge agrees with people on {_interval(agreed)} % of all judged answers."
             )
-        if result["failures"]:
-            _note(f"Without a verdict in {result['bank']}/{result['prompt']}: {failures_in_words(result)}.")
 
 
 def _say_tries(block: Sequence[Result]) -> None:

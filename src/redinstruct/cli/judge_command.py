@@ -49,5 +49,5 @@ def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: 
     if as_json:
         console.say_json(document)
     else:
-        say_figures(document)
+        say_figures(document, failures=False)  # the ending says them
     return say_ending(outcome)

@@ -31,6 +31,8 @@ MOST_TOPICS = 200
 """How many topics a forest plot shows; the largest ones, if there are more."""
 MOST_CHARACTERS = 20_000
 """How much of one text a page with content shows."""
+MOST_WORDINGS = 50
+"""How many tellings of what failed a page lists per judge, the most frequent of each result first."""
 POLICY = (
     "default-src 'none'; style-src '{style}'; script-src '{script}'; img-src 'none'; base-uri 'none';"
     " form-action 'none'; require-trusted-types-for 'script'"
@@ -53,14 +55,22 @@ class Forest(NamedTuple):
     left_out: int
 
 
+class Failed(NamedTuple):
+    """Attempts that failed alike (``failure`` of the results' document), and the line that they belong to."""
+
+    line: Line
+    failure: Mapping[str, Any]
+
+
 class Block(NamedTuple):
-    """The results of one run under one judge. ``run`` counts from 1."""
+    """The results of one run under one judge. ``run`` counts from 1; ``failed`` are those that said why."""
 
     run: int
     results: tuple[Mapping[str, Any], ...]
     verdict: words.Verdict
     lines: tuple[Line, ...]
     forests: tuple[Forest, ...]
+    failed: tuple[Failed, ...]
 
 
 class Sides(NamedTuple):
@@ -106,6 +116,7 @@ def render(project: Project, *, show_content: bool = False) -> str:
             listed=sum(len(run.listing.views) for run in project.runs if run.listing is not None),
             left_out=sum(run.listing.left_out for run in project.runs if run.listing is not None),
             several=len(project.runs) > 1,
+            most_wordings=MOST_WORDINGS,
         )
     )
     return page
@@ -123,12 +134,13 @@ def _blocks(number: int, run: RunView) -> list[Block]:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in run.results:
         groups.setdefault(result["judge_id"], []).append(result)
-    return [
-        Block(
-            number, tuple(results), words.verdict(results), tuple(_lines(results)), tuple(map(_forest, _with(results)))
-        )
-        for results in groups.values()
-    ]
+    return [_block(number, results) for results in groups.values()]
+
+
+def _block(number: int, results: Sequence[Mapping[str, Any]]) -> Block:
+    lines, forests = tuple(_lines(results)), tuple(map(_forest, _with(results)))
+    failed = tuple(Failed(line, found) for line in lines for found in line.part["failures"] if found["words"])
+    return Block(number, tuple(results), words.verdict(results), lines, forests, failed)
 
 
 def _lines(results: Sequence[Mapping[str, Any]]) -> list[Line]:
