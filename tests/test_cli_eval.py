@@ -454,6 +454,20 @@ def test_a_short_run_that_is_denied_whole_records_nothing_and_prints_the_endpoin
         assert cli(*flags(bank, tmp_path / "run", "--limit", 2)).code == 0
 
 
+def test_a_denied_run_leaves_the_folder_that_it_found(
+    cli: InProcess, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    with Endpoint(always="401") as stub:
+        use(stub, monkeypatch)
+        assert cli(*flags(bank, tmp_path / "run")).code == 2
+        assert list((tmp_path / "run").iterdir()) == []
+        assert cli(*flags(bank, tmp_path / "run", "--max-calls", 0)).code == 11
+        before = cli("report", tmp_path / "run", "--json").json
+        assert cli(*flags(bank, tmp_path / "run")).code == 2
+    assert cli("report", tmp_path / "run", "--json").json == before
+
+
 def test_denials_later_in_a_run_stop_it_and_stay_owed(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

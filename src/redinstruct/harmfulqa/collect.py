@@ -116,6 +116,7 @@ async def _collect(
         with Store.open_for_writing(run) as store:
             rows = CollectionStore(store)
             _check(rows, plan.config, run)
+            begun = rows.config() is not None
             rows.begin(plan.config.digest, plan.config.body, plan.red_template)
             judge = None
             if plan.judge is not None:
@@ -123,7 +124,7 @@ async def _collect(
                 if fitness is not None:
                     store.add_selftest(number, fitness.body, fitness.tokens_in, fitness.tokens_out)
                 judge = bound_judge(plan.judge)
-            with no_blank_run(store, rows.is_blank, made):
+            with no_blank_run(store, rows.is_blank, made, begun=begun):
                 return await _carry_out(plan, rows, judge, limits, spending, on_progress, until_covered)
     finally:
         for model in (plan.teacher, plan.answerer, plan.judge_model):

@@ -54,7 +54,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
         made = make_place(run)
         with Store.open_for_writing(run) as store:
             _check_config(store, plan.config, run)
-            before = store.planned_so_far()
+            begun, before = store.config() is not None, store.planned_so_far()
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
             owed = store.owed(judge_row, retry_errors=not limits.keep_errors)
@@ -72,7 +72,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
                 spending,
                 _decider(store, judge_row, plan.measure, limits, owed),
             )
-            with no_blank_run(store, store.is_blank, made), _no_denied_plan(store, before):
+            with no_blank_run(store, store.is_blank, made, begun=begun), _no_denied_plan(store, before):
                 return await session.go(run)
     finally:
         for model in (plan.model, plan.judge_model):
@@ -211,12 +211,15 @@ def _no_denied_plan(store: Store, before: Mark) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_blank_run(store: Store, is_blank: Callable[[], bool], made: Sequence[Path]) -> Iterator[None]:
-    """Denied before a single answer: leave no folder that would refuse the corrected command."""
+def no_blank_run(store: Store, is_blank: Callable[[], bool], made: Sequence[Path], *, begun: bool) -> Iterator[None]:
+    """Denied before a single answer: leave no folder that would refuse the corrected command.
+
+    A run that was ``begun`` before, by ``--max-calls 0`` say, stays.
+    """
     try:
         yield
     except UsageError:
-        if is_blank():
+        if not begun and is_blank():
             store.discard(made)
         raise
 

@@ -184,7 +184,7 @@ class Store:
     def discard(self, made: Iterable[Path] = ()) -> None:
         """Close a run that nothing was recorded in, and remove it, under its lock; what else stands there stays.
 
-        ``made`` are parents that were made for it, the deepest first: they go where they are empty then.
+        ``made`` are the folders that were made for it, the deepest first: they go where they are empty then.
 
         Raises:
             StoreError: a file cannot be removed.

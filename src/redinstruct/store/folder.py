@@ -225,10 +225,10 @@ def blank_log(folder: Path) -> None:
 
 
 def remove_own(folder: Path, made: Iterable[Path] = ()) -> None:
-    """Remove a run that nothing was recorded in: its own files, overwritten, and the folders that are empty then.
+    """Remove a run that nothing was recorded in: its own files, overwritten, and what is empty then of ``made``.
 
-    The caller holds the lock. What else stands in the folder stays, and the folder with it. ``made`` are parents that
-    this program made, the deepest first.
+    The caller holds the lock. ``made`` are the folders that this program made for the run, the deepest first; one that
+    stood before stays, with whatever else it holds.
 
     Raises:
         OSError: a file cannot be removed.
@@ -236,7 +236,7 @@ def remove_own(folder: Path, made: Iterable[Path] = ()) -> None:
     for name in sorted(OWN_NAMES, key=lambda name: name == LOCK_NAME):
         with contextlib.suppress(FileNotFoundError):
             overwrite_and_remove(folder / name)
-    remove_empty((folder, *made))
+    remove_empty(made)
 
 
 def overwrite_and_remove(path: Path) -> None:
