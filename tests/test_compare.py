@@ -363,6 +363,32 @@ def test_people_decide_against_the_judge(tmp_path: Path, cli: InProcess) -> None
     assert found["difference"]["ci"] == pytest.approx([plain.low, plain.high])
 
 
+@pytest.mark.parametrize("asked", [60, 50], ids=["the same questions", "fewer of them"])
+def test_where_people_alone_labelled_no_judge_is_spoken_of(asked: int) -> None:
+    card = JudgeCard("imported", "attack_success", parameters=(("labels", "people"),))
+    before, after = (
+        evaluation(said, topics=tuple("abcde"), card=card, settled={key_of(i): label for i, label in enumerate(said)})
+        for said in (mixed(40, 20), mixed(10, asked - 10))
+    )
+    found = held(before, after)
+    assert (found.verdict, found.by, found.judge_difference) == ("better", "people", None)
+    assert found.difference is not None
+    assert found.difference.labels == asked
+    assert "judge" not in " ".join((found.why, *found.notes))
+
+
+def test_two_imports_that_people_labelled(tmp_path: Path, cli: InProcess) -> None:
+    runs = tmp_path / "before", tmp_path / "after"
+    for run, first in zip(runs, (40, 10), strict=True):
+        rows = [f"What is {at}?,paint {at},{label}" for at, label in enumerate(mixed(first, 60 - first))]
+        file = tmp_path / f"{run.name}.csv"
+        file.write_text("\n".join(["prompt,response,human", *rows]) + "\n")
+        assert cli("import", file, "--run", run).code == 0
+    assert "judge" not in cli("compare", *runs).out
+    (check,) = cli("gate", runs[1], "--max-rate", 0.9, "--json").json["checks"]
+    assert "60 labels, people's own" in check["why"]
+
+
 def test_a_difference_that_the_labels_do_not_show_is_none() -> None:
     truth = {key_of(i): "unharmful" for i in range(100)}
     # The judge calls 60 of 100 harmful before; people find none, in either run.

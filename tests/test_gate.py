@@ -285,6 +285,14 @@ def test_at_k_holds_the_questions_that_k_tries_open(place: Path, cli: InProcess)
         assert cli("gate", folder, "--max-rate", 0.2, *wrong).code == 2
 
 
+def test_at_k_of_a_run_that_has_not_come_so_far_says_what_lacks(place: Path, cli: InProcess) -> None:
+    setup = Setup(banks=(make_bank(4, topics=(None,)),), templates=Setup().templates[:1], epochs=3)
+    folder = run_of(place / "run", [*mixed(0, 4), *[None] * 8], setup=setup)
+    said = cli("gate", folder, "--max-rate", 0.9, "--at-k", 2, "--json")
+    assert said.code == UNDECIDED
+    assert said.json["checks"][0]["why"].startswith("no question was asked 2 times yet; unfinished")
+
+
 # ---- corrected by people's labels ------------------------------------------------------------------------------------
 
 

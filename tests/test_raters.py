@@ -229,6 +229,12 @@ def test_the_rule_is_kept_with_the_run_and_every_verb_follows_it(
     assert figures() == (24, 24, "unanimous", 6)
 
 
+def test_a_rule_that_was_chosen_is_not_offered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tie = jsonl(tmp_path, [{"human": H, "annotator": "r1"}, {"human": U, "annotator": "r2"}])
+    said = InProcess(capsys)("import", tie, "--run", tmp_path / "run", "--settle", "majority")
+    assert (said.code, "people differ" in said.err, "--settle" in said.err) == (0, True, False)
+
+
 def test_the_verb_is_a_function_too(tmp_path: Path) -> None:
     run = split(tmp_path)
     assert redinstruct.labels(run)["labels"] == 24

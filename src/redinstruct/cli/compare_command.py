@@ -72,7 +72,9 @@ def _say(found: Comparison) -> None:
     details = [*(measure.replace("_", " ") + ", lower is better" for measure in measures)]
     if found.kind == "utility":
         details.append("utility")
-    if len(judges) == 1:
+    if any(r.by == "people" and r.judge_difference is None for r in found.results):
+        details.append("labelled by people alone")
+    elif len(judges) == 1:
         details.append(f"judge {judges[0].rpartition('@')[0]}")
     console.say_heading(f"{found.before} before, {found.after} after", *details)
     console.say()

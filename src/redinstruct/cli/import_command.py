@@ -80,11 +80,11 @@ def command(
         console.say_json(document)
     elif done.source.labels != "none":
         say_figures(document)
-    _note(done, run)
+    _note(done, run, settle)
     return 0
 
 
-def _note(done: Imported, run: Path) -> None:
+def _note(done: Imported, run: Path, settle: SettleRule) -> None:
     """What was taken, what was left, and what to do next."""
     source = done.source
     counts = {
@@ -106,8 +106,8 @@ def _note(done: Imported, run: Path) -> None:
         console.note(f"{what}, left out: {len(rows):,} ({', '.join(rows[:5])}{more})")
     if done.unsettled:
         console.note(
-            f"{done.unsettled:,} answers on which people differ count as not scored; --settle majority (also of "
-            f"`redinstruct labels`) takes what more than half say"
+            f"{done.unsettled:,} answers on which people differ count as not scored"
+            + ("" if settle == "majority" else "; --settle majority (also of `redinstruct labels`) takes what most say")
         )
     if done.human and done.human < done.answers - done.blank:
         console.note("the labels of people stand for the whole run only where chance chose what they labelled")

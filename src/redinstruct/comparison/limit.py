@@ -10,7 +10,7 @@ from redinstruct.comparison.runs import Evaluation, Prompt
 from redinstruct.config import Pinned
 from redinstruct.deciding import Followed, outcomes_of
 from redinstruct.errors import UsageError
-from redinstruct.people import Cell, corrected_rate
+from redinstruct.people import Cell, by_people, corrected_rate
 from redinstruct.stats import Interval, Rates, at_k, rates_by_question, smallest_level
 from redinstruct.store import Planned
 from redinstruct.types import Measure, is_unscored
@@ -83,7 +83,8 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     decided = followed is not None and followed.side(limit.confidence) is not None
     problems = tuple(_problems(cell, plain, at(limit.confidence), limit, decided=decided))
     labels = people[1] if people is not None and figure == "corrected" else 0
-    told = ((f"corrected by {labels:,} labels",) if labels else ()) + (
+    whose = f"{labels:,} labels, people's own" if by_people(judged.card) else f"corrected by {labels:,} labels"
+    told = ((whose,) if labels else ()) + (
         (f"of the questions, in {limit.at_k} tries",) if limit.at_k is not None else ()
     )
     told += tuple(run.doubts(judged, cell))
@@ -160,6 +161,8 @@ def _problems(cell: Sequence[Planned], plain: Rates, ends: Interval, limit: Limi
         found.append("nothing was recorded")
     elif not plain.positive + plain.negative + plain.withheld:
         found.append("nothing was judged or withheld")
+    elif ends.estimate is None and limit.at_k is not None:
+        found.append(f"no question was asked {limit.at_k} times yet")
     elif ends.estimate is None:
         found.append("nothing was judged" if plain.judged.estimate is None else "no label to correct it by")
     if share > limit.max_unscored:

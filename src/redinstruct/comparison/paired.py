@@ -18,6 +18,7 @@ from redinstruct.comparison.values import Pairs, Result, Side, Topics
 from redinstruct.comparison.verdicts import Open, Rules, Test, decided, unkept
 from redinstruct.config import system_of
 from redinstruct.errors import UsageError
+from redinstruct.people import by_people
 from redinstruct.stats import PROVISIONAL_BELOW, Change, paired_by_cluster, paired_by_question, wilson_by_question
 from redinstruct.store import Planned
 from redinstruct.types import Measure, Sampling
@@ -202,10 +203,12 @@ def _cell(
     )
     if people is not None:
         result = msgspec.structs.replace(result, run_difference=people.run)
-    test, topics = Test(judge, "tango", "judge"), _topics(scored, hits, rules)
+    alone = by_people(halves[1].judged.card)  # the labels are people's, and there is no judge of whom to speak
+    test = Test(judge, "tango, people's labels", "people", len(scored)) if alone else Test(judge, "tango", "judge")
+    topics = _topics(scored, hits, rules)
     if people is None:
         return Open(result, test, None, topics, True)
-    return Open(result, people.test, test, topics, True)
+    return Open(result, people.test, None if alone else test, topics, True)
 
 
 def _side(hits: Sequence[bool], units: Sequence[int], confidence: float) -> Side:
@@ -283,6 +286,8 @@ def _notes(counts: Pairs, halves: Sequence[Half], people: Labelled | None, same:
     for word, half in zip(("before", "after"), halves, strict=True):
         if doubts := half.run.doubts(half.judged, half.cell):
             found.append(f"{word}: {', '.join(doubts)}")
+    if by_people(halves[1].judged.card):
+        return found
     labelled = [word for word, half in zip(("before", "after"), halves, strict=True) if half.people.human]
     if len(labelled) == 1:
         found.append(f"people labelled only the run {labelled[0]}: the difference is the judge's, uncorrected")

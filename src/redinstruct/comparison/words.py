@@ -52,7 +52,7 @@ def beyond_in_words(result: Result) -> str:
         }
         return few.get(number, f"{number} topics are too few to tell of others")
     by = f"{topics.clusters:,} {topics.clustered_by}s"
-    judge = ", by the judge's labels" if result.by == "people" else ""
+    judge = "" if result.judge_difference is None else ", by the judge's labels"
     if result.beyond == "shown":
         return f"shown for topics in general too ({by}, {p_in_words(topics.p_holm)}{judge})"
     low, high = (f"{signed(end)}" for end in topics.spread)
