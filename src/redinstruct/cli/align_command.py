@@ -24,13 +24,13 @@ _FILE = click.Path(path_type=Path)
 NOT_RESUMED = ("kto", "dpo", "resta")
 OURS_ALONE = (
     "packing", "deep_prefix", "mix", "guard_rise", "guard_action", "save_every", "activation_checkpointing",
-    "optimizer", "fsdp", "quantize", "base_dtype", "attention",
+    "optimizer", "fsdp", "quantize", "base_dtype", "attention", "probe", "probe_action",
 )  # fmt: skip
 """Flags that TRL's loops do not know: refused there, since an ignored guard would be trusted."""
 
 
 class _SeveralFiles(click.Command):
-    """``--data A B`` means ``--data A --data B``, and so does ``--general``."""
+    """``--data A B`` means ``--data A --data B``; so with ``--general`` and ``--probe``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Write the flag before each of its files."""
@@ -39,7 +39,7 @@ class _SeveralFiles(click.Command):
         fresh = False
         for arg in args:
             if arg.startswith("-"):
-                flag, fresh = (arg, True) if arg in ("--data", "--general") else ("", False)
+                flag, fresh = (arg, True) if arg in ("--data", "--general", "--probe") else ("", False)
             elif flag and not fresh:
                 spelled.append(flag)
             else:
@@ -61,6 +61,13 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @click.option("--data", multiple=True, type=_FILE, metavar="FILE...", help="Conversations (export --to messages).")
 @click.option(
     "--general", multiple=True, type=_FILE, metavar="FILE...", help="General conversations, whose loss must not rise."
+)
+@click.option(
+    "--probe",
+    multiple=True,
+    type=_FILE,
+    metavar="FILE...",
+    help="Harmless questions with their answers (borderline ones, say), asked while training and never learnt.",
 )
 @click.option("--no-general", is_flag=True, help="Train on red data without general data, knowing what it does.")
 @click.option(
@@ -106,6 +113,11 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @_number("--guard-rise", "The general loss may rise by this share before the red term is dropped. Below 0: no guard.")
 @click.option(
     "--guard-action", type=click.Choice(["zero", "stop"]), help="Then: drop the red term, or stop.  [default: zero]"
+)
+@click.option(
+    "--probe-action",
+    type=click.Choice(["warn", "stop"]),
+    help="Where the model begins to refuse a quarter more of the harmless questions.  [default: warn]",
 )
 @click.option(
     "--activation-checkpointing/--no-activation-checkpointing",
@@ -183,10 +195,14 @@ def command(**flags: Any) -> int:
             f"{config.strategy} is trained by TRL's own loop: no guard watches it, and what is interrupted begins again"
         )
     with _stop_softly() as should_stop, console.steps() as tell:
+        refused = ""
 
         def on_step(figures: StepFigures) -> None:
+            nonlocal refused
+            if figures.probe is not None:
+                refused = f"begins to refuse {figures.probe['refused']:.0%} of harmless questions"
             if main:
-                tell(f"align ({config.strategy})", figures.step, figures.steps)
+                tell(f"align ({config.strategy})", figures.step, figures.steps, refused)
 
         try:
             done = align(
@@ -237,7 +253,7 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
 
     if flags["strategy"] in TRL_STRATEGIES:
         for name in OURS_ALONE:
-            if flags[name] not in (None, False) or (name == "packing" and flags[name] is not None):
+            if flags[name] not in (None, False, ()) or (name == "packing" and flags[name] is not None):
                 flag = f"--{name.replace('_', '-')}"
                 raise UsageError(
                     f"--strategy {flags['strategy']} is trained by TRL's own loop, and {flag} has no effect there;"
@@ -249,11 +265,13 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
     rule = GuardRule(
         rise=GuardRule().rise if rise is None else rise if rise >= 0 else None,
         action=flags["guard_action"] or GuardRule().action,
+        refused_action=flags["probe_action"] or GuardRule().refused_action,
     )
     return AlignConfig(
         base=base,
         data=flags["data"],
         general=flags["general"],
+        probe=flags["probe"],
         no_general=flags["no_general"],
         strategy=flags["strategy"],
         parameters=_pairs("--set", flags["parameters"]),
@@ -370,6 +388,10 @@ def _say(done: Aligned, *, as_json: bool) -> None:
         console.say(f"  {rows:,} rows were dropped; the card says why")
     if step := done.figures.get("red term dropped at step"):
         console.say(f"  the guard dropped the red term at step {step}: the general loss ran away")
+    if (asked := done.figures.get("harmless questions while training")) is not None:
+        start, end = asked["at the start"]["refused"], asked["at the end"]["refused"]
+        count = sum(asked["questions"].values())
+        console.say(f"  refusals begun at {count} harmless questions: {end:.0%} ({start:.0%} at the start)")
     for warning in done.warnings:
         console.note(warning)
     console.say(f"  redinstruct eval --model hf/{done.checkpoint} ... measures it; compare with the base")

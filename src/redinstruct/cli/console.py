@@ -7,8 +7,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from redinstruct.errors import RedInstructError
 from redinstruct.safetext import redact, terminal
@@ -221,17 +221,23 @@ def _bar(title: str) -> Iterator[OnProgress]:
         yield tell
 
 
+class TellStep(Protocol):
+    """``tell(step, done, total, detail)``: how far a step is, and what is to be known of it now."""
+
+    def __call__(self, step: str, done: int, total: int, detail: str = "", /) -> None: ...
+
+
 @contextlib.contextmanager
-def steps() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of work in several steps: ``tell(step, done, total)``. A bar per step, or a line per step and 10 s."""
+def steps() -> Iterator[TellStep]:
+    """Progress of work in several steps. A bar per step, or a line per step and 10 s."""
     last, shown = time.monotonic(), ""
 
-    def tell_plainly(step: str, done: int, total: int) -> None:
+    def tell_plainly(step: str, done: int, total: int, detail: str = "") -> None:
         nonlocal last, shown
         now = time.monotonic()
         if step != shown or now - last >= PLAIN_PROGRESS_SECONDS:
             last, shown = now, step
-            note(f"{step}: {done:,} of {total:,}")
+            note(f"{step}: {done:,} of {total:,}" + (f"; {detail}" if detail else ""))
 
     if not _is_terminal(sys.stderr):
         yield tell_plainly
@@ -244,9 +250,10 @@ def steps() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=console, refresh_per_second=5) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(step: str, done: int, total: int) -> None:
+        def tell(step: str, done: int, total: int, detail: str = "") -> None:
             if step not in tasks:
                 tasks[step] = bar.add_task(clean(step), total=total)
-            bar.update(tasks[step], completed=done, total=total)
+            told = clean(f"{step}; {detail}" if detail else step)
+            bar.update(tasks[step], completed=done, total=total, description=told)
 
         yield tell

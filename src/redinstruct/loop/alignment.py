@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 COLLECTED = "collected.jsonl"
 STOPPED = "stopped"
+_UNPROBED = ("general", "resta", "kto", "dpo")
+"""Strategies that learn no refusals, or whose training is not looked into."""
 Tell = Callable[[str, int, int], None]
 
 
@@ -65,6 +67,7 @@ class Aligner:
             **({"template_options": dict(align.template_options)} if align.template_options else {}),
             "data": [_sha256(path) for path in safety],
             "general": [_sha256(path) for path in general],
+            **({"probe": [_sha256(Path(path)) for path in align.probe]} if align.probe else {}),
             "picked": None if recipe.pick_every is None or self._picker is None else self._picker.identity,
         }
         name = f"{self._number}-align-{recipe.title}"
@@ -197,6 +200,7 @@ def config_of(
         data=tuple(safety),
         general=() if recipe.strategy == "general" else tuple(general),
         no_general=not general,
+        probe=() if recipe.strategy in _UNPROBED else tuple(map(Path, align.probe)),
         strategy=recipe.strategy,
         forms=() if recipe.strategy == "general" else recipe.forms,
         template_options=dict(align.template_options),

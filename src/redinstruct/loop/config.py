@@ -130,12 +130,14 @@ class PickPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AlignPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The alignments, each from the round's model with the round's data; ``carry`` is the one that the next round has.
 
-    ``general`` are files of harmless conversations, ``data`` safety data beside what was collected.
+    ``general`` are files of harmless conversations, ``probe`` those that are asked while training and never learnt
+    (``align --probe``), ``data`` safety data beside what was collected.
     ``template_options`` go to the model's chat template, in every ``[[eval]]`` alike.
     """
 
     recipes: tuple[Recipe, ...]
     general: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     carry: str | None = None
     template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -335,7 +337,8 @@ def absolute(config: LoopConfig, base: Path) -> LoopConfig:
             against=tuple(map(text, collect.against)),
         )
     if align is not None:
-        align = replace(align, general=tuple(map(path, align.general)), data=tuple(map(path, align.data)))
+        files = {name: tuple(map(path, getattr(align, name))) for name in ("general", "probe", "data")}
+        align = replace(align, **files)
         if (pick := align.pick) is not None:
             align = replace(align, pick=replace(pick, safety=asked(pick.safety), utility=asked(pick.utility)))
     if utility is not None and utility.data is not None:

@@ -280,7 +280,7 @@ def check_inputs(config: LoopConfig) -> None:
             resolve_bank(bank)
         for name in part.prompts:
             load_template(name, own_folder=_prompts_of(config.model))
-    files = [] if align is None else [*align.data, *align.general]
+    files = [] if align is None else [*align.data, *align.general, *align.probe]
     if collect is not None:
         for bank in collect.against:
             resolve_bank(bank)

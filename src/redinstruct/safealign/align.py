@@ -26,12 +26,13 @@ from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.exports import load_model, with_adapter
 from redinstruct.safealign.fidelity import Fidelity, Losses
 from redinstruct.safealign.forward import add_labelled_forward
-from redinstruct.safealign.front import Candidate, OnEvaluate, best, candidate, front
+from redinstruct.safealign.front import REFUSED, Candidate, OnEvaluate, best, candidate, front
 from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.launch import check_world, wait_for_all, world
 from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_of
 from redinstruct.safealign.prepare import Prepared, prepare
+from redinstruct.safealign.probe import Figures, told
 from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, reference_logps
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.templates import told_of
@@ -182,6 +183,7 @@ class Run:
             seed=config.seed,
             folder=self._folder,
             fsdp=self._sharded,
+            probe=self._probe if prepared.probe is not None else None,
             on_step=self._on_step if rank == 0 else None,
             on_candidate=self._maybe_evaluate if self._on_evaluate is not None else None,
             on_cut=self._smaller if rank == 0 else None,
@@ -204,6 +206,12 @@ class Run:
     @property
     def _sharded(self) -> bool:
         return self._plan.sharding == "fsdp"
+
+    def _probe(self) -> Figures:
+        """What the model makes of the harmless questions now; where it is sharded, a collective."""
+        assert self._prepared.probe is not None
+        with self._trainer.compute_loss_context_manager():
+            return self._prepared.probe.figures(self._model, self._trainer.data.pad_id)
 
     def _smaller(self, cut: Cut) -> None:
         self._say(
@@ -270,7 +278,10 @@ class Run:
             if world()[0] == 0:
                 shutil.rmtree(self._folder, ignore_errors=True)  # nobody should go on from here
             raise GuardStopped(
-                f"stopped at step {state.stopped_at} of {self._prepared.steps}: the general loss rose to"
+                f"stopped at step {state.stopped_at} of {self._prepared.steps}: the model {self._refusing(trainer)},"
+                " twice in a row; nothing was written. Give more general data, or --forms harmless-twins"
+                if state.stopped_for == "refusals"
+                else f"stopped at step {state.stopped_at} of {self._prepared.steps}: the general loss rose to"
                 f" {state.average:.3g} nats per token from {state.start:.3g}, over the limit of"
                 f" {self._guard.limit:.3g}; nothing was written. Lower --lr or the red weight, or give more general"
                 " data",
@@ -278,6 +289,14 @@ class Run:
             )
         if trainer.state.global_step < self._prepared.steps:
             raise KeyboardInterrupt
+        if state.refused_seen:
+            self.warnings += (
+                f"over-refusal: the model {self._refusing(trainer)}; give more general data, or --forms harmless-twins",
+            )
+
+    def _refusing(self, trainer: AlignTrainer) -> str:
+        probe, found = self._prepared.probe, trainer.history[-1].probe
+        return told(found, self._guard.state.probe_start, len(probe)) if probe is not None and found else ""
 
     # ---- candidates ----
 
@@ -301,6 +320,8 @@ class Run:
             return  # evaluated before the interruption
         with self._exported() as folder:
             found = self._asked(folder, step)
+            if self._prepared.probe is not None:
+                found.figures[REFUSED] = (self._trainer.probed or self._probe())["refused"]
             self._candidates.append(found)
             if self._best() == found and world()[0] == 0:
                 # A kill between these three leaves the earlier choice, or this one, with its weights.
@@ -432,6 +453,11 @@ class Run:
             "truncated rows": self._prepared.encoded.truncated,
             "memory": self._memory(trainer),
         }
+        if (probe := self._prepared.probe) is not None:
+            questions = {kind: probe.kinds.count(kind) for kind in dict.fromkeys(probe.kinds)}
+            found["harmless questions while training"] = {
+                "questions": questions, "at the start": state.probe_start, "at the end": trainer.history[-1].probe,
+            }  # fmt: skip
         if self._candidates:
             base, *others = self._candidates
             found["base"] = base.figures

@@ -93,7 +93,8 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``coefficient``, ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
     must find itself to be (torchrun).
 
-    ``forms``: the forms of asking in which the data is learnt too (:mod:`redinstruct.forms`).
+    ``forms``: the forms of asking in which the data is learnt too (:mod:`redinstruct.forms`). ``probe``: files of
+    harmless questions with their answers, asked while training and never learnt (:mod:`redinstruct.safealign.probe`).
 
     What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``fsdp``, ``base_dtype``
     (of a frozen base). ``quantize`` holds a frozen base in so many bits. ``memory``: GB of a GPU, or the host.
@@ -111,6 +112,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     lora: Lora | None = None
     forms: tuple[str, ...] = ()
+    probe: tuple[Path, ...] = ()
     chat_template: str | None = None
     template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     activation_checkpointing: bool | None = None
@@ -153,7 +155,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self, base: str, files: tuple[tuple[str, str], ...]) -> str:
         """sha256 over all that decides the result: two equal ones are one run. Paths do not count, contents do."""
         plain = msgspec.to_builtins(self, enc_hook=str)
-        for name in ("base", "data", "general", "out", "safe", *NEUTRAL):
+        for name in ("base", "data", "general", "probe", "out", "safe", *NEUTRAL):
             plain.pop(name, None)
             plain["settings"].pop(name, None)
         text = json.dumps([plain, base, files], sort_keys=True)
@@ -203,6 +205,8 @@ def check(config: AlignConfig) -> None:
             raise UsageError(f"{name} {value}: must be 0 or more")
     if not math.isfinite(config.coefficient):
         raise UsageError("--coefficient: must be a finite number")
+    if config.probe and config.strategy in (RESTA, *TRL_STRATEGIES):
+        raise UsageError(f"--probe: --strategy {config.strategy} does not look at it while it trains; leave it out")
     check_forms(config.forms, general=bool(config.general), red=True)
     if config.dtype is not None and config.dtype not in DTYPES:
         raise UsageError(f"--dtype {config.dtype}: expected one of {', '.join(DTYPES)}")

@@ -19,7 +19,7 @@ from redinstruct import loading
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign.batches import MODEL_KEYS, collate
 from redinstruct.safealign.exports import base_dtype, write_checkpoint
-from redinstruct.safealign.forward import add_labelled_forward
+from redinstruct.safealign.forward import add_labelled_forward, evaluating
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import STREAMS
 
@@ -65,37 +65,41 @@ def sampled(rows: Sequence[Encoded]) -> tuple[Encoded, ...]:
     return tuple(found)
 
 
-@torch.no_grad()
 def losses(model: Any, rows: Sequence[Encoded], pad_id: int) -> Losses:
     """The loss of each stream of ``rows``. ``model`` has the labelled forward; where it is sharded, a collective."""
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
     sums = {row.stream: [0.0, 0] for row in rows}
-    try:
+    for row, (total, count) in zip(rows, row_losses(model, rows, pad_id), strict=True):
+        sums[row.stream][0] += total
+        sums[row.stream][1] += count
+    return {stream: total / count for stream, (total, count) in sums.items()}
+
+
+@torch.no_grad()
+def row_losses(model: Any, rows: Sequence[Encoded], pad_id: int) -> list[tuple[float, int]]:
+    """Each row's negative log-likelihood in nats, and how many tokens it is summed over."""
+    device = next(model.parameters()).device
+    found = [(0.0, 0)] * len(rows)
+    with evaluating(model):
         for part in _parts_of(rows):
-            batch = collate(part, pad_id)
+            batch = collate([rows[i] for i in part], pad_id)
             inputs = {key: batch[key] for key in (*MODEL_KEYS, "token_weights")}
             logps = model(**{key: value.to(device) for key, value in inputs.items() if value is not None}).double()
             weights = torch.as_tensor(batch["token_weights"])
             numbers = torch.as_tensor(batch["sequence_ids"])[weights != 0]
             for at, row in enumerate(part):
                 own = logps[(numbers == at).to(device)]
-                sums[row.stream][0] -= float(own.sum())
-                sums[row.stream][1] += len(own)
-    finally:
-        model.train(training)
-    return {stream: total / count for stream, (total, count) in sums.items()}
+                found[row] = (-float(own.sum()), len(own))
+    return found
 
 
-def _parts_of(rows: Sequence[Encoded]) -> list[list[Encoded]]:
-    """Rows of like length together, in parts of a few thousand tokens."""
-    parts: list[list[Encoded]] = []
-    for row in sorted(rows, key=len):
-        if parts and (len(parts[-1]) + 1) * len(row) <= _TOKENS:
-            parts[-1].append(row)
+def _parts_of(rows: Sequence[Encoded]) -> list[list[int]]:
+    """The numbers of rows of like length together, in parts of a few thousand tokens."""
+    parts: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if parts and (len(parts[-1]) + 1) * len(rows[i]) <= _TOKENS:
+            parts[-1].append(i)
         else:
-            parts.append([row])
+            parts.append([i])
     return parts
 
 

@@ -14,6 +14,8 @@ import msgspec
 
 from redinstruct.errors import UsageError
 
+REFUSED = "refused while training"
+"""The figure of the harmless questions (:mod:`redinstruct.safealign.probe`), where they were asked at that step."""
 OnEvaluate = Callable[[Path, int], Mapping[str, float]]
 
 
@@ -47,12 +49,17 @@ def candidate(step: int, figures: Mapping[str, float]) -> Candidate:
 
 
 def best(base: Candidate, found: Iterable[Candidate], margin: float) -> Candidate | None:
-    """The safest candidate whose utility is at most ``margin`` below the base's; ties go to utility, then to the later.
+    """The safest candidate whose utility is at most ``margin`` below the base's.
+
+    Ties go to utility, then to what refuses fewer harmless questions, then to the later.
 
     None where no candidate keeps that much utility.
     """
-    useful = [one for one in found if one.utility >= base.utility - margin]
-    return max(useful, key=lambda one: (one.safety, one.utility, one.step), default=None)
+
+    def order(one: Candidate) -> tuple[float, float, float, int]:
+        return one.safety, one.utility, -one.figures.get(REFUSED, 1.0), one.step
+
+    return max((one for one in found if one.utility >= base.utility - margin), key=order, default=None)
 
 
 def front(found: Iterable[Candidate]) -> list[Candidate]:

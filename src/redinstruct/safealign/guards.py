@@ -20,6 +20,10 @@ class GuardRule(msgspec.Struct, frozen=True, kw_only=True):
     The limit is ``start + max(rise * start, floor)``, in nats per token; ``start`` is the mean of the first
     ``start_steps`` steps, and what is held against the limit is a moving average with weight ``smoothing`` on the past.
     ``floor`` keeps a model with a tiny loss from tripping over noise. ``rise`` of None watches nothing.
+
+    ``refused_rise``: by how much the refused share of the harmless questions (:mod:`redinstruct.safealign.probe`) may
+    rise over the start's. Where it is higher at the end, the run warns; where ``refused_action`` is ``stop``, it stops
+    once two looks in a row find it higher, since a model may refuse too much for a while and come back.
     """
 
     rise: float | None = 0.5
@@ -27,6 +31,8 @@ class GuardRule(msgspec.Struct, frozen=True, kw_only=True):
     action: Action = "zero"
     start_steps: int = 5
     smoothing: float = 0.8
+    refused_rise: float | None = 0.25
+    refused_action: Literal["warn", "stop"] = "warn"
 
 
 class GuardState(msgspec.Struct):
@@ -37,6 +43,10 @@ class GuardState(msgspec.Struct):
     average: float = 0.0
     tripped_at: int | None = None
     stopped_at: int | None = None
+    probe_start: dict[str, float] | None = None
+    refused_seen: int = 0
+    """Looks in a row that found too much refused."""
+    stopped_for: Literal["loss", "refusals"] = "loss"
 
 
 class Guard:
@@ -83,3 +93,17 @@ class Guard:
             return "fine"  # without the red term it may come back
         state.stopped_at = step
         return "stop"
+
+    def see_probe(self, step: int, found: dict[str, float]) -> Found:
+        """A look at the harmless questions; the first is the start's."""
+        state, rule = self.state, self.rule
+        if state.probe_start is None:
+            state.probe_start = found
+        if rule.refused_rise is None or found["refused"] <= state.probe_start["refused"] + rule.refused_rise:
+            state.refused_seen = 0
+            return "fine"
+        state.refused_seen += 1
+        if rule.refused_action == "stop" and state.refused_seen > 1 and state.stopped_at is None:
+            state.stopped_at, state.stopped_for = step, "refusals"
+            return "stop"
+        return "fine"

@@ -23,6 +23,7 @@ from redinstruct.safealign.fidelity import Exporter
 from redinstruct.safealign.losses import STRATEGIES, Strategy
 from redinstruct.safealign.mask_picture import Picture, picture
 from redinstruct.safealign.masks import Encoded, EncodedRows, augment_deep_prefix, deep_prefixes, encode_rows
+from redinstruct.safealign.probe import Probe, probe_of
 from redinstruct.safealign.rows import STREAMS, Row, Rows, Stream, read_rows, row_of
 from redinstruct.safealign.steps import Steps
 from redinstruct.safealign.templates import Template, choose
@@ -47,6 +48,7 @@ class Prepared:
     steps: int
     digest: str
     warnings: tuple[str, ...]
+    probe: Probe | None = None
 
     @property
     def counts(self) -> dict[Stream, int]:
@@ -113,9 +115,15 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
     except KeyError as error:
         raise UsageError(f"--mix: it names no share for {error.args[0]}, which {strategy.name} trains on") from None
     steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), batch)
+    asked = _harmless("--probe", config.probe) if config.probe else Rows((), {}, {}, ())
+    read = replace_fields(read, files=read.files + asked.files)
+    length = settings.max_length
+    probe = probe_of(read.rows, asked.rows, encoded, tokenizer, template, length, config.seed)
     digest = config.digest(f"{base} {template.identity}", read.files)
     steps_of(config, encoded.rows, batch, steps, tokenizer, 0, world)  # it refuses what cannot be cut
-    return Prepared(config, strategy, base, tokenizer, template, read, encoded, batch, steps, digest, tuple(warnings))
+    return Prepared(
+        config, strategy, base, tokenizer, template, read, encoded, batch, steps, digest, tuple(warnings), probe
+    )
 
 
 def exporter_of(
@@ -184,16 +192,20 @@ def read_all(config: AlignConfig, stream: Stream) -> Rows:
     data = read_rows(config.data, stream=stream)
     if not config.general:
         return in_forms(data, (), config)
-    general = read_rows(config.general, stream="general")
-    strangers = sum(row.stream != "general" for row in general.rows)
-    if strangers:
-        raise UsageError(f"--general: {strangers} rows there are blue or red; give them with --data")
+    general = _harmless("--general", config.general)
     return Rows(
         in_forms(data, general.rows, config).rows + general.rows,
         added(data.dropped, general.dropped),
         added(data.masked, general.masked),
         data.files + general.files,
     )
+
+
+def _harmless(flag: str, files: tuple[Path, ...]) -> Rows:
+    rows = read_rows(files, stream="general")
+    if strangers := sum(row.stream != "general" for row in rows.rows):
+        raise UsageError(f"{flag}: {strangers} rows there are blue or red; give them with --data")
+    return rows
 
 
 def in_forms(data: Rows, general: Sequence[Row], config: AlignConfig) -> Rows:

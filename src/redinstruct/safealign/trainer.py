@@ -33,6 +33,7 @@ from redinstruct.safealign.config import Settings
 from redinstruct.safealign.guards import Guard, GuardState
 from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
 from redinstruct.safealign.losses import Strategy, labelled, strategy_loss
+from redinstruct.safealign.probe import Figures
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.steps import Steps
 
@@ -41,7 +42,8 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One optimizer step. Losses are mean negative log-likelihoods per token, None where the step had no such rows.
 
     ``red_first`` is that of the red answers' first tokens, ``red_above`` the share of red rows above the strategy's
-    threshold, ``red_term`` what red adds to the loss; ``red_off``: the guard has dropped it.
+    threshold, ``red_term`` what red adds to the loss; ``red_off``: the guard has dropped it. ``probe``: what the
+    harmless questions gave after this step (:mod:`redinstruct.safealign.probe`), None where they were not asked.
     """
 
     step: int
@@ -56,10 +58,13 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     red_above: float | None = None
     red_term: float = 0.0
     red_off: bool = False
+    probe: dict[str, float] | None = None
 
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "paged-adamw-8bit": "paged_adamw_8bit"}
 OnStep = Callable[[StepFigures], None]
+_LEAST_BETWEEN = 5
+"""Steps between two looks at the harmless questions."""
 _PARTS = ("blue", "general", "red", "red_first", "red_above", "red_term")
 
 
@@ -89,6 +94,7 @@ class AlignTrainer(Trainer):
         seed: int,
         folder: Path,
         fsdp: bool = False,
+        probe: Callable[[], Figures] | None = None,
         on_step: OnStep | None = None,
         on_candidate: Callable[[int], None] | None = None,
         on_cut: Callable[[Cut], None] | None = None,
@@ -109,6 +115,8 @@ class AlignTrainer(Trainer):
         self._should_stop = should_stop or (lambda: False)
         self._sums = dict.fromkeys((*_PARTS, "loss"), 0.0)
         self._figures: dict[str, float] = {}
+        self._probe = probe
+        self.probed: Figures | None = None
         self.add_callback(_EachStep(self))
 
     # ---- data, schedule ----
@@ -258,6 +266,7 @@ class AlignTrainer(Trainer):
                 grad_norm=logs["grad_norm"],
                 learning_rate=logs["learning_rate"],
                 red_off=self._guard.red_is_off,
+                probe=self.probed,
                 **found,
             )
         )
@@ -269,12 +278,23 @@ class AlignTrainer(Trainer):
         step = self.state.global_step
         watched = self._figures["general" if self.data.of_step(step - 1)[1].general else "blue"]
         stopped = self._guard.see(step, watched) == "stop"
+        self.probed = self._looked(step)
+        stopped = stopped or self._guard.state.stopped_at == step
         if self.interrupted or stopped:
             control.should_training_stop = True
         if self.interrupted or stopped or step % self._settings.save_every == 0 or step == self.state.max_steps:
             control.should_save = True
         if self._on_candidate is not None:
             self._on_candidate(step)
+
+    def _looked(self, step: int) -> Figures | None:
+        """What the harmless questions give, at every tenth of the run and at its end; the guard sees it."""
+        every = max(_LEAST_BETWEEN, self.state.max_steps // 10)
+        if self._probe is None or (step % every and step != self.state.max_steps):
+            return None
+        found = self._probe()
+        self._guard.see_probe(step, found)
+        return found
 
     # ---- saved states ----
 
@@ -320,6 +340,8 @@ class AlignTrainer(Trainer):
         self.check_wrapped()
         if self.before_training is not None:
             self.before_training(self.model_wrapped)
+        if self._guard.state.probe_start is None:
+            self._looked(0)
 
     def release(self) -> None:
         """Give the optimizer's state and the gradients back, now that no step follows: writing takes memory too."""
