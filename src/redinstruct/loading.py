@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from redinstruct import checkpoints
 from redinstruct.errors import ModelSpecError
 from redinstruct.safetext import terminal
-
-_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError)
-"""What transformers raises on a checkpoint that it cannot read; it wraps few of them."""
 
 
 def check_folder(folder: Path, shown: str) -> None:
@@ -44,7 +40,7 @@ def load_tokenizer(folder: Path, shown: str) -> PreTrainedTokenizerBase:
             found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-    except _FAILURES as error:
+    except Exception as error:  # transformers lets through whatever a stranger's file makes it run into
         raise ModelSpecError(f"{shown}: its tokenizer cannot be loaded ({_reason(error, folder, shown)})") from None
     return found
 
@@ -68,9 +64,9 @@ def load_causal(folder: Path, shown: str, *, dtype: torch.dtype | str = "auto", 
                 output_loading_info=True,
                 **more,
             )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise
-    except _FAILURES as error:
+    except Exception as error:
         raise ModelSpecError(f"{shown}: transformers cannot load it ({_reason(error, folder, shown)})") from None
     model, found = loaded
     checkpoints.check_loaded(found, shown)

@@ -117,7 +117,10 @@ def test_a_plan_needs_neither_data_nor_out(cli: InProcess, one: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [(None, "config.json"), ("{", "JSON"), ('{"model_type": "magic"}', "magic"), ('{"auto_map": {"A": "x.Y"}}', "")],
+    [(None, "config.json"), ("{", "JSON"), ('{"model_type": "magic"}', "magic"), ('{"auto_map": {"A": "x.Y"}}', ""),
+     ('{"model_type": "llama", "hidden_size": "big"}', "hidden_size"),
+     ('{"model_type": "llama", "num_attention_heads": 0}', "modulo by zero"),
+     ('{"model_type": "llama", "vocab_size": 10, "pad_token_id": 11}', "num_embeddings")],
 )  # fmt: skip
 def test_what_can_not_be_planned_is_refused(cli: InProcess, tmp_path: Path, text: str | None, why: str) -> None:
     if text is not None:

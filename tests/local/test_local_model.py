@@ -469,6 +469,13 @@ def changed(folder: Path, name: str, **entries: object) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("entries", [{"hidden_size": "big"}, {"num_attention_heads": 0}, {"vocab_size": 1}])
+def test_a_configuration_that_makes_no_model_is_one_line(save_tiny: Saver, entries: dict[str, object]) -> None:
+    folder = changed(save_tiny(), "config.json", pad_token_id=2, **entries)
+    with pytest.raises(ModelSpecError, match=r"cannot (load it|be loaded)"):
+        LocalModel.load(folder)
+
+
 def test_a_checkpoint_that_needs_code_of_its_own_is_refused(save_tiny: Saver) -> None:
     own = {"AutoModelForCausalLM": "modeling.Model"}
     folder = changed(save_tiny(), "config.json", auto_map=own, model_type="someones-own")
