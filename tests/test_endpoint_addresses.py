@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +20,12 @@ from yarl import URL
 
 from redinstruct.cli.env_file import read_env_file
 from redinstruct.errors import ModelSpecError, UsageError
-from redinstruct.models import Request, make_model
+from redinstruct.models import ModelError, Request, make_model
 from redinstruct.models.addresses import read_addresses
 from redinstruct.models.proxies import proxy_for
 from redinstruct.safetext import redact
-from redinstruct.types import Message, Sampling
-from tests.support.cli import InProcess, write_bank
+from redinstruct.types import FailureReason, Message, Sampling
+from tests.support.cli import InProcess, run, write_bank
 from tests.support.endpoint import Endpoint
 
 REQUEST = Request((Message("user", "What is blue?"),), Sampling(max_tokens=10))
@@ -71,17 +74,24 @@ def test_two_servers_share_a_run_and_one_that_is_not_there_loses_nothing(
 
 
 class ForwardProxy:
-    """A proxy for plain HTTP on loopback: it carries each request to ``to``, and notes its head."""
+    """A proxy on loopback: it carries each request, or each tunnel, to ``to``, and notes its head and what passes."""
 
     def __init__(self, to: int) -> None:
         self.heads: list[str] = []
+        self.passed = b""
+        self._carrying: set[asyncio.Task[None]] = set()
         self.port = 0
         self._to = to
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self._carrying.add(task)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head.decode())
+            if head.startswith(b"CONNECT "):
+                await self._tunnel(reader, writer)
+                return
             length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
             body = await reader.readexactly(int(length[1]) if length else 0)
             back, forth = await asyncio.open_connection("127.0.0.1", self._to)
@@ -91,6 +101,20 @@ class ForwardProxy:
             forth.close()
         writer.close()
 
+    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", self._to)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+        async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                while piece := await source.read(1 << 16):
+                    self.passed += piece
+                    sink.write(piece)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(carry(reader, forth), carry(back, writer))
+
     async def _serve(self, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
@@ -98,6 +122,8 @@ class ForwardProxy:
         started.set()
         await self._stop.wait()
         server.close()
+        if self._carrying:  # its callers are gone: what they left behind ends with them
+            await asyncio.wait(self._carrying, timeout=5)
 
     def __enter__(self) -> ForwardProxy:
         started = threading.Event()
@@ -123,14 +149,79 @@ def test_a_request_goes_through_the_proxy_that_the_environment_names(
     _, proxy = through
     environ = {
         "STUB_BASE_URL": "http://models.test/v1",
+        "STUB_API_KEY": "sk-a-key-for-the-endpoint",
         "HTTP_PROXY": f"http://person:a-long-password@127.0.0.1:{proxy.port}",
     }
     assert ask("openai-api/stub/m", environ)
     (head,) = proxy.heads
     assert head.startswith("POST http://models.test/v1/chat/completions HTTP/1.1")
     assert "Proxy-Authorization: Basic cGVyc29uOmEtbG9uZy1wYXNzd29yZA==" in head
+    assert "\nAuthorization: Bearer sk-a-key-for-the-endpoint" in head
     assert "a-long-password" not in redact(f"{head} a-long-password")
     assert "cGVyc29u" not in redact(head)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of models.test that nobody has signed but itself, with its key, made now."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("the program openssl makes the certificate, and is not here")
+    path = tmp_path_factory.mktemp("tls") / "own.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=models.test", "-addext", "subjectAltName=DNS:models.test", "-keyout", path.with_suffix(".key"),
+         "-out", path], check=True, capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def tunnel(certificate: Path) -> Iterator[tuple[Endpoint, ForwardProxy, dict[str, str]]]:
+    """An HTTPS endpoint, a proxy before it, and the variables that name both."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    with Endpoint(tls=tls) as stub, ForwardProxy(stub.port) as proxy:
+        stub.keep = True
+        yield stub, proxy, {
+            "STUB_BASE_URL": "https://models.test:8443/v1",
+            "STUB_API_KEY": "sk-a-key-for-the-endpoint",
+            "STUB_HEADERS": '{"X-Team": "a-team-of-ours"}',
+            "HTTPS_PROXY": f"http://person:a-long-password@127.0.0.1:{proxy.port}",
+        }  # fmt: skip
+
+
+def test_https_goes_through_a_tunnel_and_each_end_sees_its_own_secret_alone(
+    tunnel: tuple[Endpoint, ForwardProxy, dict[str, str]], certificate: Path, tmp_path: Path
+) -> None:
+    stub, proxy, variables = tunnel
+    done = run("eval", "--model", "openai-api/stub/m", "--bank", write_bank(tmp_path, 3), "--judge", "refusal",
+               "--prompt", "standard", "--run", tmp_path / "run",
+               env={**variables, "SSL_CERT_FILE": str(certificate)})  # fmt: skip
+    assert done.code == 0, done.err
+    assert stub.requests == 3
+    for head in proxy.heads:
+        assert head.startswith("CONNECT models.test:8443 HTTP/1.1")
+        assert "Proxy-Authorization: Basic cGVyc29uOmEtbG9uZy1wYXNzd29yZA==" in head
+        assert "sk-a-key" not in head
+        assert "a-team" not in head
+    assert b"sk-a-key" not in proxy.passed
+    assert b"inert" not in proxy.passed.lower()
+    for head in stub.heads:
+        assert "Authorization: Bearer sk-a-key-for-the-endpoint" in head
+        assert "X-Team: a-team-of-ours" in head
+        assert "Proxy-Authorization" not in head
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_and_sends_nothing(
+    tunnel: tuple[Endpoint, ForwardProxy, dict[str, str]],
+) -> None:
+    stub, proxy, variables = tunnel
+    with pytest.raises(ModelError) as refused:
+        ask("openai-api/stub/m", variables)
+    assert refused.value.reason is FailureReason.UNREACHABLE
+    assert "its certificate" in str(refused.value.note)
+    assert len(proxy.heads) == 1
+    assert stub.requests == 0
 
 
 def test_no_proxy_goes_straight(through: tuple[Endpoint, ForwardProxy]) -> None:

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 import random
+import ssl
 import sys
 import threading
 import time
@@ -118,6 +119,7 @@ class Endpoint:
 
     ``once`` faults hit one request each and then no more; ``after`` (n, fault) hits all but the first n.
     ``echo_headers`` puts the request's headers into every answer and every error, as a careless endpoint does.
+    With ``tls`` it speaks HTTPS (and :attr:`url` is for a proxy's eyes only).
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Endpoint:
         echo_headers: bool = False,
         always: str | None = None,
         respond: Callable[[dict[str, Any]], str] = answer_text,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.rates = rates or {}
         self.once = list(once)
@@ -137,6 +140,8 @@ class Endpoint:
         self.echo_headers = echo_headers
         self.always = always
         self.respond = respond
+        self._tls = tls
+        self._over_tls: list[asyncio.Transport] = []
         self.requests = 0
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
@@ -179,6 +184,11 @@ class Endpoint:
         text = self.respond(body)
         return http(200, completion(f"{text} {head}" if self.echo_headers else text))
 
+    def connected(self, transport: asyncio.Transport) -> None:
+        """Somebody connected."""
+        if self._tls is not None:
+            self._over_tls.append(transport)
+
     def _fault(self, prompt: str) -> str | None:
         if self.always:
             return self.always
@@ -205,11 +215,15 @@ class Endpoint:
     async def _serve(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=1024)
+        server = await self._loop.create_server(
+            lambda: _Connection(self), "127.0.0.1", self.port, backlog=1024, ssl=self._tls
+        )
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         await self._stop.wait()
         server.close()
+        for connection in self._over_tls:
+            connection.abort()  # left to itself it outlives its loop
 
     def __enter__(self) -> Self:
         started = threading.Event()
@@ -237,6 +251,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._stub.connected(transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -139,15 +139,19 @@ class EndpointModel:
         """How the request gets there: directly, or through a proxy."""
         if self._proxy is None:
             return {}
-        way: _Way = {"proxy": self._proxy.url}
-        if (known := self._proxy.authorization) is not None:
-            header = {"Proxy-Authorization": known.reveal()}
-            # A tunnel is asked for with it; a request that the proxy reads itself carries it.
-            if self._url.scheme == "https":
-                way["proxy_headers"] = header
-            else:
-                way["headers"] = header
-        return way
+        known = self._proxy.authorization
+        header = {} if known is None else {"Proxy-Authorization": known.reveal()}
+        # A tunnel is asked for with it; a request that the proxy reads itself carries it.
+        if self._url.scheme == "https":
+            return {"proxy": self._proxy.url, "headers": self._secret_headers(), "proxy_headers": header}
+        return {"proxy": self._proxy.url, "headers": self._secret_headers() | header}
+
+    def _secret_headers(self) -> dict[str, str]:
+        """What only the endpoint may see."""
+        headers = {name: value.reveal() for name, value in self._headers}
+        if self._key is not None:
+            headers["Authorization"] = f"{self._scheme} {self._key.reveal()}"
+        return headers
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -260,9 +264,9 @@ class EndpointModel:
             # The cap counts bytes as they are read; a compressed bomb would grow before it is counted.
             "Accept-Encoding": "identity",
         }
-        headers |= {name: value.reveal() for name, value in self._headers}
-        if self._key is not None:
-            headers["Authorization"] = f"{self._scheme} {self._key.reveal()}"
+        if self._proxy is None:
+            # aiohttp tells a session's own headers to the proxy as well, the key as Proxy-Authorization.
+            headers |= self._secret_headers()
         self._session = aiohttp.ClientSession(
             # The engine bounds concurrency; a second bound here would only hide it.
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
