@@ -229,6 +229,8 @@ EXPECTED: dict[str, tuple[object, ...]] = {
     "choiceerror": (R.SERVER_ERROR, True),
     "400": (R.BAD_REQUEST, False),
     "401": (R.UNAUTHORIZED, False),
+    "402": (R.QUOTA, False),
+    "quota": (R.QUOTA, False),
     "403": (R.FORBIDDEN, False),
     "404": (R.NOT_FOUND, False),
     "408": (R.TIMEOUT, True),
