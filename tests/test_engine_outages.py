@@ -106,6 +106,7 @@ class Ended:
         self.stop: Exception | None = None
         self.seconds = 0.0
         self.calls = 0
+        self.notes: tuple[str, ...] = ()
 
 
 def carry_out(
@@ -141,7 +142,7 @@ def carry_out(
             await held.release(ended=True)
         except (EndpointDenied, EndpointLost) as stop:
             end.stop = stop
-        end.seconds, end.calls = now(), caller.calls
+        end.seconds, end.calls, end.notes = now(), caller.calls, caller.notes
         assert caller.servers.open == 0 or end.stop
         return end
 
@@ -325,6 +326,17 @@ def test_one_that_was_never_there_takes_no_part(error: Callable[[], ModelError])
     end = carry_out(lambda: Several(Simulated(), Simulated(fault=between(0, 1e9, error))), 600, concurrency=16)
     assert end.outcomes == {"answer": 600}
     assert end.seconds < 60
+
+
+@pytest.mark.parametrize("reason", [FailureReason.UNAUTHORIZED, FailureReason.NOT_FOUND, FailureReason.QUOTA])
+@pytest.mark.parametrize(("start", "patience"), [(0, 120.0), (5, 120.0), (0, 0.0)])
+def test_one_that_turns_calls_away_costs_no_attempt(reason: FailureReason, start: float, patience: float) -> None:
+    denied = between(start, 1e9, lambda: ModelError(reason, note="no such thing"))
+    first = Simulated(fault=denied)
+    end = carry_out(lambda: Several(first, Simulated(seconds=2)), 600, concurrency=16, patience=patience)
+    assert end.outcomes == {"answer": 600}
+    assert end.calls < 600 + 60
+    assert end.notes == (f"openai-api/simulated/m: server 1 of 2 is passed over: {reason} (no such thing)",)
 
 
 def test_only_when_all_are_out_the_run_waits_and_then_stops() -> None:

@@ -85,8 +85,8 @@ class Caller:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the endpoint does not take, and what is sent instead."""
-        return tuple(getattr(self.model, "notes", ()))
+        """What the endpoint does not take, and what is sent instead; which of several servers are not asked."""
+        return (*getattr(self.model, "notes", ()), *(f"{self.model.id}: {note}" for note in self.servers.notes))
 
     async def _remote(self, request: Request, allowance: Allowance | None) -> Answer:
         number = next(self._numbers)
@@ -102,7 +102,7 @@ class Caller:
                 assert reply is not None
                 return Answer(reply, sent)
             tries += not free
-            if not failure.transient or tries >= self._retry.max_tries:
+            if not (failure.transient or free) or tries >= self._retry.max_tries:
                 raise CallFailed(failure.reason, sent, failure.note)
             self.retries += 1
             if not self.servers.is_out(place.server):

@@ -1,7 +1,8 @@
 """The servers behind one model: which one is asked next, which one is out, and how it comes back.
 
-Each has a gate of its own. A server that nobody answers at, or that gives nothing but failures to several callers, is
-out: it gets no more calls than a probe now and then (a call that waits anyway), and comes back with the first answer.
+Each has a gate of its own. A server that nobody answers at, that gives nothing but failures to several callers, or
+that turns a call away (its key, the model's name, its quota) while another one is up, is out: it gets no more calls
+than a probe now and then (a call that waits anyway), and comes back with the first answer.
 While all are out, calls wait; what waited is not used up. Who has never answered in this invocation is not waited for:
 its address is most likely wrong, and the calls' own tries tell that soonest.
 """
@@ -12,6 +13,7 @@ import asyncio
 import contextlib
 from typing import NamedTuple
 
+from redinstruct.engine.fuse import FAILING
 from redinstruct.engine.gate import AdaptiveGate
 from redinstruct.models.base import Model, ModelError
 from redinstruct.types import FailureReason
@@ -23,6 +25,7 @@ CALLS = 8
 of them and one more. Fewer may be the fault of what is asked."""
 DOWN = frozenset({FailureReason.UNREACHABLE, FailureReason.CONNECTION, FailureReason.SERVER_ERROR})
 _SILENT = DOWN | {FailureReason.TIMEOUT}
+_TURNED_AWAY = FAILING - _SILENT
 LATE_SECONDS, GATEWAY_SECONDS = 0.25, 10.0
 """A time-out that comes sooner was the server's own answer (408), a 5xx that comes sooner no gateway's deadline."""
 
@@ -42,6 +45,7 @@ class Server:
         self.probe_at = 0.0
         self.probed = False
         self.silent = False
+        self.last: ModelError | None = None
         self._pause = FIRST_PROBE
         self._calls = min(CALLS, ceiling + 1)
         self._callers: set[int] = set()
@@ -53,12 +57,14 @@ class Server:
             self.failures = 0
             self._callers.clear()
 
-    def failed(self, reason: FailureReason, caller: int, now: float) -> None:
+    def failed(self, failure: ModelError, caller: int, now: float) -> None:
         """It did not: now, or once there is more than one caller's word for it, it is out."""
         self.failures += 1
         self._callers.add(caller)
-        self.silent = reason is FailureReason.UNREACHABLE
-        if self.out_since is None and (self.silent or len(self._callers) >= self._calls):
+        self.last = failure
+        self.silent = failure.reason is FailureReason.UNREACHABLE
+        at_once = self.silent or failure.reason in _TURNED_AWAY
+        if self.out_since is None and (at_once or len(self._callers) >= self._calls):
             self.out_since, self._pause = now, FIRST_PROBE
             self.probe_at = now + self._pause
             self.gate.scatter()
@@ -150,18 +156,31 @@ class Servers:
             self._wake()
         if not asked:
             return False
-        if reason not in _SILENT:
+        passed_on = reason in _TURNED_AWAY and any(s is not server and s.out_since is None for s in self.all)
+        if reason not in _SILENT and not passed_on:
             self._has_answered = True
             if server.out_since is not None:
                 self._wake()
             server.answered()
             return False
         now = asyncio.get_running_loop().time()
-        if reason in DOWN:
-            server.failed(reason, caller, now)
+        if failure is not None and (reason in DOWN or passed_on):
+            server.failed(failure, caller, now)
         if probe:
             server.still_out(now)
-        return self.wait and (probe or (reason is FailureReason.UNREACHABLE and server.out_since is not None))
+        nobody = reason is FailureReason.UNREACHABLE and server.out_since is not None
+        return passed_on or (self.wait and (probe or nobody))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which of several are out, and why."""
+        out = [
+            (number, s.last) for number, s in enumerate(self.all, 1) if s.out_since is not None and s.last is not None
+        ]
+        return tuple(
+            f"server {number} of {len(self.all)} is passed over: {last.reason}{f' ({last.note})' if last.note else ''}"
+            for number, last in (out if len(self.all) > 1 else ())
+        )
 
     def is_out(self, server: Server) -> bool:
         """Whether calls look elsewhere, or wait, without pauses of their own."""
