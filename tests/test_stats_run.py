@@ -167,6 +167,35 @@ def test_labels_of_one_try_a_question_are_independent_and_the_rest_as_alike_as_c
     assert alike.high - alike.low >= plain.high - plain.low
 
 
+@quick
+@given(st.data(), st.sampled_from([1e-9, 0.5, 0.95]))
+def test_a_corrected_rate_is_a_share_at_every_confidence(data: st.DataObject, confidence: float) -> None:
+    """A test that inverts the interval asks for it down to a confidence of 1e-9."""
+    questions, times = data.draw(st.integers(1, 8)), data.draw(st.integers(2, 3))
+    asked = [i % questions for i in range(questions * times)]
+    judge = data.draw(st.lists(st.booleans(), min_size=len(asked), max_size=len(asked)))
+    human = data.draw(st.dictionaries(st.integers(0, len(asked) - 1), st.booleans(), min_size=1))
+    found = corrected(judge, human, confidence, questions=asked)
+    assert found.estimate is not None
+    assert 0 <= found.low <= found.estimate <= found.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("judge", "human"),
+    [
+        ([1, 1, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0], {0: 0, 1: 0, 2: 0, 3: 1, 4: 0, 6: 0, 7: 1, 8: 0, 9: 1}),
+        ([0, 0, 1, 0, 1, 0, 1, 0, 1], dict.fromkeys(range(9), 1)),
+    ],
+    ids=["a quantile of 0", "weights of a little more than 1"],
+)
+def test_the_same_where_rounding_once_made_it_none(judge: list[int], human: dict[int, int]) -> None:
+    asked = [i % (6 if len(judge) == 12 else 3) for i in range(len(judge))]
+    truth = {i: bool(label) for i, label in human.items()}
+    found = corrected([bool(label) for label in judge], truth, 1e-9, questions=asked)
+    assert found.estimate is not None
+    assert 0 <= found.low <= found.estimate <= found.high <= 1
+
+
 def test_as_many_questions_as_attempts() -> None:
     with pytest.raises(ValueError, match="questions"):
         corrected([True, False], {0: True}, questions=[1])

@@ -202,7 +202,8 @@ def _of_few(effect: float, questions: int, alpha: float) -> float:
         return effect
     from scipy.special import ndtri, stdtrit
 
-    return effect * float(stdtrit(questions - 1, alpha / 2) / ndtri(alpha / 2)) ** 2
+    # Student's is the larger; near the median scipy's is 0 at some degrees of freedom.
+    return effect * max(1.0, float(stdtrit(questions - 1, alpha / 2) / ndtri(alpha / 2))) ** 2
 
 
 def _combined(
@@ -329,7 +330,8 @@ def stratified(
         spread = max(float(weight @ centre**2) - mean**2, 0.0) * z**2 / float(size.sum())
         return max(mean - math.sqrt(float(((weight * (centre - low)) ** 2).sum()) + spread), 0.0)
 
-    estimate = float(weight @ np.where(drawn == 0, 0.5, hits / np.where(drawn == 0, 1, drawn)))
+    # Weights that are no whole numbers may sum to a little more than 1.
+    estimate = min(float(weight @ np.where(drawn == 0, 0.5, hits / np.where(drawn == 0, 1, drawn))), 1.0)
     return estimate, min(low_end(hits), estimate), max(1.0 - low_end(drawn - hits), estimate)
 
 
