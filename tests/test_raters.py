@@ -229,6 +229,24 @@ def test_the_rule_is_kept_with_the_run_and_every_verb_follows_it(
     assert figures() == (24, 24, "unanimous", 6)
 
 
+def test_what_people_left_open_is_said_beside_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli = InProcess(capsys)
+    rows = [
+        {"prompt": f"What is {at}?", "judge": H if at % 3 == 0 else U, "annotator": who,
+         "human": H if (at % 3 == 0) != (who == "r3" and at % 5 == 0) else U}
+        for at in range(60) for who in ("r1", "r2", "r3")
+    ]  # fmt: skip
+    run = tmp_path / "run"
+    assert cli("import", jsonl(tmp_path, rows), "--run", run).code == 0
+    low, high = cli("report", run, "--json").json["results"][0]["rate"]["corrected"]["bounds"]
+    (check,) = cli("gate", run, "--max-rate", 0.5, "--json").json["checks"]
+    assert f"left open: {low:.1%} to {high:.1%}" in check["why"]
+    (found,) = cli("compare", run, run, "--json").json["results"]
+    assert "after: 12 answers that people saw and did not settle are left out" in found["notes"]
+    assert cli("labels", run, "--settle", "majority").code == 0
+    assert "left open" not in cli("gate", run, "--max-rate", 0.5, "--json").out
+
+
 def test_a_rule_that_was_chosen_is_not_offered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tie = jsonl(tmp_path, [{"human": H, "annotator": "r1"}, {"human": U, "annotator": "r2"}])
     said = InProcess(capsys)("import", tie, "--run", tmp_path / "run", "--settle", "majority")

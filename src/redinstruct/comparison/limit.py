@@ -10,7 +10,7 @@ from redinstruct.comparison.runs import Evaluation, Prompt
 from redinstruct.config import Pinned
 from redinstruct.deciding import Followed, outcomes_of
 from redinstruct.errors import UsageError
-from redinstruct.people import Cell, by_people, corrected_rate
+from redinstruct.people import Cell, by_people, corrected_bounds, corrected_rate
 from redinstruct.stats import Interval, Rates, at_k, rates_by_question, smallest_level
 from redinstruct.store import Planned
 from redinstruct.types import Measure, is_unscored
@@ -87,6 +87,9 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     told = ((whose,) if labels else ()) + (
         (f"of the questions, in {limit.at_k} tries",) if limit.at_k is not None else ()
     )
+    bounds = corrected_bounds(labelled, run.people.lost, limit.confidence) if labels else None
+    if bounds is not None:
+        told += ("whatever people would have said of what they left open: {:.1%} to {:.1%}".format(*bounds),)
     told += tuple(run.doubts(judged, cell))
     if followed is not None:
         told += (f"confidence sequence, {followed.counted:,} of {len(cell):,} attempts counted",)

@@ -286,6 +286,9 @@ def _notes(counts: Pairs, halves: Sequence[Half], people: Labelled | None, same:
     for word, half in zip(("before", "after"), halves, strict=True):
         if doubts := half.run.doubts(half.judged, half.cell):
             found.append(f"{word}: {', '.join(doubts)}")
+        lost = sum(key in half.run.people.lost for key in half.people.keys)
+        if people is not None and lost:
+            found.append(f"{word}: {lost:,} answers that people saw and did not settle are left out")
     if by_people(halves[1].judged.card):
         return found
     labelled = [word for word, half in zip(("before", "after"), halves, strict=True) if half.people.human]
