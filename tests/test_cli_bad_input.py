@@ -89,7 +89,7 @@ CASES = [
     Bad("timeout-0", ("--timeout", "0"), ("--timeout",)),
     Bad("timeout-nan", ("--timeout", "nan"), ("--timeout",)),
     Bad("timeout-inf", ("--timeout", "inf"), ("--timeout",)),
-    Bad("max-calls-0", ("--max-calls", "0"), ("--max-calls",)),
+    Bad("max-calls-negative", ("--max-calls", "-1"), ("--max-calls",)),
     Bad("budget-without-prices", ("--budget", "1"), ("--price-in", "--price-out")),
     Bad("budget-0", ("--budget", "0", "--price-in", "1", "--price-out", "1"), ("--budget",)),
     Bad("budget-nan", ("--budget", "nan", "--price-in", "1", "--price-out", "1"), ("--budget",)),

@@ -211,7 +211,7 @@ def test_a_parsed_dialogue_takes_turns_and_says_something_in_each(reply: str) ->
     ["[", '{"a":', "(", "(Internal thought: ", "1. ", "- ", "*", " ", "\n", "Red-LM: a\n", "a: b\n", '"', "|", "?"],
 )
 def test_long_hostile_replies_take_no_long_time(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     reply = piece * (100_000 // len(piece))
     for parse in (parse_list, parse_dialogue, lambda text: parse_definitions(text, ["jam"])):
         try:
@@ -219,4 +219,4 @@ def test_long_hostile_replies_take_no_long_time(piece: str) -> None:
         except Unparsable:
             continue
     harvest_questions([Turn("human", reply)])
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

@@ -238,12 +238,12 @@ def test_a_large_run_takes_no_time() -> None:
     judge = [i % 3 == 0 for i in range(100_000)]
     human = {i: i % 3 == 0 for i in range(0, 100_000, 97)}
     topics = [i % 98 for i in range(100_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     corrected(judge, human)
-    middle = time.perf_counter()
+    middle = time.process_time()
     assert len(corrected_by(judge, human, topics)) == 98
     assert middle - started < 1.0
-    assert time.perf_counter() - middle < 2.0
+    assert time.process_time() - middle < 2.0
 
 
 def exact_coverage(size: int, labels: int, rate: float, sensitivity: float, specificity: float) -> float:
