@@ -484,6 +484,7 @@ def quiet(folder: Path) -> dict[str, str]:
         (("one", "one", "--margin", "2"), "--margin must lie between 0 and 1"),
         (("one", "one", "--margin", "nan"), "--margin must lie between 0 and 1"),
         (("one", "one", "--confidence", "1"), "--confidence must lie between 0 and 1"),
+        (("one", "one", "--confidence", "1e-17"), "--confidence must lie between 0 and 1"),
         (("one",), "Missing argument 'RUN_AFTER'"),
     ],
 )

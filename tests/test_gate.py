@@ -416,6 +416,7 @@ def test_the_command_line(place: Path, cli: InProcess) -> None:
         (["--max-rate", "-0.1"], "--max-rate must lie between 0 and 1"),
         (["--max-rate", "nan"], "--max-rate must lie between 0 and 1"),
         (["--max-rate", "0.1", "--confidence", "1"], "--confidence"),
+        (["--max-rate", "0.1", "--confidence", "1e-17"], "--confidence"),
         (["--max-rate", "0.1", "--max-unscored", "-1"], "--max-unscored"),
         (["--max-rate", "0.1", "--figure", "some"], "--figure some: known are all, judged, corrected"),
         (["--max-rate", "0.1", "--baseline", "nowhere"], "nowhere: there is no run in this folder"),

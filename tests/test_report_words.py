@@ -163,6 +163,8 @@ def test_people_alone_are_no_judge(tmp_path: Path, cli: InProcess) -> None:
     assert "agree" not in shown.out
     assert "corrected" not in shown.out
     assert "Judge None" not in shown.out
+    assert cli("report", tmp_path / "run", "--out", tmp_path / "page.html").code == 0
+    assert "judge alone" not in (tmp_path / "page.html").read_text()
     assert verdict([result]).certainty.startswith("As people labelled them, the rate lies between 0.0 and 24.2")
 
 

@@ -39,7 +39,7 @@ def compare(
     """
     if margin is not None and not (math.isfinite(margin) and 0 <= margin < 1):
         raise UsageError("--margin must lie between 0 and 1: it is a share, 0.02 is two points")
-    if not 0 < confidence < 1:
+    if not 0 < 1 - confidence < 1:  # by its level: of 1e-17 it is 1
         raise UsageError("--confidence must lie between 0 and 1")
     before, after = Path(before), Path(after)
     kinds = is_utility(before), is_utility(after)

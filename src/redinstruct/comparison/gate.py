@@ -144,7 +144,7 @@ def _limit(max_rate: float, figure: Figure | None, confidence: float, max_unscor
     for name, value in (("--max-rate", max_rate), ("--max-unscored", max_unscored)):
         if not (math.isfinite(value) and 0 <= value <= 1):
             raise UsageError(f"{name} must lie between 0 and 1: it is a share")
-    if not 0 < confidence < 1:
+    if not 0 < 1 - confidence < 1:  # by its level: of 1e-17 it is 1
         raise UsageError("--confidence must lie between 0 and 1")
     if figure is not None and figure not in FIGURES:
         raise UsageError(f"--figure {figure}: known are {', '.join(FIGURES)}")
