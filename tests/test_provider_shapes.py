@@ -12,7 +12,7 @@ import pytest
 
 from redinstruct.models import ModelError, Request, make_model, waits
 from redinstruct.models.base import is_cut
-from redinstruct.models.failures import Filtered, status_error
+from redinstruct.models.failures import NOT_SHOWN, Filtered, status_error, unquoted
 from redinstruct.prompts import AnswerReader, shipped
 from redinstruct.redeval import read_reply
 from redinstruct.types import Completion, FailureReason, Message, Sampling
@@ -409,3 +409,45 @@ def test_every_word_for_a_limit_is_an_answer_that_is_not_whole(finish: str) -> N
 @pytest.mark.parametrize("finish", [None, "stop", "STOP", "end_turn", "eos", "tool_calls", "content_filter"])
 def test_an_answer_that_ended_by_itself_is_whole(finish: str | None) -> None:
     assert not is_cut(finish)
+
+
+INERT = "Which ferries cross the lake in winter, and how is\n  their blue paint made?"
+ONE_LINE = " ".join(INERT.split())
+
+
+@pytest.mark.parametrize(
+    ("note", "shown"),
+    [
+        (f"cannot render {ONE_LINE!r} here", f"cannot render '{NOT_SHOWN}' here"),
+        (f"not fit: {ONE_LINE[10:50]}...", f"not fit: {NOT_SHOWN}..."),
+        (f"{ONE_LINE} | {ONE_LINE}", f"{NOT_SHOWN} | {NOT_SHOWN}"),
+        ("Name a bird? is no question", f"{NOT_SHOWN} is no question"),
+        ("the ferries cross nothing", "the ferries cross nothing"),
+        ("the model is  overloaded", "the model is  overloaded"),
+        ("", ""),
+        (None, None),
+    ],
+)
+def test_what_an_endpoint_quotes_of_the_request_is_not_among_its_own_words(note: str | None, shown: str | None) -> None:
+    asked = Request((Message("system", "Name a bird?"), Message("user", INERT)), Sampling(max_tokens=5))
+    assert unquoted(note, asked) == shown
+
+
+@pytest.mark.parametrize("code", ["bad", "content_filter"])
+def test_neither_a_refusal_nor_a_filter_tells_the_question(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Endpoint() as stub:
+        page = {"error": {"code": code, "message": f"Not this: {INERT}"}}
+        monkeypatch.setattr(stub, "answer", lambda head, raw: http(400, json.dumps(page).encode()))
+
+        async def main() -> str | None:
+            model = make_model("openai-api/stub/m", environ=stub.env())
+            try:
+                (reply,) = await model.generate([Request((Message("user", INERT),), Sampling(max_tokens=5))])
+            except ModelError as error:
+                return error.note
+            else:
+                return reply.note
+            finally:
+                await model.aclose()
+
+        assert asyncio.run(main()) == f"Not this: {NOT_SHOWN}"

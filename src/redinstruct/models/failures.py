@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from redinstruct.models import adapting, waits
-from redinstruct.models.base import ModelError
+from redinstruct.models.base import ModelError, Request
 from redinstruct.safetext import redact, terminal
 from redinstruct.types import FailureReason
 
@@ -26,6 +26,9 @@ MAX_NOTE = 240
 """Characters of the endpoint's own words that are kept."""
 PASSES = 600.0
 """Seconds. A limit that is filled again within them is waited for; a longer one is spent for today."""
+QUOTED = 24
+"""Characters in a row that an endpoint's words share with the request: then they are quoted from it."""
+NOT_SHOWN = "[of the request]"
 _MOST_LEAVES = 400
 _DEEPEST = 8
 _LONGEST_WORDS = 4000
@@ -205,6 +208,28 @@ def told(error: object, text: str = "") -> Told:
     if text:
         found.words.append(text)
     return found
+
+
+def unquoted(note: str | None, request: Request) -> str | None:
+    """An endpoint's words without what they quote of the request, which may be shown where questions are hidden.
+
+    A text that is shorter than :data:`QUOTED` is looked for whole, if it has 8 characters at least.
+    """
+    if not note:
+        return note
+    said, quoted = " ".join(note.split()), set[int]()
+    for text in (" ".join(message.content.split()) for message in request.messages):
+        size = min(QUOTED, len(text))
+        if size >= 8:
+            for start in range(len(said) - size + 1):
+                if said[start : start + size] in text:
+                    quoted.update(range(start, start + size))
+    if not quoted:
+        return note
+    return "".join(
+        "" if at in quoted and at - 1 in quoted else NOT_SHOWN if at in quoted else character
+        for at, character in enumerate(said)
+    )
 
 
 def status_error(status: int, headers: Mapping[str, str], data: bytes) -> ModelError | Filtered:

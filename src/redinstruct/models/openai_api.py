@@ -26,7 +26,7 @@ from redinstruct.models import adapting, echoes
 from redinstruct.models.adapting import Adapted
 from redinstruct.models.addresses import Address, read_addresses
 from redinstruct.models.base import ModelError, Reply, Request
-from redinstruct.models.failures import Filtered, status_error
+from redinstruct.models.failures import Filtered, status_error, unquoted
 from redinstruct.models.replies import read_echo, read_reply
 from redinstruct.types import FailureReason
 
@@ -206,6 +206,7 @@ class EndpointModel:
         try:
             return (await self._answered(request),)
         except ModelError as error:
+            error.note = unquoted(error.note, request)
             if not error.refused or not (named := self._may_leave_out(request, error.refused) - known):
                 raise
             self._adapted.learn(sorted(named), error.note)
@@ -233,7 +234,7 @@ class EndpointModel:
                 data = await self._read(response, self._max_bytes)
                 return read_echo(data, request) if request.echo else read_reply(data)
         except Filtered as filtered:
-            return Reply(None, "content_filter", filtered=True, note=filtered.note)
+            return Reply(None, "content_filter", filtered=True, note=unquoted(filtered.note, request))
         except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
             assert self._proxy is not None
             refused = f" (status {error.status})" if isinstance(error, aiohttp.ClientHttpProxyError) else ""
