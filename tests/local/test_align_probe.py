@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def config(base: Path, files: dict[str, Path], out: Path, **given: Any) -> AlignConfig:
     settings = with_settings(
-        "toy", steps=15, batch=8, warm_up=1.0, save_every=100, packing=False, learning_rate=1e-2, deep_prefix=0.0
+        "toy", steps=30, batch=8, warm_up=1.0, save_every=100, packing=False, learning_rate=1e-2, deep_prefix=0.0
     )
     usual: dict[str, Any] = {"data": (files["blue"],), "strategy": "blue", "settings": settings, "preset": "toy"}
     return AlignConfig(**{"base": base, "out": out, "threads": 1, **usual, **given})
@@ -38,18 +38,21 @@ def test_a_model_that_learns_nothing_but_refusals_is_seen_to_refuse_harmless_que
     alone = {"no_general": True, "probe": (data["general"],)}
     done = align(config(tiny, data, tmp_path / "out", **alone))
     seen = {one.step: one.probe for one in done.history if one.probe is not None}
-    assert list(seen) == [5, 10, 15], "every fifth step of a short run, and the last"
+    assert list(seen) == [5, 10, 15, 20, 25, 30], "every fifth step of a short run, and the last"
     figures = json.loads((tmp_path / "out" / "align.json").read_text())["figures"]["harmless questions while training"]
     assert figures["questions"] == {"asked": 24}
-    assert figures["at the start"]["refused"] < 0.75
-    assert figures["at the end"] == seen[15]
-    assert figures["at the end"]["refused"] == 1
+    assert figures["at the start"]["refused"] == 0
+    assert figures["at the end"] == seen[30]
+    assert figures["at the end"]["refused"] > 0.5
     assert figures["at the end"]["lean"] > figures["at the start"]["lean"] + 1
-    assert [warning for warning in done.warnings if warning.startswith("over-refusal: the model begins to refuse 100%")]
+    assert [warning for warning in done.warnings if warning.startswith("over-refusal: the model begins to refuse ")]
     assert "harmless questions while training, at the end, refused" in (tmp_path / "out" / "README.md").read_text()
-    with pytest.raises(GuardStopped, match=r"at step 10 of 15: the model begins to refuse 100% of 24 harmless") as stop:
+    with pytest.raises(GuardStopped, match=r"begins to refuse \d+% of 24 harmless questions \(0% at") as stop:
         align(config(tiny, data, tmp_path / "stopped", **alone, guard=GuardRule(refused_action="stop")))
-    assert stop.value.history == done.history[:10]
+    ends = len(stop.value.history)
+    assert ends < 30
+    assert stop.value.history == done.history[:ends]
+    assert all(seen[step]["refused"] > 0.25 for step in (ends - 5, ends))
     assert not (tmp_path / "stopped").exists()
 
 
