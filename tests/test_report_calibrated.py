@@ -58,6 +58,14 @@ def test_repeats_of_a_question_are_no_evidence_here_either(place: Path, cli: InP
     assert found[0] == found[1]
 
 
+def test_people_s_own_labels_are_no_judge_s(place: Path, cli: InProcess) -> None:
+    file = place / "people.csv"
+    file.write_text("prompt,response,human\n" + "".join(f"What is {i}?,A thing.,unharmful\n" for i in range(12)))
+    assert cli("import", file, "--run", place / "run").code == 0
+    said = cli("report", place / "run", "--calibration", written(place, judge="imported"))
+    assert "no result of judge imported" in said.error_line
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

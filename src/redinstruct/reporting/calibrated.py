@@ -86,7 +86,9 @@ def calibrate(results: Sequence[dict[str, Any]], outside: Outside) -> None:
 
 
 def _is_of(result: Mapping[str, Any], judge: str) -> bool:
-    return bool(judge) and (result["judge"] == judge or str(result["judge_id"]).startswith(judge))
+    if not judge or result["judge"] is None:  # people's own labels have no judge's errors
+        return False
+    return result["judge"] == judge or str(result["judge_id"]).startswith(judge)
 
 
 def calibrated_in_words(result: Mapping[str, Any], outside: Outside) -> str:
