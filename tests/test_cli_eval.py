@@ -321,6 +321,21 @@ def test_a_budget_needs_prices_and_is_never_overrun(cli: InProcess, stub: Endpoi
 # ---- errors are data ----
 
 
+def test_errors_of_a_rate_that_is_decided_are_asked_again_too(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = flags(write_bank(tmp_path, 40), tmp_path / "run", "--json", "--prompt", "standard", "--concurrency", 1,
+                 "--stop-when-decided", 0.5)  # fmt: skip
+    with Endpoint() as stub:
+        use(stub, monkeypatch)
+        stub.after = (10, "400")
+        assert cli(*base).code == 11
+        stub.after = None
+        mended = cli(*base)
+    assert mended.code == 0
+    assert counts(mended.json)["refusal", "standard"]["error"] == 0
+
+
 def test_errors_are_recorded_and_the_same_command_asks_only_those_again(
     cli: InProcess, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

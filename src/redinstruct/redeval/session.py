@@ -130,7 +130,9 @@ class Session:
         return sorted(self._owed, key=lambda o: (o.attempt.template.name, len(o.attempt.question.text), o.row))
 
     async def _attempt(self, owed: OwedAttempt) -> None:
-        if self._decider is not None and self._decider.is_decided((owed.bank, owed.attempt.template.name)):
+        # What ended as an error is asked again all the same: the decision rests on no more of them than may be.
+        is_new = not (owed.asked or owed.judged_no)
+        if is_new and self._decider is not None and self._decider.is_decided((owed.bank, owed.attempt.template.name)):
             self._skipped = True
             return
         if self._spending is None:
