@@ -263,7 +263,7 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
     preset = flags["preset"] or preset_for(base)
     rise = flags["guard_rise"]
     rule = GuardRule(
-        rise=GuardRule().rise if rise is None else rise if rise >= 0 else None,
+        rise=GuardRule().rise if rise is None else None if rise < 0 else rise,
         action=flags["guard_action"] or GuardRule().action,
         refused_action=flags["probe_action"] or GuardRule().refused_action,
     )

@@ -203,6 +203,8 @@ def check(config: AlignConfig) -> None:
     for name, value in {"weight decay": s.weight_decay, "warm-up": s.warm_up}.items():
         if not (math.isfinite(value) and value >= 0):
             raise UsageError(f"{name} {value}: must be 0 or more")
+    if config.guard.rise is not None and not math.isfinite(config.guard.rise):
+        raise UsageError(f"--guard-rise {config.guard.rise}: must be a finite number; below 0 there is no guard")
     if not math.isfinite(config.coefficient):
         raise UsageError("--coefficient: must be a finite number")
     if config.probe and config.strategy in (RESTA, *TRL_STRATEGIES):
