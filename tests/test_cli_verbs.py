@@ -73,10 +73,11 @@ def test_attempts_without_a_verdict_bring_out_both_conventions_the_bounds_and_wh
     with Endpoint() as stub:
         for name, value in stub.env().items():
             monkeypatch.setenv(name, value)
-        out = cli(*evaluate(path, tmp_path / "run", "--prompt", "standard", model="openai-api/stub/m")).out
-    for word in ("% of judged", "% of all", "bounds", "no", "response", "scored", "provisional", "not_found 1",
-                 "provider_filter 1"):  # fmt: skip
-        assert word in out, word
+        said = cli(*evaluate(path, tmp_path / "run", "--prompt", "standard", model="openai-api/stub/m"))
+    for word in ("% of judged", "% of all", "bounds", "no", "response", "scored", "provisional"):
+        assert word in said.out, word
+    for reason in ("not_found 1", "provider_filter 1"):
+        assert reason in said.err, reason
 
 
 def test_by_topic_adds_a_table_per_prompt(cli: InProcess, folder: Path) -> None:
