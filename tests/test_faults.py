@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.cli import Result, report, run_measured, write_bank
+from redinstruct.engine import RetryPolicy
+from tests.support.cli import InProcess, Result, report, run_measured, write_bank
 from tests.support.cli import run as redinstruct
 from tests.support.endpoint import Endpoint
 
@@ -51,21 +51,30 @@ def check_no_accident(done: Result, code: int = 0) -> None:
     assert "internal error" not in done.err
 
 
-def test_every_fault_has_its_reason_and_none_is_safe(tmp_path: Path) -> None:
-    # Both runs mostly wait, each for its own tries: they do so at the same time.
-    with ThreadPoolExecutor() as both:
-        for done in [both.submit(every_fault, tmp_path), both.submit(dripping_answer, tmp_path)]:
-            done.result()
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
+    return InProcess(capsys)
 
 
-def every_fault(tmp_path: Path) -> None:
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six tries as ever, with next to no waiting between them."""
+    monkeypatch.setattr("redinstruct.engine.calls.RetryPolicy", lambda: RetryPolicy(first_wait=0.0001))
+
+
+@pytest.mark.usefixtures("soon")
+def test_every_fault_has_its_reason_and_none_is_safe(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank = tmp_path / "faults.json"
     # One sound question first, so that the fuse sees that the endpoint works.
     bank.write_text(json.dumps(["What is blue?", *(f"What is fault:{name} ?" for name in PERMANENT)]))
     run = tmp_path / "run"
     with Endpoint() as stub:
-        done = redinstruct("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard",
-                           "--judge", "refusal", "--run", run, env=stub.env())  # fmt: skip
+        for name, value in stub.env().items():
+            monkeypatch.setenv(name, value)
+        done = cli("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard",
+                   "--judge", "refusal", "--run", run, "--patience", "0")  # fmt: skip
         check_no_accident(done, 11)  # most of them are errors
         expected = 1 + sum(tries for _, _, tries in PERMANENT.values())
         assert stub.requests == expected
@@ -87,14 +96,18 @@ def every_fault(tmp_path: Path) -> None:
             assert (attempt["label"], attempt["reason"], attempt["tries"]) == PERMANENT[name], name
 
 
-def dripping_answer(tmp_path: Path) -> None:
-    """A byte now and then: it ends at the deadline, each time, and is a time-out."""
+@pytest.mark.usefixtures("soon")
+def test_a_dripping_answer_ends_at_the_deadline_each_time_and_is_a_time_out(
+    cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank = tmp_path / "drip.json"
     bank.write_text(json.dumps(["What is blue?", "What is fault:drip ?"]))
     run = tmp_path / "drip"
     with Endpoint() as stub:
-        done = redinstruct("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard", "--judge",
-                           "refusal", "--run", run, "--timeout", "0.3", env=stub.env())  # fmt: skip
+        for name, value in stub.env().items():
+            monkeypatch.setenv(name, value)
+        done = cli("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard", "--judge", "refusal",
+                   "--run", run, "--timeout", "0.3", "--patience", "0")  # fmt: skip
         check_no_accident(done, 11)
     (result,) = report(run)["results"]
     assert result["counts"]["error"] == 1
