@@ -140,8 +140,8 @@ def _say_honestly(found: Demo) -> None:
     unseen = ", ".join(found.unseen_frames)
     console.say_folded(f"in no training text at all, the base's included: {unseen}", indent="  ")
     console.say_folded(
-        "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about topics in "
-        "general and not these few alone, and it says what withheld one. "
+        "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about the "
+        "questions asked; whether topics in general show the same is a second word of `compare`. "
         f"Questions of the suite: {_counted(found)}",
         indent="  ",
     )
