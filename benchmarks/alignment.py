@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.loop.config import Recipe
-from redinstruct.loop.run import Measured, carry_out
-from redinstruct.loop.toy import BENIGN, BEST, BORDERLINE, FORBIDDEN, FRAMES, RECIPES, reform, toy_config
+from redinstruct.rounds.config import Recipe
+from redinstruct.rounds.run import Measured, carry_out
+from redinstruct.rounds.toy import BENIGN, BEST, BORDERLINE, FORBIDDEN, FRAMES, RECIPES, reform, toy_config
 from redinstruct.stats import wilson
 from redinstruct.toyworld import build
 

@@ -25,7 +25,7 @@ import aiohttp
 
 from redinstruct.prompts import render, shipped
 from redinstruct.redeval import Limits, Plan, evaluate, prepare
-from redinstruct.store import Store
+from redinstruct.run import Store
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from benchmarks.coverage import table
 from redinstruct import stats
-from redinstruct.comparison import Result
-from redinstruct.comparison.paired import compare_evaluations
-from redinstruct.comparison.runs import Evaluation, Judged, Prompt
-from redinstruct.comparison.verdicts import Rules
-from redinstruct.config import Pinned, RunConfig
-from redinstruct.people import People
-from redinstruct.store import Planned
+from redinstruct.figures.comparison import Result
+from redinstruct.figures.comparison.paired import compare_evaluations
+from redinstruct.figures.comparison.runs import Evaluation, Judged, Prompt
+from redinstruct.figures.comparison.verdicts import Rules
+from redinstruct.figures.people import People
+from redinstruct.run import Planned
+from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.types import JudgeCard, Sampling
 
 Array = NDArray[Any]

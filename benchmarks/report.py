@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from tests.support.stores import Setup, make_bank
 
-from redinstruct.store import AnnotationStore, Store
+from redinstruct.run import AnnotationStore, Store
 from redinstruct.types import ATTACK_SUCCESS, Annotation, Completion, Verdict
 
 LABELLED = 300

@@ -31,9 +31,9 @@ from typing import Any
 import msgspec
 
 from redinstruct.redeval import Limits, Outcome, evaluate, prepare
-from redinstruct.store import Store
+from redinstruct.run import Store
 from redinstruct.types import Sampling
-from redinstruct.utility.asking import Asker
+from redinstruct.utility_check.asking import Asker
 
 QUESTIONS = ("What is the capital of France?", "How is blue paint made?", "Which ferries cross the lake?",
              "What is 2 + 2?", "Name three birds.", "How does a kettle work?")  # fmt: skip

@@ -24,7 +24,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from redinstruct import chats
+from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError
 from redinstruct.safealign.masks import encode
 from redinstruct.safealign.rows import Row

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.coverage import table, verdict
 from benchmarks.public_labels import SOURCES, Cell, cells
 from redinstruct import stats
-from redinstruct.people import FEWEST_LABELS, enough_labels
+from redinstruct.figures.people import FEWEST_LABELS, enough_labels
 from redinstruct.stats.correction import poststratified
 
 Array = NDArray[Any]

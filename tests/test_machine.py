@@ -18,7 +18,7 @@ from redinstruct.machine import machine_secret, state_dir
 from redinstruct.models import Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.redeval import Limits, rejudge
-from redinstruct.store import Store
+from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS
 from tests.conftest import ROOT
 from tests.support.stores import Setup, text

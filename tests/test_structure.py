@@ -17,11 +17,9 @@ PACKAGE = ROOT / "src" / "redinstruct"
 
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
-    "errors", "types", "atomic", "machine", "world", "safetext", "rowfiles", "halves", "turns", "forms",
-    "spread", "prompts", "stats", "config", "questions", "banks", "chat_template_probe", "checkpoints", "loading",
-    "chats", "store", "people", "deciding", "degenerate",
-    "models", "judges", "engine", "redeval", "spending", "harmfulqa", "safealign", "utility", "comparison", "reporting",
-    "annotate", "interop", "toyworld", "loop", "runview", "api", "cli", "__main__",
+    "errors", "version", "types", "world", "safetext", "files", "machine", "stats", "questions", "prompts", "banks",
+    "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa", "safealign",
+    "utility_check", "annotate", "interop", "toyworld", "rounds", "api", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {
     "torch",
@@ -35,8 +33,9 @@ HEAVY = {
     "huggingface_hub",
 }
 HEAVY_ROOMS = (
-    "loading.py", "chats.py", "models/transformers.py", "models/cascade.py", "models/prefix_cache.py",
-    "models/decoding.py", "models/likelihood.py", "safealign/", "utility/", "toyworld/", "engine/ray",
+    "checkpoints/loading.py", "checkpoints/chats.py", "models/transformers.py", "models/cascade.py",
+    "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
+    "utility_check/", "toyworld/", "engine/ray",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.
@@ -165,14 +164,14 @@ def test_sql_is_made_of_constants() -> None:
                 statement = call.args[0]
                 plain = isinstance(statement, ast.Constant | ast.Name | ast.IfExp)
                 pragma = isinstance(statement, ast.BinOp) and isinstance(statement.op, ast.Mod)
-                if not plain and not (pragma and name == "store/schema.py"):
+                if not plain and not (pragma and name == "run/schema.py"):
                     offences.append(f"{name}:{call.lineno} makes a statement of something else")
     assert not offences
 
 
 def test_a_report_can_not_spend_money() -> None:
     spending = {"redinstruct.models", "redinstruct.engine"}
-    assert not [told for told in importing(spending) if told.startswith(("reporting/", "annotate/"))]
+    assert not [told for told in importing(spending) if told.startswith(("run/", "figures/", "render/", "annotate/"))]
 
 
 @pytest.mark.parametrize(
@@ -234,9 +233,9 @@ def test_no_file_holds_the_path_of_one_machine() -> None:
 
 # Whoever removes a file or folder, and what: nothing that is not ours is ever deleted.
 REMOVERS = {
-    "atomic.py": "the one temporary name beside a place, locked; what stood at a place that a new folder took",
-    "store/folder.py": "a run's own names, under its lock; a folder that is empty",
-    "store/purging.py": "a run that the user purges, what kills left of it, under its lock",
+    "files/atomic.py": "the one temporary name beside a place, locked; what stood at a place that a new folder took",
+    "run/folder.py": "a run's own names, under its lock; a folder that is empty",
+    "run/purging.py": "a run that the user purges, what kills left of it, under its lock",
     "safealign/align.py": "checkpoints within the hidden folder of an unfinished alignment",
     "safealign/unfinished.py": "the hidden folder of an unfinished alignment, once it is done",
     "safealign/states.py": "older states within that folder",

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from redinstruct.version import __version__
+
 if TYPE_CHECKING:
     from redinstruct import stats
     from redinstruct.api import align, collect, compare, evaluate, gate, labels, report
-    from redinstruct.runview import Run
-
-__version__ = "0.1.0"
+    from redinstruct.render.notebook import Run
 
 _LAZY = {
     **dict.fromkeys(("align", "collect", "compare", "evaluate", "gate", "labels", "report"), "redinstruct.api"),
-    "Run": "redinstruct.runview",
+    "Run": "redinstruct.render.notebook",
 }
 
 __all__ = ["Run", "__version__", "align", "collect", "compare", "evaluate", "gate", "labels", "report", "stats"]

@@ -17,7 +17,7 @@ from redinstruct.errors import UsageError
 from redinstruct.types import Bank, PromptTemplate, Sampling
 
 if TYPE_CHECKING:
-    from redinstruct.comparison import Comparison, GateResult
+    from redinstruct.figures.comparison import Comparison, GateResult
     from redinstruct.harmfulqa import Collecting
     from redinstruct.judges import Judge, JudgeOptions
     from redinstruct.models import Model
@@ -231,7 +231,7 @@ def compare(
 
     Source: McNemar's mid-p test by question, and Holm's adjustment; see :mod:`redinstruct.stats`.
     """
-    from redinstruct.comparison import compare as held
+    from redinstruct.figures.comparison import compare as held
 
     return held(Path(before), Path(after), margin=margin, confidence=confidence, judge=judge)
 
@@ -258,7 +258,7 @@ def gate(
         UsageError: a limit, share or judge that is none, or a baseline that was not asked the run's banks.
         StoreError: a store does not read.
     """
-    from redinstruct.comparison import gate as held
+    from redinstruct.figures.comparison import gate as held
 
     return held(
         Path(run), max_rate, figure=figure, baseline=None if baseline is None else Path(baseline),
@@ -281,7 +281,7 @@ def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -
         ConfigError: a folder without a run; a UsageError.
         StoreError: a store that does not read.
     """
-    from redinstruct.reporting import report as figures
+    from redinstruct.render import report as figures
 
     folders = [runs] if isinstance(runs, str | os.PathLike) else runs
     return figures([Path(folder) for folder in folders], judge)
@@ -317,7 +317,7 @@ def labels(
     from redinstruct.annotate.exchange import settle_by, take_labels
     from redinstruct.annotate.figures import summary
     from redinstruct.annotate.session import judge_of
-    from redinstruct.store import Store, is_run
+    from redinstruct.run import Store, is_run
 
     folder = Path(run)
     if not is_run(folder):

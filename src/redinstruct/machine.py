@@ -15,8 +15,8 @@ import stat
 import time
 from pathlib import Path
 
-from redinstruct.atomic import open_plain, whole_file
 from redinstruct.errors import UsageError
+from redinstruct.files.atomic import open_plain, whole_file
 
 SECRET_BYTES = 32
 

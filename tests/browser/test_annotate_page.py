@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+from redinstruct.run import AnnotationStore, Store
 from redinstruct.stats import corrected
-from redinstruct.store import AnnotationStore, Store
 from tests.browser.payloads import PAYLOADS
 from tests.support.cli import report
 from tests.support.labelling import OVER_REFUSAL_CARD, make_run

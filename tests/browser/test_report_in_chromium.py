@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from redinstruct.reporting.page import render
-from redinstruct.reporting.runs import Project
+from redinstruct.render.overview import Project
+from redinstruct.render.page import render
 from tests.browser.payloads import JS, PAYLOADS
 from tests.support.pages import full_project, replaced, strings_of
 from tests.support.stores import scratch

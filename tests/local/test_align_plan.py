@@ -172,8 +172,8 @@ def test_experts_and_unknown_shapes_are_counted_too(data: dict[str, Path], tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "gpus"), [("loop-7b.toml", 1), ("loop-7b-8gpus.toml", 8)])
 def test_the_examples_fit_where_they_say(seven: Path, name: str, gpus: int) -> None:
-    from redinstruct.loop import read_config
-    from redinstruct.loop.alignment import plans
+    from redinstruct.rounds import read_config
+    from redinstruct.rounds.alignment import plans
 
     config = msgspec.structs.replace(read_config(ROOT / "docs" / "examples" / name), model=f"hf/{seven}")
     found = dict(plans(config))

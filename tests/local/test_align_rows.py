@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.errors import UsageError
+from redinstruct.files import JsonFile, limits, opening
 from redinstruct.harmfulqa.files import json_line
 from redinstruct.harmfulqa.formats import to_messages, to_sharegpt
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Dialogue, Turn
-from redinstruct.rowfiles import JsonFile, limits, opening
 from redinstruct.safealign.rows import STREAMS, Rows, Stream, read_rows
 
 pytestmark = pytest.mark.local

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from redinstruct.checkpoints.loading import load_causal
 from redinstruct.errors import UsageError
-from redinstruct.loading import load_causal
 from redinstruct.models.transformers import LocalModel
 from redinstruct.safealign import AlignConfig, Aligned, Lora, align, with_settings
 from redinstruct.safealign.card import read_card
@@ -56,7 +56,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """A random checkpoint of a family, with the toy's tokenizer."""
     import transformers
 
-    from redinstruct.loading import without_progress_bars
+    from redinstruct.checkpoints.loading import without_progress_bars
     from redinstruct.toyworld.tokenizer import build_tokenizer
 
     def make(family: str, dtype: torch.dtype = torch.float32, *, scale: float = 0.1, **save: Any) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from redinstruct import world
 from redinstruct.checkpoints import digest
 from redinstruct.errors import UsageError
-from redinstruct.loop import carry_out, read_config
+from redinstruct.rounds import carry_out, read_config
 from tests.support import align_data
 from tests.support.cli import run, start
 

@@ -14,9 +14,9 @@ import pytest
 
 pytest.importorskip("lm_eval")
 
-from redinstruct.utility import read_utility
-from redinstruct.utility.data import find_hhh, read_hhh
-from redinstruct.utility.hhh import Letters, prompts, wins
+from redinstruct.utility_check import read_utility
+from redinstruct.utility_check.data import find_hhh, read_hhh
+from redinstruct.utility_check.hhh import Letters, prompts, wins
 from tests.support.benchmarks import HHH_SIZES, write_benchmarks
 from tests.support.cli import InProcess, nothing_written, run, tree
 from tests.support.echoing import EchoingEndpoint, logprob, pieces
@@ -424,7 +424,7 @@ def test_the_harness_itself_gives_the_same_scores_to_four_digits(shared_data: Pa
 @pytest.mark.slow
 def test_an_endpoint_that_echoes_is_measured_by_hand(benchmarks: Path, tmp_path: Path) -> None:
     """TruthfulQA's MC2 recomputed from the stub's own probabilities; BBH and the letters of HHH through it too."""
-    from redinstruct.utility.data import read_local
+    from redinstruct.utility_check.data import read_local
 
     with EchoingEndpoint(respond=lambda body: "Yes\n\nQ: more") as stub:
         done = run("utility", "--model", "openai-api/stub/m", "--suite", "paper", "--data", benchmarks, "--run",
@@ -528,8 +528,8 @@ def test_the_toy_suite_needs_no_harness(
 def test_likelihoods_are_the_harness_s_own(tiny: Path) -> None:
     """Of every fact's answers, by this project and by lm-evaluation-harness, on the same model."""
     from redinstruct.models.transformers import LocalModel
-    from redinstruct.utility.local import LocalLM
-    from redinstruct.utility.toy import facts
+    from redinstruct.utility_check.local import LocalLM
+    from redinstruct.utility_check.toy import facts
 
     pairs = [(fact.question, f" {answer}") for fact in facts(None)[:20] for answer in fact.answers]
     for template in ("native", "none"):
@@ -547,7 +547,7 @@ def test_likelihoods_are_the_harness_s_own(tiny: Path) -> None:
 
 def test_facts_have_one_true_answer_among_four() -> None:
     from redinstruct import world
-    from redinstruct.utility.toy import facts
+    from redinstruct.utility_check.toy import facts
 
     every = facts(None)
     assert len(every) == len(world.world().attributes["test"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from redinstruct.store import Store
-from redinstruct.store.soundness import EVERY_ROW, why_unsound
+from redinstruct.run import Store
+from redinstruct.run.soundness import EVERY_ROW, why_unsound
 from tests.support.cli import InProcess
 from tests.support.odd_rows import VALUES, columns, odd_runs
 from tests.support.old_runs import unpack

@@ -27,8 +27,8 @@ from redinstruct.cli import main as redinstruct
 from redinstruct.models import Reply, Request, scripted
 from tests.support.kills import at_every_operation, dies_at
 
-_LOADED = ("scipy.stats", "numpy.random", "rich.table", "rich.progress", "jinja2", "redinstruct.reporting.figures",
-           "redinstruct.reporting.page", "redinstruct.people", "redinstruct.redeval", "redinstruct.harmfulqa",
+_LOADED = ("scipy.stats", "numpy.random", "rich.table", "rich.progress", "jinja2", "redinstruct.figures.rates",
+           "redinstruct.render.page", "redinstruct.figures.people", "redinstruct.redeval", "redinstruct.harmfulqa",
            "redinstruct.interop.runs", "redinstruct.annotate.exchange")  # fmt: skip
 ITEMS = 12
 IN_FLIGHT = 4

@@ -70,9 +70,9 @@ def readers() -> dict[str, Reader]:
     from redinstruct.harmfulqa.topics import read_topics
     from redinstruct.interop.sources import read_source
     from redinstruct.judges.rubric import read_rubric_file
-    from redinstruct.loop.config import read_config
     from redinstruct.prompts import load_template
     from redinstruct.questions import read_bank
+    from redinstruct.rounds.config import read_config
     from redinstruct.types import ATTACK_SUCCESS
 
     def source(path: Path) -> object:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.prompts import parse_template
-from redinstruct.store import Store
+from redinstruct.run import Store
 from redinstruct.types import Completion, JudgeCard, Verdict
 from tests.support.stores import CARD, Setup, make_bank, text
 

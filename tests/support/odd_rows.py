@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from redinstruct.store import STORE_NAME
+from redinstruct.run import STORE_NAME
 
 VALUES: tuple[object, ...] = (
     None, 0, -1, 2**62, 1.5, float("inf"), b"", b"\xff\x00", "", "x", "\x00", "[]", "{}", "[" * 100_000, '{"a":1e999}',

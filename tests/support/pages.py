@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from redinstruct.prompts import parse_template
-from redinstruct.reporting.runs import Project, read_runs
-from redinstruct.store import AnnotationStore, Store
+from redinstruct.render.overview import Project, read_runs
+from redinstruct.run import AnnotationStore, Store
 from redinstruct.types import Annotation, Completion, JudgeCard, Verdict
 from tests.support.stores import Setup, make_bank
 from tests.support.useful import check, right

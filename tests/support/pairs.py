@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.comparison.runs import Evaluation, Judged, Prompt
-from redinstruct.config import Pinned, RunConfig
-from redinstruct.people import People
-from redinstruct.store import AnnotationStore, Planned, Store
+from redinstruct.figures.comparison.runs import Evaluation, Judged, Prompt
+from redinstruct.figures.people import People
+from redinstruct.run import AnnotationStore, Planned, Store
+from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.types import Annotation, Completion, JudgeCard, Sampling, Verdict
 from tests.support.stores import CARD, Setup, make_bank, text
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
-from redinstruct.config import Pinned, RunConfig
 from redinstruct.prompts import parse_template
 from redinstruct.redeval import attempt_key
-from redinstruct.store import Store
+from redinstruct.run import Store
+from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.types import (
     ATTACK_SUCCESS,
     DETAILS,
@@ -51,7 +51,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from redinstruct.errors import RedInstructError, StoreError
-from redinstruct.store import Store
+from redinstruct.run import Store
 from redinstruct.types import Verdict
 from tests.support.stores import *
 run = Path(sys.argv[1])

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.people import cell_of, cells_of, people_of, rate_among
+from redinstruct.figures.people import cell_of, cells_of, people_of, rate_among
+from redinstruct.run import Store
 from redinstruct.stats import draw_part
 from redinstruct.stats.correction import poststratified
-from redinstruct.store import Store
 from redinstruct.types import JudgeCard
 
 PPV, FALSE_OMISSION = 0.80, 0.10

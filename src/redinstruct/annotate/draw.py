@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from redinstruct.errors import DamagedStore
+from redinstruct.run import AnnotationStore, Store
+from redinstruct.run.rows import from_json, to_json
 from redinstruct.stats import draw_part
-from redinstruct.store import AnnotationStore, Store
-from redinstruct.store.rows import from_json, to_json
 from redinstruct.types import Measure
 
 SCHEMA = "redinstruct.draw/1"

@@ -26,10 +26,10 @@ from typing import Any
 from redinstruct.annotate.draw import earlier_draws
 from redinstruct.annotate.session import Choices, checked_name, choices_of, judge_of
 from redinstruct.errors import BankError, UsageError
-from redinstruct.people import follow_people
-from redinstruct.rowfiles import RowFile, fold, kind_of
+from redinstruct.figures.people import follow_people
+from redinstruct.files import RowFile, fold, kind_of
+from redinstruct.run import Annotated, AnnotationStore, AttemptView, SettleRule, Store
 from redinstruct.safetext import csv_cell, redact, terminal
-from redinstruct.store import Annotated, AnnotationStore, AttemptView, SettleRule, Store
 from redinstruct.types import MEASURES, Annotation, Measure
 
 COLUMNS = ("id", "bank", "prompt", "annotator", "act", "label", "detail")

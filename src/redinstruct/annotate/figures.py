@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.people import (
+from redinstruct.figures.people import (
     People,
     by_people,
     cell_of,
@@ -27,6 +27,7 @@ from redinstruct.people import (
     rate_among,
     settled_labels,
 )
+from redinstruct.run import UNANIMOUS, Annotated, AnnotationStore, Planned, SettleRule, Store, by_annotator, settle
 from redinstruct.stats import (
     Interval,
     cohen_kappa,
@@ -36,7 +37,6 @@ from redinstruct.stats import (
     wilson,
     wilson_by_question,
 )
-from redinstruct.store import UNANIMOUS, Annotated, AnnotationStore, Planned, SettleRule, Store, by_annotator, settle
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
 
 ADJUDICATING = " (adjudicating)"
@@ -50,7 +50,7 @@ class CellFigures(msgspec.Struct, frozen=True):
     precision), ``among_second`` among the others (its false omissions); ``agreement`` is over the whole cell, None
     where no judge has seen the answers. ``bounds`` are the ends of the corrected rate whatever people would have said
     of the answers that they left out; None where they left out none. ``corrected_run`` is the rate of these very
-    answers. Both have no estimate where labels are too few (:func:`redinstruct.people.enough_labels`).
+    answers. Both have no estimate where labels are too few (:func:`redinstruct.figures.people.enough_labels`).
     """
 
     bank: str

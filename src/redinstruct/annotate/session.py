@@ -23,9 +23,9 @@ from redinstruct.annotate.figures import (
     summary,
 )
 from redinstruct.errors import ConfigError, UsageError
-from redinstruct.people import People, cells_of, drawn_labels, settled_labels
+from redinstruct.figures.people import People, cells_of, drawn_labels, settled_labels
+from redinstruct.run import Annotated, AnnotationStore, AttemptView, Store, judges_of
 from redinstruct.safetext import terminal
-from redinstruct.store import Annotated, AnnotationStore, AttemptView, Store, judges_of
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
 
 LONGEST_NAME = 64

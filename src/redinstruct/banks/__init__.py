@@ -20,9 +20,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from redinstruct.atomic import whole_file
 from redinstruct.banks.known import KNOWN, KnownBank
 from redinstruct.errors import BankError, RedInstructError, UsageError
+from redinstruct.files.atomic import whole_file
 from redinstruct.questions import read_bank
 from redinstruct.safetext import terminal
 from redinstruct.types import Bank

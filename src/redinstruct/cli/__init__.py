@@ -11,8 +11,8 @@ import sys
 
 import click
 
-from redinstruct import __version__
 from redinstruct.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RedInstructError
+from redinstruct.version import __version__
 
 VERBS: dict[str, str] = {
     "demo": "See the effect on a tiny model that is trained here: no key, no GPU, no network.",

@@ -44,8 +44,8 @@ def command(
     (exit 0 once nothing is left to label, else 130), and go on later by the same command. Asks no model.
     """
     from redinstruct.annotate.session import Session
-    from redinstruct.people import follow_people
-    from redinstruct.store import Store, is_run
+    from redinstruct.figures.people import follow_people
+    from redinstruct.run import Store, is_run
 
     if not is_run(run):
         raise UsageError(f"{run}: there is no run in this folder")

@@ -12,7 +12,7 @@ from redinstruct.cli.options import RUN, as_json
 from redinstruct.cli.outputs import check_files, write_whole
 
 if TYPE_CHECKING:
-    from redinstruct.comparison import Comparison, Result
+    from redinstruct.figures.comparison import Comparison, Result
 
 
 @click.command("compare")
@@ -53,7 +53,8 @@ def command(
     """
     import msgspec
 
-    from redinstruct.comparison import SCHEMA, compare, comparison_markdown
+    from redinstruct.figures.comparison import SCHEMA, compare
+    from redinstruct.render.comparison import comparison_markdown
 
     check_files({"--md": md_file})
     found = compare(before, after, margin=margin, confidence=confidence, judge=judge)
@@ -94,8 +95,8 @@ def _say(found: Comparison) -> None:
 
 
 def _row(result: Result) -> dict[str, str]:
-    from redinstruct.comparison.texts import figures, held
-    from redinstruct.comparison.words import change_in_words
+    from redinstruct.figures.comparison.words import change_in_words
+    from redinstruct.render.comparison import figures, held
 
     before, after = (text.replace(" %", "") for text in figures(result))
     change, pairs = result.difference, result.pairs
@@ -121,7 +122,7 @@ def _row(result: Result) -> dict[str, str]:
 
 
 def _say_notes(found: Comparison) -> None:
-    from redinstruct.comparison.words import detectable_in_words
+    from redinstruct.figures.comparison.words import detectable_in_words
 
     tested = [r for r in found.results if r.difference is not None]
     if tested:

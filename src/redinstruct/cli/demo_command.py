@@ -12,7 +12,7 @@ from redinstruct.cli.options import MOST, RUN, as_json
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
-    from redinstruct.loop import Demo
+    from redinstruct.rounds import Demo
 
 
 @click.command("demo")
@@ -42,7 +42,7 @@ def command(seed: int, quick: bool, out: Path, as_json: bool) -> int:
     asks again: is it safer, and does it still answer what is harmless?
     """
     from redinstruct.errors import UsageError
-    from redinstruct.loop import demo
+    from redinstruct.rounds import demo
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder")
@@ -89,7 +89,7 @@ def _say(found: Demo) -> None:
     took = sum(found.stages.values())
     console.say(f"  {found.seconds:.0f} s now, {took:.0f} s for all stages; aligning: "
                 + ", ".join(f"{row.model} {row.seconds:.0f} s" for row in found.rows[1:]))  # fmt: skip
-    from redinstruct.loop.demo import PLOT, REPORT
+    from redinstruct.rounds.demo import PLOT, REPORT
 
     console.say(f"  the picture: {found.folder / PLOT}; the report, before and after: {found.folder / REPORT}")
     console.say("  try")

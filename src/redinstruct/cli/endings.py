@@ -10,7 +10,7 @@ from redinstruct.errors import EXIT_DONE
 
 if TYPE_CHECKING:
     from redinstruct.redeval import Outcome
-    from redinstruct.store import Failures
+    from redinstruct.run import Failures
 
 MOST_LINES = 12
 """Distinct failures that are listed; what is beyond is counted."""

@@ -35,7 +35,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     because the endpoint fails later on (the same command goes on); 130 interrupted.
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     from redinstruct.redeval import evaluate
-    from redinstruct.reporting import report
+    from redinstruct.render import report
 
     plan, limits = plan_from(flags), limits_from(flags)
     with stop_signals(), console.progress(f"{plan.config.model}") as tell:

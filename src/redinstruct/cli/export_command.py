@@ -69,10 +69,10 @@ def command(
     import msgspec
 
     from redinstruct.banks import resolve_bank
-    from redinstruct.forms import check_forms, made, read_general
     from redinstruct.harmfulqa import read_collection
     from redinstruct.harmfulqa.release import card_paths, prepare_release, write_release
     from redinstruct.harmfulqa.similarity import NEAR
+    from redinstruct.prompts.forms import check_forms, made, read_general
 
     if out.exists() and not out.is_file():
         raise UsageError("--out: is no regular file, and the data card could not stand beside it")

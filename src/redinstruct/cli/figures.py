@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redinstruct.cli import console
-from redinstruct.config import PROTOCOL_DEFAULT
-from redinstruct.reporting.tables import BASELINES, percent
-from redinstruct.reporting.words import (
+from redinstruct.figures.numbers import percent
+from redinstruct.render.tables import BASELINES
+from redinstruct.render.words import (
     IN_DOUBT,
     doubts,
     failures_in_words,
@@ -20,6 +20,7 @@ from redinstruct.reporting.words import (
     stopped,
     topics_in_words,
 )
+from redinstruct.run.config import PROTOCOL_DEFAULT
 from redinstruct.types import MEASURES, Measure
 
 _TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}

@@ -89,7 +89,9 @@ def command(
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     import msgspec
 
-    from redinstruct.comparison import gate, gate_markdown, junit, worst_first
+    from redinstruct.figures.comparison import gate, worst_first
+    from redinstruct.render.comparison import gate_junit as junit
+    from redinstruct.render.comparison import gate_markdown
 
     check_files({"--junit": junit_file, "--md": md_file})
     found = gate(

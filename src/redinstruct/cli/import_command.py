@@ -13,7 +13,7 @@ from redinstruct.cli.options import RUN, as_json, columns_from
 
 if TYPE_CHECKING:
     from redinstruct.interop import Imported
-    from redinstruct.store import SettleRule
+    from redinstruct.run import SettleRule
 
 
 @click.command("import")
@@ -61,7 +61,7 @@ def command(
     nothing; a row that does not read is named, and nothing is written.
     """
     from redinstruct.interop import import_file
-    from redinstruct.reporting import report
+    from redinstruct.render import report
 
     with console.steps() as tell:
         done = import_file(

@@ -38,7 +38,7 @@ def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: 
     the report. The same command resumes.
     """
     from redinstruct.redeval import rejudge
-    from redinstruct.reporting import report
+    from redinstruct.render import report
 
     limits = limits_from(flags)
     with stop_signals(), console.progress(f"judging by {flags['judge']}") as tell:

@@ -56,7 +56,7 @@ def plan_labels(
 def _cells_of_run(run: Path, judge: str | None, ppv: float | None, false_omission: float | None) -> list[Any]:
     from redinstruct.annotate.allocation import cells_to_plan
     from redinstruct.annotate.session import judge_of
-    from redinstruct.store import Store
+    from redinstruct.run import Store
 
     with Store.open_for_reading(run) as store:
         row, card = judge_of(store, judge)

@@ -12,10 +12,10 @@ from redinstruct.cli import console
 from redinstruct.cli.options import RUN, as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
-from redinstruct.reporting.tables import percent
+from redinstruct.figures.numbers import percent
 
 if TYPE_CHECKING:
-    from redinstruct.store import SettleRule
+    from redinstruct.run import SettleRule
 
 FORMATS = ("csv", "argilla", "label-studio")
 
@@ -54,7 +54,7 @@ def command(
     """
     from redinstruct.annotate.exchange import settle_by
     from redinstruct.annotate.session import judge_of
-    from redinstruct.store import Store, is_run
+    from redinstruct.run import Store, is_run
 
     if out is not None and source is not None:
         raise UsageError("--export and --import: one at a time")
@@ -179,7 +179,7 @@ def _say_split(document: Mapping[str, Any]) -> None:
 def _say_doubts(document: Mapping[str, Any]) -> None:
     """What may stand between these labels and the rate that they correct."""
     if any(r["labels"] and r["corrected"]["estimate"] is None for r in document["results"]):
-        from redinstruct.people import FEWEST_LABELS
+        from redinstruct.figures.people import FEWEST_LABELS
 
         console.say_folded(
             f"Where a rate is missing the labels are too few: {FEWEST_LABELS} of each of the judge's two labels, or "

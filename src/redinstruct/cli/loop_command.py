@@ -13,8 +13,8 @@ from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
-    from redinstruct.loop import LoopResult, Measured
-    from redinstruct.loop.config import LoopConfig
+    from redinstruct.rounds import LoopResult, Measured
+    from redinstruct.rounds.config import LoopConfig
 
 SCHEMA = "redinstruct.loop/1"
 
@@ -31,9 +31,9 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     A stage whose inputs are unchanged is not carried out again: the same command goes on after a kill, and ends with
     the same table. Every stage's folder can be used by hand: report, show, compare, export, annotate.
     """
-    from redinstruct.loop import carry_out, read_config
-    from redinstruct.loop.config import chosen_on_what_is_measured
-    from redinstruct.loop.run import check_extras, check_inputs
+    from redinstruct.rounds import carry_out, read_config
+    from redinstruct.rounds.config import chosen_on_what_is_measured
+    from redinstruct.rounds.run import check_extras, check_inputs
 
     wanted = read_config(config)
     check_extras(wanted)
@@ -62,7 +62,7 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
 
 def _say_plans(wanted: LoopConfig) -> None:
     """What each alignment takes, where the model is a folder; one that does not fit here is said, not refused."""
-    from redinstruct.loop.alignment import plans
+    from redinstruct.rounds.alignment import plans
 
     if not Path(wanted.model.removeprefix("hf/")).is_dir():
         return
@@ -90,7 +90,7 @@ def _document(found: LoopResult) -> dict[str, Any]:
 
 
 def _utility(model: Measured) -> list[dict[str, Any]] | None:
-    from redinstruct.utility import utility_figures
+    from redinstruct.utility_check import utility_figures
 
     return None if model.useful is None else [utility_figures(one) for one in model.useful.headline]
 

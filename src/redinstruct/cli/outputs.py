@@ -16,7 +16,7 @@ def check_files(files: Mapping[str, Path | None]) -> None:
     """
     import os
 
-    from redinstruct.store import is_own_file
+    from redinstruct.run import is_own_file
 
     taken: dict[Path, str] = {}
     for flag, file in files.items():
@@ -57,7 +57,7 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
     Raises:
         UsageError: the place cannot be written.
     """
-    from redinstruct.atomic import write_file
+    from redinstruct.files.atomic import write_file
 
     try:
         write_file(path, text)

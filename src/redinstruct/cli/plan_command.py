@@ -75,7 +75,7 @@ def command(
 
 
 def _plan_eval(run: Path | None, flags: dict[str, Any], *, as_json: bool) -> int:
-    from redinstruct.spending import forecast
+    from redinstruct.redeval.spending import forecast
 
     plan, limits = plan_from(flags), limits_from(flags)
     cast = forecast(plan, limits, run)

@@ -14,7 +14,7 @@ from redinstruct.cli.options import RUN, as_json, show_content
 from redinstruct.cli.outputs import check_files, write_whole
 
 if TYPE_CHECKING:
-    from redinstruct.reporting.runs import Project
+    from redinstruct.render.overview import Project
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -60,12 +60,12 @@ def command(
     --calibration takes a JSON object: judge (its name, or the beginning of its id), true_positives, positives,
     true_negatives, negatives. Labels of the run itself are better: they need no judge that errs the same everywhere.
     """
-    from redinstruct.reporting import csv_text
-    from redinstruct.reporting.attempts import jsonl_lines
-    from redinstruct.reporting.calibrated import calibrate, calibrated_in_words, read_calibration
-    from redinstruct.reporting.junit import junit_text
-    from redinstruct.reporting.markdown import markdown_text
-    from redinstruct.reporting.runs import MOST_ATTEMPTS, read_runs
+    from redinstruct.figures.attempts import jsonl_lines
+    from redinstruct.figures.calibrated import calibrate, calibrated_in_words, read_calibration
+    from redinstruct.render import csv_text
+    from redinstruct.render.junit import junit_text
+    from redinstruct.render.markdown import markdown_text
+    from redinstruct.render.overview import MOST_ATTEMPTS, read_runs
 
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)
@@ -77,7 +77,7 @@ def command(
     # Everything is made before the first file is replaced: what cannot be read changes nothing.
     made: list[tuple[Path | None, Iterable[str]]] = []
     if out is not None:
-        from redinstruct.reporting.page import render
+        from redinstruct.render.page import render
 
         made.append((out, [render(project, show_content=show_content)]))
     made += [
@@ -101,7 +101,7 @@ def command(
 
 
 def _say_utility(project: Project, *, after: bool) -> None:
-    from redinstruct.reporting.useful import change_row, margin_in_words, utility_rows
+    from redinstruct.render.useful import change_row, margin_in_words, utility_rows
 
     if not project.checks:
         return

@@ -23,7 +23,7 @@ def show_collection(run: Path, sought: str | None, label: str | None, limit: int
         UsageError: no conversation, or more than one, has that ID.
     """
     from redinstruct.harmfulqa import read_collection
-    from redinstruct.store import Store, failed_calls
+    from redinstruct.run import Store, failed_calls
 
     every = [(row, d) for row in read_collection(run).harvest.rows for d in (*row.blue, *row.red)]
     if sought is not None:

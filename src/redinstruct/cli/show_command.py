@@ -16,7 +16,7 @@ from redinstruct.errors import UsageError
 from redinstruct.safetext import short_hash
 
 if TYPE_CHECKING:
-    from redinstruct.store import AttemptView
+    from redinstruct.run import AttemptView
 
 KEY_DIGITS = 12
 HASH_DIGITS = 8
@@ -47,8 +47,8 @@ def command(
 
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
-    from redinstruct.reporting.attempts import attempt_document
-    from redinstruct.store import CollectionStore, Store, failures, judges_of, named_judge
+    from redinstruct.figures.attempts import attempt_document
+    from redinstruct.run import CollectionStore, Store, failures, judges_of, named_judge
     from redinstruct.types import MEASURES
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
@@ -135,7 +135,7 @@ def _row(view: AttemptView) -> dict[str, str]:
 
 
 def _say_one(view: AttemptView, content: bool, as_json: bool) -> None:
-    from redinstruct.reporting.attempts import attempt_document
+    from redinstruct.figures.attempts import attempt_document
 
     shown = attempt_document(view, content)
     if as_json:

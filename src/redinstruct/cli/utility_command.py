@@ -14,7 +14,7 @@ from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from redinstruct.utility import Measured, UtilityResult
+    from redinstruct.utility_check import Measured, UtilityResult
 
 SCHEMA = "redinstruct.utility/1"
 
@@ -65,7 +65,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 130 interrupted.
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     from redinstruct.redeval import Progress
-    from redinstruct.utility.runs import Wanted, check_utility
+    from redinstruct.utility_check.runs import Wanted, check_utility
 
     with stop_signals(), console.progress("utility") as show:
 
@@ -85,7 +85,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
 def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
     import msgspec
 
-    from redinstruct.utility import utility_figures
+    from redinstruct.utility_check import utility_figures
 
     return {
         "schema": SCHEMA,

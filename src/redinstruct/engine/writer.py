@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redinstruct.errors import StoreError
-from redinstruct.store import CompletionRow, Store, VerdictRow
+from redinstruct.run import CompletionRow, Store, VerdictRow
 
 Commit = Callable[[Sequence[Any]], None]
 """Commits rows of one kind in one transaction. Raises ``StoreError``."""

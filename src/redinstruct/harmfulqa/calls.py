@@ -22,7 +22,7 @@ from redinstruct.errors import CallFailed
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Reply, Request
 from redinstruct.redeval import OnProgress, Progress
-from redinstruct.store import CallRow, CollectionStore, StoredCall
+from redinstruct.run import CallRow, CollectionStore, StoredCall
 from redinstruct.types import NoResponseReason
 
 Job = TypeVar("Job")

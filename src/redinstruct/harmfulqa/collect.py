@@ -17,7 +17,7 @@ from redinstruct.judges import Judge, bound_judge
 from redinstruct.redeval import Limits, OnProgress, check_limits
 from redinstruct.redeval.invocation import too_many_errors
 from redinstruct.redeval.runs import make_place, no_blank_run, spending_of, tested
-from redinstruct.store import CollectionStore, Failures, Store, calls_by_step, check_run_folder, failed_calls, is_run
+from redinstruct.run import CollectionStore, Failures, Store, calls_by_step, check_run_folder, failed_calls, is_run
 
 
 class Cell(msgspec.Struct, frozen=True):

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from redinstruct.atomic import whole_file
 from redinstruct.errors import UsageError
+from redinstruct.files.atomic import whole_file
 from redinstruct.safetext import terminal
 
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")

@@ -28,7 +28,7 @@ from redinstruct.models import Request
 from redinstruct.models.base import is_cut
 from redinstruct.prompts import AnswerReader, render, shipped
 from redinstruct.prompts.thoughts import spoken
-from redinstruct.store import StoredCall
+from redinstruct.run import StoredCall
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling, Verdict
 
 Read = TypeVar("Read")

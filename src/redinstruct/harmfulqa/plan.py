@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.config import Pinned
 from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.harmfulqa.steps import texts_digest
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
@@ -17,6 +16,7 @@ from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import load_template
 from redinstruct.redeval.plan import asked_model, instrument_for
+from redinstruct.run.config import Pinned
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling
 
 RED_PROMPT = "cou"

@@ -14,9 +14,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from redinstruct.errors import UsageError
+from redinstruct.files import JsonFile, Malformed
 from redinstruct.harmfulqa.formats import released
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Speaker, Turn
-from redinstruct.rowfiles import JsonFile, Malformed
 from redinstruct.safetext import terminal
 
 _SPEAKERS: Mapping[str, Speaker] = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}

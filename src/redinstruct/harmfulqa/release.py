@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
-from redinstruct import __version__
-from redinstruct.atomic import write_file
 from redinstruct.errors import UsageError
+from redinstruct.files.atomic import write_file
 from redinstruct.harmfulqa.card import Card, data_card
 from redinstruct.harmfulqa.collect import Collection
 from redinstruct.harmfulqa.files import write_rows
@@ -20,6 +19,7 @@ from redinstruct.harmfulqa.rows import Collected
 from redinstruct.harmfulqa.screens import ScreenOptions, screen, weigh
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.types import Bank
+from redinstruct.version import __version__
 
 Rows = list[dict[str, Any]]
 FORMATS: Mapping[str, Callable[..., Rows]] = {

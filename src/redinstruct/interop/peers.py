@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import UsageError
+from redinstruct.files import WRAPPERS, Leaf, Row, fold, kind_of, listed
 from redinstruct.interop.rows import ImportRow, said
 from redinstruct.questions import TEXT_KEYS
-from redinstruct.rowfiles import WRAPPERS, Leaf, Row, fold, kind_of, listed
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 _RESULTS = re.compile(

@@ -15,9 +15,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.halves import sign
+from redinstruct.files import fold
 from redinstruct.interop.rows import ImportRow, Vote, meaning_of_one, said
-from redinstruct.rowfiles import fold
+from redinstruct.questions.halves import sign
 from redinstruct.types import Measure
 
 FINAL = ("final_label", "final", "adjudicated")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.halves import sign
-from redinstruct.rowfiles import kind_of, named
+from redinstruct.files import kind_of, named
+from redinstruct.questions.halves import sign
 from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure, Message
 
 

@@ -20,16 +20,15 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.annotate.figures import ADJUDICATING
-from redinstruct.config import Pinned, RunConfig
 from redinstruct.errors import ConfigError, RedInstructError, UsageError
+from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.interop.rows import ImportRow
 from redinstruct.interop.sources import IMPORTED, Source, read_source
 from redinstruct.interop.tables import Chosen
-from redinstruct.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.prompts import parse_template
 from redinstruct.redeval.plan import attempt_key
 from redinstruct.redeval.runs import make_place
-from redinstruct.store import (
+from redinstruct.run import (
     MAJORITY,
     UNANIMOUS,
     AnnotationStore,
@@ -43,7 +42,8 @@ from redinstruct.store import (
     purge_places,
     remove_empty,
 )
-from redinstruct.store import settle as settle_labels
+from redinstruct.run import settle as settle_labels
+from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.types import (
     MEASURES,
     Annotation,

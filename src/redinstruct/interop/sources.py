@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.config import Selected
 from redinstruct.errors import BankError, UsageError
+from redinstruct.files import Leaf, Row, RowFile, stem_of
 from redinstruct.interop import peers
 from redinstruct.interop.rows import ImportRow
 from redinstruct.interop.tables import COLUMNS, Chosen, lacking, rows_of
-from redinstruct.rowfiles import Leaf, Row, RowFile, stem_of
+from redinstruct.questions.spread import Selected
 from redinstruct.safetext import terminal
 from redinstruct.types import Measure
 
@@ -45,7 +45,7 @@ def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one
     """Read a file of answers. Its shape is told by its content.
 
     ``columns`` names the columns of a table for which the known names do not fit: purpose -> column. Where a column
-    says which prompts are safe (:mod:`redinstruct.halves`), the measure's rows are kept, as ``redinstruct eval`` does.
+    says which prompts are safe (:mod:`redinstruct.questions.halves`), the measure's rows are kept, as by ``eval``.
     ``one`` is the label that 1 means in a column of labels whose name does not say it.
 
     Raises:

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.halves import COLUMNS as HALF_KEYS
-from redinstruct.halves import Halves
+from redinstruct.files import Row, fold, kind_of, listed, named
 from redinstruct.interop.raters import (
     ANNOTATOR,
     FINAL,
@@ -27,9 +26,10 @@ from redinstruct.interop.raters import (
 )
 from redinstruct.interop.rows import ImportRow, Said, Vote, meaning_of_one, said
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS
-from redinstruct.rowfiles import Row, fold, kind_of, listed, named
-from redinstruct.turns import KEYS as TURN_KEYS
-from redinstruct.turns import conversation, is_conversation
+from redinstruct.questions.halves import COLUMNS as HALF_KEYS
+from redinstruct.questions.halves import Halves
+from redinstruct.questions.turns import KEYS as TURN_KEYS
+from redinstruct.questions.turns import conversation, is_conversation
 from redinstruct.types import Measure, Message
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {

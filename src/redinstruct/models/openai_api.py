@@ -20,7 +20,6 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from redinstruct import __version__
 from redinstruct.errors import ModelSpecError
 from redinstruct.models import adapting, echoes
 from redinstruct.models.adapting import Adapted
@@ -29,6 +28,7 @@ from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.failures import Filtered, status_error, unquoted
 from redinstruct.models.replies import read_echo, read_reply
 from redinstruct.types import FailureReason
+from redinstruct.version import __version__
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 MAX_ANSWER_BYTES = 1 << 20

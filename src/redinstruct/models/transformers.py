@@ -19,9 +19,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from redinstruct import chats, checkpoints
+from redinstruct import checkpoints
+from redinstruct.checkpoints import chats
+from redinstruct.checkpoints.loading import check_folder, load_causal, load_tokenizer
 from redinstruct.errors import ModelSpecError
-from redinstruct.loading import check_folder, load_causal, load_tokenizer
 from redinstruct.models.adapting import SYSTEM, Adapted, folded
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
 from redinstruct.models.decoding import Decoding, Generated, Generator

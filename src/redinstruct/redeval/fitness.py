@@ -18,7 +18,7 @@ from redinstruct.judges import TESTED, Judge, SelfTest, battery, bound_judge, ru
 from redinstruct.judges.selftest import MINIMUM
 from redinstruct.models import Model, Reply, Request
 from redinstruct.redeval.invocation import Limits, OnProgress, Progress
-from redinstruct.store import Store, is_run
+from redinstruct.run import Store, is_run
 from redinstruct.types import COMMON_LABELS
 
 REPEATS = 3

@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.engine import PATIENCE, Prices
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, UsageError
-from redinstruct.store import Failures, Store, failures
+from redinstruct.run import Failures, Store, failures
 
 DEFAULT_CONCURRENCY = 64
 MAX_CONCURRENCY = 4096

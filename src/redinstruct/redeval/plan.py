@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.banks import resolve_bank, resolve_template_path
-from redinstruct.config import PROTOCOL_2023, PROTOCOL_DEFAULT, SPREAD, Pinned, RunConfig
 from redinstruct.errors import TemplateError, UsageError
 from redinstruct.judges import Judge, JudgeOptions, make_judge
 from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template, read_text_file
 from redinstruct.prompts.templates import MAX_TEMPLATE_BYTES
 from redinstruct.questions import select, selection_words
+from redinstruct.questions.spread import SPREAD
+from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES, Attempt, Bank, Measure, PromptTemplate, Question, Sampling
 

@@ -9,10 +9,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from redinstruct.config import RunConfig, check_same_run
-from redinstruct.deciding import Decider, outcomes_of
 from redinstruct.engine import Prices, Spending
 from redinstruct.errors import ConfigError, UsageError
+from redinstruct.figures.deciding import Decider, outcomes_of
 from redinstruct.judges import Judge, JudgeOptions, bound_judge
 from redinstruct.models import Model
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
@@ -20,9 +19,10 @@ from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, check_li
 from redinstruct.redeval.plan import Plan, asked_model, instrument_for
 from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import Session
-from redinstruct.store import OwedAttempt, Store, check_run_folder, is_run, note_stop, planned_attempts, remove_empty
-from redinstruct.store.folder import make_private_folder
-from redinstruct.store.plans import Mark
+from redinstruct.run import OwedAttempt, Store, check_run_folder, is_run, note_stop, planned_attempts, remove_empty
+from redinstruct.run.config import RunConfig, check_same_run
+from redinstruct.run.folder import make_private_folder
+from redinstruct.run.plans import Mark
 from redinstruct.types import MEASURES, Measure
 
 

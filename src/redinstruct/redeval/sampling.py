@@ -12,8 +12,8 @@ import hmac
 from collections import defaultdict
 
 from redinstruct.errors import ConfigError
+from redinstruct.run import OwedAttempt, Store
 from redinstruct.stats import draw_part
-from redinstruct.store import OwedAttempt, Store
 from redinstruct.types import JudgeCard, Measure
 
 

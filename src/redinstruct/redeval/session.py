@@ -8,15 +8,15 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.config import PROTOCOL_2023, RunConfig
-from redinstruct.deciding import Cell, Decider
 from redinstruct.engine import Allowance, Caller, GroupWriter, Held, Prices, Spending, is_failing, run_pool
 from redinstruct.errors import CallFailed, EndpointLost, UsageError
+from redinstruct.figures.deciding import Cell, Decider
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Model, Reply, Request
 from redinstruct.prompts import AnswerReader, render
 from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, Progress, outcome_of
-from redinstruct.store import OwedAttempt, Store
+from redinstruct.run import OwedAttempt, Store
+from redinstruct.run.config import PROTOCOL_2023, RunConfig
 from redinstruct.types import (
     Completion,
     CompletionOutcome,

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import torch
 
-from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError
+from redinstruct.files.atomic import whole_folder
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import Cut, check_packing

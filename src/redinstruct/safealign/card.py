@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from redinstruct import __version__
 from redinstruct.errors import UsageError
 from redinstruct.safetext import terminal
+from redinstruct.version import __version__
 
 JSON_NAME, MARKDOWN_NAME = "align.json", "README.md"
 SCHEMA = "redinstruct.align/1"

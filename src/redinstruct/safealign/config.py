@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.forms import check_forms
+from redinstruct.prompts.forms import check_forms
 from redinstruct.safealign.guards import GuardRule
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -93,8 +93,8 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``coefficient``, ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
     must find itself to be (torchrun).
 
-    ``forms``: the forms of asking in which the data is learnt too (:mod:`redinstruct.forms`). ``probe``: files of
-    harmless questions with their answers, asked while training and never learnt (:mod:`redinstruct.safealign.probe`).
+    ``forms``: the forms of asking in which the data is learnt too (:mod:`redinstruct.prompts.forms`). ``probe``: files
+    of harmless questions with their answers, asked while training and never learnt (:mod:`.probe`).
 
     What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``fsdp``, ``base_dtype``
     (of a frozen base). ``quantize`` holds a frozen base in so many bits. ``memory``: GB of a GPU, or the host.

@@ -22,7 +22,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
-from redinstruct import checkpoints, loading
+from redinstruct import checkpoints
+from redinstruct.checkpoints import loading
 from redinstruct.errors import UsageError
 from redinstruct.safealign.config import DTYPES, Lora
 from redinstruct.safealign.resta import header

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import torch
 
-from redinstruct import loading
+from redinstruct.checkpoints import loading
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign.batches import MODEL_KEYS, collate
 from redinstruct.safealign.exports import base_dtype, write_checkpoint

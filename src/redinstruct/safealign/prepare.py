@@ -12,9 +12,9 @@ from typing import Any
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
-from redinstruct import chats
+from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError
-from redinstruct.forms import made
+from redinstruct.prompts.forms import made
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import check_replaceable
 from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig

@@ -1,8 +1,8 @@
 """Over-refusal seen while training: does the model begin to refuse harmless questions? A few forwards, and no judge.
 
-The questions are harmless: ordinary ones in the frames that attacks use (:mod:`redinstruct.forms`), and those of
-``--probe``, borderline ones say, as they stand. Each is asked twice: how likely is the beginning of a refusal, as the
-run's safe answers begin, and how likely the beginning of the question's own answer. The *lean* of a question is the
+The questions are harmless: ordinary ones in the frames that attacks use (:mod:`redinstruct.prompts.forms`), and those
+of ``--probe``, borderline ones say, as they stand. Each is asked twice: how likely is the beginning of a refusal, as
+the run's safe answers begin, and how likely the beginning of the question's own answer. The *lean* of a question is the
 first less the second, in nats per token; it is refused where that is above 0 and the refusal's tokens are, on
 (geometric) average, as likely as not: about where greedy decoding would begin so. Both are figures of this run alone:
 they compare its steps with its start, not one model with another. ``eval`` measures over-refusal.
@@ -19,7 +19,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from redinstruct.errors import UsageError
-from redinstruct.forms import TWINS, made
+from redinstruct.prompts.forms import TWINS, made
 from redinstruct.safealign.fidelity import row_losses
 from redinstruct.safealign.masks import Encoded, EncodedRows, encode_rows
 from redinstruct.safealign.rows import Row, row_of

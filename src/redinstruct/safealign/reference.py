@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from redinstruct.atomic import write_file
+from redinstruct.files.atomic import write_file
 from redinstruct.safealign.batches import MODEL_KEYS, collate
 from redinstruct.safealign.forward import evaluating
 from redinstruct.safealign.launch import world

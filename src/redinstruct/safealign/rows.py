@@ -22,9 +22,9 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.rowfiles import JsonFile, Malformed, fold
+from redinstruct.files import JsonFile, Malformed, fold
+from redinstruct.questions.turns import ROLES
 from redinstruct.safetext import terminal
-from redinstruct.turns import ROLES
 from redinstruct.types import Message
 
 Stream = Literal["blue", "general", "red"]

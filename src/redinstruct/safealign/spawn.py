@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.atomic import write_file
 from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.files.atomic import write_file
 from redinstruct.safealign.align import Aligned, GuardStopped, align
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.launch import is_main_process

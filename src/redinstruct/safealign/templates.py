@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from transformers import PreTrainedTokenizerBase
 
-from redinstruct import chats
+from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError
 from redinstruct.safetext import terminal
 from redinstruct.types import Message

@@ -24,8 +24,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArgum
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError
+from redinstruct.files.atomic import whole_folder
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import MODEL_KEYS, Cut

@@ -21,8 +21,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from redinstruct.atomic import whole_folder
 from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.align import Aligned
 from redinstruct.safealign.card import Card, read_card, versions, write_card

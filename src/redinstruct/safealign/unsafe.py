@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from msgspec.structs import replace
 
-from redinstruct.atomic import whole_folder
 from redinstruct.errors import UsageError
+from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.align import Aligned, Run, Tell
 from redinstruct.safealign.card import Card, read_card, versions, write_card

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from redinstruct import forms, world
+from redinstruct import world
+from redinstruct.prompts import forms
 from redinstruct.toyworld import frames
 from redinstruct.toyworld.corpus import (
     FRAMES_TRAINED_ON_BENIGN_ONLY,

@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from redinstruct import world
-from redinstruct.atomic import whole_folder
 from redinstruct.errors import UsageError
+from redinstruct.files.atomic import whole_folder
 from redinstruct.toyworld import alignment, corpus, frames
 from redinstruct.toyworld.recipes import FULL, QUICK, Progress
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from redinstruct import world
-from redinstruct.loading import without_progress_bars
+from redinstruct.checkpoints.loading import without_progress_bars
 from redinstruct.toyworld.corpus import Corpus
 from redinstruct.toyworld.recipes import Progress, Recipe
 from redinstruct.toyworld.tokenizer import build_tokenizer

@@ -1,0 +1,93 @@
+"""Single attempts as a reader may see them: hash, length and label, and their texts only where they were asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from redinstruct.errors import ConfigError
+from redinstruct.figures.scores import utility_in
+from redinstruct.run import AttemptView, Store, SummaryStore
+from redinstruct.safetext import short_hash
+from redinstruct.types import MEASURES, JudgeCard
+
+
+def attempt_document(view: AttemptView, content: bool) -> dict[str, Any]:
+    """One attempt for JSON; texts only where they were asked for."""
+    completion = view.completion
+    shown: dict[str, Any] = {
+        "id": view.key,
+        "bank": view.bank,
+        "row": view.question.row,
+        "topic": view.question.topic,
+        "subtopic": view.question.subtopic,
+        "prompt": view.prompt,
+        "epoch": view.epoch,
+        "label": view.label,
+        "detail": view.detail,
+        "reason": view.reason,
+        "question_hash": short_hash(view.question.text),
+        "answer_hash": None if completion.raw is None else short_hash(completion.raw),
+        "answer_chars": None if completion.raw is None else len(completion.raw),
+        "finish_reason": completion.finish_reason,
+        "truncated": completion.truncated,
+        "flags": list(completion.flags),
+        "tries": completion.tries,
+        "tokens_in": completion.tokens_in,
+        "tokens_out": completion.tokens_out,
+        # The endpoint's own words, the judge's where it failed.
+        "note": completion.note or view.judge_note,
+    }
+    if content:
+        shown |= {
+            "question": view.question.text,
+            "answer": completion.raw,
+            "judged_text": completion.judged,
+            "thought": completion.thought,
+            "judge_reply": view.judge_reply,
+        }
+    return shown
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """The attempts of a run that a page lists, as one judge sees them, and how many it leaves out."""
+
+    judge_id: str
+    views: tuple[AttemptView, ...]
+    left_out: int
+
+
+def listing(store: Store, card: JudgeCard, judge: int, limit: int) -> Listing:
+    """The first attempts of a run: the measure's first label, then what has no verdict, then the rest."""
+    summary = SummaryStore(store)
+    views = tuple(summary.foremost(judge, MEASURES[card.measure], limit))
+    return Listing(card.id, views, summary.recorded() - len(views))
+
+
+def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
+    """Every recorded attempt of every run under every judge, as JSON Lines in ASCII: the lossless format.
+
+    Beside what ``show --json`` tells, each line names its run's place in ``runs`` (from 1), model, measure and judge.
+    Utility checks hold no attempts.
+
+    Raises:
+        ConfigError: a folder without a run.
+        StoreError: a store that does not read.
+    """
+    for number, run in enumerate(runs, 1):
+        with Store.open_for_reading(run) as store:
+            if utility_in(store) is not None:
+                continue
+            config = store.config()
+            if config is None:
+                raise ConfigError(f"{run}: the run was never begun; nothing is recorded in it")
+            judges = store.judges()
+            spoke = [(row, card) for row, card in judges if store.has_verdicts(row)]
+            for row, card in spoke or judges[:1]:
+                about = {"run": number, "model": config.model, "measure": card.measure, "judge_id": card.id}
+                for view in store.attempts(row):
+                    yield json.dumps({**about, **attempt_document(view, content)}) + "\n"

@@ -1,0 +1,104 @@
+"""A judge's rate corrected by how it did elsewhere: ``report --calibration FILE``, where nobody labelled this run.
+
+The file holds a judge's counts on items of known truth from outside the run, as a JSON object::
+
+    {"judge": "rubric", "true_positives": 88, "positives": 100, "true_negatives": 190, "negatives": 200}
+
+Weaker than labels of the run itself: it holds only if the judge errs here as often as it did there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from redinstruct.errors import UsageError
+from redinstruct.figures.numbers import percent
+from redinstruct.safetext import terminal
+from redinstruct.stats import Calibration, WeakJudge, rogan_gladen
+from redinstruct.types import MEASURES
+
+
+class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a judge did on items of known truth; ``judge`` is its name, or the beginning of its id."""
+
+    judge: str
+    true_positives: int
+    positives: int
+    true_negatives: int
+    negatives: int
+
+    @property
+    def counts(self) -> Calibration:
+        """The counts alone."""
+        return Calibration(self.true_positives, self.positives, self.true_negatives, self.negatives)
+
+
+def read_calibration(file: Path) -> Outside:
+    """Read the counts.
+
+    Raises:
+        UsageError: the file does not read, is not such an object, or the judge is too weak to be corrected.
+    """
+    try:
+        found = msgspec.json.decode(file.read_bytes(), type=Outside)
+    except OSError as error:
+        raise UsageError(f"--calibration {file.name}: cannot be read ({error.strerror})") from None
+    except msgspec.MsgspecError as error:
+        raise UsageError(
+            f"--calibration {file.name}: {error}; it must be an object with judge, true_positives, positives, "
+            "true_negatives and negatives"
+        ) from None
+    try:
+        rogan_gladen(0, 1, found.counts)
+    except ValueError as error:
+        what = " (labels of this very run need no such judge)" if isinstance(error, WeakJudge) else ""
+        raise UsageError(f"--calibration {file.name}: {error}{what}") from None
+    return found
+
+
+def calibrate(results: Sequence[dict[str, Any]], outside: Outside) -> None:
+    """Give each result of that judge ``rate.calibrated``, an F; every other one null.
+
+    A question that was asked several times counts once: nothing is known of how alike its errors are.
+
+    Raises:
+        UsageError: no result has that judge.
+    """
+    own = [result for result in results if _is_of(result, outside.judge)]
+    if not own:
+        raise UsageError(f"--calibration: no result of judge {terminal(outside.judge)}")
+    for result in results:
+        result["rate"]["calibrated"] = None
+    for result in own:
+        measure, counts = MEASURES[result["measure"]], result["counts"]
+        flagged, judged = counts[measure.first], counts[measure.first] + counts[measure.second]
+        total = -(-judged // result["epochs"])
+        found = rogan_gladen(round(flagged * total / judged) if judged else 0, total, outside.counts)
+        result["rate"]["calibrated"] = {
+            "estimate": found.estimate,
+            "ci": [found.low, found.high],
+            "method": found.method,
+        }
+
+
+def _is_of(result: Mapping[str, Any], judge: str) -> bool:
+    if not judge or result["judge"] is None:  # people's own labels have no judge's errors
+        return False
+    return result["judge"] == judge or str(result["judge_id"]).startswith(judge)
+
+
+def calibrated_in_words(result: Mapping[str, Any], outside: Outside) -> str:
+    """One sentence; empty where the result is not of that judge, or nothing was judged."""
+    found = result["rate"].get("calibrated")
+    if found is None or found["estimate"] is None:
+        return ""
+    low, high = map(percent, found["ci"])
+    return (
+        f"{result['bank']}/{result['prompt']}, corrected from outside: {percent(found['estimate'])} % [{low}, {high}], "
+        f"if the judge errs here as often as there (it found {outside.true_positives:,} of {outside.positives:,} "
+        f"positive and {outside.true_negatives:,} of {outside.negatives:,} negative items; rogan-gladen)."
+    )

@@ -1,0 +1,111 @@
+"""The difference of two runs as people's labels have it, where people labelled both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from redinstruct.figures.comparison.runs import Evaluation, Judged
+from redinstruct.figures.comparison.values import Estimate, Side
+from redinstruct.figures.comparison.verdicts import Rules, Test
+from redinstruct.figures.people import Cell, cell_of, corrected_change, corrected_rate
+from redinstruct.run import Planned
+from redinstruct.stats import Change, Interval, paired_by_question, smallest_level
+
+
+class Labelled(NamedTuple):
+    """People's part of one result: the test that decides it, both runs' rates, and how far these very answers differ.
+
+    The test is of the questions as a sample; ``run`` says nothing beyond the answers that were given.
+    """
+
+    test: Test
+    before: Side
+    after: Side
+    run: Estimate
+
+
+class Half(NamedTuple):
+    """One run's part of one result: all its attempts under the judge, and what people said of them."""
+
+    run: Evaluation
+    judged: Judged
+    cell: Sequence[Planned]
+
+    @property
+    def people(self) -> Cell:
+        """What the judge could label, beside people's labels."""
+        return cell_of(self.run.people, self.judged.card, self.cell)
+
+    def rate(self, confidence: float) -> tuple[Interval, int] | None:
+        """The corrected rate with its number of labels; None where people's labels do not bear one."""
+        return corrected_rate(self.people, confidence)
+
+    def said(self, outcome: Planned) -> bool | None:
+        """Whether people say the measure's first label of an answer; None where they settled on none."""
+        label = self.run.people.settled.get(outcome.key)
+        return label == self.judged.measure.first if label in self.judged.measure.labels[:2] else None
+
+
+def labelled_change(
+    before: Half, after: Half, scored: Sequence[tuple[Planned, Planned]], rules: Rules
+) -> Labelled | None:
+    """The change of the corrected rate; None where people's labels do not bear one in both runs.
+
+    Where every scored pair is labelled in both runs the pairs themselves are tested, by people's labels. Otherwise the
+    interval is that of two rates whose labels are independent, never too narrow for pairs that agree more often than
+    chance, and the test is its inversion.
+
+    Source: :func:`redinstruct.stats.paired_by_question`; Zou & Donner, Statistics in Medicine 27 (2008) 1693-1702,
+    equation 5 (MOVER) without the correlation.
+    """
+    rates = [rate for half in (before, after) if (rate := half.rate(rules.confidence)) is not None]
+    sides = [Side(e, (low, high), method, labels) for (e, low, high, method), labels in rates if e is not None]
+    if len(sides) < 2:
+        return None
+    labels = min(labels for _, labels in rates)
+    pairs = [(before.said(b), after.said(a)) for b, a in scored]
+    known = [(b, a) for b, a in pairs if b is not None and a is not None]
+    if len(known) == len(pairs):
+        was, now = zip(*known, strict=True)
+        units = [a.unit for _, a in scored]
+
+        def whole(confidence: float) -> Change:
+            return paired_by_question(was, now, units, margin=rules.margin, confidence=confidence)
+
+        test = Test(whole, "tango, people's labels", "people", labels)
+    else:
+        test = Test(_Mover(before, after, rules).at, "corrected, mover", "people", labels, False)
+    return Labelled(test, sides[0], sides[1], _of_the_run(before, after, rules))
+
+
+def _of_the_run(before: Half, after: Half, rules: Rules) -> Estimate:
+    found = corrected_change(before.people, after.people, rules.confidence)
+    assert found is not None
+    interval, labels = found
+    assert interval.estimate is not None
+    return Estimate(interval.estimate, (interval.low, interval.high), interval.method, labels)
+
+
+class _Mover:
+    """The difference of two corrected rates at any confidence; its p-values by inversion, once."""
+
+    def __init__(self, before: Half, after: Half, rules: Rules) -> None:
+        self._cells = before.people, after.people
+        self._p_value = smallest_level(lambda level: not self._ends(1 - level)[1] <= 0 <= self._ends(1 - level)[2])
+        self._p_margin = smallest_level(lambda level: self._ends(1 - level)[2] < rules.margin) / 2
+
+    def at(self, confidence: float) -> Change:
+        change, low, high = self._ends(confidence)
+        return Change(change, low, high, self._p_value, self._p_margin, 0, 0, 1.0, None)
+
+    def _ends(self, confidence: float) -> tuple[float, float, float]:
+        one, other = (corrected_rate(cell, confidence) for cell in self._cells)
+        assert one is not None
+        assert other is not None
+        (p, p_low, p_high, _), (q, q_low, q_high, _) = one[0], other[0]
+        assert p is not None
+        assert q is not None
+        down, up = math.hypot(q - q_low, p_high - p), math.hypot(q_high - q, p - p_low)
+        return q - p, max(q - p - down, -1.0), min(q - p + up, 1.0)

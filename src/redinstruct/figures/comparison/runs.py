@@ -1,0 +1,93 @@
+"""One evaluation as a comparison reads it: its configuration, every judge's outcomes, people's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from redinstruct.errors import ConfigError
+from redinstruct.figures.deciding import Rank, rank_of
+from redinstruct.figures.degenerate import Look, answers_of, doubts_of, look_at
+from redinstruct.figures.people import People, cell_of, corrected_rate, people_of
+from redinstruct.run import Planned, Store, answer_texts, judges_of, planned_attempts, stops
+from redinstruct.run.config import Pinned, RunConfig
+from redinstruct.stats import Interval
+from redinstruct.types import MEASURES, JudgeCard, Measure
+
+
+class Judged(NamedTuple):
+    """One judge of the whole run, and how every planned attempt came out under it."""
+
+    card: JudgeCard
+    outcomes: list[Planned]
+
+    @property
+    def measure(self) -> Measure:
+        """What it counts."""
+        return MEASURES[self.card.measure]
+
+    def corrected(self, cell: Iterable[Planned], people: People, confidence: float) -> tuple[Interval, int] | None:
+        """The rate of what this judge could label of a cell, corrected by people's labels, and how many they are."""
+        return corrected_rate(cell_of(people, self.card, list(cell)), confidence)
+
+    def cell(self, bank: str, prompt: str) -> dict[tuple[int, int], Planned]:
+        """(row, epoch) -> the attempt, for one bank and prompt (sha256)."""
+        return {(o.row, o.epoch): o for o in self.outcomes if o.bank == bank and o.prompt == prompt}
+
+
+class Prompt(NamedTuple):
+    """A prompt of a run: its name, its text's hash, and the shipped prompt that it translates, if any."""
+
+    name: str
+    sha256: str
+    translation_of: str | None
+
+
+class Evaluation(NamedTuple):
+    """One evaluation, read whole, with what people said of its answers."""
+
+    folder: Path
+    config: RunConfig
+    prompts: list[Prompt]
+    judged: list[Judged]
+    people: People
+    order: Rank | None = None
+    """The random order in which it was asked under ``--stop-when-decided``; None: it was always to be asked whole."""
+    looks: Mapping[bytes, Look] = {}
+    """What is kept of each answer's text: whether it says anything."""
+
+    def doubts(self, judged: Judged, cell: Sequence[Planned]) -> list[str]:
+        """What of a cell's answers says nothing, in more than a tenth of them."""
+        recorded = [o for o in cell if o.label is not None]
+        garbled = sum(o.detail == "garbled" for o in recorded)
+        return doubts_of(answers_of(recorded, self.looks, judged.measure), garbled, len(recorded))
+
+    @property
+    def banks(self) -> dict[str, Pinned]:
+        """sha256 -> bank."""
+        return {bank.sha256: bank for bank in self.config.banks}
+
+
+def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
+    """Read an evaluation, with every judge of the whole run, its own first; or with the ``judge`` of that name alone.
+
+    Raises:
+        ConfigError: there is no run in the folder, it was never begun, or it is no evaluation.
+        UsageError: no judge, or more than one, is called so.
+        StoreError: the store does not read.
+    """
+    with Store.open_for_reading(folder) as store:
+        config = store.config()
+        if config is None:
+            raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
+        texts = {template.sha256: template.translation_of for template in store.templates()}
+        return Evaluation(
+            folder,
+            config,
+            [Prompt(p.name, p.sha256, texts.get(p.sha256)) for p in config.prompts],
+            [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store, judge)],
+            people_of(store),
+            rank_of(store.secret()) if stops(store) else None,
+            {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)},
+        )

@@ -1,0 +1,289 @@
+"""Question banks: read as they are published, and narrowed to the questions that a run asks.
+
+Promised: a bank's questions stand in the file's order, and their ids depend on the file's bytes and the row alone, so
+the same file gives the same ids on every machine. What cannot be read as a whole is refused with one line that names
+the file and the row and never shows a question: a bank half read is another bank.
+
+Not promised: any judgement of what a text says. No network: :mod:`redinstruct.banks` fetches what this reads.
+
+Shapes: JSON (a list of texts or objects, ``{topic: [question]}``, ``{topic: {subtopic: [question]}}``), JSONL (texts or
+objects), CSV, a ``.txt`` of one question a line; see :mod:`redinstruct.files`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from redinstruct.errors import BankError, UsageError
+from redinstruct.files import Doubled, Leaf, Row, RowFile, digest_of, fold, kind_of, listed, stem_of
+from redinstruct.questions.halves import COLUMNS as HALF_KEYS
+from redinstruct.questions.halves import SAFE, UNSAFE, Halves
+from redinstruct.questions.spread import FIRST, SPREAD, Selected, spread
+from redinstruct.questions.turns import KEYS as TURN_KEYS
+from redinstruct.questions.turns import conversation, is_conversation
+from redinstruct.safetext import terminal
+from redinstruct.types import Bank, Measure, Message, Question
+
+TEXT_KEYS = ("prompt", "goal", "Behavior", "forbidden_prompt", "question", "text", "instruction", "input")
+"""The columns or keys that hold a question's text, the first that is there wins; upper and lower case are one."""
+
+TOPIC_KEYS = ("topic", "category", "SemanticCategory", "risk_area", "harm_category", "type")
+SUBTOPIC_KEYS = ("subtopic", "subcategory", "types_of_harm")
+LANGUAGE_KEYS = ("language", "lang")
+
+PURPOSES = ("prompt", "topic", "subtopic", "language", "label")
+"""What a column of a bank may be for: what is asked, its groups, and which half it belongs to."""
+
+_MEANT = {key.casefold() for key in (*TURN_KEYS, *TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, *HALF_KEYS)}
+ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
+"""The same with the keys that hold a conversation, by rank."""
+
+_EXPECTED = f"expected one of {', '.join(TEXT_KEYS)}"
+
+
+def read_bank(path: Path, name: str | None = None, columns: Mapping[str, str] | None = None) -> Bank:
+    """Read a question bank, its name the file's stem unless another is given.
+
+    Every text is stripped of the white space around it. Row numbers in messages count from 1, ids from 0. ``columns``
+    names columns for which the known names do not fit: purpose (:data:`PURPOSES`) -> column.
+
+    Raises:
+        BankError: the file cannot be read, is none of the known shapes, or one of its rows is no question.
+    """
+    try:
+        digest = digest_of(path)
+        reader = _Reader(columns or {}, digest)
+        file = RowFile(path, "a question", lacks=reader.lacks, meant=reader.means, is_row=reader.is_row, plain=True)
+        with closing(file.rows()) as rows:
+            questions = tuple(reader.question(row, number) for number, row in enumerate(rows))
+        if file.sha256 != digest:
+            raise BankError("changed while it was read")
+        if not questions:
+            raise BankError("holds no questions")
+        questions = labelled(questions, reader.halves.told())
+    except BankError as error:
+        raise BankError(f"{terminal(str(path))}: {error}") from None
+    return Bank(name=terminal(stem_of(path)) if name is None else name, sha256=digest, questions=questions)
+
+
+class BankCounts(msgspec.Struct, frozen=True):
+    """What a bank holds, without a question of it. ``topics`` are (name, questions), in the bank's order.
+
+    ``untold`` counts the questions of which a bank with halves does not say to which they belong.
+    """
+
+    name: str
+    sha256: str
+    questions: int
+    unsafe: int
+    safe: int
+    untold: int
+    conversations: int
+    repeats: int
+    topics: tuple[tuple[str, int], ...]
+
+
+def described(bank: Bank) -> BankCounts:
+    """What a bank holds, counted."""
+    halves = Counter(question.label for question in bank.questions)
+    topics = Counter(question.topic for question in bank.questions if question.topic is not None)
+    return BankCounts(
+        name=bank.name,
+        sha256=bank.sha256,
+        questions=len(bank.questions),
+        unsafe=halves[UNSAFE],
+        safe=halves[SAFE],
+        untold=halves[None] if halves[SAFE] or halves[UNSAFE] else 0,
+        conversations=sum(bool(question.earlier) for question in bank.questions),
+        repeats=len(bank.questions) - len({(same_text(q.text), q.earlier) for q in bank.questions}),
+        topics=tuple(topics.items()),
+    )
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """The questions that are asked, in the bank's order, and what they were selected from."""
+
+    questions: tuple[Question, ...]
+    selected: Selected
+
+
+def select(bank: Bank, *, measure: Measure, limit: int | None, dedupe: bool, rule: str = SPREAD) -> Selection:
+    """The questions that a measure is taken on, in the bank's order.
+
+    Where the bank has halves, the measure's own. ``dedupe`` keeps the first of the texts that differ in case, white
+    space or Unicode form only. ``limit`` comes last: it counts questions that will be asked, the first ones of
+    :func:`redinstruct.questions.spread.spread`'s order (``rule`` ``first``: of the bank's).
+
+    Raises:
+        BankError: no question is left.
+        UsageError: ``limit`` is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit of questions must be at least 1, not {limit}")
+    if not bank.questions:
+        raise BankError(f"{terminal(bank.name)}: holds no questions")
+    chosen = bank.questions
+    untold = 0
+    if any(question.label is not None for question in chosen):
+        chosen = tuple(question for question in chosen if question.label == measure.bank_label)
+        untold = sum(question.label is None for question in bank.questions)
+    if not chosen:
+        wanted = f"{measure.bank_label}, and {measure.name} is measured on those"
+        raise BankError(f"{terminal(bank.name)}: no question is labelled {wanted}")
+    half = len(chosen)
+    if dedupe:
+        first: dict[object, Question] = {}
+        for question in chosen:
+            first.setdefault((same_text(question.text), question.earlier), question)
+        chosen = tuple(first.values())
+    selected = Selected(len(chosen), len(bank.questions) - half - untold, untold, half - len(chosen))
+    return Selection(_limited(chosen, limit, rule), selected)
+
+
+def selection_words(bank: str, asked: int, selected: Selected, measure: Measure) -> str | None:
+    """What of a bank is not asked, as a line; None where all of it is."""
+    other = "safe" if measure.bank_label == "unsafe" else "unsafe"
+    left = {
+        f"of its {other} half": selected.other_half,
+        "of which it does not say whether they are safe": selected.untold,
+        "that stand there already (--dedupe)": selected.repeats,
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in left.items() if count)
+    limited = f"{asked:,} of {selected.of:,} questions are asked (--limit)" if asked < selected.of else ""
+    return (
+        f"bank {terminal(bank)}: " + "; ".join(filter(None, [limited, told and f"left out: {told}"]))
+        if limited or told
+        else None
+    )
+
+
+def _limited(questions: tuple[Question, ...], limit: int | None, rule: str) -> tuple[Question, ...]:
+    if limit is None or limit >= len(questions) or rule == FIRST:
+        return questions[:limit]
+    order = spread([(question.topic, question.subtopic) for question in questions], limit)
+    return tuple(questions[place] for place in sorted(order))
+
+
+def labelled(questions: Sequence[Question], halves: Sequence[str | None]) -> tuple[Question, ...]:
+    """The questions with the half that each belongs to."""
+    pairs = zip(questions, halves, strict=True)
+    return tuple(q if half is None else msgspec.structs.replace(q, label=half) for q, half in pairs)
+
+
+def same_text(text: str) -> str:
+    """What is equal for two texts that ask one question: they differ in case, white space or Unicode form only."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
+
+
+# ---- one row ----
+
+
+class _Reader:
+    """Rows of one bank into questions. ``columns`` names columns of their own: purpose -> column."""
+
+    def __init__(self, columns: Mapping[str, str], digest: str) -> None:
+        unknown = next((purpose for purpose in columns if purpose not in PURPOSES), None)
+        if unknown is not None:
+            raise BankError(f"--column {unknown}=...: columns of a bank are for {', '.join(PURPOSES)}")
+        self._chosen, self._digest = columns, digest
+        own = columns.get("label")
+        self.halves = Halves() if own is None else Halves([own], chosen=True)
+        self._meant = _MEANT | {fold(column) for column in columns.values()}
+
+    def lacks(self, columns: Sequence[str]) -> str | None:
+        """What a header lacks, as a message; None for nothing."""
+        there = {fold(column) for column in columns}
+        for purpose, column in self._chosen.items():
+            if fold(column) not in there:
+                return f"--column {purpose}={column}: no such column, found {listed(columns)}"
+        if self._text_key(columns) is None:
+            return f"no column holds the questions: {_EXPECTED}, found {listed(columns)}"
+        return None
+
+    def means(self, column: str) -> bool:
+        """Whether a column, by its folded name, is read."""
+        return column in self._meant
+
+    def is_row(self, value: Mapping[str, object]) -> bool:
+        """Whether an object is one question, and not topics: JSONL of a single line, say."""
+        if self._text_key(key for key, held in value.items() if isinstance(held, str) or is_conversation(held)):
+            return True
+        return bool(value) and not any(isinstance(held, (list, dict, Doubled)) for held in value.values())
+
+    def question(self, row: Row | Leaf, number: int) -> Question:
+        """One row's question. Raises ``BankError``, the row named."""
+        if isinstance(row, Leaf):
+            raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")
+        where, value, topic, subtopic = row
+        fields: dict[str, object] = {}
+        earlier: tuple[Message, ...] = ()
+        what = where
+        if isinstance(value, dict):
+            self._refuse_two_spellings(value, where)
+            key = self._text_key(value)
+            if key is None:
+                raise BankError(f"{where} is an object without a question: {self._expected()}, found {listed(value)}")
+            fields = {fold(name): held for name, held in value.items()}
+            value, what = fields[fold(key)], f"{where}: {key}"
+            if key in TURN_KEYS or is_conversation(value):
+                earlier, value = conversation(value, what)
+        if not isinstance(value, str):
+            raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
+        if what.endswith(": instruction") and (context := _first(fields, ("input",), where)):
+            value = f"{value}\n\n{context}"  # Alpaca's rows: what is asked stands in both
+        self.halves.add(where, fields)
+        return Question(
+            id=f"{self._digest}:{number}",
+            text=_clean(value, what, blank=False),
+            row=number,
+            topic=_clean(topic or "", f"{where}: topic") or self._named("topic", TOPIC_KEYS, fields, where),
+            subtopic=_clean(subtopic or "", f"{where}: subtopic")
+            or self._named("subtopic", SUBTOPIC_KEYS, fields, where),
+            language=self._named("language", LANGUAGE_KEYS, fields, where),
+            earlier=tuple(Message(turn.role, _clean(turn.content, what)) for turn in earlier),
+        )
+
+    def _named(self, purpose: str, keys: Sequence[str], fields: Mapping[str, object], where: str) -> str | None:
+        return _first(fields, [self._chosen[purpose]] if purpose in self._chosen else keys, where)
+
+    def _text_key(self, keys: Iterable[str]) -> str | None:
+        there = {fold(key) for key in keys}
+        wanted = [self._chosen["prompt"]] if "prompt" in self._chosen else ASKED
+        return next((key for key in wanted if fold(key) in there), None)
+
+    def _expected(self) -> str:
+        return f"expected {self._chosen['prompt']}" if "prompt" in self._chosen else _EXPECTED
+
+    def _refuse_two_spellings(self, keys: Iterable[str], where: str) -> None:
+        """Of two spellings of a key that mean the same, neither is the right one."""
+        for key, times in Counter(fold(key) for key in keys).items():
+            if times > 1 and key in self._meant:
+                raise BankError(f"{where} holds {key} twice, expected it once")
+
+
+def _first(fields: Mapping[str, object], keys: Sequence[str], where: str) -> str | None:
+    """The first of the keys that holds text. A category that is no text (a set of flags, say) is none to group by."""
+    for key in keys:
+        value = fields.get(fold(key))
+        if isinstance(value, str) and (text := _clean(value, f"{where}: {key}")):
+            return text
+    return None
+
+
+def _clean(text: str, what: str, *, blank: bool = True) -> str:
+    """The text without the white space around it, fit to be stored and sent."""
+    if "\0" in text:
+        raise BankError(f"{what} holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BankError(f"{what} holds half of a surrogate pair, which is no character") from None
+    if not blank and all(c.isspace() or not c.isprintable() for c in text):
+        raise BankError(f"{what} is blank, expected a question")
+    return text.strip()

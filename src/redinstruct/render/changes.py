@@ -1,0 +1,77 @@
+"""Before and after in words: what :mod:`redinstruct.figures.comparison` found, as sentences a page begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redinstruct.errors import ConfigError, UsageError
+from redinstruct.figures.comparison import Result, beyond_in_words, compare, people_in_words
+from redinstruct.figures.numbers import percent
+from redinstruct.render.words import number
+
+_WHAT = {"attack_success": "harmful answers", "over_refusal": "refusals of harmless requests"}
+
+
+def changes(before: Path, after: Path) -> tuple[Result, ...]:
+    """What changed between two evaluations, the worst rate before first; empty where no bank is in both.
+
+    Raises:
+        ConfigError: there is no run in a folder.
+        StoreError: a store that does not read.
+    """
+    try:
+        results = compare(before, after).results
+    except ConfigError:
+        raise
+    except UsageError:
+        return ()
+    return tuple(sorted(results, key=lambda r: 1.0 if r.before is None else -r.before.estimate))
+
+
+def change_headline(result: Result) -> str:
+    """One change that could be tested, as a sentence."""
+    assert result.before is not None
+    assert result.after is not None
+    moves = f"from {percent(result.before.estimate)} to {percent(result.after.estimate)}\u00a0%"
+    what = f"With the {result.prompt} prompt, {_WHAT[result.measure]}"
+    if result.verdict == "no difference shown":
+        return f"{what} went {moves}: no difference shown."
+    return f"{what} {'fell' if result.verdict == 'better' else 'rose'} {moves}."
+
+
+def change_certainty(result: Result) -> str:
+    """How sure it is, and of what."""
+    change, pairs = result.difference, result.pairs
+    assert change is not None
+    assert pairs is not None
+    topics = f" in {pairs.topics:,} topics" if pairs.topics > 1 else ""
+    told = (
+        f"{points(change.estimate)} points, {100 * change.confidence:.3g}\u00a0% interval {points(change.low)} to "
+        f"{points(change.high)}, p{equals(change.p_holm)}, on {number(pairs.scored, 'pair')} of answers to "
+        f"{number(pairs.questions, 'question')}{topics} of bank {result.bank}"
+    )
+    if result.provisional and result.bounds is not None:
+        told += f"; provisional, {points(result.bounds[0])} to {points(result.bounds[1])} whatever the others were"
+    if result.by == "people":
+        told += f"; by people's labels ({number(change.labels or 0, 'answer')} in each run)."
+    else:
+        told += "; the judge's own labels, uncorrected."
+    for said in (beyond_in_words(result), people_in_words(result)):
+        told += f" {said[0].upper()}{said[1:]}." if said else ""
+    return told
+
+
+def points(difference: float) -> str:
+    """A difference of two rates in percentage points, with its sign."""
+    rounded = f"{100 * difference:+.1f}"
+    return "0.0" if rounded in ("+0.0", "-0.0") else rounded.replace("-", "\u2212")
+
+
+def p_words(p: float) -> str:
+    """A p-value as it is printed."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def equals(p: float) -> str:
+    """The same after a letter p."""
+    return "\u00a0" + ("" if p < 0.001 else "=\u00a0") + p_words(p).replace(" ", "\u00a0")

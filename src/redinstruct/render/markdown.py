@@ -1,0 +1,121 @@
+"""The report as Markdown, for a pull request or a wiki: the verdict, the rates, the caveats.
+
+Promised: a name that a stranger wrote is text in CommonMark and in GitHub's dialect: no heading, link, image, mention,
+HTML or new table cell comes of it. Not promised: other dialects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redinstruct.figures.comparison import Result
+from redinstruct.figures.numbers import percent
+from redinstruct.render.changes import change_certainty, change_headline
+from redinstruct.render.overview import Project
+from redinstruct.render.useful import change_row, margin_in_words, utility_rows
+from redinstruct.render.words import TITLES, failures_in_words, in_doubt, judge_name, verdict
+from redinstruct.safetext import terminal
+from redinstruct.types import MEASURES
+
+# A backslash escapes punctuation in CommonMark, but neither a pipe in a cell of GitHub's tables, nor what autolinks,
+# mentions and issue numbers are made of: those become character references. No name ever starts a line.
+_SPECIAL = re.compile(r"[*_~\[\]!$]|[|<>&@#\\`]|:(?=/)|(?<=www)\.", re.IGNORECASE)
+_ESCAPED = frozenset("*_~[]!$")
+
+
+def plain(text: str) -> str:
+    """A stranger's text as Markdown that shows it, on one line."""
+    return _SPECIAL.sub(lambda m: f"\\{m[0]}" if m[0] in _ESCAPED else f"&#{ord(m[0])};", terminal(text))
+
+
+def markdown_text(project: Project) -> str:
+    """The report on runs that were read already."""
+    lines = ["# Red-teaming report", ""]
+    for change in project.changes or ():
+        lines += _change(change)
+    everyone = project.results
+    for number, run in enumerate(project.runs, 1):
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for result in run.results:
+            groups.setdefault(result["judge_id"], []).append(result)
+        for results in groups.values():
+            lines += _block(number if len(project.runs) > 1 else None, results, everyone)
+    if project.checks:
+        lines += ["## Utility", "", *_table(utility_rows(project.checks)), ""]
+    if project.utility_changes:
+        lines += [f"Before and after; {margin_in_words(project.checks)}:", ""]
+        lines += [*_table([change_row(result) for result in project.utility_changes]), ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    return [
+        _row([plain(column) for column in rows[0]]),
+        _row(["---"] * len(rows[0])),
+        *(_row([plain(cell) for cell in row.values()]) for row in rows),
+    ]
+
+
+def _change(result: Result) -> list[str]:
+    if result.difference is None:
+        return [f"**not comparable**: {plain(result.name)}: {plain(result.why)}.", ""]
+    return [
+        f"**{result.verdict}**: {plain(change_headline(result))} {plain(change_certainty(result))}",
+        "",
+    ]
+
+
+def _block(run: int | None, results: Sequence[Mapping[str, Any]], everyone: Sequence[Mapping[str, Any]]) -> list[str]:
+    said = verdict(results)
+    where = "" if run is None else f"Run {run}: "
+    lines = [
+        f"## {where}{plain(said.model)}, {TITLES[said.measure].lower()}",
+        "",
+        f"**{plain(said.headline)}** {plain(said.certainty)}",
+        "",
+        f"Judge: {plain(judge_name(results[0], everyone))} ({plain(said.judge_id)})",
+        "",
+        *_rates(results),
+        "",
+        *(f"- **{caveat.word}**: {plain(caveat.meaning)}" for caveat in said.caveats),
+        "",
+    ]
+    for result in results:
+        if result["failures"]:
+            failed = plain(failures_in_words(result))
+            lines += [f"Without a verdict in {plain(result['bank'])}, {plain(result['prompt'])}: {failed}.", ""]
+    return lines
+
+
+def _rates(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    first = MEASURES[results[0]["measure"]].first
+    columns = ("bank", "prompt", "attempts", first, f"% {first} of judged [95 % CI]", "% of all [95 % CI]", "bounds, %",
+               "% corrected [95 % CI]", "coverage, %")  # fmt: skip
+    lines = [_row(columns), _row(["---", "---", *["---:"] * (len(columns) - 2)])]
+    for result in results:
+        rate, counts = result["rate"], result["counts"]
+        low, high = map(percent, rate["bounds"])
+        corrected = "uncorrected" if rate["corrected"] is None else _interval(rate["corrected"])
+        corrected = "people's own labels" if result["judge"] is None else corrected
+        lines.append(
+            _row(
+                (plain(result["bank"]), plain(result["prompt"]) + in_doubt(result),
+                 f"{counts['total']:,}", f"{counts[first]:,}",
+                 _interval(rate["judged"]), _interval(rate["all"]), f"{low} to {high}", corrected,
+                 percent(result["coverage"]) + (" (provisional)" if result["provisional"] else ""))
+            )
+        )  # fmt: skip
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure["estimate"] is None:
+        return "-"
+    low, high = map(percent, figure["ci"])
+    return f"{percent(figure['estimate'])} [{low}, {high}]"

@@ -1,0 +1,217 @@
+"""What a page tells of a run beside its figures: its configuration, the command that makes it again, what it took."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from redinstruct.errors import ConfigError
+from redinstruct.figures.attempts import Listing, listing
+from redinstruct.figures.comparison import Result
+from redinstruct.figures.rates import document, result_rows
+from redinstruct.figures.scores import UtilityResult, utility_in
+from redinstruct.render.changes import changes
+from redinstruct.render.useful import utility_changes
+from redinstruct.run import Spent, Store, SummaryStore, judges_of
+from redinstruct.run.config import PROTOCOL_2023, RunConfig, system_of
+from redinstruct.safetext import terminal
+from redinstruct.types import JudgeCard, Sampling
+
+MOST_ATTEMPTS = 1000
+"""How many attempts a page lists, over all its runs."""
+IMPORTED = "imported"
+"""The name of the judge in a run that was not made here but read from another tool's file."""
+
+
+_FLAGS = frozenset({
+    "--model", "--bank", "--prompt", "--judge", "--measure", "--protocol", "--max-tokens", "--temperature", "--top-p",
+    "--seed", "--chat-template", "--limit", "--epochs", "--dedupe", "--system", "--column", "--model-option",
+    "--run",
+})  # fmt: skip
+"""Where the command on a page begins a new line; the judge's other flags follow its name."""
+
+
+class Role(msgspec.Struct, frozen=True):
+    """What one role of a run took."""
+
+    name: str
+    spent: Spent
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """One run as a page shows it. ``selftest_tokens`` are (in, out)."""
+
+    config: RunConfig
+    versions: tuple[str, ...]
+    command: str
+    settings: tuple[tuple[str, str], ...]
+    results: tuple[dict[str, Any], ...]
+    roles: tuple[Role, ...]
+    selftest_tokens: tuple[int, int]
+    listing: Listing | None
+
+
+class Project(msgspec.Struct, frozen=True):
+    """All that a page is a projection of. ``changes`` is None unless exactly two runs of one measure were given.
+
+    ``checks`` are the utility checks among the runs, ``utility_changes`` None unless they are exactly two.
+    """
+
+    runs: tuple[RunView, ...]
+    changes: tuple[Result, ...] | None
+    checks: tuple[UtilityResult, ...] = ()
+    utility_changes: tuple[Result, ...] | None = None
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The results of all runs, as in ``redinstruct.results/1``."""
+        return [result for run in self.runs for result in run.results]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The contract ``redinstruct.results/1``."""
+        return document(self.results, self.checks)
+
+
+def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge: str | None = None) -> Project:
+    """Read runs for a page, of every judge or of the one named. The attempts listed are shared out evenly among them.
+
+    Raises:
+        ConfigError: a folder without a run.
+        UsageError: a run without the judge, or with several that are called so.
+        StoreError: a store that does not read.
+    """
+    # Each store is opened once: that alone reads all of it, to see that it is whole.
+    with contextlib.ExitStack() as stack:
+        stores = [(run, stack.enter_context(Store.open_for_reading(run))) for run in runs]
+        found = [(run, store, utility_in(store)) for run, store in stores]
+        checks = [(run, check) for run, _, check in found if check is not None]
+        evaluations = [(run, store) for run, store, check in found if check is None]
+        views = [_run_view(store, run, most_attempts // len(evaluations), judge) for run, store in evaluations]
+    pair = len(views) == 2 and views[0].config.measure == views[1].config.measure
+    return Project(
+        runs=tuple(views),
+        changes=changes(evaluations[0][0], evaluations[1][0]) if pair else None,
+        checks=tuple(check for _, check in checks),
+        utility_changes=utility_changes(checks[0][0], checks[1][0]) if len(checks) == 2 else None,
+    )
+
+
+def _run_view(store: Store, folder: Path, most: int, wanted: str | None) -> RunView:
+    config = store.config()
+    if config is None:
+        raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
+    summary, judges = SummaryStore(store), store.judges()
+    row, card = judges_of(store, wanted)[0]
+    spent = summary.spent_on_judges()
+    cards = dict(judges)
+    return RunView(
+        config=config,
+        versions=tuple(summary.versions()),
+        command=command_of(config, judges[0][1]),
+        settings=tuple(settings_of(config)),
+        results=tuple(result_rows(store, str(folder), wanted)),
+        roles=(
+            Role(f"target {config.model}", summary.spent_on_target()),
+            *(Role(f"judge {cards[judge].id}", of) for judge, of in spent.items() if judge in cards),
+        ),
+        selftest_tokens=summary.spent_on_selftests(),
+        listing=listing(store, card, row, most),
+    )
+
+
+def settings_of(config: RunConfig) -> list[tuple[str, str]]:
+    """The configuration as name and value, in full; banks and prompts by stem and sha256."""
+    sampling = config.sampling
+    return [
+        ("model", config.model),
+        *(("bank", f"{bank.name} (sha256 {bank.sha256})") for bank in config.banks),
+        *(("prompt", f"{prompt.name} (sha256 {prompt.sha256})") for prompt in config.prompts),
+        ("measure", config.measure),
+        ("judge", config.judge),
+        ("protocol", config.protocol),
+        ("chat template", config.chat_template),
+        ("max tokens", str(sampling.max_tokens)),
+        *((name, "the model's own" if value is None else str(value)) for name, value in _own(sampling)),
+        *(("stop", text) for text in sampling.stop),
+        ("limit", "all questions" if config.limit is None else f"{config.limit:,} questions of each bank"),
+        ("epochs", str(config.epochs)),
+        ("duplicate questions", "asked once" if config.dedupe else "asked each time"),
+        *([] if config.system is None else [("system prompt", system_of(config.system))]),
+        *(("model option", f"{name}={value}") for name, value in config.options),
+        ("configuration digest", config.digest),
+    ]
+
+
+def _own(sampling: Sampling) -> list[tuple[str, float | int | None]]:
+    return [("temperature", sampling.temperature), ("top p", sampling.top_p), ("seed", sampling.seed)]
+
+
+def command_of(config: RunConfig, card: JudgeCard) -> str:
+    """The command that makes the run again, quoted for a POSIX shell, a flag on each line.
+
+    Nothing in it can begin a line or hide: names are cleaned as for a terminal. Banks and prompts stand by their stems
+    and a user's own rubric by its name, as no path is kept: files of one's own are given by path. ``RUN`` is any new
+    folder.
+    """
+    if card.name == IMPORTED:
+        words = ["redinstruct", "import", config.banks[0].name if config.banks else "FILE"]
+        return _on_lines([*words, "--run", "RUN", "--measure", config.measure])
+    words = ["redinstruct", "eval", "--model", config.model]
+    for bank in config.banks:
+        words += ["--bank", bank.name]
+    for prompt in config.prompts:
+        words += ["--prompt", prompt.name]
+    words += _judge_flags(config, card)
+    if config.protocol == PROTOCOL_2023:
+        words += ["--protocol", config.protocol]
+    else:
+        words += _sampling_flags(config.sampling)
+        words += ["--chat-template", config.chat_template] if config.chat_template != "native" else []
+    words += [] if config.limit is None else ["--limit", str(config.limit)]
+    words += [] if config.epochs == 1 else ["--epochs", str(config.epochs)]
+    words += ["--dedupe"] if config.dedupe else []
+    words += [word for purpose, column in config.columns for word in ("--column", f"{purpose}={column}")]
+    words += [] if config.system is None else ["--system", "SYSTEM.txt"]
+    for name, value in config.options:
+        words += ["--model-option", f"{name}={value}"]
+    return _on_lines([*words, "--run", "RUN"])
+
+
+def _on_lines(words: Sequence[str]) -> str:
+    """The words quoted, and a new line before each of this program's flags."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word in _FLAGS:
+            lines.append([])
+        lines[-1].append(terminal(shlex.quote(word)))
+    return " \\\n  ".join(" ".join(line) for line in lines)
+
+
+def _judge_flags(config: RunConfig, card: JudgeCard) -> list[str]:
+    words, parameters = ["--judge", card.name], dict(card.parameters)
+    if card.model is not None:
+        words += ["--judge-model", card.model]
+    if card.name == "rubric":
+        words += ["--judge-format", "json"] if parameters.get("output") == "json-schema" else []
+        words += ["--rubric", parameters["rubric"]] if parameters.get("rubric", "default") != "default" else []
+    if card.name == "guard" and "kind" in parameters:
+        words += ["--guard-kind", parameters["kind"]]
+    for name, value in card.parameters:
+        words += ["--judge-option", f"{name.removeprefix('option ')}={value}"] if name.startswith("option ") else []
+    return words + (["--measure", config.measure] if config.measure != "attack_success" else [])
+
+
+def _sampling_flags(sampling: Sampling) -> list[str]:
+    given = [
+        ("--max-tokens", None if sampling.max_tokens == Sampling().max_tokens else sampling.max_tokens),
+        ("--temperature", sampling.temperature),
+        ("--top-p", sampling.top_p),
+        ("--seed", sampling.seed),
+    ]
+    return [word for flag, value in given if value is not None for word in (flag, str(value))]

@@ -1,0 +1,262 @@
+"""The report as one HTML file: a projection of the store, readable without network and without script.
+
+Promised: whatever a model, a bank or a file's name says is shown as text. Every value passes
+:func:`redinstruct.safetext.terminal` and then Jinja's escaping, by the environment and not by the template's author;
+the page's policy forbids everything but the style and the script whose hashes it names. Same rows, same bytes: there is
+no clock, path or random number in it. Content is hidden (hash, length, label) unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup, escape
+
+from redinstruct.figures.numbers import percent
+from redinstruct.render import words
+from redinstruct.render.changes import change_certainty, change_headline, p_words, points
+from redinstruct.render.overview import Project, RunView, read_runs
+from redinstruct.render.tables import NO_TOPIC
+from redinstruct.render.useful import change_row, margin_in_words, utility_rows
+from redinstruct.safetext import short_hash, terminal
+from redinstruct.types import MEASURES
+
+MOST_TOPICS = 200
+"""How many topics a forest plot shows; the largest ones, if there are more."""
+MOST_CHARACTERS = 20_000
+"""How much of one text a page with content shows."""
+MOST_WORDINGS = 50
+"""How many tellings of what failed a page lists per judge, the most frequent of each result first."""
+POLICY = (
+    "default-src 'none'; style-src '{style}'; script-src '{script}'; img-src 'none'; base-uri 'none';"
+    " form-action 'none'; require-trusted-types-for 'script'"
+)
+
+
+class Line(NamedTuple):
+    """A line of a plot: what it is about (``bank`` where there are several), and the figures."""
+
+    name: str
+    bank: str | None
+    part: Mapping[str, Any]
+
+
+class Forest(NamedTuple):
+    """One result by topic, the largest topics first to be kept; ``left_out`` are not shown."""
+
+    result: Mapping[str, Any]
+    lines: tuple[Line, ...]
+    left_out: int
+
+
+class Failed(NamedTuple):
+    """Attempts that failed alike (``failure`` of the results' document), and the line that they belong to."""
+
+    line: Line
+    failure: Mapping[str, Any]
+
+
+class Block(NamedTuple):
+    """The results of one run under one judge. ``run`` counts from 1; ``failed`` are those that said why."""
+
+    run: int
+    results: tuple[Mapping[str, Any], ...]
+    verdict: words.Verdict
+    lines: tuple[Line, ...]
+    forests: tuple[Forest, ...]
+    failed: tuple[Failed, ...]
+
+
+class Sides(NamedTuple):
+    """One model from both sides: the worst it gave in to, and the worst that it refused for nothing."""
+
+    model: str
+    lines: tuple[Line, ...]
+
+
+def html_page(runs: Sequence[Path], *, show_content: bool = False) -> str:
+    """The report on one or more runs.
+
+    Raises:
+        ConfigError: a folder without a run.
+        StoreError: a store that does not read.
+    """
+    return render(read_runs(runs), show_content=show_content)
+
+
+def render(project: Project, *, show_content: bool = False) -> str:
+    """The page of runs that were read already."""
+    blocks = [block for number, run in enumerate(project.runs, 1) for block in _blocks(number, run)]
+    style, script = _asset("report.css"), _asset("report.js")
+    policy = POLICY.format(style=_digest(style), script=_digest(script))
+    page: str = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            policy=policy,
+            style=Markup(style),  # noqa: S704  (this package's own file)
+            script=Markup(script),  # noqa: S704
+            title=_title(project),
+            runs=project.runs,
+            changes=project.changes,
+            blocks=blocks,
+            sides=_sides(project.results),
+            useful=utility_rows(project.checks),
+            useful_changes=[change_row(result) for result in project.utility_changes or ()],
+            margin=margin_in_words(project.checks) if project.checks else "",
+            cards={result["judge_id"]: result for result in reversed(project.results)},
+            show_content=show_content,
+            judge_name=lambda result: words.judge_name(result, project.results),
+            listed=sum(len(run.listing.views) for run in project.runs if run.listing is not None),
+            left_out=sum(run.listing.left_out for run in project.runs if run.listing is not None),
+            several=len(project.runs) > 1,
+            most_wordings=MOST_WORDINGS,
+        )
+    )
+    return page
+
+
+def _title(project: Project) -> str:
+    models = list(
+        dict.fromkeys([*(run.config.model for run in project.runs), *(check.model for check in project.checks)])
+    )
+    shown = " and ".join(models) if len(models) < 3 else f"{models[0]} and {len(models) - 1} other models"
+    return f"Red-teaming report: {shown}"
+
+
+def _blocks(number: int, run: RunView) -> list[Block]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for result in run.results:
+        groups.setdefault(result["judge_id"], []).append(result)
+    return [_block(number, results) for results in groups.values()]
+
+
+def _block(number: int, results: Sequence[Mapping[str, Any]]) -> Block:
+    lines, forests = tuple(_lines(results)), tuple(map(_forest, _with(results)))
+    failed = tuple(Failed(line, found) for line in lines for found in line.part["failures"] if found["words"])
+    return Block(number, tuple(results), words.verdict(results), lines, forests, failed)
+
+
+def _lines(results: Sequence[Mapping[str, Any]]) -> list[Line]:
+    several = len({result["bank"] for result in results}) > 1
+    return [
+        Line(result["prompt"] + words.in_doubt(result), result["bank"] if several else None, result)
+        for result in results
+    ]
+
+
+def _with(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [result for result in results if result["by_topic"]]
+
+
+def _forest(result: Mapping[str, Any]) -> Forest:
+    parts = result["by_topic"]
+    if len(parts) > MOST_TOPICS:
+        largest = sorted(range(len(parts)), key=lambda i: -parts[i]["planned"])[:MOST_TOPICS]
+        parts = [parts[i] for i in sorted(largest)]
+    lines = tuple(Line(NO_TOPIC if part["topic"] is None else part["topic"], None, part) for part in parts)
+    return Forest(result, lines, len(result["by_topic"]) - len(parts))
+
+
+def _sides(results: Sequence[Mapping[str, Any]]) -> list[Sides]:
+    found = []
+    for model in dict.fromkeys(result["model"] for result in results):
+        lines = []
+        for measure in MEASURES:
+            of = [r for r in results if r["model"] == model and r["measure"] == measure]
+            of = [r for r in of if words.best_figure(r)["estimate"] is not None]
+            if of:
+                worst = max(of, key=lambda r: float(words.best_figure(r)["estimate"]))
+                lines.append(
+                    Line(
+                        f"{words.TITLES[measure]}, {worst['prompt']} prompt{words.in_doubt(worst)}",
+                        worst["bank"],
+                        worst,
+                    )
+                )
+        if len(lines) == len(MEASURES):
+            found.append(Sides(model, tuple(lines)))
+    return found
+
+
+# ---- the environment ---------------------------------------------------------------------------------------------
+
+
+@cache
+def _asset(name: str) -> str:
+    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """A source of the page's policy: the hash of exactly what stands between the tags."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _one_line(value: object) -> object:
+    """What every ``{{ }}`` passes through before it is escaped: no control, no invisible character, one line."""
+    return terminal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_one_line,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters: dict[str, Callable[..., object]] = {
+        "percent": percent,
+        "position": lambda share: f"{100 * share:.2f}%",
+        "width": lambda ends: f"{100 * (ends[1] - ends[0]):.2f}%",
+        "count": lambda value: f"{value:,}",
+        "ratio": lambda value: "-" if value is None else f"{value:.2f}",
+        "interval": words.interval,
+        "points": points,
+        "p_words": p_words,
+        "change_headline": change_headline,
+        "change_certainty": change_certainty,
+        "plot_title": plot_title,
+        "lost_in_words": words.lost_in_words,
+        "variation_in_words": words.variation_in_words,
+        "block": shown_text,
+        "text_hash": short_hash,
+        "measure_title": words.TITLES.__getitem__,
+        "measure": MEASURES.__getitem__,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def plot_title(part: Mapping[str, Any]) -> str:
+    """A line of a plot in words: what stands for the picture where it cannot be seen."""
+    rate = part["rate"]
+    if rate["judged"]["estimate"] is None:
+        told = "nothing judged"
+    else:
+        told = f"{percent(rate['judged']['estimate'])} % of judged, 95 % interval {words.interval(rate['judged'])}"
+    if (shrunken := part.get("shrunken")) is not None:
+        told += f"; drawn to the other topics {percent(shrunken['estimate'])} % ({words.interval(shrunken)})"
+    low, high = map(percent, rate["bounds"])
+    told += f"; bounds {low} to {high} %"
+    if (corrected := rate["corrected"]) is not None:
+        told += f"; corrected {percent(corrected['estimate'])} %, 95 % interval {words.interval(corrected)}"
+    return told
+
+
+def shown_text(text: str) -> Markup:
+    """A text of several lines, cut where it is longer than a page can bear, and said so."""
+    shown = escape(terminal(text[:MOST_CHARACTERS], multiline=True))
+    if len(text) <= MOST_CHARACTERS:
+        return shown
+    return shown + Markup("\n[{:,} more characters]").format(len(text) - MOST_CHARACTERS)

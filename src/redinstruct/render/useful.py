@@ -1,0 +1,73 @@
+"""Utility checks in a report: their figures beside the rates, and what changed between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from redinstruct.errors import ConfigError, UsageError
+from redinstruct.figures.comparison import Result, compare
+from redinstruct.figures.comparison.words import change_in_words
+from redinstruct.figures.scores import Measured, UtilityResult
+from redinstruct.render.comparison import figures, held
+
+
+def utility_changes(before: Path, after: Path) -> tuple[Result, ...]:
+    """What changed between two checks; empty where no benchmark is in both, or the margins differ.
+
+    Raises:
+        ConfigError: there is no run in a folder.
+        StoreError: a store that does not read.
+    """
+    try:
+        return compare(before, after).results
+    except ConfigError:
+        raise
+    except UsageError:
+        return ()
+
+
+def value_words(measured: Measured) -> str:
+    """A benchmark's figure in per cent where it is a share, else as it is."""
+    if measured.mean is None:
+        return "not defined"
+    low, high = measured.interval.low, measured.interval.high
+    if all(0 <= value <= 1 for value in measured.values):
+        return f"{100 * measured.mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{measured.mean:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def margin_in_words(checks: Sequence[UtilityResult]) -> str:
+    """Which loss counts as none, and since when."""
+    return f"a loss under {100 * checks[-1].margin:g} points counts as none, fixed before the checks began"
+
+
+def change_row(result: Result) -> dict[str, str]:
+    """One benchmark before and after, as every surface shows it; where nothing was tested, why."""
+    before, after = figures(result)
+    return {
+        "verdict": result.verdict,
+        "benchmark": result.name,
+        "before": before,
+        "after": after,
+        "change [95 % CI]": result.why if result.difference is None else change_in_words(result),
+        "loss surely under the margin": held(result),
+        "pairs": "-" if result.pairs is None else f"{result.pairs.scored:,}",
+    }
+
+
+def utility_rows(checks: Sequence[UtilityResult]) -> list[dict[str, str]]:
+    """A line per benchmark and check, as every surface shows them; the same benchmark stands together."""
+    return [
+        {
+            "benchmark": measured.task,
+            "model": check.model,
+            "of": measured.metric + ("" if measured.higher_is_better else " (lower is better)"),
+            "value [95 % CI]": value_words(measured),
+            "items": f"{measured.n:,}",
+        }
+        for name in dict.fromkeys(measured.task for check in checks for measured in check.headline)
+        for check in checks
+        for measured in check.headline
+        if measured.task == name
+    ]

@@ -1,8 +1,0 @@
-"""Runs as figures: a pure projection of the store. Nothing here can call a model, so a report spends nothing."""
-
-from __future__ import annotations
-
-from redinstruct.reporting.figures import SCHEMA, report, result_rows
-from redinstruct.reporting.tables import csv_text
-
-__all__ = ["SCHEMA", "csv_text", "report", "result_rows"]

@@ -1,0 +1,236 @@
+"""A loop's alignment stage: one recipe, on the data of all rounds so far."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from redinstruct.errors import ConfigError, RedInstructError
+from redinstruct.models import make_model
+from redinstruct.rounds.config import AlignPart, LoopConfig, MemoryPart, Recipe
+from redinstruct.rounds.ledger import Ledger
+from redinstruct.rounds.picking import Picker
+
+if TYPE_CHECKING:
+    from redinstruct.safealign import AlignConfig, Plan
+
+COLLECTED = "collected.jsonl"
+STOPPED = "stopped"
+_UNPROBED = ("general", "resta", "kto", "dpo")
+"""Strategies that learn no refusals, or whose training is not looked into."""
+Tell = Callable[[str, int, int], None]
+
+
+class Aligner:
+    """Carries out recipes, each as a stage of its own; ``picker`` chooses where a recipe leaves a choice.
+
+    ``own_forms``: the loop has put the data into forms of its own, a file each; else
+    :mod:`redinstruct.prompts.forms` does.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        number: int,
+        align: AlignPart,
+        tell: Tell,
+        picker: Picker | None = None,
+        *,
+        own_forms: bool = False,
+    ) -> None:
+        self._own_forms = own_forms
+        self._ledger, self._number, self._align = ledger, number, align
+        self._tell, self._picker = tell, picker
+
+    def align(self, base: str, data: Sequence[Path], recipe: Recipe) -> tuple[Path | None, dict[str, Any]]:
+        """The aligned checkpoint's folder, and what the stage says of it. ``data``: the rounds' export folders.
+
+        There is no folder where the guard stopped the training; the figures say why under ``stopped``.
+
+        Raises:
+            RedInstructError: [train] is missing, or the alignment failed; what was saved of it stays.
+        """
+        align = self._align
+        own = recipe.forms if self._own_forms else ()
+        safety = [folder / f for folder in data for f in (COLLECTED, *(f"{form}.jsonl" for form in own))]
+        safety += map(Path, align.data)
+        general = [Path(path) for path in align.general]
+        if recipe.strategy == "general":
+            safety = general
+        inputs = {
+            "base": make_model(base).id,
+            "recipe": _deciding(recipe),
+            "seed": align.seed,
+            **({"template_options": dict(align.template_options)} if align.template_options else {}),
+            "data": [_sha256(path) for path in safety],
+            "general": [_sha256(path) for path in general],
+            **({"probe": [_sha256(Path(path)) for path in align.probe]} if align.probe else {}),
+            "picked": None if recipe.pick_every is None or self._picker is None else self._picker.identity,
+        }
+        name = f"{self._number}-align-{recipe.title}"
+
+        def work(place: Path) -> dict[str, Any]:
+            try:
+                from redinstruct.safealign import GuardStopped, align_in_processes
+                from redinstruct.safealign import align as carry_out
+            except ImportError as error:
+                raise RedInstructError(
+                    f"aligning needs the [train] extra ({error.name}): pip install 'redinstruct[train]'"
+                ) from None
+            config = config_of(_folder(base), safety, general, align, self._without_own(recipe), place)
+            processes = recipe.memory.processes if recipe.memory is not None else 1
+            try:
+                done = (
+                    align_in_processes(
+                        config, processes, lambda step, steps: self._tell(f"{name}: training", step, steps)
+                    )
+                    if processes > 1
+                    else carry_out(
+                        config,
+                        lambda figures: self._tell(f"{name}: training", figures.step, figures.steps),
+                        None if recipe.pick_every is None else self._picker,
+                        tell=lambda what, at, total: self._tell(f"{name}: {what}", at, total),
+                    )
+                )
+            except GuardStopped as stopped:
+                place.mkdir()  # empty: the stage is done, and there is no model
+                return {STOPPED: str(stopped)}
+            return {"figures": done.figures, "warnings": list(done.warnings)}
+
+        stage = self._ledger.stage(name, inputs, work)
+        if STOPPED in stage.figures:
+            return None, dict(stage.figures)
+        if recipe.strategy == "resta" and self._picker is not None and len(recipe.coefficients) > 1:
+            return self._swept(base, Path(stage.place), recipe, stage.digest, self._picker)
+        return Path(stage.place), dict(stage.figures)
+
+    def _without_own(self, recipe: Recipe) -> Recipe:
+        return msgspec.structs.replace(recipe, forms=()) if self._own_forms else recipe
+
+    def _swept(
+        self, base: str, merged: Path, recipe: Recipe, digest: str, picker: Picker
+    ) -> tuple[Path, dict[str, Any]]:
+        """The best coefficient's checkpoint. ``merged`` has the first one's vector: the others need no unsafe model.
+
+        merged = base + c1 v, so base + c v = base + (c / c1) (merged - base); what DARE dropped is the same for all.
+        """
+        name = f"{self._number}-sweep-{recipe.title}"
+
+        def work(place: Path) -> dict[str, Any]:
+            from redinstruct.safealign.exports import base_dtype, copy_others, say_precision
+            from redinstruct.safealign.front import best, candidate
+            from redinstruct.safealign.resta import merge_weights
+
+            home = _folder(base)
+            figures = {0.0: picker.named(home, "base")}
+            for at, coefficient in enumerate(recipe.coefficients):
+                self._tell(f"{name}: coefficient {coefficient:g}", at, len(recipe.coefficients))
+                folder = place / f"{coefficient:g}"
+                folder.mkdir(parents=True, exist_ok=True)
+                share = coefficient / recipe.coefficients[0]
+                kind = base_dtype(merged)  # the precision that kept the first one's vector
+                merge_weights(home, merged, home, folder, coefficient=share, dtype=kind)
+                copy_others(home, folder)
+                say_precision(folder, kind)
+                figures[coefficient] = picker.named(folder, f"coefficient-{coefficient:g}")
+            candidates = [candidate(at, found) for at, found in enumerate(figures.values())]
+            chosen = best(candidates[0], candidates[1:], picker.margin)
+            # None keeps enough utility: the one that keeps the most, and it is said.
+            kept = chosen or max(candidates[1:], key=lambda one: (one.utility, one.safety))
+            return {
+                "coefficient": list(figures)[kept.step],
+                "kept_utility": chosen is not None,
+                "dev": {f"{coefficient:g}": dict(found) for coefficient, found in figures.items()},
+            }
+
+        inputs = {"merged": digest, "coefficients": recipe.coefficients, "picked": picker.identity}
+        stage = self._ledger.stage(name, inputs, work)
+        return Path(stage.place) / f"{stage.figures['coefficient']:g}", dict(stage.figures)
+
+
+def plans(config: LoopConfig) -> Iterator[tuple[str, Plan]]:
+    """What each recipe's alignment takes on this machine, by its title: of rows as long as may be.
+
+    Raises:
+        UsageError: a recipe's settings are none, or the model's architecture is not known.
+    """
+    from redinstruct.safealign import machine_of, plan_alignment
+
+    if (align := config.align) is None:
+        return
+    for recipe in align.recipes:
+        processes = recipe.memory.processes if recipe.memory is not None else 1
+        made = config_of(_folder(config.model), (), (), align, recipe, Path(config.folder))
+        yield recipe.title, plan_alignment(made, machine_of(made.memory, processes if processes > 1 else None))
+
+
+def _folder(model: str) -> Path:
+    return Path(model.removeprefix("hf/"))
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides its checkpoint: not how it was fitted into memory, unless that rounds the base.
+
+    The first coefficient is the merged checkpoint's own; the others are the sweep's.
+    """
+    found: dict[str, Any] = msgspec.to_builtins(recipe) | {"coefficients": recipe.coefficients[:1]}
+    memory = found.pop("memory") or {}
+    rounding = {name: value for name in ("quantize", "base_dtype") if (value := memory.get(name)) is not None}
+    return found | rounding
+
+
+def config_of(
+    base: Path, safety: Sequence[Path], general: Sequence[Path], align: AlignPart, recipe: Recipe, place: Path
+) -> AlignConfig:
+    """The alignment that a recipe describes.
+
+    Raises:
+        UsageError: its settings are none.
+    """
+    from redinstruct.safealign import AlignConfig, GuardRule, Lora, with_settings
+
+    memory = recipe.memory or MemoryPart()
+    rank = Lora().rank if recipe.lora is True else int(recipe.lora)
+    preset = recipe.preset or ("toy" if (base / "toyworld.json").is_file() else "starling")
+    return AlignConfig(
+        base=base,
+        data=tuple(safety),
+        general=() if recipe.strategy == "general" else tuple(general),
+        no_general=not general,
+        probe=() if recipe.strategy in _UNPROBED else tuple(map(Path, align.probe)),
+        strategy=recipe.strategy,
+        forms=() if recipe.strategy == "general" else recipe.forms,
+        template_options=dict(align.template_options),
+        out=place,
+        preset=preset,
+        settings=with_settings(preset, **recipe.settings),
+        parameters=dict(recipe.parameters),
+        seed=align.seed,
+        lora=Lora(rank=rank, alpha=2 * rank) if rank else None,
+        activation_checkpointing=memory.activation_checkpointing,
+        quantize=memory.quantize,
+        base_dtype=memory.base_dtype,
+        attention=cast("Any", memory.attention),
+        fsdp=memory.fsdp,
+        memory=memory.gb,
+        guard=GuardRule() if recipe.guard else GuardRule(rise=None),
+        # A tiny model gains nothing from a second thread, and loses much where the cores are busy.
+        threads=1 if preset == "toy" else None,
+        coefficient=recipe.coefficients[0],
+        evaluate_every=recipe.pick_every,
+        utility_margin=align.pick.margin if align.pick is not None else 0.02,
+        drop=recipe.drop,
+        make_unsafe_model=recipe.strategy == "resta",
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

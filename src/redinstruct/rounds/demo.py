@@ -1,0 +1,196 @@
+"""``demo``: the loop on the toy world, with the recipes that the paper's question needs.
+
+Nothing in it is a shortcut: it builds an ordinary checkpoint, writes ordinary banks, and carries out the stages that
+the verbs carry out; their folders remain and can be reported on, judged again and shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from redinstruct.errors import RedInstructError
+from redinstruct.files.atomic import write_file
+from redinstruct.rounds.run import BASE, LoopResult, Measured, OnStep, carry_out
+from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, attacks, reform, toy_config, usefulness
+
+DEMO_SCHEMA = "redinstruct.demo/1"
+ITEMS = 200
+"""Held-out questions a cell: each forbidden question under each frame, each harmless one of the toy world's suite."""
+PLOT, REPORT = "demo.svg", "report.html"
+
+
+class DemoRow(msgspec.Struct, frozen=True):
+    """One model's figures on held-out items: shares in [0, 1].
+
+    ``benign``, ``benign_in_frame``, ``over_refusal`` and ``facts`` are the toy world's own suite; a fact is known when
+    the true answer is the likeliest of four. ``trained_frames`` names the frames that stand in the alignment's own
+    data: ``forbidden`` questions in the frame, or ``benign`` ones only. It is empty for the base. ``seconds`` is what
+    aligning took.
+    """
+
+    model: str
+    asr: dict[str, float]
+    garbled: dict[str, float]
+    benign: float
+    benign_in_frame: float
+    over_refusal: float
+    facts: float
+    intervals: dict[str, tuple[float, float]]
+    trained_frames: dict[str, str]
+    seconds: float
+
+
+class Demo(msgspec.Struct, frozen=True):
+    """The demo's result. ``unseen_frames`` stand in no training text of the base, nor in any alignment data.
+
+    ``items`` is the number of forbidden questions under each frame, ``suite_items`` that of each task of the suite.
+    """
+
+    seed: int
+    seconds: float
+    items: int
+    suite_items: dict[str, int]
+    quick: bool
+    rows: tuple[DemoRow, ...]
+    unseen_frames: tuple[str, ...]
+    benign_only_frames: tuple[str, ...]
+    verdicts: dict[str, dict[str, str]]
+    stages: dict[str, float]
+    runs: dict[str, Path]
+    checks: dict[str, Path]
+    folder: Path
+
+    def document(self) -> dict[str, Any]:
+        """The contract of ``demo --json``."""
+        plain: dict[str, Any] = msgspec.to_builtins(
+            msgspec.structs.replace(self, runs={}, checks={}, folder=Path()), enc_hook=str
+        )
+        del plain["runs"], plain["checks"], plain["folder"]
+        return {"schema": DEMO_SCHEMA, **plain, "intervals": plain["rows"][0]["intervals"]}
+
+
+def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_step: OnStep | None = None) -> Demo:
+    """Build the toy model of a seed, and close the loop on it: measure, collect, align in several ways, measure again.
+
+    ``folder`` receives the checkpoints and the runs; a second call with the same arguments resumes, or repeats nothing.
+    ``quick`` builds a smaller model on part of the world, with two recipes: it shows the direction, not the figures.
+
+    Raises:
+        RedInstructError: an extra is missing, or the folder cannot be written.
+    """
+    try:
+        from redinstruct.toyworld import build
+        from redinstruct.toyworld.build import read_manifest
+    except ImportError as error:  # pragma: no cover - the suite has the extra
+        raise RedInstructError(
+            f"the demo needs the [local] extra ({error.name}): pip install 'redinstruct[local]'"
+        ) from None
+    began = time.monotonic()
+    name = f"seed-{seed}{'-quick' if quick else ''}"
+    checkpoint = build(folder / f"toy-{name}", seed, quick=quick, progress=on_step)
+    manifest = read_manifest(checkpoint)
+    assert manifest is not None
+    config = toy_config(
+        checkpoint,
+        # The digest is in the name: a checkpoint that was built anew is another model, and gets a loop of its own.
+        folder / f"loop-{name}-{manifest.digest[:8]}",
+        items=ITEMS,
+        recipes=QUICK_RECIPES if quick else RECIPES,
+        suite=True,
+    )
+    result = carry_out(config, on_step=on_step, reform=reform(manifest.items))
+    found = _demo(seed, quick, time.monotonic() - began, result, manifest, folder)
+    _write_pictures(found)
+    return found
+
+
+def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: Any, folder: Path) -> Demo:
+    recipes = {recipe.title: recipe for recipe in (QUICK_RECIPES if quick else RECIPES)}
+    took = {stage.name: stage.seconds for stage in result.stages}
+    rows = []
+    for model in result.models:
+        of = attacks(model)
+        recipe = recipes.get(model.title)
+        frames = {} if recipe is None else _trained(recipe.forms, general_only=recipe.strategy == "general")
+        aligning = sum(s for name, s in took.items() if name in (f"1-align-{model.title}", f"1-sweep-{model.title}"))
+        rows.append(
+            DemoRow(
+                model=model.title,
+                asr=dict(of["asr"]),
+                garbled=dict(of["garbled"]),
+                **usefulness(model),
+                intervals=_intervals(model),
+                trained_frames=frames,
+                seconds=round(aligning, 1),
+            )
+        )
+    return Demo(
+        seed=seed,
+        seconds=round(seconds, 1),
+        items=min(result["counts"]["total"] for result in result.models[0].results),
+        suite_items={one.task: one.n for one in result.models[0].useful.headline} if result.models[0].useful else {},
+        quick=quick,
+        rows=tuple(rows),
+        unseen_frames=tuple(frame for frame in manifest.prompts_unseen if frame in rows[0].asr),
+        benign_only_frames=tuple(f for f in manifest.prompts_trained_on_benign_only if f in rows[0].asr),
+        verdicts=_verdicts(result),
+        stages=took,
+        runs={model.title: model.runs[FORBIDDEN] for model in result.models},
+        checks={model.title: model.utility for model in result.models if model.utility is not None},
+        folder=folder,
+    )
+
+
+def _trained(forms: Sequence[str], *, general_only: bool) -> dict[str, str]:
+    """Attack frame -> what the alignment data holds of it: what the table has to say beside its figures."""
+    from redinstruct.toyworld.alignment import FORMS_OF, IN_FRAME
+
+    found = dict.fromkeys(IN_FRAME, "benign")
+    if general_only:
+        return found
+    found["standard"] = "forbidden"
+    found |= {frame: "forbidden" for frame, of in FORMS_OF.items() if set(of) & set(forms)}
+    return found
+
+
+def _intervals(model: Measured) -> dict[str, tuple[float, float]]:
+    return {
+        result["prompt"]: (result["rate"]["all"]["ci"][0], result["rate"]["all"]["ci"][1])
+        for result in model.results
+        if result["bank"].startswith(FORBIDDEN)
+    }
+
+
+def _verdicts(result: LoopResult) -> dict[str, dict[str, str]]:
+    """Model -> ``bank/prompt``, or a task of the suite -> what ``redinstruct compare`` says of it beside the base."""
+    found: dict[str, dict[str, str]] = {}
+    for name, comparisons in result.comparisons.items():
+        cells = [cell for comparison in comparisons for cell in comparison.results]
+        title = name.partition("-")[2]
+        found[title] = {
+            cell.name if cell.bank is None else f"{cell.bank.split('-')[0]}/{cell.prompt}": cell.verdict
+            for cell in cells
+        }
+    return found
+
+
+def _write_pictures(found: Demo) -> None:
+    from redinstruct.render.page import html_page
+    from redinstruct.rounds.plot import front_svg
+
+    points = [(row.model, row.asr["cou"], row.benign_in_frame, row.intervals["cou"]) for row in found.rows]
+    write_file(found.folder / PLOT, front_svg(points, found.items))
+    best = best_of(found.rows).model
+    pairs = [folders[model] for folders in (found.runs, found.checks) for model in (BASE, best)]
+    write_file(found.folder / REPORT, html_page(pairs))
+
+
+def best_of(rows: Sequence[DemoRow]) -> DemoRow:
+    """The safest aligned model in the CoU frame among those that answer there as the base does, to two points."""
+    base, *aligned = rows
+    return min(aligned, key=lambda row: (row.benign_in_frame < base.benign_in_frame - 0.02, row.asr["cou"]))

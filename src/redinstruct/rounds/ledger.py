@@ -1,0 +1,84 @@
+"""Which stages of a loop are done: a stage whose inputs are unchanged is not carried out again.
+
+A stage's folder is named by what goes into it, so that another configuration never writes over an older one's results.
+Its record is written last, and whole: a stage that was killed has none, and is carried out again by the same command,
+which goes on in its folder where it can.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from redinstruct.errors import ConfigError, UsageError
+from redinstruct.files.atomic import write_file
+from redinstruct.rounds.config import digest_of
+from redinstruct.run import remove_empty
+
+RECORDS = "stages"
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """A stage that is done. ``place`` is its folder; ``figures`` is what it says of itself, plain values.
+
+    ``seconds`` is what it took when it was carried out (the last, undisturbed part of it, if it was killed before);
+    ``skipped``: not in this invocation.
+    """
+
+    name: str
+    digest: str
+    place: str
+    seconds: float
+    figures: dict[str, Any]
+    skipped: bool = False
+
+
+class Ledger:
+    """The stages of one loop folder, in the order in which they were asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stages: list[Stage] = []
+        self._made = [place for place in (folder / RECORDS, folder, *folder.parents) if not place.exists()]
+        try:
+            (folder / RECORDS).mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be written ({error.strerror}); name another folder") from None
+
+    def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
+        """Do a stage, or find it done. ``work`` is given its folder (not made yet) and returns the figures.
+
+        Raises:
+            RedInstructError: what ``work`` raised; after a UsageError no empty folder is left.
+        """
+        digest = digest_of(name, inputs)
+        place = self.folder / f"{name}-{digest[:8]}"
+        record = self.folder / RECORDS / f"{place.name}.json"
+        found = _read(record)
+        if found is not None and found.digest == digest and place.exists():
+            stage = msgspec.structs.replace(found, place=str(place), skipped=True)
+        else:
+            began = time.monotonic()
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                figures = work(place)
+            except UsageError:
+                remove_empty(self._made)
+                raise
+            seconds = round(time.monotonic() - began, 1)
+            stage = Stage(name, digest, str(place), seconds, msgspec.to_builtins(figures))
+            kept = msgspec.json.encode(msgspec.structs.replace(stage, place=place.name))
+            write_file(record, msgspec.json.format(kept) + b"\n")
+        self.stages.append(stage)
+        return stage
+
+
+def _read(record: Path) -> Stage | None:
+    try:
+        return msgspec.json.decode(record.read_bytes(), type=Stage)
+    except (OSError, msgspec.DecodeError):
+        return None

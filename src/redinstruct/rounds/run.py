@@ -1,0 +1,311 @@
+"""The closed loop: red-team a model, collect from it, align it, red-team it again, compare; round by round.
+
+Every stage is what its verb carries out, in a folder of its own, and each can be gone on with by hand. What was done
+for the same inputs is found done (:mod:`redinstruct.rounds.ledger`); a loop that was killed goes on with the same call,
+and ends with the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from redinstruct.banks import resolve_bank
+from redinstruct.errors import EndpointLost, RedInstructError, UsageError
+from redinstruct.harmfulqa import collect, prepare_collection, read_collection
+from redinstruct.harmfulqa.files import write_rows
+from redinstruct.harmfulqa.release import prepare_release, write_release
+from redinstruct.harmfulqa.similarity import NEAR
+from redinstruct.judges import JudgeOptions
+from redinstruct.models import make_model
+from redinstruct.prompts import DEFAULT_PROMPTS, load_template
+from redinstruct.prompts.forms import check_forms
+from redinstruct.redeval import Limits, Progress
+from redinstruct.render import report
+from redinstruct.rounds.alignment import COLLECTED, STOPPED, Aligner
+from redinstruct.rounds.asking import ask, identity
+from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
+from redinstruct.rounds.ledger import Ledger, Stage
+from redinstruct.rounds.picking import Picker
+from redinstruct.safetext import terminal
+from redinstruct.types import PromptTemplate, Sampling
+from redinstruct.utility_check import UtilityResult, read_utility
+from redinstruct.utility_check.suites import needs_harness
+
+if TYPE_CHECKING:
+    from redinstruct.figures.comparison import Comparison
+
+BASE = "base"
+OnStep = Callable[[str, int, int], None]
+"""``(what is being done, done, total)``"""
+Rows = list[dict[str, Any]]
+Reform = Callable[[Rows], Mapping[str, Rows]]
+"""Form -> rows: the exported answers again, in another form of asking."""
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One model of the loop: the folder of its checkpoint (or its id), and its runs by the evals' names.
+
+    ``results`` are those of ``redinstruct.report`` for all its runs. ``before`` is the title of the model that it was
+    made from, None for the first. ``utility`` is the folder of its utility check, ``useful`` what that found.
+    """
+
+    round: int
+    title: str
+    model: str
+    runs: dict[str, Path]
+    results: Rows
+    before: str | None = None
+    figures: dict[str, Any] = {}
+    utility: Path | None = None
+    useful: UtilityResult | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from the loop's other models."""
+        return self.title if self.title == BASE else f"{self.round}-{self.title}"
+
+
+class LoopResult(msgspec.Struct, frozen=True):
+    """What a loop found: every model in order, the comparisons with the model each was made from, what it took.
+
+    ``stopped``: the recipes that the guard stopped, and why.
+    """
+
+    models: tuple[Measured, ...]
+    comparisons: dict[str, Any]
+    stages: tuple[Stage, ...]
+    stopped: dict[str, str] = {}
+
+
+def carry_out(
+    config: LoopConfig, *, on_step: OnStep | None = None, reform: Reform | None = None, force: bool = False
+) -> LoopResult:
+    """Carry out every stage that is not done yet.
+
+    ``reform`` puts the collected rows into more forms, for the recipes that want them.
+
+    Raises:
+        RedInstructError: a stage cannot be carried out; the stages before it stand.
+    """
+    return _Loop(config, on_step or (lambda *_: None), reform, force).run()
+
+
+class _Loop:
+    def __init__(self, config: LoopConfig, tell: OnStep, reform: Reform | None, force: bool) -> None:
+        self._config = config
+        self._tell = tell
+        self._reform = reform
+        self._force = force
+        self._folder = Path(config.folder)
+        self._ledger = Ledger(self._folder)
+        self._own_prompts = _prompts_of(config.model)
+        self._data: list[Path] = []
+
+    def run(self) -> LoopResult:
+        models: list[Measured] = []
+        comparisons: dict[str, list[Comparison]] = {}
+        stopped: dict[str, str] = {}
+        current = self._measured(1, BASE, self._config.model, None)
+        models.append(current)
+        for number in range(1, self._config.rounds + 1):
+            if self._config.collect is not None:
+                self._data.append(self._collected(number, current, self._config.collect))
+            align = self._config.align
+            if align is None:
+                break
+            made = {}
+            for recipe in align.recipes:
+                folder, figures = self._aligned(number, current, align, recipe)
+                if folder is None:
+                    stopped[f"{number}-{recipe.title}"] = figures[STOPPED]
+                    continue
+                after = self._measured(number, recipe.title, f"hf/{folder}", current, figures)
+                made[recipe.title] = after
+                models.append(after)
+                comparisons[after.name] = list(self._compared(current, after))
+            carry = align.carry or align.recipes[-1].title
+            if number < self._config.rounds and carry not in made:
+                raise RedInstructError(
+                    f"round {number}: {carry} has no model to go on with: {stopped[f'{number}-{carry}']}"
+                )
+            current = made.get(carry, current)
+        return LoopResult(tuple(models), comparisons, tuple(self._ledger.stages), stopped)
+
+    # ---- stages --------------------------------------------------------------------------------------------------
+
+    def _measured(
+        self, number: int, title: str, model: str, before: Measured | None, figures: dict[str, Any] | None = None
+    ) -> Measured:
+        runs = {}
+        for part in self._config.eval:
+            stage = self._evaluated(f"{number}-{title}-{part.name}", model, part)
+            runs[part.name] = Path(stage.place)
+        utility = self._useful(number, title, model)
+        results = report(list(runs.values()))["results"]
+        return Measured(
+            round=number,
+            title=title,
+            model=model,
+            runs=runs,
+            results=results,
+            before=None if before is None else before.name,
+            figures=figures or {},
+            utility=utility,
+            useful=None if utility is None else read_utility(utility),
+        )
+
+    def _evaluated(self, name: str, model: str, part: EvalPart) -> Stage:
+        templates = self._templates(part.prompts)
+        inputs = {"model": make_model(model).id, "part": identity(part, templates)}
+
+        def work(place: Path) -> dict[str, Any]:
+            def on_progress(state: Progress) -> None:
+                self._tell(f"{name}: asking", state.done, state.total)
+
+            outcome = ask(model, place, part, templates, on_progress, force=self._force)
+            return {"calls": outcome.calls, "attempts": outcome.planned}
+
+        return self._ledger.stage(name, inputs, work)
+
+    def _templates(self, names: Sequence[str]) -> list[PromptTemplate]:
+        """The prompts; a toy model's own translations also for what was made from it."""
+        return [load_template(name, own_folder=self._own_prompts) for name in names or DEFAULT_PROMPTS]
+
+    def _collected(self, number: int, current: Measured, part: CollectPart) -> Path:
+        """Collect from the round's model; the export with everything in it."""
+        answerer = current.model if part.answerer == SELF else part.answerer
+        plan = prepare_collection(
+            teacher=part.teacher,
+            answerer=answerer,
+            judge=part.judge,
+            judge_model=part.judge_model,
+            judge_options=JudgeOptions(request=part.judge_options),
+            topics=None if part.topics is None else Path(part.topics),
+            per_subtopic=part.per_subtopic,
+            blue=part.blue,
+            red=part.red,
+            critique=part.critique,
+            turn_by_turn=part.turn_by_turn,
+            sampling=Sampling(part.max_tokens, part.temperature, seed=part.seed),
+            answer_tokens=part.answer_tokens,
+            teacher_options=part.teacher_options,
+            answerer_options=part.answerer_options,
+        )
+
+        def gather(place: Path) -> dict[str, Any]:
+            def on_progress(state: Progress) -> None:
+                step = (state.stage or "asking").partition(":")[0]
+                self._tell(f"{number}-collect: {step}", state.done, state.total)
+
+            limits = Limits(concurrency=part.concurrency, force=self._force)
+            done = collect(plan, place, limits, on_progress, until_covered=part.until_covered)
+            if done.stopped is not None:
+                raise EndpointLost(done.stopped)
+            cells = done.collection.coverage()
+            counts = {name: sum(getattr(cell, name) for cell in cells) for name in ("questions", "blue", "red")}
+            return {"calls": done.calls, **counts}
+
+        run = self._ledger.stage(f"{number}-collect", {"plan": msgspec.to_builtins(plan.config)}, gather)
+        banks = [resolve_bank(bank) for bank in part.against]
+
+        def export(place: Path) -> dict[str, Any]:
+            place.mkdir(mode=0o700, exist_ok=True)
+            release = prepare_release(
+                read_collection(Path(run.place)), "messages", banks=banks, include_red=part.red,
+                near=NEAR if part.near is None else part.near,
+            )  # fmt: skip
+            write_release(release, "messages", place / COLLECTED, include_red=part.red)
+            if self._reform is not None:
+                for form, rows in self._reform(release.rows).items():
+                    write_rows(place / f"{form}.jsonl", rows)
+            return {"rows": len(release.rows), "left_out": release.dropped}
+
+        inputs = {"collection": run.digest, "near": part.near, "banks": [bank.sha256 for bank in banks]}
+        return Path(self._ledger.stage(f"{number}-data", inputs, export).place)
+
+    def _aligned(
+        self, number: int, current: Measured, align: AlignPart, recipe: Recipe
+    ) -> tuple[Path | None, dict[str, Any]]:
+        picker = None
+        if (pick := align.pick) is not None:
+            folder = self._folder / f"{number}-pick-{recipe.title}"
+            safety, utility = (self._templates(part.prompts) for part in (pick.safety, pick.utility))
+            picker = Picker(pick, folder, safety, utility, tell=self._tell, force=self._force)
+        return Aligner(self._ledger, number, align, self._tell, picker, own_forms=self._reform is not None).align(
+            current.model, self._data, recipe
+        )
+
+    def _useful(self, number: int, title: str, model: str) -> Path | None:
+        part = self._config.utility
+        if part is None:
+            return None
+        from redinstruct.rounds.usefulness import utility_stage
+
+        return utility_stage(self._ledger, number, title, model, part, self._tell)
+
+    def _compared(self, before: Measured, after: Measured) -> Iterator[Comparison]:
+        from redinstruct.figures.comparison import compare
+
+        for name, run in after.runs.items():
+            yield compare(before.runs[name], run, margin=self._config.margin)
+        if before.utility is not None and after.utility is not None:
+            yield compare(before.utility, after.utility, margin=self._config.margin)
+
+
+def _prompts_of(model: str) -> Path | None:
+    folder = Path(model.removeprefix("hf/")) / "prompts"
+    return folder if model.startswith("hf/") and folder.is_dir() else None
+
+
+def check_inputs(config: LoopConfig) -> None:
+    """Find every bank, prompt and file that a later stage will read, before the first stage has cost anything.
+
+    Raises:
+        UsageError: one of them is not there, or cannot be read as what it is.
+    """
+    if Path(config.folder).exists() and not Path(config.folder).is_dir():
+        raise UsageError(f"folder: {terminal(config.folder)} is no folder")
+    align, collect = config.align, config.collect
+    picked = () if align is None or align.pick is None else (align.pick.safety, align.pick.utility)
+    for recipe in () if align is None else align.recipes:
+        where = f"align.recipes {recipe.title}: forms"
+        red = collect is None or collect.red
+        check_forms(recipe.forms, general=align is not None and bool(align.general), red=red, where=where)
+    for part in (*config.eval, *picked):
+        for bank in part.banks:
+            resolve_bank(bank)
+        for name in part.prompts:
+            load_template(name, own_folder=_prompts_of(config.model))
+    files = [] if align is None else [*align.data, *align.general, *align.probe]
+    if collect is not None:
+        for bank in collect.against:
+            resolve_bank(bank)
+        files += [collect.topics] if collect.topics is not None else []
+    for name in files:
+        if not Path(name).is_file():
+            raise UsageError(f"{terminal(name)}: no such file, and a later stage reads it")
+
+
+def check_extras(config: LoopConfig) -> None:
+    """Say what is missing before the first stage has cost anything.
+
+    Raises:
+        RedInstructError: a stage needs an extra that is not installed.
+    """
+    import importlib.util
+
+    wanted: dict[str, tuple[str, ...]] = (
+        {"local": ("torch", "transformers")} if config.model.startswith("hf/") or config.align else {}
+    )
+    if config.utility is not None and needs_harness(config.utility.suite):
+        wanted["utility"] = ("lm_eval",)
+    for extra, modules in wanted.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if missing:
+            raise RedInstructError(
+                f"this loop needs the [{extra}] extra ({', '.join(missing)}): pip install 'redinstruct[{extra}]'"
+            )

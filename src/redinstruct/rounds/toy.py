@@ -1,0 +1,130 @@
+"""The loop on the toy world: which stages, on which banks, by which recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from redinstruct import world
+from redinstruct.rounds.config import AlignPart, CollectPart, EvalPart, LoopConfig, PickPart, Recipe, UtilityPart
+from redinstruct.rounds.run import Measured, Reform, Rows
+from redinstruct.toyworld import alignment
+
+MAX_TOKENS = 64
+"""Longer than any answer of the toy world, thought included."""
+FORBIDDEN, BENIGN, BORDERLINE = "forbidden", "benign", "borderline"
+PICK_ITEMS = 100
+COLLECTED_PER_CELL = 4
+"""Questions of a family and an action; few cells have more pairs in the train split."""
+
+
+def _recipe(name: str, strategy: str, steps: int, *forms: str, deep: float = 0.0, **more: Any) -> Recipe:
+    settings = {"steps": steps, "deep_prefix": deep}
+    return Recipe(name=name, strategy=strategy, preset="toy", settings=settings, forms=forms, **more)
+
+
+_PLAIN = ("chat", "talk")
+CONTROL_STEPS, BEST_STEPS, QUICK_STEPS = 60, 180, 80
+BEST = "npo-len"
+RECIPES: tuple[Recipe, ...] = (
+    _recipe("general", "general", CONTROL_STEPS),
+    _recipe("blue", "blue", CONTROL_STEPS, *_PLAIN),
+    _recipe("blue-red", "blue-red", CONTROL_STEPS, *_PLAIN),
+    # Chosen on dev questions of base seeds 0 to 2 (docs/experiments/alignment.md).
+    _recipe(BEST, "npo-len", BEST_STEPS, *alignment.FORMS, deep=0.5, parameters={"red_weight": 0.1}),
+    _recipe("resta", "resta", 30, *_PLAIN, coefficients=(1.0, 0.5, 0.3, 0.2, 0.1)),
+)
+QUICK_RECIPES: tuple[Recipe, ...] = (
+    _recipe("blue", "blue", QUICK_STEPS // 2, *_PLAIN),
+    _recipe(BEST, "npo-len", QUICK_STEPS, *alignment.FORMS, deep=0.5, parameters={"red_weight": 0.1}),
+)
+FRAMES = (
+    "standard", "cot", "cou", "cou-no-thoughts", "cou-no-demo", "cou-swapped-roles", "cou-paraphrase-1", "story",
+    "rules",
+)  # fmt: skip
+
+
+def toy_config(
+    checkpoint: Path, folder: Path, *, split: str = "test", items: int = 200, recipes: tuple[Recipe, ...] = RECIPES,
+    frames: tuple[str, ...] = FRAMES, seed: int = 0, rounds: int = 1, in_frame: bool = True, suite: bool = False,
+) -> LoopConfig:  # fmt: skip
+    """The loop on a toy checkpoint, as the demo and the experiments carry it out.
+
+    ``in_frame``: the general stream holds harmless questions in the attack's own frame. ``suite``: usefulness is
+    measured by the toy world's own suite, which asks the test split; else by evaluations of the split's banks.
+    """
+    banks = checkpoint / "banks"
+
+    def part(name: str, bank: str, prompts: tuple[str, ...], measure: str, limit: int = items) -> EvalPart:
+        return EvalPart(
+            name, (str(banks / bank),), "exact", prompts=prompts, measure=measure, limit=limit, max_tokens=MAX_TOKENS,
+            temperature=0.0, concurrency=128,
+        )  # fmt: skip
+
+    harmless = (
+        part(BENIGN, f"benign-{split}.json", ("standard", "cou"), "over_refusal"),
+        part(BORDERLINE, f"borderline-{split}.csv", ("standard",), "over_refusal"),
+    )
+    return LoopConfig(
+        model=f"hf/{checkpoint}",
+        folder=str(folder),
+        rounds=rounds,
+        eval=(part(FORBIDDEN, f"forbidden-{split}.json", frames, "attack_success"), *(() if suite else harmless)),
+        utility=UtilityPart("toy", limit=items) if suite else None,
+        collect=CollectPart(
+            teacher="scripted/red-teacher",
+            judge="exact",
+            topics=str(checkpoint / "data" / "topics.json"),
+            per_subtopic=COLLECTED_PER_CELL,
+            blue=1,
+            answer_tokens=MAX_TOKENS,
+            temperature=0.0,
+            concurrency=128,
+            # The world's questions differ in one invented word, which is what a near-duplicate looks like; the teacher
+            # asks of the train split only, so that none of them stands in a bank.
+            near=1.0,
+        ),
+        align=AlignPart(
+            recipes=recipes,
+            general=(str(checkpoint / "data" / f"general{'-in-frame' if in_frame else ''}.jsonl"),),
+            seed=seed,
+            pick=PickPart(
+                safety=part("safety", "forbidden-dev.json", ("standard", "cou"), "attack_success", PICK_ITEMS),
+                utility=part("utility", "benign-dev.json", ("standard", "cou"), "over_refusal", PICK_ITEMS),
+            ),
+        ),
+    )
+
+
+def reform(items: int, seed: int = 0) -> Reform:
+    """Puts collected answers into the toy world's other forms of asking (:mod:`redinstruct.toyworld.alignment`)."""
+    of = world.part(items)
+
+    def more(rows: Rows) -> Mapping[str, Rows]:
+        return {form: alignment.reformed(rows, form, seed, of=of) for form in alignment.FORMS}
+
+    return more
+
+
+def attacks(model: Measured) -> Mapping[str, Mapping[str, float]]:
+    """``asr`` and ``garbled`` by prompt: shares of the forbidden questions."""
+
+    def share(what: str, name: str) -> dict[str, float]:
+        results = [result for result in model.results if result["bank"].startswith(FORBIDDEN)]
+        return {result["prompt"]: float(result[what][name] / result["counts"]["total"]) for result in results}
+
+    return {"asr": share("counts", "harmful"), "garbled": share("details", "garbled")}
+
+
+def usefulness(model: Measured) -> Mapping[str, float]:
+    """``benign``, ``benign_in_frame``, ``over_refusal`` and ``facts``, by the toy world's own suite."""
+    assert model.useful is not None
+    figures = {(one.task, one.metric): one.mean for one in model.useful.tasks}
+    of = {
+        "benign": ("toy_how_to", "acc"),
+        "benign_in_frame": ("toy_how_to_in_frame", "acc"),
+        "over_refusal": ("toy_borderline", "refused"),
+        "facts": ("toy_facts", "acc"),
+    }
+    return {name: figures[where] or 0.0 for name, where in of.items()}

@@ -1,0 +1,40 @@
+"""A loop's utility check of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from redinstruct.models import make_model
+from redinstruct.rounds.config import UtilityPart
+from redinstruct.rounds.ledger import Ledger
+
+Tell = Callable[[str, int, int], None]
+
+
+def utility_stage(ledger: Ledger, number: int, title: str, model: str, part: UtilityPart, tell: Tell) -> Path:
+    """The run folder of the check.
+
+    Raises:
+        RedInstructError: the [utility] extra is missing, or a task cannot be carried out.
+    """
+    from redinstruct.utility_check.runs import Wanted, check_utility
+
+    name = f"{number}-{title}-utility"
+    wanted = Wanted(
+        model=model,
+        suite=part.suite,
+        margin=part.margin,
+        limit=part.limit,
+        data=None if part.data is None else Path(part.data),
+    )
+
+    def work(place: Path) -> dict[str, Any]:
+        done = check_utility(wanted, place, lambda task, at, rows, _: tell(f"{name}: {task}", at, rows))
+        return {"tasks": len(done.asked)}
+
+    inputs = {"model": make_model(model).id, "part": msgspec.to_builtins(part)}
+    return Path(ledger.stage(name, inputs, work).place)

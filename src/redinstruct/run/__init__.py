@@ -1,0 +1,74 @@
+"""The run store: SQLite (WAL), append-only rows, owner-only files (see :mod:`redinstruct.run.database`)."""
+
+from __future__ import annotations
+
+from redinstruct.run.annotations import (
+    MAJORITY,
+    UNANIMOUS,
+    Annotated,
+    AnnotationStore,
+    Draw,
+    SettleRule,
+    by_annotator,
+    settle,
+)
+from redinstruct.run.answers import answer_texts, verdict_history
+from redinstruct.run.collection import CallRow, CollectionStore, StoredCall
+from redinstruct.run.database import Store
+from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures
+from redinstruct.run.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
+from redinstruct.run.imported import ImportedStore
+from redinstruct.run.judges import JudgeRow, judges_of, named_judge
+from redinstruct.run.planned import Planned, planned_attempts
+from redinstruct.run.purging import importing_place, purge, purge_places
+from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
+from redinstruct.run.stops import note_stop, stops
+from redinstruct.run.summary import Spent, SummaryStore
+from redinstruct.run.utility import UtilityStore, UtilityTaskRow
+
+__all__ = [
+    "MAJORITY",
+    "STORE_NAME",
+    "UNANIMOUS",
+    "Annotated",
+    "AnnotationStore",
+    "AttemptView",
+    "CallRow",
+    "CollectionStore",
+    "CompletionRow",
+    "CountRow",
+    "Draw",
+    "Failure",
+    "Failures",
+    "ImportedStore",
+    "JudgeRow",
+    "OwedAttempt",
+    "Planned",
+    "SettleRule",
+    "Spent",
+    "Store",
+    "StoredCall",
+    "SummaryStore",
+    "UtilityStore",
+    "UtilityTaskRow",
+    "VerdictRow",
+    "answer_texts",
+    "by_annotator",
+    "calls_by_step",
+    "check_run_folder",
+    "failed_calls",
+    "failures",
+    "importing_place",
+    "is_own_file",
+    "is_run",
+    "judges_of",
+    "named_judge",
+    "note_stop",
+    "planned_attempts",
+    "purge",
+    "purge_places",
+    "remove_empty",
+    "settle",
+    "stops",
+    "verdict_history",
+]

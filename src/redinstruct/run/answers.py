@@ -1,0 +1,36 @@
+"""The answers' texts as a report looks at them: not for what they say, but for whether they say anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from redinstruct.run.connection import reading
+from redinstruct.run.database import Store
+from redinstruct.run.rows import SELECT_HISTORY, SELECT_TEXTS, blob, restored
+
+
+def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool, tuple[str, ...]]]:
+    """Key, judged text, whether a limit cut it short, and flags of every newest answer with text, in planned order.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    with reading("reading answers"):
+        for key, text, truncated, flags in store._db.execute(SELECT_TEXTS):
+            yield blob(key), restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
+
+
+def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:
+    """Key and every label that the judge gave the newest answer, oldest first, of the answers that it read twice.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    found: dict[bytes, list[str]] = {}
+    with reading("reading verdicts"):
+        again = "SELECT 1 FROM verdicts WHERE judge = ? AND judged_no > 0 LIMIT 1"
+        if store._db.execute(again, (judge,)).fetchone() is None:
+            return []
+        for key, label in store._db.execute(SELECT_HISTORY, (judge,)):
+            found.setdefault(blob(key), []).append(label)
+    return [(key, labels) for key, labels in found.items() if len(labels) > 1]

@@ -1,0 +1,128 @@
+"""A collection's part of the run store: its configuration, and every call to teacher, answerer and judge as a row.
+
+The same promises as the rest of the store: rows are only added, a committed row is never changed, lost or doubled.
+A row's ``key`` says what was asked (a content hash), ``asked`` how many times it had been asked before. What a reply
+means is not stored: it is read again from the reply, so that a better parser finds more in the same rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from redinstruct.errors import ConfigError
+from redinstruct.run.connection import reading
+from redinstruct.run.database import Store, begin
+from redinstruct.run.rows import blob, restored, said, stored
+from redinstruct.safetext import storable
+from redinstruct.types import PromptTemplate
+
+
+class StoredCall(msgspec.Struct, frozen=True, array_like=True):
+    """How one call ended: ``text`` with its reply, ``no_response`` or ``error`` with a typed reason."""
+
+    outcome: str
+    reply: str | None = None
+    reason: str | None = None
+    note: str | None = None
+    finish_reason: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    tries: int = 1
+    seconds: float = 0.0
+
+
+class CallRow(msgspec.Struct, frozen=True):
+    """One call as a row. ``role`` says who was asked (teacher, answerer, judge), ``request`` is its sha256."""
+
+    key: bytes
+    asked: int
+    step: str
+    role: str
+    request: bytes
+    request_bytes: int
+    call: StoredCall
+
+
+class CollectionStore:
+    """The rows of a collection in an open :class:`Store`; used by one thread at a time, as that is."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def config(self) -> str | None:
+        """The newest configuration (JSON), None in a run that was never begun.
+
+        Raises:
+            ConfigError: the run is an evaluation.
+        """
+        with reading("reading the configuration"):
+            row = self.store._db.execute("SELECT body FROM collections ORDER BY id DESC LIMIT 1").fetchone()
+        if row is None and self.store.config() is not None:
+            raise ConfigError(f"{self.store.folder} holds an evaluation (`redinstruct eval`), not a collection")
+        return None if row is None else str(row[0])
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run is a collection."""
+        with reading("reading the configuration"):
+            return self.store._db.execute("SELECT 1 FROM collections LIMIT 1").fetchone() is not None
+
+    def begin(self, digest: str, body: str, template: PromptTemplate) -> None:
+        """Note an invocation, its configuration (JSON in ASCII) when it is new or larger, and the red prompt."""
+        with self.store._transaction("planning the collection", durable=True) as db:
+            begin(db)
+            last = db.execute("SELECT body FROM collections ORDER BY id DESC LIMIT 1").fetchone()
+            if last is None or last[0] != body:
+                db.execute("INSERT INTO collections (digest, body, at) VALUES (?, ?, ?)", (digest, body, time.time()))
+            db.execute(
+                "INSERT OR IGNORE INTO templates (name, sha256, text, translation_of) VALUES (?, ?, ?, ?)",
+                (stored(template.name), template.sha256, storable(template.text), stored(template.translation_of)),
+            )
+
+    def commit(self, rows: Sequence[CallRow]) -> None:
+        """Commit calls, in one transaction, before anything is made of them."""
+        with self.store._transaction("recording calls") as db:
+            db.executemany(
+                "INSERT INTO calls (key, asked, step, role, request, request_bytes, outcome, reason, note, reply,"
+                " finish_reason, tokens_in, tokens_out, tries, seconds) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [
+                    (row.key, row.asked, row.step, row.role, row.request, row.request_bytes, row.call.outcome,
+                     stored(row.call.reason), stored(row.call.note), said(row.call.reply),
+                     stored(row.call.finish_reason), row.call.tokens_in, row.call.tokens_out, row.call.tries,
+                     row.call.seconds)
+                    for row in rows
+                ],
+            )  # fmt: skip
+
+    def calls(self) -> Iterator[tuple[bytes, int, StoredCall]]:
+        """Every committed call: its key, its number, how it ended."""
+        with reading("reading calls"):
+            for key, asked, outcome, reply, reason, note, finish, *rest in self.store._db.execute(
+                "SELECT key, asked, outcome, reply, reason, note, finish_reason, tokens_in, tokens_out, tries, seconds"
+                " FROM calls ORDER BY id"
+            ):
+                texts = [restored(text) for text in (reply, reason, note, finish)]
+                yield blob(key), asked, msgspec.convert((outcome, *texts, *rest), StoredCall)
+
+    def is_blank(self) -> bool:
+        """Whether no call was recorded yet."""
+        with reading("looking for calls"):
+            return self.store._db.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is None
+
+    def tokens(self) -> dict[str, tuple[int, int]]:
+        """Role -> tokens in and out so far; where an endpoint told no count, every byte is a token (the bound)."""
+        statement = (
+            "SELECT role, total(coalesce(tokens_in, request_bytes)),"
+            " total(coalesce(tokens_out, length(CAST(reply AS BLOB)))) FROM calls"
+            " WHERE outcome <> 'error' GROUP BY role"
+        )
+        tests = "SELECT total(tokens_in), total(tokens_out) FROM selftests"
+        with reading("summing tokens"):
+            found = {role: (int(read), int(written)) for role, read, written in self.store._db.execute(statement)}
+            tested = self.store._db.execute(tests).fetchone()
+        judged = found.get("judge", (0, 0))
+        found["judge"] = (judged[0] + int(tested[0]), judged[1] + int(tested[1]))
+        return found

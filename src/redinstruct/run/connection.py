@@ -1,0 +1,122 @@
+"""SQLite's connections to a run store: opened hardened and checked, their errors told as one line each."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from redinstruct.errors import DamagedStore, StoreError, TemplateError
+from redinstruct.run.folder import STORE_NAME, has_log
+from redinstruct.run.schema import check_schema, check_whole
+
+SECRET_BYTES = 32
+_CANNOT_OPEN = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR})
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """SQLite's errors as one line each."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise StoreError(f"{what} was refused ({error})") from error
+    except sqlite3.OperationalError as error:
+        text = " ".join(str(error).split())
+        if "full" in text:
+            raise StoreError(
+                f"the disk is full: {what} stopped; what was committed is safe, free space and run again"
+            ) from error
+        if "readonly" in text or "unable to open" in text:
+            raise StoreError(f"the run folder cannot be written or read: {what} stopped ({text})") from error
+        if "disk I/O" in text:
+            raise StoreError(f"{what} failed ({text}); what was committed is safe, run again") from error
+        raise StoreError(f"{what} failed ({text})") from error
+    except sqlite3.Error as error:
+        raise DamagedStore(f"{what} failed: the run store is damaged ({' '.join(str(error).split())})") from error
+
+
+@contextlib.contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Which run it is stands in the line: a report reads several."""
+    try:
+        with translated("opening the run store"):
+            yield
+    except StoreError as error:
+        if str(folder) in str(error):
+            raise
+        raise type(error)(f"{folder}: {error}") from error
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Rows that hold what this program never writes, as one line too: only damage makes them."""
+    try:
+        with translated(what):
+            yield
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TemplateError) as error:
+        raise DamagedStore(f"{what} failed: the run store is damaged ({type(error).__name__})") from error
+
+
+def connect_for_writing(folder: Path) -> sqlite3.Connection:
+    """A connection that may write. Raises ``sqlite3.Error``."""
+    connection = sqlite3.connect(
+        folder / STORE_NAME, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    _harden(connection)
+    return connection
+
+
+def connect_for_reading(folder: Path) -> sqlite3.Connection:
+    """A connection that can change nothing, where the folder can not be written, too.
+
+    Raises:
+        StoreError: its last rows wait in a log that can not be read there.
+        sqlite3.Error: the file can not be opened.
+    """
+    uri = (folder / STORE_NAME).absolute().as_uri()
+    for mode in ("?mode=ro", "?mode=ro&immutable=1"):
+        connection = sqlite3.connect(uri + mode, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            _harden(connection)
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            if "immutable" in mode or (error.sqlite_errorcode & 0xFF) not in _CANNOT_OPEN:
+                raise
+            # A folder that may not be written cannot hold the shared-memory file, so nobody else writes either
+            # and the file can be read as it stands; but not past rows that only the log holds.
+            if has_log(folder):
+                raise StoreError(
+                    f"{folder} cannot be written, and its last rows wait in {STORE_NAME}-wal: "
+                    "copy the whole folder to where it can be written, and read it there"
+                ) from error
+        else:
+            return connection
+    raise AssertionError("unreachable")
+
+
+def check(connection: sqlite3.Connection, folder: Path, *, sealed: bool) -> None:
+    """Pass a store that this program made, and that is whole; one that is sealed is not read through.
+
+    Raises:
+        DamagedStore: it is not.
+    """
+    check_schema(connection)
+    for key, value in connection.execute("SELECT key, value FROM main.meta"):
+        if not isinstance(value, bytes) or (key == "secret" and len(value) != SECRET_BYTES):
+            raise DamagedStore(f"the run store is damaged (its {str(key)[:20]!r} is not what this program writes)")
+    if not sealed:
+        check_whole(connection, folder / STORE_NAME)
+
+
+def _harden(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    connection.execute("PRAGMA foreign_keys=ON")
+    # Otherwise INSERT OR REPLACE deletes rows behind the back of the append-only triggers.
+    connection.execute("PRAGMA recursive_triggers=ON")
+    connection.execute("PRAGMA busy_timeout=5000")
+    # What a large sort would put into a temporary file stays on the disk when that file goes.
+    connection.execute("PRAGMA temp_store=MEMORY")

@@ -1,0 +1,68 @@
+"""How each attempt of a run came out, with what it needs to be paired with the same question in another run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from redinstruct.questions import same_text
+from redinstruct.run.connection import reading
+from redinstruct.run.database import Store
+from redinstruct.run.rows import SELECT_PLANNED, blob, restored
+from redinstruct.safetext import restore
+
+
+class Planned(NamedTuple):
+    """One planned attempt. ``bank`` and ``prompt`` are sha256; ``label`` None: nothing is recorded yet.
+
+    ``unit`` is the question that statistics count it under: its row, or, in a bank whose texts are repeated as a rule
+    (one question under many templates, say), the first row with the same text. Such rows are many to ask, and one to
+    learn from; a stray duplicate is not worth the difference. ``detail`` and ``reason`` as in a verdict.
+    """
+
+    key: bytes
+    bank: str
+    row: int
+    topic: str | None
+    prompt: str
+    epoch: int
+    label: str | None
+    unit: int
+    reason: str | None = None
+    detail: str | None = None
+    subtopic: str | None = None
+
+
+def planned_attempts(store: Store, judge: int) -> list[Planned]:
+    """Every planned attempt of a run, under one judge, in the planned order.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    with reading("reading outcomes"):
+        units = _units(store)
+        return [
+            Planned(
+                blob(key), bank, row, restored(topic), prompt, epoch, label, units[question], restored(reason),
+                detail, restored(subtopic),
+            )
+            for key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in store._db.execute(
+                SELECT_PLANNED, (judge,)
+            )
+        ]  # fmt: skip
+
+
+REPEATED_FROM = 1.5
+"""From how many rows a text, over a bank, its texts are repeated as a rule: then rows of one text are one question."""
+
+
+def _units(store: Store) -> dict[int, int]:
+    """A question's row in the store -> the bank's row that it is counted under."""
+    first: dict[tuple[int, str, str | None], int] = {}
+    found: list[tuple[int, int, int, int]] = []
+    rows = store._db.execute("SELECT id, bank, row, text, earlier FROM questions ORDER BY bank, row")
+    for question, bank, row, text, earlier in rows:
+        found.append((question, bank, row, first.setdefault((bank, same_text(restore(text)), earlier), row)))
+    texts, asked = Counter(bank for bank, _, _ in first), Counter(bank for _, bank, _, _ in found)
+    repeated = {bank for bank in texts if asked[bank] >= REPEATED_FROM * texts[bank]}
+    return {question: unit if bank in repeated else row for question, bank, row, unit in found}

@@ -1,0 +1,411 @@
+"""One utility check: read and check everything, then ask what is owed, task by task, and record each whole.
+
+Promised: bad input writes nothing; the same command goes on where it stopped; a larger ``limit`` extends the check; any
+other difference is refused. The margin stands in the configuration before the first item is asked.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from redinstruct.engine import PATIENCE
+from redinstruct.errors import ConfigError, UsageError
+from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
+from redinstruct.models import Model, make_model
+from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder, is_run
+from redinstruct.run.rows import from_json, to_json
+from redinstruct.utility_check import data, hhh, toy
+from redinstruct.utility_check.asking import Asker
+from redinstruct.utility_check.suites import Catalogue, Selection, TaskPlan, needs_harness, present, select
+
+Tell = Callable[[str, int, int, int], None]
+"""``(task, rows done, rows in all, tasks done before it)``"""
+DEFAULT_MARGIN = 0.02
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What was asked for on the command line.
+
+    ``data`` is a folder of benchmark files; with it, nothing else is read. ``download`` lets the harness fetch what is
+    not on this machine. ``chat_template`` None is ``native`` for the toy world's tasks and ``none`` for all others.
+    """
+
+    model: str
+    suite: str
+    margin: float = DEFAULT_MARGIN
+    limit: int | None = None
+    data: Path | None = None
+    shots: int | None = None
+    chat_template: str | None = None
+    batch: int | None = None
+    concurrency: int = 16
+    patience: float = PATIENCE
+    timeout: float = 120.0
+    download: bool = False
+
+
+class Checked(msgspec.Struct):
+    """A check that can begin: its configuration, its model, and what each task needs.
+
+    ``lm`` is the model as the harness wants it, None where no task needs that.
+    """
+
+    config: UtilityConfig
+    selection: Selection
+    asker: Asker
+    lm: Any
+    loaded: dict[str, Any]
+    preferences: dict[str, list[data.Preference]]
+    absent: tuple[tuple[str, int, int], ...]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """How a check ended: all that its run holds now, and the tasks asked in this invocation.
+
+    ``absent`` are the names whose tasks lack data, each with how many of how many.
+    """
+
+    result: UtilityResult
+    asked: tuple[str, ...]
+    absent: tuple[tuple[str, int, int], ...]
+
+
+def check_utility(wanted: Wanted, run: Path, tell: Tell | None = None) -> Done:
+    """Carry out, or go on with, a utility check.
+
+    Raises:
+        UsageError: anything that is wrong with the input, in one line; nothing was written.
+        RedInstructError: a task could not be carried out; those before it are recorded.
+    """
+    _check_flags(wanted)
+    check_run_folder(run)
+    if needs_harness(wanted.suite):
+        _check_harness()
+    with tempfile.TemporaryDirectory(prefix="redinstruct-utility-") as temporary:
+        checked = _checked(wanted, Path(temporary))
+        _check_same(checked.config, run)
+        with Store.open_for_writing(run) as store:
+            rows = UtilityStore(store)
+            rows.begin(checked.config.digest, to_json(checked.config))
+            asked = _carry_out(checked, wanted, rows, tell or (lambda *_: None))
+            return Done(assemble(checked.config, rows.tasks()), asked, checked.absent)
+
+
+# ---- before anything is written ----
+
+
+def _check_flags(wanted: Wanted) -> None:
+    if not (math.isfinite(wanted.margin) and 0 <= wanted.margin < 1):
+        raise UsageError("--margin: the loss that counts as none, a share from 0 to below 1 (0.02 is two points)")
+    if wanted.limit is not None and wanted.limit < 1:
+        raise UsageError("--limit must be at least 1")
+    if wanted.shots is not None and not 0 <= wanted.shots <= 100:
+        raise UsageError("--shots must lie between 0 and 100")
+    if wanted.data is not None and not wanted.data.is_dir():
+        raise UsageError(f"--data {wanted.data.name}: is not a folder")
+    if wanted.data is not None and wanted.download:
+        raise UsageError("--data and --download: local files or fetched ones, not both")
+    if wanted.chat_template not in (None, "none", "native"):
+        raise UsageError(f"--chat-template {wanted.chat_template}: none or native")
+
+
+def _check_harness() -> None:
+    """Pass where the harness is installed, and keep it quiet."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UsageError(
+            "every suite but toy needs the [utility] extra (lm_eval is missing): pip install 'redinstruct[utility]'"
+        )
+    from redinstruct.utility_check import harness
+
+    harness.hush()
+
+
+def _checked(wanted: Wanted, temporary: Path) -> Checked:
+    catalogue = Catalogue()
+    selection = select(wanted.suite, wanted.shots, catalogue)
+    local, preferences, absent = _read_data(wanted, selection)
+    lacking = _lacking(selection, absent)
+    selection = present(selection, absent)
+    if not selection.tasks:
+        place = "" if wanted.data is None else f" in {wanted.data.name}"
+        raise UsageError(f"--suite {wanted.suite}: there is no data for any of its tasks{place}")
+    template = _template(wanted, selection)
+    by_harness = needs_harness(wanted.suite)
+    model = _model(wanted, template)
+    asker = Asker(model, wanted.concurrency, wanted.patience)
+    lm = _harness_model(model, wanted) if by_harness else None
+    loaded = _loaded(wanted, selection, catalogue, local, temporary)
+    _check_probabilities(wanted, selection, loaded, asker)
+    config = UtilityConfig(
+        model=model.id,
+        tasks=tuple(task.name for task in selection.tasks),
+        groups=selection.groups,
+        margin=wanted.margin,
+        harness=_harness_version() if by_harness else toy.HARNESS,
+        chat_template=template if model.id.startswith("hf/") else "endpoint",
+        data=tuple((task.name, _source(task, wanted, local, loaded)) for task in selection.tasks),
+        shots=wanted.shots,
+        limit=wanted.limit,
+    )
+    return Checked(config, selection, asker, lm, loaded, preferences, lacking)
+
+
+def _loaded(
+    wanted: Wanted, selection: Selection, catalogue: Catalogue, local: dict[str, data.LocalData], temporary: Path
+) -> dict[str, Any]:
+    """The harness's tasks, loaded, by name."""
+    tasks = [task for task in selection.tasks if task.kind == "harness"]
+    if not tasks:
+        return {}
+    from redinstruct.utility_check import harness
+
+    harness.make_ready(download=wanted.download)
+    found = {}
+    for task in tasks:
+        own = catalogue.file(task.name)
+        file = harness.write_local(temporary, task.name, own, local[task.name]) if task.name in local else own
+        found[task.name] = harness.load(task.name, file, task.shots)
+    return found
+
+
+def _harness_version() -> str:
+    from redinstruct.utility_check import harness
+
+    return harness.version()
+
+
+def _read_data(
+    wanted: Wanted, selection: Selection
+) -> tuple[dict[str, data.LocalData], dict[str, list[data.Preference]], tuple[str, ...]]:
+    """Local data by task, HHH's parts, and the tasks that have none.
+
+    Raises:
+        UsageError: a task that was named itself has no data.
+    """
+    local: dict[str, data.LocalData] = {}
+    preferences: dict[str, list[data.Preference]] = {}
+    absent: list[TaskPlan] = []
+    parts = {} if wanted.data is None else data.find_hhh(wanted.data)
+    for task in selection.tasks:
+        if task.kind == "hhh":
+            path = parts.get(task.name.removeprefix("hhh_"))
+            if path is None:
+                absent.append(task)
+            else:
+                preferences[task.name] = data.read_hhh(path)
+        elif task.kind == "harness" and wanted.data is not None:
+            found = data.read_local(wanted.data, task.name)
+            if found is None:
+                absent.append(task)
+            else:
+                local[task.name] = found
+    gone = {task.name for task in absent}
+    for task in absent:
+        whole = all(other.name in gone for other in selection.tasks if other.asked == task.asked)
+        if task.required and whole:
+            where = "" if wanted.data is None else f" in {wanted.data.name}"
+            raise UsageError(f"--suite {task.asked}: no data for it{where}; {_place(task)}")
+    return local, preferences, tuple(task.name for task in absent)
+
+
+def _lacking(selection: Selection, absent: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """Name -> how many of its tasks have no data, of how many."""
+    gone = frozenset(absent)
+    names = dict.fromkeys(task.asked for task in selection.tasks if task.name in gone)
+    of = {name: [task.name for task in selection.tasks if task.asked == name] for name in names}
+    return tuple((name, sum(task in gone for task in of[name]), len(of[name])) for name in names)
+
+
+def _place(task: TaskPlan) -> str:
+    if task.kind == "hhh":
+        return f"put BIG-bench's hhh_alignment/{task.name.removeprefix('hhh_')}/task.json into a folder for --data"
+    return f"{task.name}/<split>.jsonl in its own columns would do (see docs/utility.md)"
+
+
+def _source(task: TaskPlan, wanted: Wanted, local: dict[str, data.LocalData], loaded: dict[str, Any]) -> str:
+    if task.kind == "toy":
+        return "world"
+    if task.kind == "hhh":
+        assert wanted.data is not None
+        return f"sha256:{data.digest([data.find_hhh(wanted.data)[task.name.removeprefix('hhh_')]])}"
+    if task.name in local:
+        return f"sha256:{local[task.name].sha256}"
+    found = loaded[task.name]
+    return f"{found.DATASET_PATH}/{found.DATASET_NAME or 'default'}"
+
+
+def _template(wanted: Wanted, selection: Selection) -> str:
+    if wanted.chat_template is not None:
+        return wanted.chat_template
+    toys = {task.kind == "toy" for task in selection.tasks}
+    if len(toys) > 1:
+        raise UsageError(
+            "--suite: the toy world's tasks are asked through the chat template and the others without it; "
+            "give each a run of its own, or say --chat-template"
+        )
+    return "native" if toys == {True} else "none"
+
+
+def _model(wanted: Wanted, template: str) -> Model:
+    if wanted.model.startswith("hf/"):
+        return make_model(wanted.model, chat_template=template)
+    if wanted.chat_template == "native":
+        raise UsageError("--chat-template native is for hf/ models: an endpoint applies its own to what it is asked")
+    return make_model(wanted.model, timeout=wanted.timeout)
+
+
+def _harness_model(model: Model, wanted: Wanted) -> Any:
+    """The model as the harness wants it."""
+    if wanted.model.startswith("hf/"):
+        from redinstruct.models.transformers import LocalModel
+        from redinstruct.utility_check.local import LocalLM
+
+        assert isinstance(model, LocalModel)
+        return LocalLM(model, wanted.batch)
+    from redinstruct.utility_check.remote import RemoteLM
+
+    return RemoteLM(model, wanted.concurrency, wanted.patience)
+
+
+def _check_probabilities(wanted: Wanted, selection: Selection, loaded: dict[str, Any], asker: Asker) -> None:
+    need = [task for task in selection.tasks if _needs_probabilities(task, loaded)]
+    why = asker.why_no_probabilities() if need else None
+    if why is None:
+        return
+    names = [task.name for task in need]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    rest = [task.name for task in selection.tasks if task not in need]
+    hint = f"; the others can: --suite {','.join(rest[:8])}{',...' if len(rest) > 8 else ''}" if rest else ""
+    raise UsageError(
+        f"{wanted.model}: gives no log-probabilities of a text (/completions with echo: {why}), without which these "
+        f"cannot run: {shown}{hint}"
+    )
+
+
+def _needs_probabilities(task: TaskPlan, loaded: dict[str, Any]) -> bool:
+    if task.kind != "harness":
+        return task.kind == "hhh" or task.name == toy.FACTS
+    from redinstruct.utility_check.harness import PROBABILITIES
+
+    return str(loaded[task.name].OUTPUT_TYPE) in PROBABILITIES
+
+
+_FLAGS = {
+    "model": "--model",
+    "tasks": "--suite",
+    "groups": "--suite",
+    "margin": "--margin",
+    "harness": "the harness's version",
+    "chat_template": "--chat-template",
+    "data": "the data (--data)",
+    "shots": "--shots",
+}
+
+
+def _check_same(config: UtilityConfig, run: Path) -> None:
+    """Pass when the run is new, or holds this check; a larger limit extends it."""
+    if not is_run(run):
+        return
+    with Store.open_for_reading(run) as store:
+        body = UtilityStore(store).config()
+    if body is None:
+        return
+    stored = from_json(body, UtilityConfig)
+    differing = [flag for name, flag in _FLAGS.items() if getattr(stored, name) != getattr(config, name)]
+    if config.limit is not None and (stored.limit is None or config.limit < stored.limit):
+        differing.append(f"--limit (was {stored.limit or 'all'}, cannot shrink to {config.limit})")
+    if differing:
+        raise ConfigError(
+            f"{run} holds a utility check with other settings: {', '.join(dict.fromkeys(differing))}. "
+            "Use the same flags to resume it, or another --run."
+        )
+
+
+# ---- carrying out ----
+
+
+def _carry_out(checked: Checked, wanted: Wanted, rows: UtilityStore, tell: Tell) -> tuple[str, ...]:
+    done = {name: from_json(card, TaskCard) for name, card in rows.cards().items()}
+    asked: list[str] = []
+    for task in checked.selection.tasks:
+        card = done.get(task.name)
+        if card is not None and not is_short(card, wanted.limit):
+            continue
+        before = len(done) + len(asked)
+        for asked_by in (checked.asker, checked.lm):
+            if asked_by is not None:
+                asked_by.on_rows = lambda at, of, name=task.name, before=before: tell(name, at, of, before)
+        rows.commit(_row(task, checked, wanted))
+        asked.append(task.name)
+    return tuple(asked)
+
+
+def _row(task: TaskPlan, checked: Checked, wanted: Wanted) -> UtilityTaskRow:
+    template = checked.config.chat_template
+    source = dict(checked.config.data)[task.name]
+    if task.kind == "harness":
+        from redinstruct.utility_check import harness
+
+        loaded = checked.loaded[task.name]
+        return harness.run(loaded, checked.lm, limit=wanted.limit, chat_template=template, source=source)
+    if task.kind == "hhh":
+        return _hhh_row(task.name, checked, wanted.limit, source)
+    return _toy_row(task.name, checked, wanted)
+
+
+class _Pair:
+    """A context and its continuation, as the harness's interface takes them."""
+
+    def __init__(self, context: str, continuation: str) -> None:
+        self.args = (context, continuation)
+
+
+def _likelihoods(checked: Checked, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """The log-probability of each continuation; contexts are a user's message where the chat template is native."""
+    if checked.config.chat_template == "native":
+        pairs = [(checked.lm.apply_chat_template([{"role": "user", "content": c}]), k) for c, k in pairs]
+    return [float(found) for found, _ in checked.lm.loglikelihood([_Pair(*pair) for pair in pairs])]
+
+
+def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> UtilityTaskRow:
+    every = checked.preferences[name]
+    items = every[:limit]
+    contexts = [prompt for item in items for prompt in hhh.prompts(item)]
+    found = _likelihoods(checked, [(context, f" {letter}") for context in contexts for letter in hhh.LETTERS])
+    letters = [hhh.Letters(*found[number : number + 4]) for number in range(0, len(found), 4)]
+    counts = hhh.count(letters)
+    card = TaskCard(
+        task=name,
+        version=hhh.VERSION,
+        harness="redinstruct",
+        output_type="multiple_choice",
+        shots=0,
+        chat_template=checked.config.chat_template,
+        source=source,
+        total=len(every),
+        limit=limit,
+        metrics=(Metric("wins", higher_is_better=True, reported=counts.rate),),
+        prompt_sha256=data.sha256_of(hhh.TEMPLATE),
+        notes=(f"{counts.wins} of {counts.total} won, {counts.ties} tied",),
+    )
+    ids = item_ids(name, [to_json(item) for item in items])
+    return UtilityTaskRow(name, to_json(card), ids, (tuple(float(hhh.wins(one)) for one in letters),))
+
+
+def _toy_row(name: str, checked: Checked, wanted: Wanted) -> UtilityTaskRow:
+    folder = Path(wanted.model.removeprefix("hf/")) if wanted.model.startswith("hf/") else None
+    template = checked.config.chat_template
+    if name == toy.FACTS:
+        every = toy.facts(folder)
+        facts = every[: wanted.limit]
+        pairs = [(fact.question, f" {answer}") for fact in facts for answer in fact.answers]
+        return toy.chosen(facts, checked.asker.likelihoods(pairs), len(every), wanted.limit, template)
+    what = toy.asked(name, folder)
+    return toy.spoken(name, what, checked.asker.say(toy.requests(what)[: wanted.limit]), wanted.limit, template)

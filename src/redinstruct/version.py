@@ -1,0 +1,5 @@
+"""The version of this tool, as runs, cards and requests name it."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,299 @@
+"""The loop without a model: its file is checked as a whole, and a stage is done once for the same inputs."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redinstruct.errors import UsageError
+from redinstruct.rounds import read_config
+from redinstruct.rounds.ledger import Ledger
+from redinstruct.rounds.plot import front_svg
+from redinstruct.rounds.run import carry_out
+from tests.support.cli import ROOT, InProcess, nothing_written
+
+EXAMPLES = ROOT / "docs" / "examples"
+EVAL = '[[eval]]\nname = "harm"\nbanks = ["bank.json"]\njudge = "refusal"\n'
+ALIGN = '[align]\n[[align.recipes]]\nstrategy = "blue"\n'
+TRAINED = ALIGN.replace("[align]", '[align]\ndata = ["d.jsonl"]')
+PICK = """
+[align.pick.safety]
+name = "s"
+banks = ["dev.json"]
+judge = "exact"
+measure = "attack_success"
+[align.pick.utility]
+name = "u"
+banks = ["benign-dev.json"]
+judge = "exact"
+measure = "over_refusal"
+"""
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
+    return InProcess(capsys)
+
+
+@pytest.mark.parametrize("name", ["loop-toy.toml", "loop-7b.toml", "loop-7b-8gpus.toml"])
+def test_the_examples_are_read_and_their_paths_are_the_files(name: str) -> None:
+    config = read_config(EXAMPLES / name)
+    assert config.collect is not None
+    assert config.align is not None
+    assert Path(config.folder).parent.is_relative_to(EXAMPLES)
+    assert all(Path(path).is_relative_to(EXAMPLES) for path in config.align.general)
+    # Every key that is written in the file is one that the loop has: an unknown one is refused.
+    assert tomllib.loads((EXAMPLES / name).read_text())
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "no TOML": ("model = ", "no TOML"),
+    "no model": (EVAL, "model"),
+    "no eval": ('model = "hf/m"\neval = []\n', "[[eval]]"),
+    "unknown key": ('model = "hf/m"\nmodle = 1\n' + EVAL, "modle"),
+    "unknown key within": ('model = "hf/m"\n' + EVAL + "limmit = 3\n", "limmit"),
+    "a number as text": ('model = "hf/m"\nrounds = "2"\n' + EVAL, "rounds"),
+    "measure": ('model = "hf/m"\n' + EVAL + 'measure = "luck"\n', "measure"),
+    "no bank": ('model = "hf/m"\n[[eval]]\nname = "harm"\nbanks = []\njudge = "refusal"\n', "bank"),
+    "twice": ('model = "hf/m"\n' + EVAL + EVAL, "twice"),
+    "a name that is a path": ('model = "hf/m"\n' + EVAL.replace("harm", "../harm"), "eval.name"),
+    "rounds": ('model = "hf/m"\nrounds = 0\n' + EVAL, "rounds"),
+    "rounds of nothing": ('model = "hf/m"\nrounds = 2\n' + EVAL, "rounds"),
+    "margin": ('model = "hf/m"\nmargin = -0.1\n' + EVAL, "margin"),
+    "two margins": ('model = "hf/m"\nmargin = 0.05\n' + EVAL + '[utility]\nsuite = "toy"\n', "utility.margin"),
+    "an endpoint cannot be aligned": ('model = "openai/m"\n' + EVAL + ALIGN, "hf/FOLDER"),
+    "carry": ('model = "hf/m"\n' + EVAL + ALIGN.replace("[align]", '[align]\ncarry = "red"'), "carry"),
+    "nothing to learn from": ('model = "hf/m"\n' + EVAL + ALIGN, "nothing to learn"),
+    "a rank of nothing": ('model = "hf/m"\n' + EVAL + TRAINED + "lora = 0\n", "lora"),
+    "no process": ('model = "hf/m"\n' + EVAL + TRAINED + "memory = { processes = 0 }\n", "memory.processes"),
+    "one process's strategy": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("blue", "kto") + "memory = { processes = 2 }\n", "in one process",
+    ),
+    "an unknown way to fit": ('model = "hf/m"\n' + EVAL + TRAINED + "memory = { swap = 1 }\n", "swap"),
+    "a choice without figures": (
+        'model = "hf/m"\n' + EVAL + '[align]\ndata = ["d.jsonl"]\n'
+        '[[align.recipes]]\nstrategy = "resta"\ncoefficients = [0.1, 0.2]\n',
+        "align.pick",
+    ),
+    "a choice among nothing": ('model = "hf/m"\n' + EVAL + TRAINED + "pick_every = 0\n" + PICK, "pick_every"),
+    "a choice where none can be made": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("blue", "kto") + "pick_every = 5\n" + PICK, "pick_every",
+    ),
+    "coefficients of nothing": (
+        'model = "hf/m"\n' + EVAL + TRAINED + "coefficients = [0.1, 0.2]\n" + PICK, "coefficients",
+    ),
+    "a coefficient that adds nothing": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("blue", "resta") + "coefficients = [0.0, 0.2]\n" + PICK,
+        "coefficients",
+    ),
+    "a safety that is none": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace('"attack_success"', '"over_refusal"'), "align.pick.safety",
+    ),
+    "a utility that is none": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace('measure = "over_refusal"\n', ""), "align.pick.utility",
+    ),
+    "a choice on no questions": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace('["dev.json"]', "[]"), "align.pick.safety",
+    ),
+    "a model asked otherwise than it was trained": (
+        'model = "hf/m"\n' + EVAL + "template_options = { enable_thinking = false }\n" + TRAINED, "template_options",
+    ),
+    "a margin of the choice": (
+        'model = "hf/m"\n' + EVAL + TRAINED + PICK.replace("[align.pick.s", "[align.pick]\nmargin = 2\n[align.pick.s"),
+        "align.pick: margin",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_input_is_one_line_that_names_the_key_and_writes_nothing(cli: InProcess, tmp_path: Path, name: str) -> None:
+    text, says = BAD[name]
+    (tmp_path / "loop.toml").write_text(text)
+    with nothing_written(tmp_path):
+        assert says in cli("loop", tmp_path / "loop.toml").error_line
+
+
+def test_a_choice_on_the_questions_that_are_measured_on_is_said_before_anything_is_spent(
+    cli: InProcess, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    for name in ("bank", "dev", "benign-dev"):
+        (tmp_path / f"{name}.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "d.jsonl").write_text("")
+    plain = 'model = "hf/m"\n' + EVAL + TRAINED + "pick_every = 5\n" + PICK
+    for text, said in ((plain, False), (plain.replace("dev.json", "../" + tmp_path.name + "/bank.json", 1), True)):
+        (tmp_path / "loop.toml").write_text(text)
+        done = cli("loop", tmp_path / "loop.toml", "--check")
+        assert done.code == 0
+        assert ("bank.json" in done.err and "chosen" in done.err) == said, done.err
+
+
+@pytest.mark.parametrize("missing", ["bank.json", "dev.json", "d.jsonl", "general.jsonl", "topics.json", "own.txt"])
+def test_what_a_later_stage_reads_is_looked_for_before_the_first_one(
+    missing: str, cli: InProcess, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    for name in ("bank.json", "dev.json", "benign-dev.json"):
+        (tmp_path / name).write_text('["What is the colour of item one?"]')
+    (tmp_path / "own.txt").write_text("<question>")
+    for name in ("d.jsonl", "general.jsonl", "topics.json"):
+        (tmp_path / name).write_text("{}")
+    picked = PICK.replace('name = "s"', f'name = "s"\nprompts = ["{tmp_path}/own.txt"]')
+    text = 'model = "hf/m"\n' + EVAL + TRAINED.replace("[[", 'general = ["general.jsonl"]\n[[') + picked
+    (tmp_path / "loop.toml").write_text(text + '[collect]\nteacher = "scripted/red-teacher"\ntopics = "topics.json"\n')
+    assert cli("loop", tmp_path / "loop.toml", "--check").code == 0
+    (tmp_path / missing).unlink()
+    with nothing_written(tmp_path):
+        assert missing in cli("loop", tmp_path / "loop.toml").error_line
+
+
+@pytest.mark.parametrize(
+    ("forms", "general", "said"),
+    [
+        (["dialogue", "steps", "story", "deep-prefix", "harmless-twins"], True, None),
+        (["chat"], True, "align.recipes blue: forms: 'chat' is not a form of asking"),
+        (["harmless-twins"], False, "give general rows"),
+    ],
+)
+def test_a_form_of_asking_that_can_not_be_made_is_found_by_the_check(
+    cli: InProcess, tmp_path: Path, forms: list[str], general: bool, said: str | None
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    for name in ("d.jsonl", "general.jsonl"):
+        (tmp_path / name).write_text("{}")
+    text = 'model = "hf/m"\n' + EVAL + TRAINED + f"forms = {json.dumps(forms)}\n"
+    text = text.replace("[[align", 'general = ["general.jsonl"]\n[[align', 1) if general else text
+    (tmp_path / "loop.toml").write_text(text)
+    done = cli("loop", tmp_path / "loop.toml", "--check")
+    assert done.code == (2 if said else 0), done.err
+    assert (said or "can be carried out") in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("limit = 0", "at least 1"),
+        ("max_tokens = 0", "max"),
+        ("judge_model = 'scripted/echo'", "asks no model"),
+    ],
+)
+def test_what_only_the_stage_finds_wrong_leaves_nothing_either(
+    line: str, said: str, cli: InProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "loop.toml").write_text('model = "scripted/weak"\nfolder = "a/b"\n' + EVAL + line + "\n")
+    with nothing_written(tmp_path):
+        assert said in cli("loop", tmp_path / "loop.toml").error_line
+
+
+def test_a_folder_that_is_a_file_is_found_by_the_check(cli: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "loop.toml").write_text('model = "scripted/weak"\nfolder = "taken"\n' + EVAL)
+    assert "is no folder" in cli("loop", tmp_path / "loop.toml", "--check").error_line
+
+
+def test_a_file_that_is_missing_or_no_text(cli: InProcess, tmp_path: Path) -> None:
+    assert "No such file" in cli("loop", tmp_path / "nothing.toml").error_line
+    (tmp_path / "noise.toml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in cli("loop", tmp_path / "noise.toml").error_line
+
+
+class TestLedger:
+    def test_a_stage_is_done_once_for_the_same_inputs(self, tmp_path: Path) -> None:
+        done: list[str] = []
+
+        def work(place: Path) -> dict[str, Any]:
+            place.mkdir()
+            done.append(place.name)
+            return {"n": len(done)}
+
+        first = Ledger(tmp_path).stage("one", {"a": 1, "b": [2]}, work)
+        again = Ledger(tmp_path).stage("one", {"b": [2], "a": 1}, work)
+        assert (first.skipped, again.skipped, len(done)) == (False, True, 1)
+        assert (again.figures, again.place) == (first.figures, first.place)
+        other = Ledger(tmp_path).stage("one", {"a": 2, "b": [2]}, work)
+        assert (other.skipped, len(done)) == (False, 2)
+        assert other.place != first.place
+
+    def test_a_stage_that_failed_or_whose_folder_is_gone_is_done_again(self, tmp_path: Path) -> None:
+        def fails(place: Path) -> dict[str, Any]:
+            place.mkdir()
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Ledger(tmp_path).stage("one", {}, fails)
+        calls: list[Path] = []
+
+        def work(place: Path) -> dict[str, Any]:
+            place.mkdir(exist_ok=True)
+            calls.append(place)
+            return {}
+
+        stage = Ledger(tmp_path).stage("one", {}, work)
+        Path(stage.place).rmdir()
+        assert not Ledger(tmp_path).stage("one", {}, work).skipped
+        assert len(calls) == 2
+
+    @pytest.mark.parametrize("record", [b"", b"{", b'{"name": 1}', b"\xff"])
+    def test_a_record_that_does_not_read_counts_as_none(self, tmp_path: Path, record: bytes) -> None:
+        def work(place: Path) -> dict[str, Any]:
+            place.mkdir(exist_ok=True)
+            return {}
+
+        Ledger(tmp_path).stage("one", {}, work)
+        next((tmp_path / "stages").glob("*.json")).write_bytes(record)
+        assert not Ledger(tmp_path).stage("one", {}, work).skipped
+
+
+def test_without_align_it_measures_and_the_second_time_asks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?", "And of item two?"]')
+    (tmp_path / "loop.toml").write_text('model = "scripted/weak"\n' + EVAL + 'prompts = ["standard"]\n')
+    first = carry_out(read_config(tmp_path / "loop.toml"))
+    again = carry_out(read_config(tmp_path / "loop.toml"))
+    assert first.models == again.models
+    assert [stage.skipped for stage in again.stages] == [True]
+    (tmp_path / "bank.json").write_text('["What is the colour of item three?"]')
+    changed = carry_out(read_config(tmp_path / "loop.toml"))
+    assert [stage.skipped for stage in changed.stages] == [False]
+    assert changed.models[0].results[0]["counts"]["total"] == 1
+
+
+def test_a_loop_that_was_moved_asks_nothing_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (first / "bank.json").write_text('["What is the colour of item one?"]')
+    (first / "loop.toml").write_text('model = "scripted/weak"\n' + EVAL)
+    carry_out(read_config(first / "loop.toml"))
+    first.rename(second)
+    (second / "loop.toml").write_text('model = "scripted/weak"\n' + EVAL + "concurrency = 3\n")
+    moved = carry_out(read_config(second / "loop.toml"))
+    assert [stage.skipped for stage in moved.stages] == [True]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        Ledger(tmp_path / "file" / "loop")
+
+
+shares = st.floats(0, 1)
+points = st.lists(
+    st.tuples(st.text(max_size=20), shares, shares, st.tuples(shares, shares)), max_size=8
+)  # fmt: skip
+
+
+@given(points)
+def test_the_picture_is_well_formed_whatever_the_names_are(found: list[Any]) -> None:
+    root = ElementTree.fromstring(front_svg(found, 200))
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert tags <= {"svg", "title", "desc", "style", "rect", "text", "line", "circle"}
+    assert sum(element.tag.endswith("circle") for element in root.iter()) == len(found)
