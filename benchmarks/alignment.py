@@ -43,7 +43,7 @@ def parts_of_the_best() -> tuple[Recipe, ...]:
     (best,) = (recipe for recipe in RECIPES if recipe.title == BEST)
     replace = msgspec.structs.replace
 
-    def without(name: str, *, forms: tuple[str, ...] = best.forms, **settings: Any) -> Recipe:
+    def without(name: str, *, forms: tuple[str, ...] | None = best.forms, **settings: Any) -> Recipe:
         return replace(best, name=name, forms=forms, settings={**best.settings, **settings})
 
     return (

@@ -1,11 +1,15 @@
 """What sharing the prompt's prefix buys: the same batch with and without it, beside two other ways, in one run.
 
     python -m benchmarks.generation [--quick] [--sizes 0.4M,5M,100M] [--new 16,48,160,500] [--json]
+    python -m benchmarks.generation --checkpoint SMOLLM2 [--vllm PYTHON] [--new 48,160] [--batch 32] [--json]
 
 Random Llamas of 0.4, 5 and 100 million parameters answer prompts in the proportions of a Chain-of-Utterances text: of
 about 450 tokens, 330 precede the question and are the same for all. No end token, so that every way makes equally many
 tokens. Greedy, fp32, one thread. Times are CPU seconds of this process (the best of the repeats, which take turns), so
 that another load on the machine distorts them little. The answers of every way are compared token for token.
+
+With --checkpoint a real model is asked harmless questions in the shipped CoU prompt: ours, one batch of transformers'
+``generate`` and, with --vllm (the Python of an environment that holds vLLM), vLLM's CPU build once started and warm.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ import argparse
 import json
 import os
 import random
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -191,6 +198,61 @@ def measure(size: Size, model: Any, new: int, *, with_continuous: bool) -> Row:
     )
 
 
+def asked_of(tokenizer: Any, count: int) -> list[Ids]:
+    """Harmless toy-world questions in the shipped CoU prompt, as the checkpoint's own template writes them."""
+    from redinstruct import world
+    from redinstruct.prompts.templates import load_template, render
+
+    cou = load_template("cou")
+    pairs = world.world().pairs("plain", "test")[:count]
+    texts = [render(cou, world.how_to(pair, 0).text) for pair in pairs]
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    made = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
+    return sorted((tuple(ids) for ids in made), key=len)
+
+
+def in_one_batch(model: Any, prompts: Sequence[Ids], new: int) -> list[list[int]]:
+    """transformers' own ``generate``, all prompts at once, padded on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    out = model.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0)
+    return [row[longest:].tolist() for row in out]
+
+
+def in_vllm(python: str, checkpoint: Path, prompts: Sequence[Ids], new: int) -> dict[str, Any]:
+    """Seconds, seconds to start, and answers of vLLM in a process of its own."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(list(map(list, prompts)), file)
+        file.flush()
+        script = str(Path(__file__).with_name("generation_vllm.py"))
+        command = [python, script, str(checkpoint), file.name, str(new)]
+        found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        return found
+
+
+def real(checkpoint: Path, lengths: Sequence[int], batch: int, vllm: str | None) -> list[dict[str, Any]]:
+    """CPU seconds an attempt of each way, and how many answers equal ours."""
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None
+    causal, prompts = CausalModel(model), asked_of(tokenizer, batch)
+    batched(causal, prompts, 2, share=True)
+    rows = []
+    for new in lengths:
+        seconds, answers = timed(lambda new=new: batched(causal, prompts, new, share=True))  # type: ignore[misc]
+        ways = {"ours": (seconds, answers)}
+        ways["generate"] = timed(lambda new=new: in_one_batch(model, prompts, new))  # type: ignore[misc]
+        if vllm is not None:
+            found = in_vllm(vllm, checkpoint, prompts, new)
+            ways[f"vLLM (its start: {found['start']:.0f} s)"] = found["seconds"], found["answers"]
+        for way, (took, made) in ways.items():
+            equal = sum(one == other for one, other in zip(made, answers, strict=True))
+            rows.append({"new": new, "way": way, "seconds": took / len(prompts), "ours over it": seconds / took,
+                         "equal": f"{equal}/{len(prompts)}"})  # fmt: skip
+    return rows
+
+
 def shown(rows: Sequence[Row]) -> str:
     columns = (
         "model",
@@ -213,18 +275,34 @@ def shown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = ["| new tokens | way | CPU s an attempt | ours over it | equal to ours |", "|--:|---|--:|--:|--:|"]
+    lines += [
+        f"| {row['new']} | {row['way']} | {row['seconds']:.3f} | {row['ours over it']:.2f} | {row['equal']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="0.4M and 5M, 16 and 48 new tokens, one repeat")
     parser.add_argument("--sizes", default="0.4M,5M,100M")
     parser.add_argument("--new", default="16,48,160,500")
     parser.add_argument("--no-continuous", action="store_true", help="leave transformers' continuous batching out")
+    parser.add_argument("--checkpoint", type=Path, metavar="SMOLLM2")
+    parser.add_argument("--vllm", metavar="PYTHON")
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON and nothing else")
     given = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()  # type: ignore[no-untyped-call, unused-ignore]
     sizes = [size for size in SIZES if size.name in given.sizes.split(",")]
     lengths = [int(length) for length in given.new.split(",")]
+    if given.checkpoint is not None:
+        found = real(given.checkpoint, lengths, given.batch, given.vllm)
+        print(json.dumps(found, indent=1) if given.json else _table(found))
+        return 0
     if given.quick:
         sizes = [msgspec.structs.replace(size, repeats=1) for size in sizes if size.name != "100M"]
         lengths = [length for length in lengths if length <= 48]

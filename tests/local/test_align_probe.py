@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from redinstruct.errors import UsageError
+from redinstruct.prompts.forms import FORMS
 from redinstruct.safealign import AlignConfig, GuardRule, GuardStopped, align
-from redinstruct.safealign.config import with_settings
+from redinstruct.safealign.config import PRESETS, with_settings
 from redinstruct.safealign.front import REFUSED, Candidate, best
 from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.prepare import prepare
@@ -102,3 +104,21 @@ def test_of_two_equal_checkpoints_the_one_that_refuses_fewer_harmless_questions_
     even = {"safety": 0.9, "utility": 0.8}
     few, many = Candidate(10, even | {REFUSED: 0.1}), Candidate(20, even | {REFUSED: 0.4})
     assert best(Candidate(0, even), [few, many], 0.0) == few
+
+
+def test_the_robust_preset_is_starling_in_every_form_with_more_general_rows_and_says_what_it_lacks(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = AlignConfig(base=tiny, data=(data["blue-red"],), strategy="npo-len", out=tmp_path / "a", preset="robust")
+    with pytest.raises(UsageError, match=r"^--preset robust .*after-harmless is made of ordinary conversations"):
+        prepare(asked.resolved())
+    whole = msgspec.structs.replace(asked, general=(data["general"],)).resolved()
+    assert whole.forms == FORMS
+    assert whole.chosen == msgspec.structs.replace(PRESETS["starling"], mix={"blue": 1.0, "general": 2.0, "red": 1.0})
+    prepared = prepare(whole)
+    assert prepared.batch == {"blue": 16, "general": 32, "red": 16}
+    no_red = msgspec.structs.replace(whole, data=(data["blue"],), strategy="blue")
+    with pytest.raises(UsageError, match=r"deep-prefix: .* harmful answers"):
+        prepare(no_red)
+    assert prepare(msgspec.structs.replace(no_red, forms=("steps",))).counts["blue"] > 0
+    assert msgspec.structs.replace(asked, preset="starling").resolved().forms == ()

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,7 +20,8 @@ from redinstruct.safealign.trl_backend import dpo_rows, kto_rows
 from tests.support import align_data
 from tests.support.cli import InProcess, start
 
-pytestmark = pytest.mark.local
+UNWATCHED = "is trained by TRL's own loop"
+pytestmark = [pytest.mark.local, pytest.mark.filterwarnings(f"ignore:.*{UNWATCHED}")]
 HAS_TRL = importlib.util.find_spec("trl") is not None
 
 
@@ -126,3 +128,13 @@ def test_it_says_before_it_begins_that_nothing_watches_it_and_after_an_interrupt
     assert b"begins again" in err
     assert b"goes on where" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_python_is_told_at_the_start_that_nothing_watches_it(tiny: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = msgspec.structs.replace(config(tiny, data, tmp_path / "out", "kto"), parameters={"threshold": 1.0})
+    with pytest.raises(UsageError):
+        align(asked, say=said.append)
+    assert [line for line in said if UNWATCHED in line]
+    with pytest.warns(UserWarning, match=UNWATCHED), pytest.raises(UsageError):
+        align(asked)

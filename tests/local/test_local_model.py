@@ -319,15 +319,21 @@ def test_a_repetition_penalty_is_followed_as_generate_follows_it(save_tiny: Save
     assert ours == plain_generate(folder, PREFIX + QUESTIONS[0] + SUFFIX, sampling)
 
 
-def test_settings_that_are_not_supported_are_said_and_not_dropped(save_tiny: Saver) -> None:
+def test_settings_that_are_not_supported_are_said_in_one_line_before_anything_is_recorded(
+    save_tiny: Saver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = save_tiny()
     settings = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps({**settings, "num_beams": 4}))
     model = LocalModel.load(folder)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelSpecError, match="num_beams"):
         model.answer([cou(QUESTIONS[0], Sampling())])
-    assert caught.value.note is not None
-    assert "num_beams" in caught.value.note
+    (tmp_path / "bank.json").write_text(json.dumps(QUESTIONS))
+    flags = ("--model", f"hf/{folder}", "--bank", tmp_path / "bank.json", "--prompt", "standard", "--judge", "refusal")
+    refused = InProcess(capsys)("eval", *flags, "--chat-template", "none", "--run", tmp_path / "run")
+    assert refused.code == 2
+    assert "num_beams" in refused.err
+    assert not (tmp_path / "run").exists()
     assert model.answer([cou(QUESTIONS[0])])[0].text
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from redinstruct.errors import UsageError
-from redinstruct.prompts.forms import FORMS, check_forms, made, read_general
+from redinstruct.prompts.forms import FORMS, check_forms, forms_of, made, read_general
 
 
 def row(asked: str, answer: str, stream: str = "blue", weight: float | None = None) -> dict[str, Any]:
@@ -82,6 +82,14 @@ def test_a_form_that_can_not_be_made_is_refused_in_words() -> None:
     ):
         with pytest.raises(UsageError, match=why):
             check_forms(forms, general=general, red=red)
+
+
+def test_a_presets_forms_are_those_of_what_learns_refusals_and_give_way_to_what_is_named() -> None:
+    assert forms_of(None, "robust", "npo-len") == FORMS
+    for preset, strategy in (("robust", "general"), ("starling", "blue"), (None, "blue")):
+        assert forms_of(None, preset, strategy) == ()
+    assert forms_of((), "robust", "blue") == ()
+    assert forms_of(("steps",), "robust", "blue") == ("steps",)
 
 
 def test_ordinary_conversations_are_read_in_published_shapes(tmp_path: Path) -> None:

@@ -157,19 +157,21 @@ def test_what_a_later_stage_reads_is_looked_for_before_the_first_one(
 @pytest.mark.parametrize(
     ("forms", "general", "said"),
     [
+        (None, True, None),
+        (None, False, "preset robust (forms names others): after-harmless is made of ordinary conversations"),
         (["dialogue", "steps", "story", "deep-prefix", "harmless-twins"], True, None),
         (["chat"], True, "align.recipes blue: forms: 'chat' is not a form of asking"),
         (["harmless-twins"], False, "give general rows"),
     ],
 )
 def test_a_form_of_asking_that_can_not_be_made_is_found_by_the_check(
-    cli: InProcess, tmp_path: Path, forms: list[str], general: bool, said: str | None
+    cli: InProcess, tmp_path: Path, forms: list[str] | None, general: bool, said: str | None
 ) -> None:
     pytest.importorskip("torch")
     (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
     for name in ("d.jsonl", "general.jsonl"):
         (tmp_path / name).write_text("{}")
-    text = 'model = "hf/m"\n' + EVAL + TRAINED + f"forms = {json.dumps(forms)}\n"
+    text = 'model = "hf/m"\n' + EVAL + TRAINED + (f"forms = {json.dumps(forms)}\n" if forms else "preset = 'robust'\n")
     text = text.replace("[[align", 'general = ["general.jsonl"]\n[[align', 1) if general else text
     (tmp_path / "loop.toml").write_text(text)
     done = cli("loop", tmp_path / "loop.toml", "--check")

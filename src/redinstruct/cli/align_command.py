@@ -77,7 +77,12 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 )
 @click.option("--set", "parameters", multiple=True, metavar="KEY=X", help="A number of the strategy. Repeatable.")
 @click.option("--out", type=RUN, metavar="CKPT", help="Where the aligned checkpoint goes; replaces one there.")
-@click.option("--preset", metavar="P", help="starling (the released run) or toy; left out, by the base.")
+@click.option(
+    "--preset",
+    metavar="P",
+    help="starling (the released run), robust (the same in every form of asking; for real use) or toy; left out,"
+    " starling or, for the toy model, toy.",
+)
 @_count("--steps", "Optimizer steps.")
 @_number("--epochs", "Passes over the longest stream, where --steps is not given.")
 @_number("--lr", "Peak learning rate.")
@@ -101,7 +106,7 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
     "--forms",
     metavar="F,...",
     help="Learn the data in other forms of asking, too: dialogue, steps, story, after-harmless, deep-prefix,"
-    " harmless-twins.",
+    " harmless-twins. Left out, the preset's: all of robust, none of the others.",
 )
 @click.option(
     "--template-option",
@@ -187,13 +192,9 @@ def command(**flags: Any) -> int:
         raise UsageError("--gpus: belongs to --plan; a run has as many processes as torchrun starts")
     if flags["show_mask"]:
         return _show_mask(config, as_json=flags["as_json"])
-    from redinstruct.safealign import TRL_STRATEGIES, is_main_process
+    from redinstruct.safealign import is_main_process
 
     main = is_main_process()
-    if main and config.strategy in TRL_STRATEGIES:
-        console.note(
-            f"{config.strategy} is trained by TRL's own loop: no guard watches it, and what is interrupted begins again"
-        )
     with _stop_softly() as should_stop, console.steps() as tell:
         refused = ""
 
@@ -294,7 +295,7 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
         seed=flags["seed"],
         lora=Lora(rank=flags["lora"], alpha=2 * flags["lora"]) if flags["lora"] else None,
         chat_template=flags["chat_template"],
-        forms=tuple(form.strip() for form in flags["forms"].split(",")) if flags["forms"] else (),
+        forms=None if flags["forms"] is None else tuple(filter(None, map(str.strip, flags["forms"].split(",")))),
         template_options=parse_options(flags["template_options"], "--template-option"),
         activation_checkpointing=flags["activation_checkpointing"],
         base_dtype=flags["base_dtype"],

@@ -37,7 +37,12 @@ DEFAULT_BATCH = 32
 DEVICE_BATCH = 64
 T = TypeVar("T")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-_UNSUPPORTED = {"num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "penalty_alpha": None}
+_UNSUPPORTED = {
+    "num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "penalty_alpha": None, "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0, "top_h": None, "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None,
+    "sequence_bias": None, "forced_bos_token_id": None, "forced_eos_token_id": None, "min_new_tokens": 0,
+    "min_length": 0, "exponential_decay_length_penalty": None, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0,
+}  # fmt: skip
 """Settings of a checkpoint's generation_config that are not followed, each with the value that switches it off."""
 
 
@@ -284,11 +289,14 @@ class LocalModel:
         )
 
     def _check_defaults(self) -> None:
-        for name, off in _UNSUPPORTED.items():
-            value = getattr(self._defaults, name, None)
-            if value is not None and value != off:
-                note = f"the checkpoint's generation_config sets {name}, which is not supported; give a temperature"
-                raise ModelError(FailureReason.BAD_REQUEST, note=note)
+        set_ = [
+            name for name, off in _UNSUPPORTED.items() if getattr(self._defaults, name, None) not in (None, off, [])
+        ]
+        if set_:
+            raise ModelSpecError(
+                f"{self._name}: its generation_config sets {', '.join(set_)}, which is not followed here;"
+                " give --temperature (0 is greedy), or take it out of generation_config.json"
+            )
 
     # ---- from tokens to replies ----
 

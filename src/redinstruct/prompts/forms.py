@@ -29,6 +29,10 @@ DIALOGUE, STEPS, STORY, AFTER, DEEP, TWINS = (
     "dialogue", "steps", "story", "after-harmless", "deep-prefix", "harmless-twins",
 )  # fmt: skip
 FORMS = (DIALOGUE, STEPS, STORY, AFTER, DEEP, TWINS)
+IN_PRESET: Mapping[str, tuple[str, ...]] = {"robust": FORMS}
+"""The forms that a preset of ``align`` brings, where none are named."""
+_UNFORMED = ("general", "resta", "kto", "dpo")
+"""Strategies that learn no refusals, or whose rows are not ours to repeat: a preset's forms are not theirs."""
 NEED_GENERAL = (AFTER, TWINS)
 NEED_RED = (DEEP,)
 _MOST_WORDS = 60
@@ -113,6 +117,13 @@ def check_forms(forms: Iterable[str], *, general: bool, red: bool, where: str = 
             raise UsageError(f"{where}: {form} is made of ordinary conversations; give general rows")
         if form in NEED_RED and not red:
             raise UsageError(f"{where}: {form} is made of the beginnings of harmful answers; include the red rows")
+
+
+def forms_of(given: Sequence[str] | None, preset: str | None, strategy: str) -> tuple[str, ...]:
+    """The forms in which an alignment learns its data: those that were named, else its preset's."""
+    if given is not None:
+        return tuple(given)
+    return () if strategy in _UNFORMED else IN_PRESET.get(preset or "", ())
 
 
 def made(rows: Sequence[Row], form: str, *, general: Sequence[Row] = (), seed: int = 0) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ class Aligner:
             RedInstructError: [train] is missing, or the alignment failed; what was saved of it stays.
         """
         align = self._align
-        own = recipe.forms if self._own_forms else ()
+        own = recipe.framed if self._own_forms else ()
         safety = [folder / f for folder in data for f in (COLLECTED, *(f"{form}.jsonl" for form in own))]
         safety += map(Path, align.data)
         general = [Path(path) for path in align.general]
@@ -177,7 +177,9 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
 
     The first coefficient is the merged checkpoint's own; the others are the sweep's.
     """
-    found: dict[str, Any] = msgspec.to_builtins(recipe) | {"coefficients": recipe.coefficients[:1]}
+    found: dict[str, Any] = msgspec.to_builtins(recipe) | {
+        "coefficients": recipe.coefficients[:1], "forms": recipe.framed,
+    }  # fmt: skip
     memory = found.pop("memory") or {}
     rounding = {name: value for name in ("quantize", "base_dtype") if (value := memory.get(name)) is not None}
     return found | rounding
@@ -203,7 +205,7 @@ def config_of(
         no_general=not general,
         probe=() if recipe.strategy in _UNPROBED else tuple(map(Path, align.probe)),
         strategy=recipe.strategy,
-        forms=() if recipe.strategy == "general" else recipe.forms,
+        forms=() if recipe.strategy == "general" else recipe.framed,
         template_options=dict(align.template_options),
         out=place,
         preset=preset,

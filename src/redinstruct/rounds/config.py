@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from redinstruct.errors import UsageError
+from redinstruct.prompts.forms import forms_of
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
 
@@ -91,9 +92,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One alignment of the round's model: the flags of ``redinstruct align``. ``name`` is the row in the tables.
 
     ``settings`` and ``parameters`` are what the preset and the strategy leave open, by their names there. ``forms`` are
-    the other forms of asking in which the data is learnt too (:mod:`redinstruct.prompts.forms`). ``lora`` is a
-    rank, or true for 16. ``coefficients`` are RESTA's; of several, and of the checkpoints of every ``pick_every``
-    steps, ``[align.pick]`` chooses.
+    the other forms of asking in which the data is learnt too (:mod:`redinstruct.prompts.forms`); left out, the
+    preset's. ``lora`` is a rank, or true for 16. ``coefficients`` are RESTA's; of several, and of the checkpoints of
+    every ``pick_every`` steps, ``[align.pick]`` chooses.
     """
 
     strategy: str
@@ -104,7 +105,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     lora: bool | int = False
     memory: MemoryPart | None = None
     guard: bool = True
-    forms: tuple[str, ...] = ()
+    forms: tuple[str, ...] | None = None
     coefficients: tuple[float, ...] = (1.0,)
     drop: float = 0.0
     pick_every: int | None = None
@@ -113,6 +114,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def title(self) -> str:
         """What its row is called."""
         return self.name or self.strategy
+
+    @property
+    def framed(self) -> tuple[str, ...]:
+        """The forms of asking, with the preset's where none are named."""
+        return forms_of(self.forms, self.preset, self.strategy)
 
 
 class PickPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -116,7 +116,7 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
     for model in result.models:
         of = attacks(model)
         recipe = recipes.get(model.title)
-        frames = {} if recipe is None else _trained(recipe.forms, general_only=recipe.strategy == "general")
+        frames = {} if recipe is None else _trained(recipe.framed, general_only=recipe.strategy == "general")
         aligning = sum(s for name, s in took.items() if name in (f"1-align-{model.title}", f"1-sweep-{model.title}"))
         rows.append(
             DemoRow(

@@ -272,9 +272,11 @@ def check_inputs(config: LoopConfig) -> None:
     align, collect = config.align, config.collect
     picked = () if align is None or align.pick is None else (align.pick.safety, align.pick.utility)
     for recipe in () if align is None else align.recipes:
-        where = f"align.recipes {recipe.title}: forms"
+        where = f"align.recipes {recipe.title}: " + (
+            f"preset {recipe.preset} (forms names others)" if recipe.forms is None else "forms"
+        )
         red = collect is None or collect.red
-        check_forms(recipe.forms, general=align is not None and bool(align.general), red=red, where=where)
+        check_forms(recipe.framed, general=align is not None and bool(align.general), red=red, where=where)
     for part in (*config.eval, *picked):
         for bank in part.banks:
             resolve_bank(bank)

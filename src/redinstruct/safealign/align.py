@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def align(
 
     ``on_evaluate`` is asked about the base, every ``evaluate_every`` steps and at the end (see ``front``); without it
     the last step's weights are kept. ``should_stop`` is asked at every step: once true, the state is saved. ``say``
-    hears how the run is cut to fit into memory. Under torchrun every process calls this.
+    hears how the run is cut to fit into memory, and at its start that ``kto`` and ``dpo`` have no guard and are not
+    resumed (left out, a warning says that). Under torchrun every process calls this.
 
     Raises:
         UsageError: bad input; nothing was written.
@@ -106,6 +108,8 @@ def _aligned(
     if config.strategy in TRL_STRATEGIES:
         from redinstruct.safealign.trl_backend import train_with_trl
 
+        unwatched = "trained by TRL's own loop: no guard watches it, and what is interrupted begins again"
+        (say or warnings.warn)(f"{config.strategy} is {unwatched}")
         return train_with_trl(config, on_step, should_stop)
     prepared = prepare(config, world=world()[1])
     if (there := read_card(config.out)) is not None and there.digest == prepared.digest:

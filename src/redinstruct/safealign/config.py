@@ -2,7 +2,9 @@
 
 A preset fills in what was left out. ``starling`` is the released run (Bhardwaj & Poria 2023, arXiv 2308.09662; the
 README of their training code: batch 64, 3 epochs, learning rate 1e-5, cosine, warm-up ratio 1e-4, no weight decay,
-clip 1, 1280 tokens). ``toy`` was measured on the toy world's model.
+clip 1, 1280 tokens). ``robust`` is that with what carries the demo's result: the data again in every form of asking,
+harmless twins among them, and two general rows for each blue and red one. ``toy`` was measured on the toy
+world's model.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.prompts.forms import check_forms
+from redinstruct.prompts.forms import check_forms, forms_of
 from redinstruct.safealign.guards import GuardRule
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -69,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 PRESETS: Mapping[str, Settings] = {
     "starling": Settings(),
+    "robust": Settings(mix={"blue": 1.0, "general": 2.0, "red": 1.0}),
     "toy": Settings(
         steps=120,
         batch=64,
@@ -93,7 +96,8 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``coefficient``, ``drop``, ``safe`` and ``make_unsafe_model`` are RESTA's. ``processes``: how many the run
     must find itself to be (torchrun).
 
-    ``forms``: the forms of asking in which the data is learnt too (:mod:`redinstruct.prompts.forms`). ``probe``: files
+    ``forms``: the forms of asking in which the data is learnt too (:mod:`redinstruct.prompts.forms`); None is the
+    preset's. ``probe``: files
     of harmless questions with their answers, asked while training and never learnt (:mod:`.probe`).
 
     What memory decides may be left open (None) and is planned: ``activation_checkpointing``, ``fsdp``, ``base_dtype``
@@ -111,7 +115,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, float] = msgspec.field(default_factory=dict)
     seed: int = 0
     lora: Lora | None = None
-    forms: tuple[str, ...] = ()
+    forms: tuple[str, ...] | None = None
     probe: tuple[Path, ...] = ()
     chat_template: str | None = None
     template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -142,7 +146,11 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         name = self.preset or preset_for(self.base)
         if name not in PRESETS:
             raise UsageError(f"--preset {name}: expected one of {', '.join(PRESETS)}")
-        made = msgspec.structs.replace(self, preset=name, settings=self.settings or PRESETS[name])
+        forms = forms_of(self.forms, name, self.strategy)
+        # A preset's forms are refused by its name: nobody named them.
+        where = "--forms" if self.forms is not None else f"--preset {name} (--forms names others)"
+        check_forms(forms, general=bool(self.general), red=True, where=where)
+        made = msgspec.structs.replace(self, preset=name, settings=self.settings or PRESETS[name], forms=forms)
         check(made)
         return made
 
@@ -209,7 +217,6 @@ def check(config: AlignConfig) -> None:
         raise UsageError("--coefficient: must be a finite number")
     if config.probe and config.strategy in (RESTA, *TRL_STRATEGIES):
         raise UsageError(f"--probe: --strategy {config.strategy} does not look at it while it trains; leave it out")
-    check_forms(config.forms, general=bool(config.general), red=True)
     if config.dtype is not None and config.dtype not in DTYPES:
         raise UsageError(f"--dtype {config.dtype}: expected one of {', '.join(DTYPES)}")
     if config.lora is not None and config.lora.rank < 1:

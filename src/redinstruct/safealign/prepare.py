@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError
-from redinstruct.prompts.forms import made
+from redinstruct.prompts.forms import NEED_RED, made
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import check_replaceable
 from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
@@ -215,10 +215,13 @@ def in_forms(data: Rows, general: Sequence[Row], config: AlignConfig) -> Rows:
         UsageError: nothing of the data can be put into a form.
     """
     found = list(data.rows)
-    for form in config.forms:
+    for form in config.forms or ():
         more = made([row.plain for row in data.rows], form, general=[row.plain for row in general], seed=config.seed)
         if not more:
-            raise UsageError(f"--forms {form}: nothing in the data can be put into it")
+            lacks = (
+                "harmful answers to its questions (red rows)" if form in NEED_RED else "questions with their answers"
+            )
+            raise UsageError(f"--forms {form}: nothing in the data can be put into it, for want of {lacks}")
         found += map(row_of, more)
     return replace_fields(data, rows=tuple(found))
 
