@@ -3,10 +3,11 @@
     python -m benchmarks.templates FOLDER... [--collapsed FOLDER] [--tokenizer CHECKPOINT] [--json]
 
 A FOLDER holds ``.jinja`` files (at any depth), or checkpoints' ``tokenizer_config.json``; one that is
-laid out for reading (chat_templates is) goes with --collapsed. Each template is tried on a
-dozen small conversations under the tokenizer given, or, without one, under a stand-in whose special tokens are those
-that the template writes. What is learnt is compared with what transformers renders when it asks: token for token the
-same prompt, the answer's text and nothing else, and an end that generation stops at. Nothing is downloaded.
+laid out for reading (chat_templates is) goes with --collapsed. Each template is tried on a dozen small conversations
+under the tokenizer given, its own where a ``tokenizer.json`` lies beside the ``tokenizer_config.json``, or a stand-in
+whose special tokens are those that the template writes. What is learnt is compared with what transformers renders when
+it asks: token for token the same prompt, the answer's text and nothing else, and an end that generation stops at.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -152,7 +153,10 @@ def main() -> int:
     warnings.simplefilter("ignore")
     rows = []
     for name, text in templates_in(options.folders, options.collapsed).items():
-        real = options.tokenizer and AutoTokenizer.from_pretrained(options.tokenizer, local_files_only=True)
+        homes = [folder.parent / name for folder in options.folders]
+        own = [home for home in homes if all((home / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json"))]
+        place = options.tokenizer or next(iter(own), None)
+        real = place and AutoTokenizer.from_pretrained(place, local_files_only=True)
         outcome, why = check(text, real or stand_in(text))
         rows.append((name, hashlib.sha256(text.encode()).hexdigest()[:12], outcome, why))
     counts = Counter(outcome for _, _, outcome, _ in rows)
