@@ -60,8 +60,8 @@ preset = "toy"
 pick_every = {EVERY}
 settings = {{ steps = {STEPS}, save_every = {SAVED}, batch = 16, warm_up = 2.0, learning_rate = 1e-3 }}
 """
-BROKEN = TRAINED.replace("npo-len", "unbounded") + "guard = false\n"
-"""Ascent without a bound: ever safer, and soon of no use."""
+BROKEN = TRAINED.replace("npo-len", "unbounded").replace("1e-3", "1.6e-3") + "guard = false\n"
+"""Ascent without a bound: soon as safe as can be, and then of ever less use."""
 
 
 def part(
@@ -127,7 +127,7 @@ def test_the_safest_checkpoint_of_use_is_kept_and_a_kill_while_choosing_changes_
     useful = {int(name.split()[1]): figures["safety"] for name, figures in said["candidates"].items()
               if figures["utility"] >= said["base"]["utility"] - 0.1}  # fmt: skip
     assert useful[said["chosen step"]] == max(useful.values()) > said["base"]["safety"]
-    assert said["chosen step"] < STEPS, "the last one is safer, and answers nothing any more"
+    assert said["chosen step"] < STEPS, "the last one is no safer, and of less use"
     assert aligned["results"][0]["rate"]["all"]["estimate"] < 0.5, "what the table shows is the chosen one"
 
     # Killed while the second candidate is asked, and again while the third one is.
