@@ -6,14 +6,24 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "src" / "redinstruct"
+from tests.support.house import (
+    ALLOWED,
+    ROOT,
+    allowed,
+    arrows,
+    circles,
+    house,
+    imports_of,
+    outgrown,
+    room_of,
+    shrunk,
+    sources,
+    untyped_by_room,
+)
 
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
@@ -49,30 +59,6 @@ SOCKET_FILES = (
 NEVER = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "requests", "httpx"}
 
 
-@cache
-def house() -> Mapping[str, ast.Module]:
-    """Every file of the package by its path there, with its syntax tree."""
-    return {
-        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(PACKAGE.rglob("*.py"))
-    }
-
-
-def room_of(name: str) -> str:
-    return name.partition("/")[0].removesuffix(".py")
-
-
-def imports_of(tree: ast.AST) -> Iterator[str]:
-    """Every module that a syntax tree imports, inside functions too."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            assert node.level == 0, "relative imports hide the direction"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 def calls_of(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -105,16 +91,66 @@ def calling(names: set[str], *, but: tuple[str, ...] = ()) -> list[str]:
     ]
 
 
+# Opened by the renovation of safealign; then this goes.
+KNOWN_CIRCLES = [["safealign/align.py", "safealign/trl_backend.py", "safealign/unsafe.py"]]
+
+
 def test_a_room_imports_only_rooms_above_it() -> None:
+    """Imports in functions count, and those for the type checker. The package's own ``__init__`` is its public door."""
     offences = []
-    for name, tree in house().items():
+    for name, others in arrows(house()).items():
         room = room_of(name)
-        others = {m.split(".")[1] for m in imports_of(tree) if m.startswith("redinstruct.")} - {"__version__"}
         if room == "__init__":
+            assert {room_of(other) for other in others} <= {"api", "render", "stats", "version"}
             continue
-        assert others <= set(ROOMS), f"{name}: {others - set(ROOMS)} have no place in the house"
-        offences += [f"{name} imports {o}, which is below it" for o in others if ROOMS.index(o) > ROOMS.index(room)]
+        assert room in ROOMS, f"{name} has no place in the house"
+        offences += [
+            f"{name} imports {other}, which is not above it"
+            for other in sorted(others)
+            if room_of(other) not in ROOMS or ROOMS.index(room_of(other)) > ROOMS.index(room)
+        ]
     assert not offences
+
+
+def test_no_circle_of_files() -> None:
+    """Within a room neither, whether an import stands in a function or not."""
+    assert circles(arrows(house())) == KNOWN_CIRCLES
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"run/a.py": "from redinstruct.run import b", "run/b.py": "def f():\n    import redinstruct.run.a"}, True),
+        ({"run/__init__.py": "from redinstruct.run.a import x", "run/a.py": "from redinstruct.run import y"}, True),
+        ({"__init__.py": "_LAZY = {'x': 'redinstruct.api'}", "api.py": "import redinstruct"}, True),
+        ({"run/a.py": "from redinstruct.run.b import x", "run/b.py": "from redinstruct.errors import y"}, False),
+    ],
+)
+def test_a_circle_is_seen_wherever_its_imports_stand(files: dict[str, str], expected: bool) -> None:
+    found = circles(arrows({name: ast.parse(text) for name, text in files.items()}))
+    assert found == ([sorted(files)] if expected else [])
+
+
+def test_nothing_outgrows_its_measure() -> None:
+    """50 lines a function, 450 a file, 8 parameters; what is over them is listed, and the list only shrinks."""
+    listed, _ = allowed(ALLOWED.read_text(encoding="utf-8"))
+    found = outgrown(house())
+    assert not found - listed, "too long, or too many parameters"
+    assert not listed - found, "mended: take it out of the list by: python -m tests.support.house"
+
+
+def test_untyped_dictionaries_only_get_fewer() -> None:
+    _, numbers = allowed(ALLOWED.read_text(encoding="utf-8"))
+    there = untyped_by_room(sources())
+    assert sum(there.values()) <= sum(numbers.values()), f"dict[str, Any] and its kin: {there}, listed: {numbers}"
+
+
+def test_the_list_of_the_outgrown_shrinks_and_never_grows() -> None:
+    long = "def f():\n" + "    pass\n" * 60
+    files = {"run/a.py": ast.parse(long), "run/b.py": ast.parse(long)}
+    listed = "# run\nlines run/a.py f\nlines run/gone.py f\nuntyped run 3\n"
+    assert outgrown(files) == {"lines run/a.py f", "lines run/b.py f"}
+    assert shrunk(listed, files, {"run/a.py": "x: dict[str, Any]"}) == "# run\nlines run/a.py f\nuntyped run 1\n"
 
 
 def test_heavy_libraries_are_imported_only_in_their_rooms() -> None:
