@@ -72,7 +72,7 @@ def run(
         if not some:
             continue
         config = toy_config(checkpoint, place, split=split, items=items, recipes=some, rounds=rounds, in_frame=in_frame)
-        result = carry_out(config, reform=reform(100), on_step=lambda *_: None)
+        result = carry_out(config, reform=reform(100), on_progress=lambda _: None)
         models += result.models if in_frame else [model for model in result.models if model.before is not None]
         seconds |= {stage.name: stage.seconds for stage in result.stages}
     rows = [

@@ -27,9 +27,9 @@ from tests.support.house import (
 
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
-    "errors", "version", "types", "world", "safetext", "files", "machine", "stats", "questions", "prompts", "banks",
-    "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa", "safealign",
-    "utility_check", "annotate", "interop", "toyworld", "rounds", "api", "cli", "__main__",
+    "errors", "version", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions", "prompts",
+    "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa",
+    "safealign", "utility_check", "annotate", "interop", "toyworld", "rounds", "api", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {
     "torch",

@@ -17,11 +17,13 @@ from redinstruct.errors import UsageError
 from redinstruct.types import Bank, PromptTemplate, Sampling
 
 if TYPE_CHECKING:
+    from redinstruct.engine import Limits
     from redinstruct.figures.comparison import Comparison, GateResult
     from redinstruct.harmfulqa import Collecting
     from redinstruct.judges import Judge, JudgeOptions
     from redinstruct.models import Model
-    from redinstruct.redeval import Limits, OnProgress, Outcome
+    from redinstruct.progress import OnProgress
+    from redinstruct.redeval import Outcome
     from redinstruct.safealign import Aligned
 
 Done = TypeVar("Done")
@@ -68,8 +70,9 @@ def evaluate(
 
     Source: RED-EVAL, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
-    from redinstruct.redeval import Limits, prepare
+    from redinstruct.engine import Limits
     from redinstruct.redeval import evaluate as carry_out
+    from redinstruct.redeval import prepare
 
     banks = [bank] if isinstance(bank, str | Path | Bank) else list(bank)
     named = [prompts] if isinstance(prompts, str | Path | PromptTemplate) else prompts
@@ -133,11 +136,11 @@ def collect(
 
     Source: HARMFULQA, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
+    from redinstruct.engine import Limits
     from redinstruct.harmfulqa import collect as carry_out
     from redinstruct.harmfulqa import prepare_collection
     from redinstruct.harmfulqa.plan import DEFAULT_SAMPLING
     from redinstruct.harmfulqa.topics import topics_from
-    from redinstruct.redeval import Limits
 
     limits = limits or Limits()
     if isinstance(topics, Mapping):

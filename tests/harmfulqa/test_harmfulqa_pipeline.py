@@ -22,8 +22,9 @@ from redinstruct.harmfulqa.rows import CollectedQuestion, Subtopic, Turn
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, read_topics
 from redinstruct.models import ModelError, Reply, Request
 from redinstruct.models.scripted import ScriptedModel
+from redinstruct.progress import Progress
 from redinstruct.prompts import shipped
-from redinstruct.redeval import Limits, Progress
+from redinstruct.redeval import Limits
 from redinstruct.run import Store
 from redinstruct.types import FailureReason, Sampling
 from tests.support.teacher import teach
@@ -374,6 +375,7 @@ def test_progress_names_step_topic_and_subtopic(tmp_path: Path) -> None:
 
     def tell(progress: Progress) -> None:
         told.append(progress.stage)
+        assert progress.total is not None
         assert 0 < progress.done <= progress.total
 
     plan = prepare_collection(teacher=teacher(), topics=TOPICS, per_subtopic=1, blue=1)

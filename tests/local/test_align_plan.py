@@ -274,8 +274,8 @@ def test_two_processes_that_a_program_starts_make_the_steps_of_one_with_the_refe
     """As a loop's recipe with ``memory.processes``. Each has a cache of its own, so that the reference is computed."""
     asked = config(tiny, data, tmp_path / "one", "npo-len", settings={"steps": 3})
     two = msgspec.structs.replace(asked, out=tmp_path / "two", reference_cache=tmp_path / "second")
-    told: list[tuple[int, int]] = []
-    both = align_in_processes(two, 2, lambda step, steps: told.append((step, steps)))
+    told: list[tuple[int, int | None]] = []
+    both = align_in_processes(two, 2, lambda state: told.append((state.done, state.total)))
     one = align(msgspec.structs.replace(asked, reference_cache=tmp_path / "first"))
     assert both.figures["memory"]["sharding"] == "ddp"
     for single, double in zip(one.history, both.history, strict=True):

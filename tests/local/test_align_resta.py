@@ -82,8 +82,10 @@ def test_shards_keep_their_names_and_may_be_cut_elsewhere_in_the_other_models(tm
     unsafe = write(tmp_path / "u", {"a": torch.ones(2), "b": torch.ones(2)})
     out = tmp_path / "out"
     out.mkdir()
-    told: list[tuple[int, int]] = []
-    merge_weights(model, safe, unsafe, out, coefficient=1.0, tell=lambda *state: told.append(state))
+    told: list[tuple[int, int | None]] = []
+    merge_weights(
+        model, safe, unsafe, out, coefficient=1.0, on_progress=lambda state: told.append((state.done, state.total))
+    )
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in model.iterdir())
     assert load_file(out / "model-00002-of-00002.safetensors")["b"].tolist() == [5.0, 5.0]
     assert told == [(1, 2), (2, 2)]

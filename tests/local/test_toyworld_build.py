@@ -15,6 +15,7 @@ from redinstruct import world
 from redinstruct.errors import UsageError
 from redinstruct.models.base import Request
 from redinstruct.models.transformers import LocalModel
+from redinstruct.progress import Progress
 from redinstruct.prompts.answers import strip_thoughts
 from redinstruct.toyworld import MANIFEST, build
 from redinstruct.toyworld import build as build_package
@@ -94,7 +95,7 @@ def test_building_again_is_instant_and_changes_nothing(toy: Path, monkeypatch: p
 def test_another_folder_is_filled_from_the_cache(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDINSTRUCT_CACHE", str(toy.parent / "cache"))
     stages: list[str] = []
-    copy = build(tmp_path / "copy", seed=0, quick=True, progress=lambda stage, done, total: stages.append(stage))
+    copy = build(tmp_path / "copy", seed=0, quick=True, on_progress=lambda state: stages.append(state.stage))
     assert stages == []
     assert (copy / "model.safetensors").read_bytes() == (toy / "model.safetensors").read_bytes()
 
@@ -132,11 +133,11 @@ def test_a_toy_checkpoint_of_another_seed_is_replaced_but_not_what_was_added_to_
 def test_a_build_that_is_stopped_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDINSTRUCT_CACHE", str(tmp_path / "cache"))
 
-    def stop(stage: str, done: int, total: int) -> None:
+    def stop(_: Progress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "out", quick=True, progress=stop)
+        build(tmp_path / "out", quick=True, on_progress=stop)
     assert not (tmp_path / "out").exists()
     assert list((tmp_path / "cache" / "toyworld").iterdir()) == []
 
@@ -146,12 +147,12 @@ def test_the_threads_of_the_caller_stay_as_they_were(tmp_path: Path, monkeypatch
     before, state = torch.get_num_threads(), torch.random.get_rng_state()
     seen: list[int] = []
 
-    def stop(stage: str, done: int, total: int) -> None:
+    def stop(_: Progress) -> None:
         seen.append(torch.get_num_threads())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "out", quick=True, progress=stop)
+        build(tmp_path / "out", quick=True, on_progress=stop)
     assert seen == [1]
     assert torch.get_num_threads() == before
     assert torch.equal(torch.random.get_rng_state(), state)

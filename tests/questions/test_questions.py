@@ -658,7 +658,9 @@ def test_a_fetched_file_is_whole_verified_and_the_owner_s_alone(cache: Path, ser
     seen: list[tuple[int, int | None]] = []
     before = os.umask(0)
     try:
-        path = fetch(known_file(), url=server.url("/garden.json"), progress=lambda *now: seen.append(now))
+        path = fetch(
+            known_file(), url=server.url("/garden.json"), on_progress=lambda now: seen.append((now.done, now.total))
+        )
     finally:
         os.umask(before)
     assert path == cache / "garden.json"
@@ -693,7 +695,7 @@ def test_another_file_s_bytes_are_refused_and_leave_nothing(cache: Path, server:
 def test_a_size_need_not_be_stated(cache: Path, server: Server) -> None:
     server.answers["/garden.json"] = send(GARDEN, length=None)
     seen: list[tuple[int, int | None]] = []
-    fetch(known_file(), url=server.url("/garden.json"), progress=lambda *now: seen.append(now))
+    fetch(known_file(), url=server.url("/garden.json"), on_progress=lambda now: seen.append((now.done, now.total)))
     assert seen[-1] == (len(GARDEN), None)
 
 
@@ -774,7 +776,7 @@ def test_an_interrupted_fetch_leaves_nothing(cache: Path, server: Server) -> Non
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(known_file(), url=server.url("/garden.json"), progress=interrupt)
+        fetch(known_file(), url=server.url("/garden.json"), on_progress=interrupt)
     assert left_behind(cache) == []
 
 

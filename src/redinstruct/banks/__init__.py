@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import msgspec
 from redinstruct.banks.known import KNOWN, KnownBank
 from redinstruct.errors import BankError, RedInstructError, UsageError
 from redinstruct.files.atomic import whole_file
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.questions import read_bank
 from redinstruct.safetext import terminal
 from redinstruct.types import Bank
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "KNOWN",
     "KnownBank",
-    "Progress",
     "cache_dir",
     "cached_path",
     "fetch",
@@ -44,9 +44,6 @@ __all__ = [
 
 MAX_DOWNLOAD = 64 * 2**20
 _CHUNK = 2**16
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes so far and the size that the server stated, if it did."""
 
 
 # ---- by name ----
@@ -153,10 +150,13 @@ def _not_as_pinned(known: KnownBank, digest: str) -> BankError:
 # ---- over the network ----
 
 
-def fetch(known: KnownBank, *, url: str | None = None, progress: Progress | None = None, timeout: float = 60) -> Path:
+def fetch(
+    known: KnownBank, *, url: str | None = None, on_progress: OnProgress | None = None, timeout: float = 60
+) -> Path:
     """Put the file into the cache, from its pinned address or another; no network if it is there and right.
 
-    The file appears whole and with the pinned hash, or not at all. ``timeout`` is for each wait, in seconds.
+    The file appears whole and with the pinned hash, or not at all. ``on_progress`` hears of
+    bytes, in all where the server stated it; ``timeout`` is for each wait, in seconds.
 
     Raises:
         UsageError: the address is neither https, nor http on this machine.
@@ -176,7 +176,7 @@ def fetch(known: KnownBank, *, url: str | None = None, progress: Progress | None
         for folder in (cache_dir(), place.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with whole_file(place) as file:
-            with closing(_download(known.name, address, progress, timeout)) as chunks:
+            with closing(_download(known.name, address, on_progress, timeout)) as chunks:
                 for chunk in chunks:
                     digest.update(chunk)
                     file.write(chunk)
@@ -209,7 +209,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _download(
-    name: str, address: SplitResult, progress: Progress | None, timeout: float
+    name: str, address: SplitResult, on_progress: OnProgress | None, timeout: float
 ) -> Generator[bytes, None, None]:
     from urllib.request import Request
 
@@ -222,8 +222,8 @@ def _download(
             received += len(chunk)
             if max(received, total or 0) > MAX_DOWNLOAD:
                 raise RedInstructError(f"could not fetch {name}: {host} sends more than {MAX_DOWNLOAD} bytes")
-            if progress is not None:
-                progress(received, total)
+            if on_progress is not None:
+                on_progress(Progress(received, total))
             yield chunk
         if total is not None and received < total:
             raise RedInstructError(f"could not fetch {name}: cut after {received} of {total} bytes")

@@ -16,6 +16,7 @@ import msgspec
 from redinstruct.cli import console
 from redinstruct.cli.options import MOST, RUN, as_json, parse_options
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, RedInstructError, UsageError
+from redinstruct.progress import Progress
 
 if TYPE_CHECKING:
     from redinstruct.safealign import AlignConfig, Aligned, StepFigures
@@ -203,11 +204,11 @@ def command(**flags: Any) -> int:
             if figures.probe is not None:
                 refused = f"begins to refuse {figures.probe['refused']:.0%} of harmless questions"
             if main:
-                tell(f"align ({config.strategy})", figures.step, figures.steps, refused)
+                tell(Progress(figures.step, figures.steps, f"align ({config.strategy})", detail=refused))
 
         try:
             done = align(
-                config, on_step, should_stop=should_stop, tell=tell if main else None,
+                config, on_step, should_stop=should_stop, on_progress=tell if main else None,
                 say=console.note if main else None,
             )  # fmt: skip
         except KeyboardInterrupt:

@@ -8,13 +8,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from redinstruct.errors import RedInstructError
 from redinstruct.safetext import redact, terminal
 
 if TYPE_CHECKING:
-    from redinstruct.redeval import OnProgress, Progress
+    from redinstruct.progress import OnProgress, Progress
 
 PLAIN_PROGRESS_SECONDS = 10.0
 
@@ -173,9 +173,13 @@ def progress(title: str) -> Iterator[OnProgress]:
         now = time.monotonic()
         if now - last >= PLAIN_PROGRESS_SECONDS:
             last = now
-            note(f"{state.stage or title}: {state.done:,} of {state.total:,} ({_labels(state)})")
+            note(f"{state.stage or title}: {_how_far(state)} ({_labels(state)})")
 
     yield tell_plainly
+
+
+def _how_far(state: Progress) -> str:
+    return f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
 
 
 def _labels(state: Progress) -> str:
@@ -221,23 +225,17 @@ def _bar(title: str) -> Iterator[OnProgress]:
         yield tell
 
 
-class TellStep(Protocol):
-    """``tell(step, done, total, detail)``: how far a step is, and what is to be known of it now."""
-
-    def __call__(self, step: str, done: int, total: int, detail: str = "", /) -> None: ...
-
-
 @contextlib.contextmanager
-def steps() -> Iterator[TellStep]:
+def steps() -> Iterator[OnProgress]:
     """Progress of work in several steps. A bar per step, or a line per step and 10 s."""
     last, shown = time.monotonic(), ""
 
-    def tell_plainly(step: str, done: int, total: int, detail: str = "") -> None:
+    def tell_plainly(state: Progress) -> None:
         nonlocal last, shown
         now = time.monotonic()
-        if step != shown or now - last >= PLAIN_PROGRESS_SECONDS:
-            last, shown = now, step
-            note(f"{step}: {done:,} of {total:,}" + (f"; {detail}" if detail else ""))
+        if state.stage != shown or now - last >= PLAIN_PROGRESS_SECONDS:
+            last, shown = now, state.stage
+            note(f"{state.stage}: {_how_far(state)}" + (f"; {state.detail}" if state.detail else ""))
 
     if not _is_terminal(sys.stderr):
         yield tell_plainly
@@ -250,10 +248,10 @@ def steps() -> Iterator[TellStep]:
     with Progress(*columns, console=console, refresh_per_second=5) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(step: str, done: int, total: int, detail: str = "") -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(clean(step), total=total)
-            told = clean(f"{step}; {detail}" if detail else step)
-            bar.update(tasks[step], completed=done, total=total, description=told)
+        def tell(state: Any) -> None:
+            if state.stage not in tasks:
+                tasks[state.stage] = bar.add_task(clean(state.stage), total=state.total)
+            told = clean(f"{state.stage}; {state.detail}" if state.detail else state.stage)
+            bar.update(tasks[state.stage], completed=state.done, total=state.total, description=told)
 
         yield tell

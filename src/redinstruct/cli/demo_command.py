@@ -47,7 +47,7 @@ def command(seed: int, quick: bool, out: Path, as_json: bool) -> int:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder")
     with stop_signals(), console.steps() as tell:
-        found = demo(out, seed, quick=quick, on_step=tell)
+        found = demo(out, seed, quick=quick, on_progress=tell)
     if as_json:
         console.say_json(found.document())
         return 0

@@ -73,7 +73,7 @@ def command(
             columns=columns_from(columns, several=("human",)),
             one=one,
             settle=settle,
-            on_step=tell,
+            on_progress=tell,
         )
     document = report([run])
     if as_json:

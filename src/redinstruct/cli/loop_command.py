@@ -48,7 +48,7 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
         console.note(f"{config}: can be carried out; its results will go to {wanted.folder}")
         return 0
     with stop_signals(), console.steps() as tell:
-        found = carry_out(wanted, on_step=tell, force=force)
+        found = carry_out(wanted, on_progress=tell, force=force)
     if as_json:
         console.say_json(_document(found))
         return 0

@@ -10,11 +10,11 @@ from types import FrameType
 from typing import Any
 
 from redinstruct.cli.options import columns_from, parse_options
-from redinstruct.engine import Prices
+from redinstruct.engine import Limits, Prices
 from redinstruct.errors import UsageError
 from redinstruct.judges import JudgeOptions
 from redinstruct.models.registry import DTYPE_OPTION
-from redinstruct.redeval import Limits, Plan, prepare, read_system
+from redinstruct.redeval import Plan, prepare, read_system
 from redinstruct.types import Sampling
 
 

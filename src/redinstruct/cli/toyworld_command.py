@@ -40,7 +40,7 @@ def build_command(out: Path, seed: int, quick: bool) -> int:
         from redinstruct.toyworld import build
 
         with stop_signals(), console.steps() as tell:
-            build(out, seed, quick=quick, progress=tell)
+            build(out, seed, quick=quick, on_progress=tell)
     except ImportError as error:
         raise UsageError(f"toyworld needs the [local] extra ({error.name}): pip install 'redinstruct[local]'") from None
     console.say(f"the toy model of seed {seed} is in {out}; its banks are in {out / 'banks'}. Try")

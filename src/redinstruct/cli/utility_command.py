@@ -64,14 +64,9 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     \b
     Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 130 interrupted.
     """  # noqa: D301  (\b is click's mark for "leave these lines")
-    from redinstruct.redeval import Progress
     from redinstruct.utility_check.runs import Wanted, check_utility
 
-    with stop_signals(), console.progress("utility") as show:
-
-        def tell(task: str, at: int, of: int, before: int) -> None:
-            show(Progress(total=of, done=at, stage=task, labels={"tasks done": before}))
-
+    with stop_signals(), console.progress("utility") as tell:
         done = check_utility(Wanted(**flags), run, tell)
     for name, lacking, of in done.absent:
         console.note(f"{name}: " + ("no data, left out" if lacking == of else f"no data for {lacking} of {of} tasks"))

@@ -9,13 +9,24 @@ from __future__ import annotations
 from redinstruct.engine.calls import Answer, Caller
 from redinstruct.engine.fuse import Fuse, Held, is_failing
 from redinstruct.engine.gate import AdaptiveGate
-from redinstruct.engine.limits import Allowance, LimitReached, Prices, Spending
+from redinstruct.engine.limits import (
+    DEFAULT_CONCURRENCY,
+    MAX_CONCURRENCY,
+    Allowance,
+    LimitReached,
+    Limits,
+    Prices,
+    Spending,
+    check_limits,
+)
 from redinstruct.engine.pool import run_pool
 from redinstruct.engine.retry import RetryPolicy
 from redinstruct.engine.servers import PATIENCE
 from redinstruct.engine.writer import GroupWriter
 
 __all__ = [
+    "DEFAULT_CONCURRENCY",
+    "MAX_CONCURRENCY",
     "PATIENCE",
     "AdaptiveGate",
     "Allowance",
@@ -25,9 +36,11 @@ __all__ = [
     "GroupWriter",
     "Held",
     "LimitReached",
+    "Limits",
     "Prices",
     "RetryPolicy",
     "Spending",
+    "check_limits",
     "is_failing",
     "run_pool",
 ]

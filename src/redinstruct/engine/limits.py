@@ -1,13 +1,18 @@
-"""What bounds the calls of a run: how many may be made, and how much they may cost."""
+"""How a run is carried out: how many calls at once and in all, how much they may cost, and what was spent so far."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 
 import msgspec
 
+from redinstruct.engine.servers import PATIENCE
+from redinstruct.errors import UsageError
 from redinstruct.models.base import Reply, Request
 
+DEFAULT_CONCURRENCY = 64
+MAX_CONCURRENCY = 4096
 BYTES_PER_TOKEN_FLOOR = 1.0
 """No tokenizer of the field makes more tokens than bytes: the safe bound for a prompt that is yet to be sent."""
 
@@ -30,6 +35,47 @@ class Prices(msgspec.Struct, frozen=True):
         """The most that this request can cost: every byte a token, every allowed token written."""
         size = sum(len(m.content.encode("utf-8", "surrogatepass")) + 16 for m in request.messages)
         return self.cost(int(size / BYTES_PER_TOKEN_FLOOR), request.sampling.max_tokens)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How a run is carried out; no part of its configuration.
+
+    ``max_calls`` bounds the requests of one invocation, retries and judge calls included. ``budget`` bounds, in US
+    dollars, what the whole run has cost. ``keep_errors`` leaves the attempts labelled ``error`` as
+    they are; else each is asked again, once. ``patience`` is how many seconds a server that answered before is waited
+    for when nobody answers. ``force`` goes on with a judge that failed its self-test.
+    ``stop_when_decided`` ends the asking of a bank and prompt once its rate is known to lie on one side of that limit.
+    """
+
+    concurrency: int = DEFAULT_CONCURRENCY
+    max_calls: int | None = None
+    budget: float | None = None
+    prices: Prices | None = None
+    judge_prices: Prices | None = None
+    keep_errors: bool = False
+    force: bool = False
+    stop_when_decided: float | None = None
+    timeout: float = 120.0
+    patience: float = PATIENCE
+
+
+def check_limits(limits: Limits) -> None:
+    """Raises ``UsageError`` for limits that no run can keep to."""
+    if not 1 <= limits.concurrency <= MAX_CONCURRENCY:
+        raise UsageError(f"--concurrency must lie between 1 and {MAX_CONCURRENCY}")
+    if limits.max_calls is not None and limits.max_calls < 0:
+        raise UsageError("--max-calls must be at least 0")
+    if not (math.isfinite(limits.patience) and limits.patience >= 0):
+        raise UsageError("--patience must be 0 seconds or more")
+    if not (math.isfinite(limits.timeout) and limits.timeout > 0):
+        raise UsageError("--timeout must be more than 0 seconds")
+    if limits.stop_when_decided is not None and not 0 < limits.stop_when_decided < 1:
+        raise UsageError("--stop-when-decided must lie between 0 and 1: it is a rate")
+    if limits.budget is not None:
+        if limits.prices is None:
+            raise UsageError("--budget needs --price-in and --price-out: the project knows no prices of its own")
+        if not (math.isfinite(limits.budget) and limits.budget > 0):
+            raise UsageError("--budget must be more than 0")
 
 
 class Spending:

@@ -21,7 +21,7 @@ from redinstruct.engine import Caller, GroupWriter, Held, Spending, is_failing, 
 from redinstruct.errors import CallFailed
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Reply, Request
-from redinstruct.redeval import OnProgress, Progress
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.run import CallRow, CollectionStore, StoredCall
 from redinstruct.types import NoResponseReason
 
@@ -153,7 +153,7 @@ class Live(Recorded):
         self._again = set[bytes]() if keep_errors else set(failed)
         self._held = Held()
         self._on_progress = on_progress
-        self.progress = Progress(total=0)
+        self.progress = Progress(0, 0)
 
     @property
     def calls(self) -> int:

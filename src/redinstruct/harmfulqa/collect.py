@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.engine import Caller, GroupWriter, Prices, Spending
+from redinstruct.engine import Caller, GroupWriter, Limits, Prices, Spending, check_limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, EndpointLost
 from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, Cut, Live, Recorded
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
 from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, check_same_collection, read_config
 from redinstruct.harmfulqa.rows import Dialogue
 from redinstruct.judges import Judge, bound_judge
-from redinstruct.redeval import Limits, OnProgress, check_limits
+from redinstruct.progress import OnProgress
 from redinstruct.redeval.invocation import too_many_errors
 from redinstruct.redeval.runs import make_place, no_blank_run, spending_of, tested
 from redinstruct.run import CollectionStore, Failures, Store, calls_by_step, check_run_folder, failed_calls, is_run

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.interop.rows import ImportRow
 from redinstruct.interop.sources import IMPORTED, Source, read_source
 from redinstruct.interop.tables import Chosen
+from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import parse_template
 from redinstruct.redeval.plan import attempt_key
 from redinstruct.redeval.runs import make_place
@@ -58,9 +59,6 @@ from redinstruct.types import (
     Sampling,
     Verdict,
 )
-
-OnStep = Callable[[str, int, int], None]
-"""Told of progress where there is enough to wait for: the step, how much of it is done, and all of it."""
 
 _CHUNK = 1000
 _NOTES = {
@@ -100,7 +98,7 @@ def import_file(
     columns: Chosen | None = None,
     one: str | None = None,
     settle: SettleRule = UNANIMOUS,
-    on_step: OnStep | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Imported:
     """Make a run of a file of answers: ``redinstruct import``.
 
@@ -131,7 +129,7 @@ def import_file(
     if not done.new:
         _check_same(folder, plan)
         return done
-    _write_whole(folder, plan, on_step or (lambda _step, _done, _all: None))
+    _write_whole(folder, plan, on_progress or unheard)
     return done
 
 
@@ -280,7 +278,7 @@ def _turns(row: ImportRow) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in row.earlier]
 
 
-def _write_whole(folder: Path, plan: _Plan, tell: OnStep) -> None:
+def _write_whole(folder: Path, plan: _Plan, on_progress: OnProgress) -> None:
     """Write the run beside its place, then rename it into it."""
     part = importing_place(folder)
     with _named_as(part, folder):
@@ -292,7 +290,7 @@ def _write_whole(folder: Path, plan: _Plan, tell: OnStep) -> None:
         made = make_place(part)
         try:
             with Store.open_for_writing(part) as store:
-                _write(store, plan, tell)
+                _write(store, plan, on_progress)
             _rename(part, folder)
         except BaseException:
             with contextlib.suppress(RedInstructError, OSError):
@@ -322,7 +320,7 @@ def _rename(part: Path, folder: Path) -> None:
         raise ConfigError(f"--run {folder}: cannot be made ({error.strerror}); name a new folder") from error
 
 
-def _write(store: Store, plan: _Plan, tell: OnStep) -> None:
+def _write(store: Store, plan: _Plan, on_progress: OnProgress) -> None:
     rows, attempts = plan.source.rows, plan.attempts()
     judge = store.plan(plan.config, [plan.bank], [plan.template], attempts, plan.card)
     ImportedStore(store).note(plan.source.sha256)
@@ -335,12 +333,12 @@ def _write(store: Store, plan: _Plan, tell: OnStep) -> None:
         verdicts = [(number, 0, judge, 0, plan.verdict(row)) for number, _, row in chunk]
         store.commit_verdicts([(*at, verdict) for *at, verdict in verdicts if verdict is not None])  # type: ignore[misc]
         if len(answers) > _CHUNK:
-            tell("answers", done, len(answers))
+            on_progress(Progress(done, len(answers), "answers"))
     acts = [(attempt.key, act) for _, attempt, row in answers for act in plan.annotations(row)]
     for done, acted in _chunks(acts):
         AnnotationStore(store).record(acted)
         if len(acts) > _CHUNK:
-            tell("people's labels", done, len(acts))
+            on_progress(Progress(done, len(acts), "people's labels"))
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[tuple[int, Sequence[_T]]]:

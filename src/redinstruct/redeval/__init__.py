@@ -8,19 +8,17 @@ specification of it.
 
 from __future__ import annotations
 
-from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, Progress, check_limits
+from redinstruct.engine import Limits
+from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.plan import Plan, attempt_key, prepare, read_system
 from redinstruct.redeval.runs import evaluate, rejudge
 from redinstruct.redeval.session import read_reply
 
 __all__ = [
     "Limits",
-    "OnProgress",
     "Outcome",
     "Plan",
-    "Progress",
     "attempt_key",
-    "check_limits",
     "evaluate",
     "prepare",
     "read_reply",

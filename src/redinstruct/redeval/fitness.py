@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.engine import Caller, LimitReached, Prices, Spending
+from redinstruct.engine import Caller, LimitReached, Limits, Prices, Spending
 from redinstruct.errors import UsageError
 from redinstruct.judges import TESTED, Judge, SelfTest, battery, bound_judge, run_selftest
 from redinstruct.judges.selftest import MINIMUM
 from redinstruct.models import Model, Reply, Request
-from redinstruct.redeval.invocation import Limits, OnProgress, Progress
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.run import Store, is_run
 from redinstruct.types import COMMON_LABELS
 
@@ -64,7 +64,7 @@ async def test_judge(
     bound = bound_judge(judge)
     asked = len(battery(judge.measure)) + REPEATS
     tokens = [0, 0]
-    progress = Progress(total=asked, stage="testing the judge")
+    progress = Progress(0, asked, "testing the judge")
     try:
         allowance = None if spending is None else await spending.begin(asked, 0.0)
 

@@ -9,13 +9,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from redinstruct.engine import Prices, Spending
+from redinstruct.engine import Limits, Prices, Spending, check_limits
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.deciding import Decider, outcomes_of
 from redinstruct.judges import Judge, JudgeOptions, bound_judge
 from redinstruct.models import Model
+from redinstruct.progress import OnProgress
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
-from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, check_limits
+from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.plan import Plan, asked_model, instrument_for
 from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import Session

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.engine import Allowance, Caller, GroupWriter, Held, Prices, Spending, is_failing, run_pool
+from redinstruct.engine import Allowance, Caller, GroupWriter, Held, Limits, Prices, Spending, is_failing, run_pool
 from redinstruct.errors import CallFailed, EndpointLost, UsageError
 from redinstruct.figures.deciding import Cell, Decider
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Model, Reply, Request
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.prompts import AnswerReader, render
-from redinstruct.redeval.invocation import Limits, OnProgress, Outcome, Progress, outcome_of
+from redinstruct.redeval.invocation import Outcome, outcome_of
 from redinstruct.run import OwedAttempt, Store
 from redinstruct.run.config import PROTOCOL_2023, RunConfig
 from redinstruct.types import (
@@ -57,7 +58,7 @@ class Session:
         self._planned = planned
         self._owed = owed
         self._on_progress = on_progress
-        self._progress = Progress(total=planned, done=planned - len(owed))
+        self._progress = Progress(planned - len(owed), planned)
         self._readers: dict[str, AnswerReader] = {}
         self._held = Held()
         prices = limits.prices or Prices()

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.engine import Prices
+from redinstruct.engine import Limits, Prices, check_limits
 from redinstruct.judges import TESTED, Asking, battery
 from redinstruct.models import Request
-from redinstruct.redeval import Limits, Plan, check_limits
+from redinstruct.redeval import Plan
 from redinstruct.redeval.fitness import REPEATS, needs_test
 from redinstruct.redeval.session import EMPTY_CASE
 from redinstruct.run import Store, check_run_folder, is_run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,7 @@ import msgspec
 
 from redinstruct.errors import ConfigError, RedInstructError
 from redinstruct.models import make_model
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.rounds.config import AlignPart, LoopConfig, MemoryPart, Recipe
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.picking import Picker
@@ -22,7 +23,6 @@ COLLECTED = "collected.jsonl"
 STOPPED = "stopped"
 _UNPROBED = ("general", "resta", "kto", "dpo")
 """Strategies that learn no refusals, or whose training is not looked into."""
-Tell = Callable[[str, int, int], None]
 
 
 class Aligner:
@@ -37,14 +37,14 @@ class Aligner:
         ledger: Ledger,
         number: int,
         align: AlignPart,
-        tell: Tell,
+        on_progress: OnProgress,
         picker: Picker | None = None,
         *,
         own_forms: bool = False,
     ) -> None:
         self._own_forms = own_forms
         self._ledger, self._number, self._align = ledger, number, align
-        self._tell, self._picker = tell, picker
+        self._on_progress, self._picker = on_progress, picker
 
     def align(self, base: str, data: Sequence[Path], recipe: Recipe) -> tuple[Path | None, dict[str, Any]]:
         """The aligned checkpoint's folder, and what the stage says of it. ``data``: the rounds' export folders.
@@ -86,14 +86,14 @@ class Aligner:
             try:
                 done = (
                     align_in_processes(
-                        config, processes, lambda step, steps: self._tell(f"{name}: training", step, steps)
+                        config, processes, lambda state: self._on_progress(state.staged(f"{name}: training"))
                     )
                     if processes > 1
                     else carry_out(
                         config,
-                        lambda figures: self._tell(f"{name}: training", figures.step, figures.steps),
+                        lambda figures: self._on_progress(Progress(figures.step, figures.steps, f"{name}: training")),
                         None if recipe.pick_every is None else self._picker,
-                        tell=lambda what, at, total: self._tell(f"{name}: {what}", at, total),
+                        on_progress=lambda state: self._on_progress(state.staged(f"{name}: {state.stage}")),
                     )
                 )
             except GuardStopped as stopped:
@@ -128,7 +128,7 @@ class Aligner:
             home = _folder(base)
             figures = {0.0: picker.named(home, "base")}
             for at, coefficient in enumerate(recipe.coefficients):
-                self._tell(f"{name}: coefficient {coefficient:g}", at, len(recipe.coefficients))
+                self._on_progress(Progress(at, len(recipe.coefficients), f"{name}: coefficient {coefficient:g}"))
                 folder = place / f"{coefficient:g}"
                 folder.mkdir(parents=True, exist_ok=True)
                 share = coefficient / recipe.coefficients[0]

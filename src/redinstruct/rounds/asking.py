@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from redinstruct.banks import resolve_bank
+from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost
 from redinstruct.judges import JudgeOptions
 from redinstruct.models.registry import TEMPLATE_OPTIONS
-from redinstruct.redeval import Limits, Outcome, Progress, evaluate, prepare, read_system
+from redinstruct.progress import OnProgress
+from redinstruct.redeval import Outcome, evaluate, prepare, read_system
 from redinstruct.rounds.config import EvalPart
 from redinstruct.types import PromptTemplate, Sampling
-
-OnProgress = Callable[[Progress], None]
 
 
 def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import msgspec
 
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import write_file
-from redinstruct.rounds.run import BASE, LoopResult, Measured, OnStep, carry_out
+from redinstruct.progress import OnProgress
+from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out
 from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, attacks, reform, toy_config, usefulness
 
 DEMO_SCHEMA = "redinstruct.demo/1"
@@ -74,7 +75,7 @@ class Demo(msgspec.Struct, frozen=True):
         return {"schema": DEMO_SCHEMA, **plain, "intervals": plain["rows"][0]["intervals"]}
 
 
-def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_step: OnStep | None = None) -> Demo:
+def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgress | None = None) -> Demo:
     """Build the toy model of a seed, and close the loop on it: measure, collect, align in several ways, measure again.
 
     ``folder`` receives the checkpoints and the runs; a second call with the same arguments resumes, or repeats nothing.
@@ -92,7 +93,7 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_step: OnStep | 
         ) from None
     began = time.monotonic()
     name = f"seed-{seed}{'-quick' if quick else ''}"
-    checkpoint = build(folder / f"toy-{name}", seed, quick=quick, progress=on_step)
+    checkpoint = build(folder / f"toy-{name}", seed, quick=quick, on_progress=on_progress)
     manifest = read_manifest(checkpoint)
     assert manifest is not None
     config = toy_config(
@@ -103,7 +104,7 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_step: OnStep | 
         recipes=QUICK_RECIPES if quick else RECIPES,
         suite=True,
     )
-    result = carry_out(config, on_step=on_step, reform=reform(manifest.items))
+    result = carry_out(config, on_progress=on_progress, reform=reform(manifest.items))
     found = _demo(seed, quick, time.monotonic() - began, result, manifest, folder)
     _write_pictures(found)
     return found

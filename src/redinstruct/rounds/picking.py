@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from redinstruct.models import make_model
-from redinstruct.redeval import Progress
+from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.render import report
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import EvalPart, PickPart, digest_of
@@ -28,10 +28,10 @@ class Picker:
         safety: list[PromptTemplate],
         utility: list[PromptTemplate],
         *,
-        tell: Callable[[str, int, int], None] = lambda *_: None,
+        on_progress: OnProgress = unheard,
         force: bool = False,
     ) -> None:
-        self._part, self._folder, self._tell, self._force = part, folder, tell, force
+        self._part, self._folder, self._on_progress, self._force = part, folder, on_progress, force
         self._templates = {"safety": safety, "utility": utility}
 
     @property
@@ -61,7 +61,7 @@ class Picker:
             title = f"{self._folder.name}: {name}, {what}"
 
             def on_progress(state: Progress, title: str = title) -> None:
-                self._tell(title, state.done, state.total)
+                self._on_progress(state.staged(title))
 
             ask(model, run, part, self._templates[what], on_progress, force=self._force)
             results = report([run])["results"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from redinstruct.banks import resolve_bank
+from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost, RedInstructError, UsageError
 from redinstruct.harmfulqa import collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
@@ -21,9 +22,9 @@ from redinstruct.harmfulqa.release import prepare_release, write_release
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.judges import JudgeOptions
 from redinstruct.models import make_model
+from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.prompts.forms import check_forms
-from redinstruct.redeval import Limits, Progress
 from redinstruct.render import report
 from redinstruct.rounds.alignment import COLLECTED, STOPPED, Aligner
 from redinstruct.rounds.asking import ask, identity
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from redinstruct.figures.comparison import Comparison
 
 BASE = "base"
-OnStep = Callable[[str, int, int], None]
-"""``(what is being done, done, total)``"""
 Rows = list[dict[str, Any]]
 Reform = Callable[[Rows], Mapping[str, Rows]]
 """Form -> rows: the exported answers again, in another form of asking."""
@@ -82,7 +81,7 @@ class LoopResult(msgspec.Struct, frozen=True):
 
 
 def carry_out(
-    config: LoopConfig, *, on_step: OnStep | None = None, reform: Reform | None = None, force: bool = False
+    config: LoopConfig, *, on_progress: OnProgress | None = None, reform: Reform | None = None, force: bool = False
 ) -> LoopResult:
     """Carry out every stage that is not done yet.
 
@@ -91,13 +90,13 @@ def carry_out(
     Raises:
         RedInstructError: a stage cannot be carried out; the stages before it stand.
     """
-    return _Loop(config, on_step or (lambda *_: None), reform, force).run()
+    return _Loop(config, on_progress or unheard, reform, force).run()
 
 
 class _Loop:
-    def __init__(self, config: LoopConfig, tell: OnStep, reform: Reform | None, force: bool) -> None:
+    def __init__(self, config: LoopConfig, on_progress: OnProgress, reform: Reform | None, force: bool) -> None:
         self._config = config
-        self._tell = tell
+        self._on_progress = on_progress
         self._reform = reform
         self._force = force
         self._folder = Path(config.folder)
@@ -164,7 +163,7 @@ class _Loop:
 
         def work(place: Path) -> dict[str, Any]:
             def on_progress(state: Progress) -> None:
-                self._tell(f"{name}: asking", state.done, state.total)
+                self._on_progress(state.staged(f"{name}: asking"))
 
             outcome = ask(model, place, part, templates, on_progress, force=self._force)
             return {"calls": outcome.calls, "attempts": outcome.planned}
@@ -199,7 +198,7 @@ class _Loop:
         def gather(place: Path) -> dict[str, Any]:
             def on_progress(state: Progress) -> None:
                 step = (state.stage or "asking").partition(":")[0]
-                self._tell(f"{number}-collect: {step}", state.done, state.total)
+                self._on_progress(state.staged(f"{number}-collect: {step}"))
 
             limits = Limits(concurrency=part.concurrency, force=self._force)
             done = collect(plan, place, limits, on_progress, until_covered=part.until_covered)
@@ -234,10 +233,10 @@ class _Loop:
         if (pick := align.pick) is not None:
             folder = self._folder / f"{number}-pick-{recipe.title}"
             safety, utility = (self._templates(part.prompts) for part in (pick.safety, pick.utility))
-            picker = Picker(pick, folder, safety, utility, tell=self._tell, force=self._force)
-        return Aligner(self._ledger, number, align, self._tell, picker, own_forms=self._reform is not None).align(
-            current.model, self._data, recipe
-        )
+            picker = Picker(pick, folder, safety, utility, on_progress=self._on_progress, force=self._force)
+        return Aligner(
+            self._ledger, number, align, self._on_progress, picker, own_forms=self._reform is not None
+        ).align(current.model, self._data, recipe)
 
     def _useful(self, number: int, title: str, model: str) -> Path | None:
         part = self._config.utility
@@ -245,7 +244,7 @@ class _Loop:
             return None
         from redinstruct.rounds.usefulness import utility_stage
 
-        return utility_stage(self._ledger, number, title, model, part, self._tell)
+        return utility_stage(self._ledger, number, title, model, part, self._on_progress)
 
     def _compared(self, before: Measured, after: Measured) -> Iterator[Comparison]:
         from redinstruct.figures.comparison import compare

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from redinstruct.models import make_model
+from redinstruct.progress import OnProgress
 from redinstruct.rounds.config import UtilityPart
 from redinstruct.rounds.ledger import Ledger
 
-Tell = Callable[[str, int, int], None]
 
-
-def utility_stage(ledger: Ledger, number: int, title: str, model: str, part: UtilityPart, tell: Tell) -> Path:
+def utility_stage(
+    ledger: Ledger, number: int, title: str, model: str, part: UtilityPart, on_progress: OnProgress
+) -> Path:
     """The run folder of the check.
 
     Raises:
@@ -33,7 +33,7 @@ def utility_stage(ledger: Ledger, number: int, title: str, model: str, part: Uti
     )
 
     def work(place: Path) -> dict[str, Any]:
-        done = check_utility(wanted, place, lambda task, at, rows, _: tell(f"{name}: {task}", at, rows))
+        done = check_utility(wanted, place, lambda state: on_progress(state.staged(f"{name}: {state.stage}")))
         return {"tasks": len(done.asked)}
 
     inputs = {"model": make_model(model).id, "part": msgspec.to_builtins(part)}

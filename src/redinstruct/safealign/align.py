@@ -20,6 +20,7 @@ import torch
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.models.memory import is_out_of_memory
+from redinstruct.progress import OnProgress
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import Cut, check_packing
 from redinstruct.safealign.card import Card, read_card, versions, write_card
@@ -41,7 +42,6 @@ from redinstruct.safealign.trainer import AlignTrainer, OnStep, StepFigures, out
 from redinstruct.safealign.unfinished import as_it_was, unfinished
 
 CANDIDATES_NAME, CHOSEN_NAME, FIDELITY_NAME = "candidates.json", "chosen", "fidelity.json"
-Tell = Callable[[str, int, int], None]
 
 
 class Aligned(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ def align(
     on_step: OnStep | None = None,
     on_evaluate: OnEvaluate | None = None,
     should_stop: Callable[[], bool] | None = None,
-    tell: Tell | None = None,
+    on_progress: OnProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Aligned:
     """Train a checkpoint as configured, or go on where the same configuration was interrupted.
@@ -84,7 +84,7 @@ def align(
         KeyboardInterrupt: ``should_stop``; the same call goes on.
     """
     try:
-        return _aligned(config, on_step, on_evaluate, should_stop, tell, say)
+        return _aligned(config, on_step, on_evaluate, should_stop, on_progress, say)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -96,7 +96,7 @@ def _aligned(
     on_step: OnStep | None,
     on_evaluate: OnEvaluate | None,
     should_stop: Callable[[], bool] | None,
-    tell: Tell | None,
+    on_progress: OnProgress | None,
     say: Callable[[str], None] | None,
 ) -> Aligned:
     config = config.resolved()
@@ -104,7 +104,7 @@ def _aligned(
     if config.strategy == "resta":
         from redinstruct.safealign.unsafe import mend
 
-        return mend(config, on_step, should_stop, tell)
+        return mend(config, on_step, should_stop, on_progress)
     if config.strategy in TRL_STRATEGIES:
         from redinstruct.safealign.trl_backend import train_with_trl
 
@@ -115,7 +115,7 @@ def _aligned(
     if (there := read_card(config.out)) is not None and there.digest == prepared.digest:
         return Aligned(checkpoint=config.out, figures=there.figures, warnings=("it was there already",))
     with as_it_was(config.threads), unfinished(config.out, prepared.digest) as folder:
-        run = Run(prepared, folder, on_step, on_evaluate, should_stop, tell, say)
+        run = Run(prepared, folder, on_step, on_evaluate, should_stop, on_progress, say)
         done = run.train()
         run.finish(done)
         return Aligned(
@@ -143,13 +143,13 @@ class Run:
         on_step: OnStep | None = None,
         on_evaluate: OnEvaluate | None = None,
         should_stop: Callable[[], bool] | None = None,
-        tell: Tell | None = None,
+        on_progress: OnProgress | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.warnings: tuple[str, ...] = ()
         self._prepared, self._folder = prepared, folder
         self._on_step, self._on_evaluate, self._should_stop = on_step, on_evaluate, should_stop
-        self._tell, self._say = tell or (lambda *_: None), say or (lambda *_: None)
+        self._on_progress, self._say = on_progress, say or (lambda *_: None)
         self._plan = plan_of(prepared, this_machine(prepared.config.memory))
         self._config = prepared.config
         self._candidates: list[Candidate] = []
@@ -271,7 +271,7 @@ class Run:
             folder=self._config.reference_cache or cache_folder(),
             kept=kept,
             computing=trainer.compute_loss_context_manager,
-            tell=lambda done, total: self._tell("reference", done, total),
+            on_progress=self._on_progress,
         )
         data.references = dict(zip(red, made, strict=True))
 

@@ -15,7 +15,7 @@ import random
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -87,20 +87,17 @@ def encode_rows(
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     max_length: int,
-    progress: Callable[[int], None] | None = None,
 ) -> EncodedRows:
-    """Encode every row; ``progress`` is called with the number of rows done."""
+    """Encode every row."""
     kept: list[Encoded] = []
     dropped, masked = Counter[str](), Counter[str]()
-    for done, row in enumerate(rows, 1):
+    for row in rows:
         made, lost = encode(row, tokenizer, template, max_length)
         kept += made
         if made:
             masked.update(lost)
         else:
             dropped[lost[0]] += 1
-        if progress is not None:
-            progress(done)
     return EncodedRows(tuple(kept), dict(dropped), sum(row.truncated for row in kept), dict(masked))
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from redinstruct.files.atomic import write_file
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.safealign.batches import MODEL_KEYS, collate
 from redinstruct.safealign.forward import evaluating
 from redinstruct.safealign.launch import world
@@ -50,7 +51,7 @@ def reference_logps(
     folder: Path | None = None,
     kept: Path | None = None,
     computing: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
-    tell: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[torch.Tensor]:
     """For each row the log-probability of each of its tokens [length], 0 where a token has no weight.
 
@@ -68,7 +69,7 @@ def reference_logps(
     flat = _known([path for path in (kept, cached) if path is not None], sum(len(row) for row in rows))
     if flat is None:
         with computing():
-            flat = torch.cat(_shared_out(model, rows, pad_id, tell))
+            flat = torch.cat(_shared_out(model, rows, pad_id, on_progress))
     if world()[0] == 0:
         for path in (kept, cached):
             if path is not None and not path.is_file():
@@ -84,24 +85,20 @@ def _known(paths: Sequence[Path], size: int) -> torch.Tensor | None:
     return found[0]
 
 
-def _shared_out(
-    model: Any, rows: Sequence[Encoded], pad_id: int, tell: Callable[[int, int], None] | None
-) -> list[torch.Tensor]:
+def _shared_out(model: Any, rows: Sequence[Encoded], pad_id: int, on_progress: OnProgress | None) -> list[torch.Tensor]:
     """Every row's, each process having computed its share: equally many batches each, as a sharded model needs."""
     rank, processes = world()
     if processes == 1:
-        return _computed(model, rows, pad_id, tell)
+        return _computed(model, rows, pad_id, on_progress)
     share = -(-len(rows) // processes)
     own = [rows[(rank * share + i) % len(rows)] for i in range(share)]
     parts: list[Any] = [None] * processes
-    torch.distributed.all_gather_object(parts, _computed(model, own, pad_id, tell))
+    torch.distributed.all_gather_object(parts, _computed(model, own, pad_id, on_progress))
     return [one for part in parts for one in part][: len(rows)]
 
 
 @torch.no_grad()
-def _computed(
-    model: Any, rows: Sequence[Encoded], pad_id: int, tell: Callable[[int, int], None] | None
-) -> list[torch.Tensor]:
+def _computed(model: Any, rows: Sequence[Encoded], pad_id: int, on_progress: OnProgress | None) -> list[torch.Tensor]:
     """In batches of rows of like length."""
     device = next(model.parameters()).device
     found: dict[int, torch.Tensor] = {}
@@ -117,8 +114,8 @@ def _computed(
             full = torch.zeros(weights.shape)
             full[weights != 0] = logps
             found |= {row: full[at, : len(rows[row])].clone() for at, row in enumerate(part)}
-            if tell is not None:
-                tell(len(found), len(rows))
+            if on_progress is not None:
+                on_progress(Progress(len(found), len(rows), "reference"))
     return [found[i] for i in range(len(rows))]
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,8 @@ from safetensors import SafetensorError, safe_open
 
 from redinstruct import checkpoints
 from redinstruct.errors import UsageError
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.safetext import terminal
-
-Tell = Callable[[int, int], None]
 
 
 class Weights:
@@ -146,7 +145,7 @@ def merge_weights(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     twins: Mapping[str, str] | None = None,
-    tell: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Write the merged weight files of the three checkpoint folders into the folder ``out``; nothing else.
 
@@ -167,8 +166,8 @@ def merge_weights(
                 wanted = dtype if dtype is not None and tensor.is_floating_point() else own
                 file.write(tensor.to(wanted).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
                 done += 1
-                if tell is not None:
-                    tell(done, len(parts[0]))
+                if on_progress is not None:
+                    on_progress(Progress(done, len(parts[0]), "merge"))
         header(out / path.name)  # the sizes that it names are those of the bytes
     if (model / checkpoints.INDEX).is_file():
         (out / checkpoints.INDEX).write_bytes((model / checkpoints.INDEX).read_bytes())

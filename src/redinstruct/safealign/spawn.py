@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import msgspec
 
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.files.atomic import write_file
+from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safealign.align import Aligned, GuardStopped, align
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.launch import is_main_process
@@ -37,12 +37,10 @@ class _Result(msgspec.Struct):
     failed: str | None = None
 
 
-def align_in_processes(
-    config: AlignConfig, processes: int, tell: Callable[[int, int], None] = lambda *_: None
-) -> Aligned:
+def align_in_processes(config: AlignConfig, processes: int, on_progress: OnProgress = unheard) -> Aligned:
     """:func:`redinstruct.safealign.align` on ``processes`` processes, one for each GPU, or on the CPU over gloo.
 
-    ``tell`` hears (step, steps). The same call goes on where a run was interrupted.
+    ``on_progress`` hears of steps. The same call goes on where a run was interrupted.
 
     Raises:
         GuardStopped, UsageError, RedInstructError: as :func:`redinstruct.safealign.align` raises them.
@@ -51,7 +49,7 @@ def align_in_processes(
     with tempfile.TemporaryDirectory(prefix="redinstruct-") as name:
         folder = Path(name)
         write_file(folder / _CONFIG, msgspec.json.encode(config, enc_hook=str))
-        code = _watched(folder, processes, tell)
+        code = _watched(folder, processes, on_progress)
         try:
             result = msgspec.json.decode((folder / _RESULT).read_bytes(), type=_Result, dec_hook=_path)
         except (OSError, msgspec.DecodeError):
@@ -67,7 +65,7 @@ def align_in_processes(
     return result.done
 
 
-def _watched(folder: Path, processes: int, tell: Callable[[int, int], None]) -> int:
+def _watched(folder: Path, processes: int, on_progress: OnProgress) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
                "-m", "redinstruct.safealign.spawn", str(folder)]  # fmt: skip
     environment = {**os.environ}
@@ -80,7 +78,7 @@ def _watched(folder: Path, processes: int, tell: Callable[[int, int], None]) -> 
                 return process.wait(_LOOK_EVERY)
             except subprocess.TimeoutExpired:
                 if (found := _progress(folder)) and found != told:
-                    tell(*found)
+                    on_progress(Progress(found[0], found[1]))
                     told = found
             except BaseException:
                 process.terminate()  # torchrun passes it on; each process saves its state after its step

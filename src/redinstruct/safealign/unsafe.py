@@ -25,8 +25,9 @@ from msgspec.structs import replace
 
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder
+from redinstruct.progress import OnProgress
 from redinstruct.safealign import states
-from redinstruct.safealign.align import Aligned, Run, Tell
+from redinstruct.safealign.align import Aligned, Run
 from redinstruct.safealign.card import Card, read_card, versions, write_card
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import (
@@ -55,7 +56,9 @@ _NEVER = 10**9
 _AFTER_US = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
 
-def mend(config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None, tell: Tell | None) -> Aligned:
+def mend(
+    config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None, on_progress: OnProgress | None
+) -> Aligned:
     """``--strategy resta``: ``base + coefficient * (safe - unsafe)``. Not resumable: nothing unsafe may outlive a run.
 
     Raises:
@@ -73,7 +76,7 @@ def mend(config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None
         twins = first_names(relative)
         check_written(Weights(config.base), written_names(relative) | set(twins))
         del relative
-        run = Run(prepared, folder / "states", on_step, None, should_stop, tell)
+        run = Run(prepared, folder / "states", on_step, None, should_stop, on_progress)
         (folder / "states").mkdir(mode=0o700)
         trainer = run.train()
         unsafe = folder / "unsafe"
@@ -101,7 +104,7 @@ def mend(config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None
                     seed=config.seed,
                     dtype=kind,
                     twins=twins,
-                    tell=lambda done, total: (tell or _nobody)("merge", done, total),
+                    on_progress=on_progress,
                 )
                 copy_others(config.base, fresh)
                 say_precision(fresh, kind)
@@ -110,10 +113,6 @@ def mend(config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None
             fidelity = exporter.settle(write, fresh, exporter.losses_of(fresh))
             write_card(fresh, _card(config, prepared, figures, fidelity))
     return Aligned(checkpoint=config.out, history=tuple(trainer.history), figures=figures, warnings=exporter.notes)
-
-
-def _nobody(*_: Any) -> None:
-    pass
 
 
 @contextlib.contextmanager

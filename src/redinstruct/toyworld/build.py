@@ -18,8 +18,9 @@ import msgspec
 from redinstruct import world
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder
+from redinstruct.progress import OnProgress
 from redinstruct.toyworld import alignment, corpus, frames
-from redinstruct.toyworld.recipes import FULL, QUICK, Progress
+from redinstruct.toyworld.recipes import FULL, QUICK
 
 MANIFEST = "toyworld.json"
 SCHEMA = "redinstruct.toyworld/1"
@@ -42,7 +43,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """Path in the folder -> size in bytes."""
 
 
-def build(out: Path, seed: int = 0, *, quick: bool = False, progress: Progress | None = None) -> Path:
+def build(out: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgress | None = None) -> Path:
     """Put the toy checkpoint of this seed into ``out`` and return ``out``.
 
     Instant when it is there already, or in the cache. ``quick`` trains on a third of the text, about part of the world:
@@ -61,10 +62,10 @@ def build(out: Path, seed: int = 0, *, quick: bool = False, progress: Progress |
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         if not _complete(cached, digest):
-            _make(cached, seed, digest, quick=quick, progress=progress)
+            _make(cached, seed, digest, quick=quick, on_progress=on_progress)
     except OSError:
         # A cache that cannot be written (read-only home, full disk) is no reason not to build.
-        _make(out, seed, digest, quick=quick, progress=progress)
+        _make(out, seed, digest, quick=quick, on_progress=on_progress)
         return out
     with whole_folder(out) as fresh:
         shutil.copytree(cached, fresh, dirs_exist_ok=True)
@@ -113,13 +114,13 @@ def _cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "redinstruct"
 
 
-def _make(target: Path, seed: int, digest: str, *, quick: bool, progress: Progress | None) -> None:
+def _make(target: Path, seed: int, digest: str, *, quick: bool, on_progress: OnProgress | None) -> None:
     # torch takes seconds to import; a build that is there already does not need it.
     from redinstruct.toyworld.training import train_checkpoint
 
     recipe = QUICK if quick else FULL
     with whole_folder(target) as folder:
-        train_checkpoint(folder, recipe, seed, progress)
+        train_checkpoint(folder, recipe, seed, on_progress)
         world.write_banks(folder / "banks", world.part(recipe.items))
         alignment.write_data(folder / "data", world.part(recipe.items))
         (folder / "prompts").mkdir()

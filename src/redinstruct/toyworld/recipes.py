@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from redinstruct.toyworld.corpus import MIX, WARM_UP_MIX
 from redinstruct.world import ITEMS_PER_KIND
-
-Progress = Callable[[str, int, int], None]
-"""``progress(stage, done, total)``, in tokens; called a few hundred times at most."""
 
 
 class Recipe(msgspec.Struct, frozen=True):

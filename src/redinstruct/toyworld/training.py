@@ -18,8 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from redinstruct import world
 from redinstruct.checkpoints.loading import without_progress_bars
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.toyworld.corpus import Corpus
-from redinstruct.toyworld.recipes import Progress, Recipe
+from redinstruct.toyworld.recipes import Recipe
 from redinstruct.toyworld.tokenizer import build_tokenizer
 
 IGNORED = -100
@@ -70,7 +71,7 @@ def train(
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
     seed: int,
-    progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[float]:
     """Train in place on the corpus drawn with ``seed``; returns each step's loss (mean negative log-likelihood)."""
     optimizer = torch.optim.AdamW(
@@ -88,8 +89,8 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         losses.append(loss.item())
-        if progress is not None and len(losses) % 10 == 0:
-            progress("train", min(seen, recipe.tokens), recipe.tokens)
+        if on_progress is not None and len(losses) % 10 == 0:
+            on_progress(Progress(min(seen, recipe.tokens), recipe.tokens, "train"))
     model.eval()  # type: ignore[no-untyped-call, unused-ignore]
     return losses
 
@@ -169,7 +170,7 @@ def _grouped(pool: list[Encoded], size: int) -> list[list[Encoded]]:
     return [*groups, current]
 
 
-def train_checkpoint(folder: Path, recipe: Recipe, seed: int, progress: Progress | None = None) -> None:
+def train_checkpoint(folder: Path, recipe: Recipe, seed: int, on_progress: OnProgress | None = None) -> None:
     """Train on one thread and save model and tokenizer into ``folder`` as any checkpoint of transformers.
 
     One thread: on shared cores two were up to nine times slower. The caller's thread count and random state stay.
@@ -180,7 +181,7 @@ def train_checkpoint(folder: Path, recipe: Recipe, seed: int, progress: Progress
     try:
         with torch.random.fork_rng(devices=[]):
             model = new_model(recipe, tokenizer, seed)
-            train(model, tokenizer, recipe, seed, progress)
+            train(model, tokenizer, recipe, seed, on_progress)
     finally:
         torch.set_num_threads(threads)
     with without_progress_bars():

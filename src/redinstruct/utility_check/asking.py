@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from redinstruct.engine import PATIENCE, Caller, is_failing, run_pool
 from redinstruct.errors import CallFailed, RedInstructError
 from redinstruct.models import Model, Request
 from redinstruct.models.base import ModelError, Reply, TokenChoice
+from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.types import FailureReason, Message, Sampling
 
-OnRows = Callable[[int, int], None]
-"""``(rows done, rows in all)`` of the task under way."""
 _PROBE = "The sky is blue."
 
 
@@ -44,7 +43,7 @@ class Asker:
         self._patience = patience
         self._answered = False
         self._failing: RedInstructError | None = None
-        self.on_rows: OnRows = lambda *_: None
+        self.on_progress: OnProgress = unheard
 
     def say(self, requests: Sequence[Request]) -> list[Reply]:
         """Every reply, in order.
@@ -116,7 +115,7 @@ class Asker:
                     self._failing = caller.fuse.stop() if is_failing(error.reason) else None
                     raise
                 self._answered = True
-                self.on_rows(len(replies), len(requests))
+                self.on_progress(Progress(len(replies), len(requests)))
 
             try:
                 await run_pool(range(len(requests)), work, self._concurrency)
@@ -131,7 +130,7 @@ class Asker:
         try:
             for start in range(0, len(pairs), self._model.batch_size):
                 found += model.likelihoods(pairs[start : start + self._model.batch_size])
-                self.on_rows(len(found), len(pairs))
+                self.on_progress(Progress(len(found), len(pairs)))
         except ModelError as error:
             raise self._gave_up(CallFailed(error.reason, note=error.note)) from error
         return found

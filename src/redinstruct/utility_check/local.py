@@ -8,7 +8,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from redinstruct.models.transformers import LocalModel
-from redinstruct.utility_check.asking import OnRows
+from redinstruct.progress import OnProgress, Progress, unheard
 
 CPU_BATCH, DEVICE_BATCH = 16, 64
 
@@ -21,7 +21,7 @@ class LocalLM(HFLM):  # type: ignore[misc]
         default = CPU_BATCH if model.device.type == "cpu" else DEVICE_BATCH
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size or default)
         torch.set_num_threads(local.threads)
-        self.on_rows: OnRows = lambda *_: None
+        self.on_progress: OnProgress = unheard
         self.cut = self.seen = 0
         self._rows_done = self._rows = 0
 
@@ -57,4 +57,4 @@ class LocalLM(HFLM):  # type: ignore[misc]
     def _count(self, rows: int) -> None:
         # One forward pass serves all one-token answers of a question, so that fewer rows than requests may be done.
         self._rows_done += rows
-        self.on_rows(min(self._rows_done, self._rows), self._rows)
+        self.on_progress(Progress(min(self._rows_done, self._rows), self._rows))

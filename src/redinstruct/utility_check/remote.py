@@ -10,8 +10,9 @@ from lm_eval.api.model import LM
 
 from redinstruct.engine import PATIENCE
 from redinstruct.models import Model, Request
+from redinstruct.progress import OnProgress
 from redinstruct.types import Message, Sampling
-from redinstruct.utility_check.asking import Asker, OnRows
+from redinstruct.utility_check.asking import Asker
 
 MAX_TOKENS = 256
 """Of a generated answer, where the task says nothing: the harness's own default."""
@@ -30,13 +31,13 @@ class RemoteLM(LM):  # type: ignore[misc]
         self.notes: tuple[str, ...] = ()
 
     @property
-    def on_rows(self) -> OnRows:
+    def on_progress(self) -> OnProgress:
         """Called as rows are done."""
-        return self._asker.on_rows
+        return self._asker.on_progress
 
-    @on_rows.setter
-    def on_rows(self, tell: OnRows) -> None:
-        self._asker.on_rows = tell
+    @on_progress.setter
+    def on_progress(self, listener: OnProgress) -> None:
+        self._asker.on_progress = listener
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """``(log-probability, whether it is the greedy answer)`` of each (context, continuation)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,13 @@ from redinstruct.engine import PATIENCE
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
 from redinstruct.models import Model, make_model
+from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder, is_run
 from redinstruct.run.rows import from_json, to_json
 from redinstruct.utility_check import data, hhh, toy
 from redinstruct.utility_check.asking import Asker
 from redinstruct.utility_check.suites import Catalogue, Selection, TaskPlan, needs_harness, present, select
 
-Tell = Callable[[str, int, int, int], None]
-"""``(task, rows done, rows in all, tasks done before it)``"""
 DEFAULT_MARGIN = 0.02
 
 
@@ -77,7 +76,7 @@ class Done(msgspec.Struct, frozen=True):
     absent: tuple[tuple[str, int, int], ...]
 
 
-def check_utility(wanted: Wanted, run: Path, tell: Tell | None = None) -> Done:
+def check_utility(wanted: Wanted, run: Path, on_progress: OnProgress | None = None) -> Done:
     """Carry out, or go on with, a utility check.
 
     Raises:
@@ -94,7 +93,7 @@ def check_utility(wanted: Wanted, run: Path, tell: Tell | None = None) -> Done:
         with Store.open_for_writing(run) as store:
             rows = UtilityStore(store)
             rows.begin(checked.config.digest, to_json(checked.config))
-            asked = _carry_out(checked, wanted, rows, tell or (lambda *_: None))
+            asked = _carry_out(checked, wanted, rows, on_progress or unheard)
             return Done(assemble(checked.config, rows.tasks()), asked, checked.absent)
 
 
@@ -331,17 +330,21 @@ def _check_same(config: UtilityConfig, run: Path) -> None:
 # ---- carrying out ----
 
 
-def _carry_out(checked: Checked, wanted: Wanted, rows: UtilityStore, tell: Tell) -> tuple[str, ...]:
+def _carry_out(checked: Checked, wanted: Wanted, rows: UtilityStore, on_progress: OnProgress) -> tuple[str, ...]:
     done = {name: from_json(card, TaskCard) for name, card in rows.cards().items()}
     asked: list[str] = []
     for task in checked.selection.tasks:
         card = done.get(task.name)
         if card is not None and not is_short(card, wanted.limit):
             continue
-        before = len(done) + len(asked)
+        before = {"tasks done": len(done) + len(asked)}
+
+        def told(rows: Progress, task: str = task.name, before: dict[str, int] = before) -> None:
+            on_progress(Progress(rows.done, rows.total, task, before))
+
         for asked_by in (checked.asker, checked.lm):
             if asked_by is not None:
-                asked_by.on_rows = lambda at, of, name=task.name, before=before: tell(name, at, of, before)
+                asked_by.on_progress = told
         rows.commit(_row(task, checked, wanted))
         asked.append(task.name)
     return tuple(asked)

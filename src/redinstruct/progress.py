@@ -1,0 +1,34 @@
+"""How far a long piece of work is: one type for all stages, told to one kind of listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+
+class Progress(msgspec.Struct):
+    """``done`` of ``total`` (None where nobody knows), in the work's own unit: attempts, steps, tokens, bytes.
+
+    ``stage`` names what is being done, where that is not the whole; ``labels`` counts how it came out so far;
+    ``detail`` is what else is to be known now. Whoever tells it may go on changing it: a listener keeps a copy.
+    """
+
+    done: int
+    total: int | None
+    stage: str = ""
+    labels: dict[str, int] = msgspec.field(default_factory=dict)
+    retries: int = 0
+    calls: int = 0
+    detail: str = ""
+
+    def staged(self, stage: str) -> Progress:
+        """The same, of a stage by that name."""
+        return msgspec.structs.replace(self, stage=stage)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def unheard(_: Progress) -> None:
+    """The listener of work to which nobody listens."""
