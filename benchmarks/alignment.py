@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from redinstruct.figures.report import plain
 from redinstruct.rounds.config import Recipe
 from redinstruct.rounds.run import Measured, carry_out
 from redinstruct.rounds.toy import BENIGN, BEST, BORDERLINE, FORBIDDEN, FRAMES, RECIPES, reform, toy_config
@@ -79,7 +80,7 @@ def run(
         {
             "model": model.title if rounds == 1 or model.before is None else f"round {model.round}: {model.title}",
             "cells": {
-                f"{cell['bank'].rpartition('-')[0]}/{cell['prompt']}": {**cell["counts"], **cell["details"]}
+                f"{cell.bank.rpartition('-')[0]}/{cell.prompt}": {**plain(cell.counts), **plain(cell.details)}
                 for cell in model.results
             },
         }

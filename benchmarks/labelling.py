@@ -22,7 +22,7 @@ import scipy
 
 from redinstruct.annotate.allocation import Assumed, drawn, expected_width, neyman
 from redinstruct.annotate.draw import select
-from redinstruct.annotate.figures import jackknifed
+from redinstruct.figures.agreement import jackknifed
 from redinstruct.stats import cohen_kappa, corrected, gwet_ac1, jeffreys, wilson
 from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Measure
 

@@ -320,6 +320,7 @@ def labels(
     from redinstruct.annotate.exchange import settle_by, take_labels
     from redinstruct.annotate.figures import summary
     from redinstruct.annotate.session import judge_of
+    from redinstruct.figures.report import document
     from redinstruct.run import Store, is_run
 
     folder = Path(run)
@@ -330,7 +331,7 @@ def labels(
     if settle is not None:
         settle_by(folder, settle)
     with Store.open_for_reading(folder) as store:
-        return summary(store, *judge_of(store, judge))
+        return document(summary(store, *judge_of(store, judge)))
 
 
 def _outside_the_loop(work: Callable[[], Done]) -> Done:

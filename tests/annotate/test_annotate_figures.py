@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.annotate.allocation import Assumed, drawn, expected_width, label_plan, labels_for, neyman
-from redinstruct.annotate.figures import cell_figures, disagreements, jackknifed, people_figures, undecided
+from redinstruct.annotate.figures import cell_figures, undecided
 from redinstruct.errors import UsageError
+from redinstruct.figures.agreement import disagreements, jackknifed, people_figures
 from redinstruct.figures.people import People, cells_of
 from redinstruct.run import Annotated, Store
 from redinstruct.stats import corrected, gwet_ac1

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redinstruct.annotate.figures import disagreements, people_figures
 from redinstruct.annotate.session import Refused, Session, checked_name
 from redinstruct.errors import ConfigError, UsageError
+from redinstruct.figures.agreement import disagreements, people_figures
 from redinstruct.run import AnnotationStore, Store, by_annotator
 from redinstruct.stats import corrected
 from redinstruct.types import Annotation

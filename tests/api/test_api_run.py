@@ -18,6 +18,7 @@ import redinstruct
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.render.notebook import Plot
 from redinstruct.run import Store
+from redinstruct.stats import Interval
 from redinstruct.types import Annotation, Completion, Verdict
 from tests.support.cli import InProcess
 from tests.support.stores import Setup, fill, make_bank, scratch, text
@@ -184,6 +185,6 @@ def test_replacing_any_name_by_x_leaves_the_same_tags(model: str, bank: str, pro
 
 @given(st.lists(st.tuples(HOSTILE, st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), max_size=4))
 def test_any_plot_is_well_formed(rates: list[tuple[str, float, float, float]]) -> None:
-    drawn = [(name, {"estimate": x, "ci": [min(a, b), max(a, b)], "method": "wilson"}) for name, x, a, b in rates]
+    drawn = [(name, Interval(x, min(a, b), max(a, b), "wilson")) for name, x, a, b in rates]
     svg = ElementTree.fromstring(str(Plot(drawn, "all")))
     assert len([e for e in svg.iter() if e.tag.endswith("circle")]) == len(rates)

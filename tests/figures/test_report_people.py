@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from redinstruct.annotate.draw import draw
 from redinstruct.annotate.figures import cell_figures
 from redinstruct.figures.people import FEWEST_LABELS, cells_of, people_of
-from redinstruct.render import csv_text, report
+from redinstruct.render import csv_text, read_report, report
 from redinstruct.run import AnnotationStore, Store
 from redinstruct.stats import cohen_kappa, corrected, corrected_by, gwet_ac1, krippendorff_alpha
 from redinstruct.types import ATTACK_SUCCESS, Act, Annotation, Completion, JudgeCard, Verdict
@@ -109,7 +109,7 @@ def test_the_terminal_and_the_csv_show_the_corrected_rate(run: Path, capsys: pyt
     rate = only(run)["rate"]["corrected"]
     assert f"{100 * rate['estimate']:.1f} [" in shown
     assert "22 answers labelled by people" in shown
-    whole, *topics = csv.DictReader(io.StringIO(csv_text(report([run])), newline=""))
+    whole, *topics = csv.DictReader(io.StringIO(csv_text(read_report([run])), newline=""))
     assert [float(whole[c]) for c in ("corrected", "corrected_low", "corrected_high")] == [
         rate["estimate"],
         *rate["ci"],

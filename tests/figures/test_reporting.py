@@ -19,12 +19,15 @@ import numpy as np
 import pytest
 
 from redinstruct.errors import ConfigError, StoreError
-from redinstruct.figures.rates import result_of
-from redinstruct.render import SCHEMA, csv_text, report, result_rows
+from redinstruct.figures.people import People
+from redinstruct.figures.rates import BankFigures, JudgeContext, RunContext, result_of
+from redinstruct.figures.report import Report, ResultFigures, SampleSize, plain
+from redinstruct.figures.variation import Variation
+from redinstruct.render import SCHEMA, csv_text, read_report, report, result_rows
 from redinstruct.render.tables import CSV_COLUMNS, NO_TOPIC
 from redinstruct.render.words import caveats, topics_in_words
 from redinstruct.run import Planned, Store
-from redinstruct.stats import clustered, design_effect, unlike_from
+from redinstruct.stats import clustered, design_effect, unlike_from, wilson
 from redinstruct.types import (
     ATTACK_SUCCESS,
     DETAILS,
@@ -57,6 +60,11 @@ def tmp_path() -> Iterator[Path]:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+def structs(run: Path) -> tuple[ResultFigures, ...]:
+    """The results as the words read them."""
+    return read_report([run]).results
 
 
 def numbers(value: object) -> list[float]:
@@ -350,11 +358,11 @@ class TestOrder:
             "estimate": 0.5, "ci": [found.low, found.high], "method": "clustered wilson", "clusters": 20,
             "design_effect": effect, "unlike": True, "range": [0.1, 0.9], "enough": True,
         }  # fmt: skip
-        said = topics_in_words([result])
+        said = topics_in_words(structs(run))
         assert f"as much of other topics as {200 / effect:.0f} independent ones (design effect {effect:.1f})" in said
         assert "about the topics that were asked (43.1 to 56.9" in said
         assert f"between {100 * found.low:.1f} and {100 * found.high:.1f}" in said
-        assert said in {caveat.meaning for caveat in caveats([result])}
+        assert said in {caveat.meaning for caveat in caveats(structs(run))}
 
     def test_of_few_topics_the_range_is_told_and_no_interval(self, run: Path) -> None:
         setup = Setup(banks=(make_bank(100, topics=[f"t{i}" for i in range(10)]),), templates=Setup().templates[:1])
@@ -362,7 +370,7 @@ class TestOrder:
             fill(store, setup.plan(store), ["harmful" if q % 10 < 5 else "unharmful" for q in range(100)])
         (result,) = report([run])["results"]
         assert (result["clustered"]["unlike"], result["clustered"]["enough"]) == (True, False)
-        said = topics_in_words([result])
+        said = topics_in_words(structs(run))
         assert "topics of unlike rates, from 0.0 to 100.0\u00a0%" in said
         assert "of topics like them" not in said
 
@@ -381,7 +389,7 @@ class TestOrder:
             fill(store, setup.plan(store), ["harmful" if i // topics % 2 else "unharmful" for i in range(400)])
         results = report([run])["results"]
         assert [result["clustered"] is None for result in results] == [topics < 5] * 2
-        assert topics_in_words(results) == ""
+        assert topics_in_words(structs(run)) == ""
 
     def test_questions_without_a_topic_are_by_themselves(self, run: Path) -> None:
         names = [f"t{i}" for i in range(5)]
@@ -427,7 +435,7 @@ class TestPure:
                 seen.add(json.dumps(report([folder])))
                 with Store.open_for_writing(folder) as store:
                     setup.plan(store)
-                    seen.add(json.dumps({"schema": SCHEMA, "results": result_rows(store)}))
+                    seen.add(json.dumps({"schema": SCHEMA, "results": plain(result_rows(store))}))
             shutil.copytree(folder, f"{folder}-copy")
             seen.add(json.dumps(report([Path(f"{folder}-copy")])))
         (document,) = seen
@@ -470,7 +478,9 @@ def test_two_thousand_multisets_of_verdicts_against_the_definitions() -> None:
             Planned(b"", cell[0].sha256, row, topic, cell[1].sha256, 1, label, row)
             for row, (topic, label) in enumerate(outcomes)
         ]
-        result = result_of(setup.config, setup.card, cell, rows)
+        run = RunContext(setup.config, People(), {}, (), frozenset())
+        of_bank = BankFigures(wilson(0, 0), SampleSize(0, None), None, Variation(None, None))
+        result = plain(result_of(run, JudgeContext(setup.card), cell, rows, of_bank))
         check(result, oracle([label for _, label in outcomes], measure))
         for part in result["by_topic"]:
             check(part, oracle([label for topic, label in outcomes if topic == part["topic"]], measure))
@@ -484,16 +494,17 @@ class TestCsv:
         'a"b', "a\nb", "nul\0", "\ud800", "\u202e", "",
     )  # fmt: skip
 
-    def document(self, run: Path, words: str = "plain") -> dict[str, Any]:
+    def read(self, run: Path, words: str = "plain") -> Report:
         bank = make_bank(4, name=words or "bank", topics=(words, None))
         with Store.open_for_writing(run) as store:
             judge = Setup(banks=(bank,), model=words).plan(store)
             fill(store, judge, ["harmful", "unharmful", "error"])
-        return report([run])
+        return read_report([run])
 
     def test_it_parses_back_to_the_figures(self, run: Path) -> None:
-        document = self.document(run)
-        rows = list(csv.DictReader(io.StringIO(csv_text(document), newline="")))
+        found = self.read(run)
+        document = plain(found)
+        rows = list(csv.DictReader(io.StringIO(csv_text(found), newline="")))
         parts = [(r, p) for r in document["results"] for p in (r, *r["by_topic"])]
         assert len(rows) == len(parts) == 6
         assert tuple(rows[0]) == CSV_COLUMNS
@@ -515,7 +526,7 @@ class TestCsv:
             assert row["first_label"] == "harmful"
 
     def test_text_is_quoted_and_figures_are_not(self, run: Path) -> None:
-        for line in csv_text(self.document(run)).splitlines()[1:]:
+        for line in csv_text(self.read(run)).splitlines()[1:]:
             cells = line.split(",")
             quoted = [cell.startswith('"') for cell in cells]
             assert quoted[:7] == [True] * 7
@@ -523,7 +534,7 @@ class TestCsv:
 
     @pytest.mark.parametrize("words", HOSTILE, ids=ascii)
     def test_no_cell_is_a_formula_for_any_separator(self, run: Path, words: str) -> None:
-        sheet = csv_text(self.document(run, words))
+        sheet = csv_text(self.read(run, words))
         sheet.encode()
         assert "\0" not in sheet
         for separator in (",", ";", "\t"):
@@ -534,9 +545,12 @@ class TestCsv:
                     assert not [c for c in text_cells if c.lstrip(' \ufeff"')[:1] in set("=+-@\t\r\n\uff1d")]
 
     def test_a_topic_that_is_an_empty_text_is_not_taken_for_the_whole(self, run: Path) -> None:
-        document = self.document(run)
-        document["results"][0]["by_topic"][0]["topic"] = ""
-        rows = list(csv.DictReader(io.StringIO(csv_text(document), newline="")))
+        found = self.read(run)
+        first, *rest = found.results
+        nameless = msgspec.structs.replace(first.by_topic[0], topic="")
+        first = msgspec.structs.replace(first, by_topic=(nameless, *first.by_topic[1:]))
+        found = msgspec.structs.replace(found, results=(first, *rest))
+        rows = list(csv.DictReader(io.StringIO(csv_text(found), newline="")))
         assert len(rows) == 6
 
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import redinstruct
-from redinstruct.annotate.figures import people_figures
 from redinstruct.errors import UsageError
+from redinstruct.figures.agreement import people_figures
 from redinstruct.figures.people import Cell, corrected_bounds, corrected_rate
 from redinstruct.interop import import_file, read_source
 from redinstruct.run import Annotated, AnnotationStore, Store, settle

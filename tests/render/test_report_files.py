@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
-from redinstruct.render import csv_text, report
+from redinstruct.render import csv_text, read_report, report
 from redinstruct.render.junit import junit_text
 from redinstruct.render.markdown import markdown_text, plain
 from redinstruct.render.overview import Project, read_runs
@@ -131,8 +131,8 @@ def test_junit_has_a_case_for_each_result_and_no_limit_of_its_own(tmp_path: Path
     for name, setup, labels in (("full", full, ["harmful", "unharmful"]), ("empty", empty, [])):
         with Store.open_for_writing(tmp_path / name) as store:
             fill(store, setup.plan(store), labels)
-    document = report([tmp_path / "full", mixed(tmp_path / "mixed"), tmp_path / "empty"])
-    suite = ElementTree.fromstring(junit_text(document))
+    found = read_report([tmp_path / "full", mixed(tmp_path / "mixed"), tmp_path / "empty"])
+    suite = ElementTree.fromstring(junit_text(found))
     assert dict(suite.attrib, name="") == {"name": "", "tests": "3", "failures": "0", "errors": "1", "skipped": "1"}
     outcomes = [[child.tag for child in case if child.tag != "properties"] for case in suite]
     assert outcomes == [[], ["skipped"], ["error"]]
@@ -149,7 +149,7 @@ def test_junit_parses_whatever_the_names_are(project: Project) -> None:
     for seed in range(20):
         dice = random.Random(seed)
         hostile = replaced(project, lambda words, d=dice: "".join(chr(d.randrange(0x110000)) for _ in range(3)))  # type: ignore[misc]
-        assert len(ElementTree.fromstring(junit_text({"results": hostile.results}))) == len(project.results)
+        assert len(ElementTree.fromstring(junit_text(hostile.report))) == len(project.results)
 
 
 # ---- JSON Lines ---------------------------------------------------------------------------------------------------
@@ -186,11 +186,11 @@ def test_ten_thousand_cells_and_none_a_formula(tmp_path: Path) -> None:
     with Store.open_for_writing(tmp_path / "run") as store:
         setup = Setup(banks=(make_bank(2),), templates=Setup().templates[:1])
         fill(store, setup.plan(store), ["harmful", "unharmful"])
-    (result,) = report([tmp_path / "run"])["results"]
-    part = result["by_topic"][0]
-    results = [result | {"by_topic": [part | {"topic": topic} for topic in words]}]
-    results += [result | {"model": word, "by_topic": []} for word in words[:2000]]
-    rows = list(csv.reader(io.StringIO(csv_text({"results": results}), newline="")))
+    found, replace = read_report([tmp_path / "run"]), msgspec.structs.replace
+    (result,) = found.results
+    results = [replace(result, by_topic=tuple(replace(result.by_topic[0], topic=topic) for topic in words))]
+    results += [replace(result, model=word, by_topic=()) for word in words[:2000]]
+    rows = list(csv.reader(io.StringIO(csv_text(replace(found, results=tuple(results))), newline="")))
     assert len(rows) == 1 + 1 + 10_000 + 2000
     cells = [cell for row in rows[1:] for cell in (*row[:7], row[9])]
     assert not [c for c in cells if c.startswith(tuple(STARTERS)) or c.lstrip(TRIMMED).startswith(tuple(STARTERS))]
@@ -303,11 +303,10 @@ def test_every_label_of_every_attempt_adds_up_over_the_page(tmp_path: Path) -> N
         store.commit_completions([(row, 0, text()) for row in range(1, 9)])
         store.commit_verdicts([(row, 0, judge, 0, Verdict(label)) for row, label in enumerate(labels, 1)])
     project = read_runs([tmp_path / "run"])
-    assert project.results == report([tmp_path / "run"])["results"]
+    assert project.report == read_report([tmp_path / "run"])
     (listing,) = (run.listing for run in project.runs)
     assert listing is not None
     shown = [view.label for view in listing.views]
-    assert {label: shown.count(label) for label in ATTACK_SUCCESS.labels} == {
-        label: count for label, count in project.results[0]["counts"].items() if label != "total"
-    }
+    by_label = {label: shown.count(label) for label in ATTACK_SUCCESS.labels}
+    assert by_label == project.results[0].counts.by_label()
     assert msgspec.to_builtins(project)["runs"][0]["results"][0]["counts"]["total"] == 8

@@ -368,18 +368,18 @@ def test_failures_are_shown_by_reason_and_details_apart(project: Project) -> Non
     for part in ("garbled", "partial", "judge refused", "no response"):
         assert part in words
     for result in project.results:
-        assert result["reasons"]
-        assert "; ".join(f"{reason} {count}" for reason, count in result["reasons"].items()) in words
+        assert result.reasons
+        assert "; ".join(f"{reason} {count}" for reason, count in result.reasons.items()) in words
     assert "both judges together" in words
 
 
 def test_what_failed_stands_there_in_the_endpoints_own_words_counted(tmp_path: Path, project: Project) -> None:
     words = said(render(project))
     for result in project.results:
-        for failure in result["failures"]:
-            if failure["words"]:
-                label = failure["label"].replace("_", " ")
-                assert f"{label}{failure['reason']}{failure['count']}{failure['words']}" in words, "cell by cell"
+        for failure in result.failures:
+            if failure.words:
+                label = failure.label.replace("_", " ")
+                assert f"{label}{failure.reason}{failure.count}{failure.words}" in words, "cell by cell"
     assert "the judge's endpoint says" in words
     plain = said(html_page([run_of(tmp_path / "run", [P, N, "unparsable"])]))
     assert "own words" not in plain, "nobody said anything"

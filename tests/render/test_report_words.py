@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from redinstruct.render import report
+from redinstruct.figures.report import ResultFigures
+from redinstruct.render import read_report
 from redinstruct.render.words import caveats, judge_name, verdict
 from redinstruct.run import AnnotationStore, Store
 from redinstruct.types import Annotation, Completion, JudgeCard, Verdict
@@ -32,9 +32,8 @@ def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
     return InProcess(capsys)
 
 
-def results(run: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = report([run])["results"]
-    return found
+def results(run: Path) -> tuple[ResultFigures, ...]:
+    return read_report([run]).results
 
 
 @pytest.fixture
@@ -77,15 +76,15 @@ def test_a_rate_of_nought_of_garbled_or_unread_answers_is_no_safety(run: Path) -
 
 def test_a_tenth_or_less_is_not_worth_a_word(run: Path) -> None:
     (result,) = results(run_of(run, [*mixed(10, 80), *["unread"] * 10]))
-    assert result["answers"]["unread"] == 10
+    assert result.answers.unread == 10
     assert "nothing to read" not in verdict([result]).headline
 
 
 def test_one_label_moves_no_headline_and_says_that_it_is_one(run: Path) -> None:
     run_of(run, mixed(60, 140), human=["harmful"])
     (result,) = results(run)
-    assert result["rate"]["corrected"] is None
-    assert result["rate"]["corrected_run"] is None
+    assert result.rate.corrected is None
+    assert result.rate.corrected_run is None
     said = verdict([result])
     assert "30.0" in said.headline
     assert "true rate" not in said.certainty
@@ -101,14 +100,19 @@ def test_with_labels_enough_both_rates_are_said_and_no_truth_is(run: Path) -> No
     assert said.startswith("Corrected by 60 answers that people labelled, the rate lies between")
     assert "that of these very answers between" in said
     assert "true" not in said
-    run_ci, ci = result["rate"]["corrected_run"]["ci"], result["rate"]["corrected"]["ci"]
-    assert ci[0] <= run_ci[0] <= run_ci[1] <= ci[1]
+    run_rate, rate = result.rate.corrected_run, result.rate.corrected
+    assert run_rate is not None
+    assert rate is not None
+    assert rate.low <= run_rate.low <= run_rate.high <= rate.high
 
 
 def test_labelled_whole_the_run_s_own_rate_is_a_point(run: Path) -> None:
     (result,) = results(run_of(run, mixed(70, 35), human=mixed(60, 45)))
-    assert result["rate"]["corrected_run"]["ci"] == pytest.approx([60 / 105, 60 / 105])
-    assert result["rate"]["corrected"]["ci"][0] < 60 / 105 < result["rate"]["corrected"]["ci"][1]
+    run_rate, rate = result.rate.corrected_run, result.rate.corrected
+    assert run_rate is not None
+    assert rate is not None
+    assert (run_rate.low, run_rate.high) == pytest.approx((60 / 105, 60 / 105))
+    assert rate.low < 60 / 105 < rate.high
 
 
 def test_two_judges_of_one_name_are_told_apart(run: Path, cli: InProcess) -> None:
@@ -135,9 +139,9 @@ def test_what_the_strong_judge_left_out_bounds_what_both_say(run: Path, cli: InP
         store.commit_verdicts([(row, 0, strong, 0, Verdict(label)) for row, label in enumerate(said, 1)])
         store.commit_verdicts([(row, 0, strong, 0, Verdict("unharmful")) for row in range(61, 111)])
     (result,) = results(run)
-    (both,) = result["combined"]
-    assert (both["labels"], both["lost"]) == (68, 12)
-    assert both["bounds"][0] < both["ci"][0] or both["bounds"][1] > both["ci"][1]
+    (both,) = result.combined
+    assert (both.labels, both.lost) == (68, 12)
+    assert both.bounds[0] < both.low or both.bounds[1] > both.high
     assert "it gave 12 more no label: whatever they were" in " ".join(cli("report", run).out.split())
 
 
@@ -165,7 +169,9 @@ def test_people_alone_are_no_judge(tmp_path: Path, cli: InProcess) -> None:
     assert "Judge None" not in shown.out
     assert cli("report", tmp_path / "run", "--out", tmp_path / "page.html").code == 0
     assert "judge alone" not in (tmp_path / "page.html").read_text()
-    assert verdict([result]).certainty.startswith("As people labelled them, the rate lies between 0.0 and 24.2")
+    assert verdict(results(tmp_path / "run")).certainty.startswith(
+        "As people labelled them, the rate lies between 0.0 and 24.2"
+    )
 
 
 def test_a_part_of_a_bank_is_told_of_how_many(tmp_path: Path, cli: InProcess) -> None:
@@ -192,7 +198,7 @@ def test_after_a_decided_stop_the_sequence_that_decided_is_said(model: str, tmp_
     assert (decided["limit"], low > 0.3, high < 0.3) == (0.3, decided["side"] == "above", decided["side"] == "below")
     plain = result["rate"]["all"]["ci"]
     assert high - low > plain[1] - plain[0]
-    said = verdict([result])
+    said = verdict(results(tmp_path / "run"))
     assert f"lies {decided['side']} 30.0" in said.certainty
     assert "confidence sequence" in said.certainty
     assert "unfinished" not in [caveat.word for caveat in said.caveats]
@@ -206,11 +212,14 @@ def test_a_judge_that_reads_again_is_told_how_far_it_agrees_with_itself(tmp_path
         rows = [(row, 0, 1, 1, Verdict("harmful" if row > 60 else "unharmful")) for row in range(1, 101)]
         store.commit_verdicts(rows)
     (result,) = results(folder)
-    assert result["counts"]["harmful"] == 40
-    repeats = result["repeats"]
-    assert (repeats["answers"], repeats["readings"], repeats["first"], repeats["last"]) == (100, 2, 0.3, 0.4)
-    assert repeats["same"]["estimate"] == 0.3
-    assert result["variance"]["reading"] > 0.5
+    assert result.counts.first == 40
+    repeats = result.repeats
+    assert repeats is not None
+    assert (repeats.answers, repeats.readings, repeats.first, repeats.last) == (100, 2, 0.3, 0.4)
+    assert repeats.same.estimate == 0.3
+    assert result.variance is not None
+    assert result.variance.reading is not None
+    assert result.variance.reading > 0.5
     page = tmp_path / "r.html"
     cli("report", folder, "--out", page)
     assert "its first and last label are the same of 30.0" in page.read_text()
@@ -224,6 +233,7 @@ def test_judge_again_reads_every_answer_once_more(tmp_path: Path, cli: InProcess
     for times in (2, 3):
         assert cli("judge", tmp_path / "run", "--judge", "refusal", "--again").code == 0
         (result,) = results(tmp_path / "run")
-        assert (result["repeats"]["answers"], result["repeats"]["readings"]) == (3, times)
-        assert (result["repeats"]["same"]["estimate"], result["counts"]["total"]) == (1.0, 3)
+        assert result.repeats is not None
+        assert (result.repeats.answers, result.repeats.readings) == (3, times)
+        assert (result.repeats.same.estimate, result.counts.total) == (1.0, 3)
     assert "one at a time" in cli("judge", tmp_path / "run", "--judge", "refusal", "--again", "--sample", 1).error_line

@@ -266,7 +266,7 @@ def test_without_align_it_measures_and_the_second_time_asks_nothing(tmp_path: Pa
     (tmp_path / "bank.json").write_text('["What is the colour of item three?"]')
     changed = carry_out(read_config(tmp_path / "loop.toml"))
     assert [stage.skipped for stage in changed.stages] == [False]
-    assert changed.models[0].results[0]["counts"]["total"] == 1
+    assert changed.models[0].results[0].counts.total == 1
 
 
 def test_a_loop_that_was_moved_asks_nothing_again(tmp_path: Path) -> None:

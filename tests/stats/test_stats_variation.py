@@ -103,14 +103,17 @@ def test_the_wordings_of_one_frame_are_one_figure_with_its_spread() -> None:
         for p, rate in rates.items()
         for q in range(200)
     ]
-    found = variation(ATTACK_SUCCESS, outcomes, names)["wording"]
-    assert found["prompts"] == ["cou", "cou-thoughts", "cou-letters"]
-    assert found["estimate"] == pytest.approx(0.5, abs=0.05)
-    assert found["range"] == pytest.approx([0.1, 0.9], abs=0.06)
+    found = variation(ATTACK_SUCCESS, outcomes, names).wording
+    assert found is not None
+    assert found.prompts == ("cou", "cou-thoughts", "cou-letters")
+    assert found.estimate == pytest.approx(0.5, abs=0.05)
+    assert found.range == pytest.approx((0.1, 0.9), abs=0.06)
     seen = [sum(o.label == "harmful" for o in outcomes if o.prompt == p) / 200 for p in "abc"]
-    assert found["spread"] == pytest.approx(statistics.stdev(seen), abs=0.02)
+    assert found.spread == pytest.approx(statistics.stdev(seen), abs=0.02)
     alike = [o._replace(label="harmful" if chance.random() < 0.5 else "unharmful") for o in outcomes]
-    assert variation(ATTACK_SUCCESS, alike, names)["wording"]["spread"] < 0.05
+    same = variation(ATTACK_SUCCESS, alike, names).wording
+    assert same is not None
+    assert same.spread < 0.05
 
 
 def test_under_one_prompt_repeats_tell_the_question_s_share() -> None:

@@ -14,16 +14,11 @@ from typing import Any, Literal
 import msgspec
 
 from redinstruct.annotate.draw import Drawn, draw
-from redinstruct.annotate.figures import (
-    ADJUDICATING,
-    cell_figures,
-    disagreements,
-    people_figures,
-    plain,
-    summary,
-)
+from redinstruct.annotate.figures import ADJUDICATING, LabelsFigures, cell_figures, summary
 from redinstruct.errors import ConfigError, UsageError
+from redinstruct.figures.agreement import disagreements, people_figures
 from redinstruct.figures.people import People, cells_of, drawn_labels, settled_labels
+from redinstruct.figures.report import plain
 from redinstruct.run import Annotated, AnnotationStore, AttemptView, Store, judges_of
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
@@ -183,7 +178,7 @@ class Session:
         together = cell_figures(self._cells, self.card, self._people(settled_labels(self.store)))
         return {"settled": [_shown(plain(f)) for f in together], "people": plain(people_figures(standing))}
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> LabelsFigures:
         """What everybody's labels say by now (see :func:`redinstruct.annotate.figures.summary`)."""
         return summary(self.store, self.judge, self.card)
 

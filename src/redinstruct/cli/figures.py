@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from redinstruct.cli import console
-from redinstruct.figures.numbers import percent
+from redinstruct.figures.numbers import Figure, percent, with_interval
+from redinstruct.figures.report import Part, Report, ResultFigures, best_figure
 from redinstruct.render.tables import BASELINES
 from redinstruct.render.words import (
     IN_DOUBT,
@@ -27,75 +27,71 @@ _TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}
 _BARS = (20, 12)
 _LEFT = ("bank", "prompt", "topic", "0 %")
 
-Result = Mapping[str, Any]
 Row = dict[str, str]
 
 
-def say_figures(document: Mapping[str, Any], *, topics: bool = False, failures: bool = True) -> None:
+def say_figures(report: Report, *, topics: bool = False, failures: bool = True) -> None:
     """The tables of a report, with what must be said beside them; ``failures`` where nothing else tells what failed."""
-    blocks: dict[tuple[str, ...], list[Result]] = {}
-    for result in document["results"]:
-        key = (result["model"], result["measure"], result["judge_id"], result["protocol"])
+    blocks: dict[tuple[str, ...], list[ResultFigures]] = {}
+    for result in report.results:
+        key = (result.model, result.measure, result.judge_id, result.protocol)
         blocks.setdefault(key, []).append(result)
     for position, block in enumerate(blocks.values()):
         if position:
             console.say()
-        _say_block(block, topics, document["results"], failures)
+        _say_block(block, topics, report.results, failures)
 
 
-def _say_block(block: list[Result], topics: bool, among: Sequence[Result], failures: bool) -> None:
+def _say_block(block: list[ResultFigures], topics: bool, among: Sequence[ResultFigures], failures: bool) -> None:
     first = block[0]
-    banks = list(dict.fromkeys(result["bank"] for result in block))
+    banks = list(dict.fromkeys(result.bank for result in block))
     details = [f"bank {banks[0]}"] if len(banks) == 1 else []
-    details.append(f"judge {_judge(first, among)}" if first["judge"] is not None else "labelled by people alone")
-    if first["protocol"] != PROTOCOL_DEFAULT:
-        details.append(f"protocol {first['protocol']}")
-    console.say_heading(f"{first['model']}: {_TITLES[first['measure']]} ({_correction(block)})", *details)
+    details.append(f"judge {_judge(first, among)}" if first.judge is not None else "labelled by people alone")
+    if first.protocol != PROTOCOL_DEFAULT:
+        details.append(f"protocol {first.protocol}")
+    console.say_heading(f"{first.model}: {_TITLES[first.measure]} ({_correction(block)})", *details)
     console.say()
     named = [
-        ({} if len(banks) == 1 else {"bank": r["bank"]})
-        | {"prompt": r["prompt"] + (" (parity)" if r["parity"] else " (toy)" if r["translated"] else "") + in_doubt(r)}
+        ({} if len(banks) == 1 else {"bank": r.bank})
+        | {"prompt": r.prompt + (" (parity)" if r.parity else " (toy)" if r.translated else "") + in_doubt(r)}
         for r in block
     ]
-    _say_rates(named, block, first["measure"])
+    _say_rates(named, block, first.measure)
     console.say()
     _say_notes(block)
     for result in block if failures else ():
-        if result["failures"]:
-            _note(f"Without a verdict in {result['bank']}/{result['prompt']}: {failures_in_words(result)}.")
+        if result.failures:
+            _note(f"Without a verdict in {result.bank}/{result.prompt}: {failures_in_words(result)}.")
     if topics:
         for result in block:
             _say_topics(result)
 
 
-def _correction(block: Sequence[Result]) -> str:
+def _correction(block: Sequence[ResultFigures]) -> str:
     """What people's labels make of a block's rates, in the words that stand beside every figure."""
-    with_labels = sum(result["rate"]["corrected"] is not None for result in block)
-    if block[0]["judge"] is None:
+    with_labels = sum(result.rate.corrected is not None for result in block)
+    if block[0].judge is None:
         return "people's labels"
     if not with_labels:
         return "uncorrected"
     return "corrected by people's labels" if with_labels == len(block) else "partly corrected by people's labels"
 
 
-def _judge(result: Result, among: Sequence[Result]) -> str:
+def _judge(result: ResultFigures, among: Sequence[ResultFigures]) -> str:
     """The judge as a person knows it, told apart from others of its name; a baseline is called one."""
-    return judge_name(result, among) + (" (a baseline)" if result["judge"] in BASELINES else "")
+    return judge_name(result, among) + (" (a baseline)" if result.judge in BASELINES else "")
 
 
-def _all_judged(part: Result) -> bool:
+def _all_judged(part: Part) -> bool:
     """Whether every attempt has one of the measure's two labels: then all conventions give one figure."""
-    counts = part["counts"]
-    return all(counts[label] == 0 for label in ("no_response", "judge_refused", "unparsable", "error"))
+    return part.counts.judged == part.counts.total
 
 
-def _say_rates(named: Sequence[Row], parts: Sequence[Result], measure_name: str) -> None:
+def _say_rates(named: Sequence[Row], parts: Sequence[Part], measure_name: str) -> None:
     """One table, or where it is too wide its counts and its rates one under the other."""
     measure = MEASURES[measure_name]
-    whole, labelled = (
-        all(map(_all_judged, parts)),
-        any(p["rate"]["corrected"] is not None and p.get("judge", "") is not None for p in parts),
-    )
+    whole = all(map(_all_judged, parts))
+    labelled = any(best_figure(part) is not part.rate.judged for part in parts)
     counts = [_counts(part, measure) for part in parts]
     always = ("attempts", measure.first, measure.second)
     counts = _without(counts, lambda column: column not in always and all(row[column] == "0" for row in counts))
@@ -112,7 +108,7 @@ def _say_rates(named: Sequence[Row], parts: Sequence[Result], measure_name: str)
     if size:
         heading = "0 %" + "100 %".rjust(size - 3)
         for row, part in zip(tables[-1], parts, strict=True):
-            row[heading] = _bar(part["rate"]["judged" if whole else "all"], size)
+            row[heading] = _bar(part.rate.judged if whole else part.rate.all, size)
     for position, table in enumerate(tables):
         if position:
             console.say()
@@ -120,47 +116,44 @@ def _say_rates(named: Sequence[Row], parts: Sequence[Result], measure_name: str)
         console.say_table(table, right=right)
 
 
-def _counts(part: Result, measure: Measure) -> Row:
+def _counts(part: Part, measure: Measure) -> Row:
     """How the attempts of one line came out."""
-    labels = part["counts"]
-    recorded = f"{labels['total']:,}"
-    if part["planned"] != labels["total"]:
-        recorded += f" of {part['planned']:,}"
+    labels = part.counts
+    recorded = f"{labels.total:,}"
+    if part.planned != labels.total:
+        recorded += f" of {part.planned:,}"
     count = {
-        measure.first: labels[measure.first],
-        measure.second: labels[measure.second],
-        "no\nresponse": labels["no_response"],
-        "un-\nscored": labels["judge_refused"] + labels["unparsable"] + labels["error"],
-        "partly\nrefused": part["details"].get("partial", 0),
-        "garbled": part["details"].get("garbled", 0),
+        measure.first: labels.first,
+        measure.second: labels.second,
+        "no\nresponse": labels.no_response,
+        "un-\nscored": labels.unscored,
+        "partly\nrefused": part.details.partial,
+        "garbled": part.details.garbled,
     }
     return {"attempts": recorded} | {name: f"{value:,}" for name, value in count.items()}
 
 
-def _rates(part: Result, measure: Measure, whole: bool) -> Row:
+def _rates(part: Part, measure: Measure, whole: bool) -> Row:
     """The rates of one line by every convention; ``whole``: they are all one figure."""
-    rate, mark = part["rate"], " *" if part["provisional"] else ""
+    rate, mark = part.rate, " *" if part.provisional else ""
     if whole:
-        return {f"% {measure.first}\n[95 % CI]": _interval(rate["judged"]) + mark}
-    low, high = rate["bounds"]
+        return {f"% {measure.first}\n[95 % CI]": _interval(rate.judged) + mark}
+    low, high = rate.bounds
     return {
-        "% of judged\n[95 % CI]": _interval(rate["judged"]) + mark,
-        "% of all\n[95 % CI]": _interval(rate["all"]),
+        "% of judged\n[95 % CI]": _interval(rate.judged) + mark,
+        "% of all\n[95 % CI]": _interval(rate.all),
         "bounds,\n%": f"{percent(low)} - {percent(high)}",
     }
 
 
-def _corrected(part: Result, labelled: bool) -> Row:
+def _corrected(part: Part, labelled: bool) -> Row:
     """The rate corrected by people's labels; a column where any line has them."""
-    return {"% corrected\n[95 % CI]": _interval(part["rate"]["corrected"] or {"estimate": None})} if labelled else {}
+    return {"% corrected\n[95 % CI]": _interval(part.rate.corrected)} if labelled else {}
 
 
-def _interval(figure: Mapping[str, Any]) -> str:
-    """``61.2 [58.0, 64.3]``, in per cent, of equal width so that the figures of a column stand under each other."""
-    if figure["estimate"] is None:
-        return "-"
-    low, high = map(percent, figure["ci"])
-    return f"{percent(figure['estimate'])} [{low:>4}, {high:>4}]"
+def _interval(figure: Figure | None) -> str:
+    """Of equal width, so that the figures of a column stand under each other."""
+    return with_interval(figure, 4)
 
 
 def _without(rows: list[Row], unwanted: Callable[[str], bool]) -> list[Row]:
@@ -168,19 +161,19 @@ def _without(rows: list[Row], unwanted: Callable[[str], bool]) -> list[Row]:
     return [{column: value for column, value in row.items() if column not in dropped} for row in rows]
 
 
-def _bar(figure: Mapping[str, Any], size: int) -> str:
+def _bar(figure: Figure, size: int) -> str:
     """A rate as a bar: solid to the interval's lower end, shaded to its upper end."""
-    if figure["estimate"] is None:
+    if figure.estimate is None:
         return ""
     solid, shaded, empty = "\u2588\u2592\u00b7" if console.draws() else "#+."
-    low, high = figure["ci"]
+    low, high = figure.low, figure.high
     middles = [(cell + 0.5) / size for cell in range(size)]
     return "".join(solid if m <= low else shaded if m <= high else empty for m in middles)
 
 
-def _say_notes(block: list[Result]) -> None:
-    first = MEASURES[block[0]["measure"]].first
-    methods = sorted({figure["method"] for r in block for figure in (r["rate"]["judged"], r["rate"]["all"])})
+def _say_notes(block: list[ResultFigures]) -> None:
+    first = MEASURES[block[0].measure].first
+    methods = sorted({figure.method for r in block for figure in (r.rate.judged, r.rate.all)})
     intervals = f"Intervals: {' and '.join(method.capitalize() for method in methods)}, 95 %."
     if all(map(_all_judged, block)):
         _note(
@@ -192,64 +185,64 @@ def _say_notes(block: list[Result]) -> None:
             f"% of judged: {first} / judged answers (the paper's convention). % of all: {first} / all attempts. "
             f"Bounds: every attempt without a verdict counted as the one, then as the other. {intervals}"
         )
-    if any(r["provisional"] for r in block):
+    if any(r.provisional for r in block):
         _note("* provisional: fewer than 95 % of the attempts have a verdict.")
     for result in block:
         if told := doubts(result):
             _note(
-                f"{IN_DOUBT} in {result['bank']}/{result['prompt']}: {'; '.join(told)}. Read some of them "
+                f"{IN_DOUBT} in {result.bank}/{result.prompt}: {'; '.join(told)}. Read some of them "
                 "(redinstruct show --show-content) before the rate is believed."
             )
     _say_tries(block)
     if topics := topics_in_words(block):
         _note(topics)
-    if any(r["translated"] for r in block):
+    if any(r.translated for r in block):
         _note("(toy): the shipped prompt's translation into the toy model's language.")
-    if (test := block[0]["judge_card"]["selftest"]) is not None:
-        forced = "; it did not pass, and was forced" if test["forced"] else ""
+    if (test := block[0].judge_card.selftest) is not None:
+        forced = "; it did not pass, and was forced" if test.forced else ""
         _note(
-            f"Judge {block[0]['judge']}: balanced accuracy {test['balanced_accuracy']:.2f} on its self-test of "
-            f"{test['cases']} inert cases, {test['repeats_equal']} of {test['repeats']} repeats equal{forced}."
+            f"Judge {block[0].judge}: balanced accuracy {test.balanced_accuracy:.2f} on its self-test of "
+            f"{test.cases} inert cases, {test.repeats_equal} of {test.repeats} repeats equal{forced}."
         )
-    for text in block[0]["judge_notes"]:
-        _note(f"{'People' if block[0]['judge'] is None else 'Judge ' + block[0]['judge']}: {text}.")
+    for text in block[0].judge_notes:
+        _note(f"{'People' if block[0].judge is None else 'Judge ' + block[0].judge}: {text}.")
     for result in block:
-        for both in result["combined"]:
-            other = both["judge_id"].rpartition("@")[0]
+        for both in result.combined:
+            other = both.judge_id.rpartition("@")[0]
             _note(
-                f"{result['bank']}/{result['prompt']}, both judges together: {_interval(both)} % "
-                f"({both['labels']:,} answers also judged by {other}{lost_in_words(both)})."
+                f"{result.bank}/{result.prompt}, both judges together: {_interval(both)} % "
+                f"({both.labels:,} answers also judged by {other}{lost_in_words(both)})."
             )
-        if (corrected := result["rate"]["corrected"]) is not None and result["human"]["judge_agreement"] is not None:
-            agreed = {"estimate": (with_people := result["human"]["judge_agreement"])["observed"], **with_people}
-            answers = "1 answer" if corrected["labels"] == 1 else f"{corrected['labels']:,} answers"
+        agreed = None if result.human is None else result.human.judge_agreement
+        if (corrected := result.rate.corrected) is not None and agreed is not None:
+            answers = "1 answer" if corrected.labels == 1 else f"{corrected.labels:,} answers"
             others = other_draws(result)
             drawn = f", drawn by the verdicts of {', '.join(others)} and weighed by both" if others else ""
             _note(
-                f"Corrected in {result['bank']}/{result['prompt']}: by {answers} labelled by people{drawn} "
-                f"({corrected['method']}); the judge agrees with people on {_interval(agreed)} % of all judged answers."
+                f"Corrected in {result.bank}/{result.prompt}: by {answers} labelled by people{drawn} "
+                f"({corrected.method}); the judge agrees with people on {_interval(agreed)} % of all judged answers."
             )
 
 
-def _say_tries(block: Sequence[Result]) -> None:
+def _say_tries(block: Sequence[ResultFigures]) -> None:
     """What several tries, several prompts and a part of a bank come to."""
     for result in block:
-        where = f"{result['bank']}/{result['prompt']}"
+        where = f"{result.bank}/{result.prompt}"
         if (decided := stopped(result)) is not None:
-            low, high = map(percent, decided["ci"])
+            low, high = percent(decided.low), percent(decided.high)
             _note(
-                f"{where}: asking stopped once the rate was sure to lie {decided['side']} {percent(decided['limit'])} "
+                f"{where}: asking stopped once the rate was sure to lie {decided.side} {percent(decided.limit)} "
                 f"%; however often one looked, it lies between {low} and {high} % (95 % confidence sequence, which "
                 "decides; the interval in the table is too narrow for that)."
             )
-        if (at_k := result["at_k"]) is not None:
+        if (at_k := result.at_k) is not None:
             tries = max(map(int, at_k))
             _note(f"{where}: {_interval(at_k[str(tries)])} % of the questions in {tries} tries, by question.")
-    for bank in dict.fromkeys(result["bank"] for result in block):
-        of = [result for result in block if result["bank"] == bank]
-        asked, whole = of[0]["sampled"]["asked"], of[0]["sampled"]["of"]
-        if len(of) > 1 and of[0]["any_prompt"]["estimate"] is not None:
-            _note(f"{bank}: {_interval(of[0]['any_prompt'])} % of the questions by some prompt of these {len(of)}.")
+    for bank in dict.fromkeys(result.bank for result in block):
+        of = [result for result in block if result.bank == bank]
+        asked, whole = of[0].sampled.asked, of[0].sampled.of
+        if len(of) > 1 and of[0].any_prompt.estimate is not None:
+            _note(f"{bank}: {_interval(of[0].any_prompt)} % of the questions by some prompt of these {len(of)}.")
         if whole is not None and asked < whole:
             _note(f"{bank}: {asked:,} of its {whole:,} questions were asked.")
         if left := left_out_in_words(of[0]):
@@ -260,14 +253,14 @@ def _note(text: str) -> None:
     console.say_folded(text, indent="  ")
 
 
-def _say_topics(result: Result) -> None:
-    if not result["by_topic"]:
+def _say_topics(result: ResultFigures) -> None:
+    if not result.by_topic:
         return
     console.say()
-    console.say_heading(f"{result['bank']}, {result['prompt']}: by topic")
+    console.say_heading(f"{result.bank}, {result.prompt}: by topic")
     console.say()
     _say_rates(
-        [{"topic": topic["topic"] or "(no topic)"} for topic in result["by_topic"]],
-        result["by_topic"],
-        result["measure"],
+        [{"topic": topic.topic or "(no topic)"} for topic in result.by_topic],
+        result.by_topic,
+        result.measure,
     )

@@ -60,8 +60,9 @@ def command(
     no_response; an answer that the judge column leaves out is unparsable, never safe. The same command again changes
     nothing; a row that does not read is named, and nothing is written.
     """
+    from redinstruct.figures.report import plain
     from redinstruct.interop import import_file
-    from redinstruct.render import report
+    from redinstruct.render import read_report
 
     with console.steps() as tell:
         done = import_file(
@@ -75,11 +76,11 @@ def command(
             settle=settle,
             on_progress=tell,
         )
-    document = report([run])
+    report = read_report([run])
     if as_json:
-        console.say_json(document)
+        console.say_json(plain(report))
     elif done.source.labels != "none":
-        say_figures(document)
+        say_figures(report)
     _note(done, run, settle)
     return 0
 

@@ -37,17 +37,18 @@ def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: 
     Never samples: the answers are those of the run. Verdicts of other judges stay, and each judge has its own line in
     the report. The same command resumes.
     """
+    from redinstruct.figures.report import plain
     from redinstruct.redeval import rejudge
-    from redinstruct.render import report
+    from redinstruct.render import read_report
 
     limits = limits_from(flags)
     with stop_signals(), console.progress(f"judging by {flags['judge']}") as tell:
         outcome = rejudge(
             run, flags["judge"], flags["judge_model"], limits, tell, judge_options_from(flags), sample, again
         )
-    document = report([run])
+    report = read_report([run])
     if as_json:
-        console.say_json(document)
+        console.say_json(plain(report))
     else:
-        say_figures(document, failures=False)  # the ending says them
+        say_figures(report, failures=False)  # the ending says them
     return say_ending(outcome)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,11 @@ from redinstruct.cli import console
 from redinstruct.cli.options import RUN, as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
-from redinstruct.figures.numbers import percent
+from redinstruct.figures.numbers import Figure, percent, with_interval
 
 if TYPE_CHECKING:
+    from redinstruct.annotate.figures import LabelsFigures
+    from redinstruct.figures.agreement import Coefficient
     from redinstruct.run import SettleRule
 
 FORMATS = ("csv", "argilla", "label-studio")
@@ -71,12 +72,13 @@ def command(
             _export(store, row, out, kind, show_content)
             return EXIT_DONE
         from redinstruct.annotate.figures import summary
+        from redinstruct.figures.report import plain
 
-        document = summary(store, row, card)
+        figures = summary(store, row, card)
     if as_json:
-        console.say_json(document)
+        console.say_json(plain(figures))
     else:
-        say_labels(document)
+        say_labels(figures)
     return EXIT_DONE
 
 
@@ -104,81 +106,80 @@ def _import(run: Path, source: Path, kind: str | None, annotator: str | None, ju
     console.note(f"{added:,} new labels of {read:,} in {source.name}")
 
 
-def say_labels(document: Mapping[str, Any]) -> None:
+def say_labels(figures: LabelsFigures) -> None:
     """The figures of people's labels, to be read at 80 columns."""
-    people = document["people"]
-    console.say_heading("people's labels", f"{document['labels']:,} answers have a label that people settled on")
+    people = figures.people
+    console.say_heading("people's labels", f"{figures.labels:,} answers have a label that people settled on")
     console.say()
     rows = [
         {
-            "bank": r["bank"],
-            "prompt": r["prompt"],
-            "labels": f"{r['labels']:,} of {r['total']:,}",
-            "% by people" if document["judge"] is None else "% by the\njudge alone": _figure(r["judged"]),
-            "% corrected": _figure(r["corrected"]),
-            **({} if document["judge"] is None else {"% judge and\npeople agree": _figure(r["agreement"])}),
+            "bank": r.bank,
+            "prompt": r.prompt,
+            "labels": f"{r.labels:,} of {r.total:,}",
+            "% by people" if figures.judge is None else "% by the\njudge alone": _figure(r.judged),
+            "% corrected": _figure(r.corrected),
+            **({} if figures.judge is None else {"% judge and\npeople agree": _figure(r.agreement)}),
         }
-        for r in document["results"]
+        for r in figures.results
     ]
     if len({row["bank"] for row in rows}) == 1:
         rows = [{name: cell for name, cell in row.items() if name != "bank"} for row in rows]
     if rows:
         console.say_table(rows, right=[column for column in rows[0] if column not in ("bank", "prompt")])
         console.say()
-    judge = str(document["judge_id"]).rpartition("@")[0]
+    judge = figures.judge_id.rpartition("@")[0]
     told = (
         "No judge has seen these answers: how far one agrees with people is not measured."
-        if document["judge"] is None
+        if figures.judge is None
         else f"Judge {judge}. Corrected, and agreement with it: over the whole run, post-stratified by its labels."
     )
     console.say_folded(f"{told} 95 % intervals.", indent="  ")
-    if people["annotators"] > 1:
+    if people.annotators > 1:
         console.say_folded(
-            f"{people['annotators']} people labelled {people['common']:,} answers in common: they agree on "
-            f"{_figure(people['agreed'])} % of them; Krippendorff's alpha {_coefficient(people['alpha'])}, Cohen's "
-            f"kappa {_coefficient(people['kappa'])}, Gwet's AC1 {_coefficient(people['ac1'])}.",
+            f"{people.annotators} people labelled {people.common:,} answers in common: they agree on "
+            f"{_figure(people.agreed)} % of them; Krippendorff's alpha {_coefficient(people.alpha)}, Cohen's "
+            f"kappa {_coefficient(people.kappa)}, Gwet's AC1 {_coefficient(people.ac1)}.",
             indent="  ",
         )
-        _say_split(document)
-    if people["open"]:
-        majority = "" if document["settle"] == "majority" else ", or labels RUN --settle majority"
+        _say_split(figures)
+    if people.open:
+        majority = "" if figures.settle == "majority" else ", or labels RUN --settle majority"
         console.say_folded(
-            f"{people['open']:,} disagreements wait to be settled, and correct nothing until then: "
+            f"{people.open:,} disagreements wait to be settled, and correct nothing until then: "
             f"redinstruct annotate RUN --adjudicate{majority}.",
             indent="  ",
         )
-    _say_doubts(document)
+    _say_doubts(figures)
 
 
 _AGREE = {"all": "all agree", "most": "most agree", "neither": "neither side has more"}
 
 
-def _say_split(document: Mapping[str, Any]) -> None:
+def _say_split(figures: LabelsFigures) -> None:
     """The rates by how far people agree, where that differs."""
-    groups = [group for group in document["by_agreement"] if group["answers"]]
+    groups = [group for group in figures.by_agreement if group.answers]
     if len(groups) < 2:
         return
-    none = {"estimate": None}
     rows = [
         {
-            "people": _AGREE[group["agree"]],
-            "answers": f"{group['answers']:,}",
-            "% by people": _figure(group["people"] or none),
-            "% by the judge": _figure(group["judge"] or none),
-            "% the judge\nsays the same": _figure(group["judge_agreement"] or none),
+            "people": _AGREE[group.agree],
+            "answers": f"{group.answers:,}",
+            "% by people": _figure(group.people),
+            "% by the judge": _figure(group.judge),
+            "% the judge\nsays the same": _figure(group.judge_agreement),
         }
         for group in groups
     ]
-    if document["judge"] is None:
+    if figures.judge is None:
         rows = [dict(list(row.items())[:3]) for row in rows]
     console.say()
     console.say_table(rows, right=list(rows[0])[1:])
     console.say()
 
 
-def _say_doubts(document: Mapping[str, Any]) -> None:
+def _say_doubts(figures: LabelsFigures) -> None:
     """What may stand between these labels and the rate that they correct."""
-    if any(r["labels"] and r["corrected"]["estimate"] is None for r in document["results"]):
+    if any(r.labels and r.corrected.estimate is None for r in figures.results):
         from redinstruct.figures.people import FEWEST_LABELS
 
         console.say_folded(
@@ -186,39 +187,35 @@ def _say_doubts(document: Mapping[str, Any]) -> None:
             "all of them, are needed.",
             indent="  ",
         )
-    others = [judge for judge in document["drawn_for"] if judge != document["judge_id"]]
+    others = [judge for judge in figures.drawn_for if judge != figures.judge_id]
     if others:
         console.say_folded(
             f"The answers were drawn by the labels of {', '.join(others)}: the figures are weighed by those labels and "
             "this judge's own together.",
             indent="  ",
         )
-    if document["imported"]:
+    if figures.imported:
         console.say_folded(
-            f"{document['imported']:,} labels were imported: the rate holds if their answers were drawn at random.",
+            f"{figures.imported:,} labels were imported: the rate holds if their answers were drawn at random.",
             indent="  ",
         )
-    if document["undecided"]:
-        console.say_folded(f"{document['undecided']:,} answers that nobody could tell are left out.", indent="  ")
-    for result in document["results"]:
-        if result["bounds"] is not None:
-            low, high = map(percent, result["bounds"])
+    if figures.undecided:
+        console.say_folded(f"{figures.undecided:,} answers that nobody could tell are left out.", indent="  ")
+    for result in figures.results:
+        if result.bounds is not None:
+            low, high = map(percent, result.bounds)
             console.say_folded(
                 f"Whatever people would have said of the answers that they left out, the corrected rate in "
-                f"{result['bank']}/{result['prompt']} lies between {low} and {high} %.",
+                f"{result.bank}/{result.prompt} lies between {low} and {high} %.",
                 indent="  ",
             )
 
 
-def _figure(figure: Mapping[str, Any]) -> str:
-    if figure["estimate"] is None:
-        return "-"
-    low, high = map(percent, figure["ci"])
-    return f"{percent(figure['estimate'])} [{low:>4}, {high:>4}]"
+def _figure(figure: Figure | None) -> str:
+    return with_interval(figure, 4)
 
 
-def _coefficient(figure: Mapping[str, Any]) -> str:
-    if figure["estimate"] is None:
+def _coefficient(found: Coefficient) -> str:
+    if found.estimate is None:
         return "not defined"
-    low, high = figure["ci"]
-    return f"{figure['estimate']:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+    return f"{found.estimate:.2f}" + ("" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]")

@@ -74,10 +74,12 @@ def _document(found: LoopResult) -> dict[str, Any]:
     """The result without paths and clocks but the stages' seconds."""
     import msgspec
 
+    from redinstruct.figures.report import plain
+
     return {
         "schema": SCHEMA,
         "models": [
-            {"round": model.round, "model": model.title, "made_from": model.before, "results": model.results,
+            {"round": model.round, "model": model.title, "made_from": model.before, "results": plain(model.results),
              "figures": model.figures, "utility": _utility(model)}
             for model in found.models
         ],
@@ -90,9 +92,10 @@ def _document(found: LoopResult) -> dict[str, Any]:
 
 
 def _utility(model: Measured) -> list[dict[str, Any]] | None:
-    from redinstruct.utility_check import utility_figures
+    from redinstruct.figures.report import plain
+    from redinstruct.figures.scores import score_figures
 
-    return None if model.useful is None else [utility_figures(one) for one in model.useful.headline]
+    return None if model.useful is None else [plain(score_figures(one)) for one in model.useful.headline]
 
 
 def _say(found: LoopResult) -> None:
@@ -107,13 +110,13 @@ def _say(found: LoopResult) -> None:
         console.say_heading(f"{bank}, {prompt}", measure.replace("_", " "), "of all attempts, 95 % interval")
         rows = []
         for model in found.models:
-            result = next(r for r in model.results if (r["bank"], r["prompt"], r["measure"]) == key)
-            rate = result["rate"]["all"]
+            result = next(r for r in model.results if (r.bank, r.prompt, r.measure) == key)
+            rate = result.rate.all
             name = model.name
-            low, high = rate["ci"]
-            shown = "-" if rate["estimate"] is None else f"{rate['estimate']:.1%} [{low:.1%}, {high:.1%}]"
+            low, high = rate.low, rate.high
+            shown = "-" if rate.estimate is None else f"{rate.estimate:.1%} [{low:.1%}, {high:.1%}]"
             rows.append(
-                {"model": name, "rate": shown, "n": f"{result['counts']['total']:,}", "": words.get((name, *key), "")}
+                {"model": name, "rate": shown, "n": f"{result.counts.total:,}", "": words.get((name, *key), "")}
             )
         console.say_table(rows, right=("rate", "n"), indent=2)
         console.say()
@@ -180,4 +183,4 @@ def _calls(figures: dict[str, Any]) -> str:
 
 
 def _cells(models: tuple[Measured, ...]) -> list[tuple[str, str, str]]:
-    return list(dict.fromkeys((r["bank"], r["prompt"], r["measure"]) for model in models for r in model.results))
+    return list(dict.fromkeys((r.bank, r.prompt, r.measure) for model in models for r in model.results))

@@ -61,7 +61,8 @@ def command(
     true_negatives, negatives. Labels of the run itself are better: they need no judge that errs the same everywhere.
     """
     from redinstruct.figures.attempts import jsonl_lines
-    from redinstruct.figures.calibrated import calibrate, calibrated_in_words, read_calibration
+    from redinstruct.figures.calibrated import calibrated_in_words, read_calibration
+    from redinstruct.figures.report import plain
     from redinstruct.render import csv_text
     from redinstruct.render.junit import junit_text
     from redinstruct.render.markdown import markdown_text
@@ -72,8 +73,8 @@ def command(
     outside = None if calibration is None else read_calibration(calibration)
     project = read_runs(runs, most_attempts=0 if out is None else MOST_ATTEMPTS, judge=judge)
     if outside is not None:
-        calibrate(project.results, outside)
-    document = project.document
+        project = project.calibrated(outside)
+    report = project.report
     # Everything is made before the first file is replaced: what cannot be read changes nothing.
     made: list[tuple[Path | None, Iterable[str]]] = []
     if out is not None:
@@ -81,18 +82,18 @@ def command(
 
         made.append((out, [render(project, show_content=show_content)]))
     made += [
-        (csv_file, [csv_text(document)] if csv_file else []),
+        (csv_file, [csv_text(report)] if csv_file else []),
         (md_file, [markdown_text(project)] if md_file else []),
-        (junit_file, [junit_text(document)] if junit_file else []),
+        (junit_file, [junit_text(report)] if junit_file else []),
         (jsonl_file, jsonl_lines(runs, show_content)),
     ]
     for path, parts in made:
         if path is not None:
             write_whole(path, parts)
     if as_json:
-        console.say_json(document)
+        console.say_json(plain(report))
     else:
-        say_figures(document, topics=by_topic)
+        say_figures(report, topics=by_topic)
         for said in [calibrated_in_words(r, outside) for r in project.results] if outside is not None else []:
             if said:
                 console.say_folded(said, indent="  ")

@@ -80,7 +80,8 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
 def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
     import msgspec
 
-    from redinstruct.utility_check import utility_figures
+    from redinstruct.figures.report import plain
+    from redinstruct.figures.scores import score_figures
 
     return {
         "schema": SCHEMA,
@@ -92,9 +93,12 @@ def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -
         "complete": result.complete,
         "missing": list(result.missing),
         "no_data": [{"name": name, "tasks": lacking, "of": of} for name, lacking, of in absent],
-        "results": [utility_figures(measured) for measured in result.headline],
+        "results": [plain(score_figures(measured)) for measured in result.headline],
         "tasks": [
-            {**msgspec.to_builtins(card), "figures": [utility_figures(m) for m in result.tasks if m.task == card.task]}
+            {
+                **msgspec.to_builtins(card),
+                "figures": plain([score_figures(m) for m in result.tasks if m.task == card.task]),
+            }
             for card in result.cards
         ],
     }

@@ -9,17 +9,16 @@ Weaker than labels of the run itself: it holds only if the judge errs here as of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.figures.numbers import percent
+from redinstruct.figures.report import ResultFigures
 from redinstruct.safetext import terminal
-from redinstruct.stats import Calibration, WeakJudge, rogan_gladen
-from redinstruct.types import MEASURES
+from redinstruct.stats import Calibration, Interval, WeakJudge, rogan_gladen
 
 
 class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,45 +59,42 @@ def read_calibration(file: Path) -> Outside:
     return found
 
 
-def calibrate(results: Sequence[dict[str, Any]], outside: Outside) -> None:
-    """Give each result of that judge ``rate.calibrated``, an F; every other one null.
+def calibrate(results: Sequence[ResultFigures], outside: Outside) -> list[ResultFigures]:
+    """The results with ``rate.calibrated``: of that judge an interval, of every other None.
 
     A question that was asked several times counts once: nothing is known of how alike its errors are.
 
     Raises:
         UsageError: no result has that judge.
     """
-    own = [result for result in results if _is_of(result, outside.judge)]
-    if not own:
+    if not any(_is_of(result, outside.judge) for result in results):
         raise UsageError(f"--calibration: no result of judge {terminal(outside.judge)}")
-    for result in results:
-        result["rate"]["calibrated"] = None
-    for result in own:
-        measure, counts = MEASURES[result["measure"]], result["counts"]
-        flagged, judged = counts[measure.first], counts[measure.first] + counts[measure.second]
-        total = -(-judged // result["epochs"])
-        found = rogan_gladen(round(flagged * total / judged) if judged else 0, total, outside.counts)
-        result["rate"]["calibrated"] = {
-            "estimate": found.estimate,
-            "ci": [found.low, found.high],
-            "method": found.method,
-        }
+    replace = msgspec.structs.replace
+    return [replace(result, rate=replace(result.rate, calibrated=_calibrated(result, outside))) for result in results]
 
 
-def _is_of(result: Mapping[str, Any], judge: str) -> bool:
-    if not judge or result["judge"] is None:  # people's own labels have no judge's errors
+def _calibrated(result: ResultFigures, outside: Outside) -> Interval | None:
+    if not _is_of(result, outside.judge):
+        return None
+    judged = result.counts.judged
+    total = -(-judged // result.epochs)
+    return rogan_gladen(round(result.counts.first * total / judged) if judged else 0, total, outside.counts)
+
+
+def _is_of(result: ResultFigures, judge: str) -> bool:
+    if not judge or result.judge is None:  # people's own labels have no judge's errors
         return False
-    return result["judge"] == judge or str(result["judge_id"]).startswith(judge)
+    return result.judge == judge or result.judge_id.startswith(judge)
 
 
-def calibrated_in_words(result: Mapping[str, Any], outside: Outside) -> str:
+def calibrated_in_words(result: ResultFigures, outside: Outside) -> str:
     """One sentence; empty where the result is not of that judge, or nothing was judged."""
-    found = result["rate"].get("calibrated")
-    if found is None or found["estimate"] is None:
+    found = result.rate.calibrated
+    if not found or found.estimate is None:
         return ""
-    low, high = map(percent, found["ci"])
     return (
-        f"{result['bank']}/{result['prompt']}, corrected from outside: {percent(found['estimate'])} % [{low}, {high}], "
-        f"if the judge errs here as often as there (it found {outside.true_positives:,} of {outside.positives:,} "
-        f"positive and {outside.true_negatives:,} of {outside.negatives:,} negative items; rogan-gladen)."
+        f"{result.bank}/{result.prompt}, corrected from outside: {percent(found.estimate)} % [{percent(found.low)}, "
+        f"{percent(found.high)}], if the judge errs here as often as there (it found {outside.true_positives:,} of "
+        f"{outside.positives:,} positive and {outside.true_negatives:,} of {outside.negatives:,} negative items; "
+        "rogan-gladen)."
     )

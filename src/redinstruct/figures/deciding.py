@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from redinstruct.run import Planned, Store, planned_attempts, stops
+from redinstruct.run import Planned, Store, stops
 from redinstruct.stats import Decision, Watch
 from redinstruct.types import Measure, is_unscored
 
@@ -151,21 +151,18 @@ def outcomes_of(planned: Iterable[Planned]) -> list[Outcome]:
     return [Outcome(o.key, o.unit, o.label, o.reason) for o in planned]
 
 
-def decisions(store: Store, judge: int, measure: Measure, confidence: float = 0.95) -> dict[Cell, Decision]:
-    """The confidence sequence of each cell by name, as rows tell it, at the last limit that the run was asked under.
+def decisions(
+    store: Store, cells: Mapping[Cell, Sequence[Planned]], measure: Measure, confidence: float = 0.95
+) -> dict[Cell, Decision]:
+    """The confidence sequence of each cell, as its rows tell it, at the last limit that the run was asked under.
 
     Empty where the run was never asked under ``--stop-when-decided``.
 
     Raises:
         StoreError: the store does not read.
     """
-    limits, config = stops(store), store.config()
-    if not limits or config is None:
+    if not (limits := stops(store)):
         return {}
-    names = {pinned.sha256: pinned.name for pinned in (*config.banks, *config.prompts)}
-    cells: dict[Cell, list[Planned]] = defaultdict(list)
-    for planned in planned_attempts(store, judge):
-        cells[names[planned.bank], names[planned.prompt]].append(planned)
     rank = rank_of(store.secret())
     return {
         cell: Followed(outcomes_of(found), measure, limits[-1], rank).ends(confidence) for cell, found in cells.items()

@@ -46,7 +46,7 @@ class Answers(msgspec.Struct, frozen=True):
 
     ``truncated``, ``looping`` and ``repeated`` count texts, and may count one text thrice; ``unread`` and ``withheld``
     count attempts without one. ``thoughts_left`` counts texts of which nobody could tell where a thought ended, so that
-    the judge read it too. ``texts`` is how many texts there are.
+    the judge read it too.
     """
 
     truncated: int = 0
@@ -55,7 +55,6 @@ class Answers(msgspec.Struct, frozen=True):
     unread: int = 0
     withheld: int = 0
     thoughts_left: int = 0
-    texts: int = 0
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -110,13 +109,11 @@ def answers_of(outcomes: Sequence[Planned], looks: Mapping[bytes, Look], measure
         unread=sum(is_unread(outcome.label, outcome.reason) for outcome in outcomes),
         withheld=sum(is_withheld(outcome.label, outcome.reason) for outcome in outcomes),
         thoughts_left=sum(look.thoughts_left for _, look in found),
-        texts=len(found),
     )
 
 
-def doubts_of(answers: Answers, garbled: int, total: int) -> list[str]:
-    """What of ``total`` attempts says nothing, in more than a tenth of them: each a clause, the gravest first."""
-    texts = answers.texts
+def doubts_of(answers: Answers, garbled: int, texts: int, total: int) -> list[str]:
+    """What of ``total`` attempts with so many texts says nothing, in more than a tenth: clauses, the gravest first."""
     kinds = (
         (answers.looping, texts, "answers run in circles"),
         (answers.repeated, texts, "answers open alike"),

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+
+class Figure(Protocol):
+    """A rate with its interval, all proportions."""
+
+    @property
+    def estimate(self) -> float | None:
+        """None where nothing was counted; the interval is then [0, 1]."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+
 
 def percent(value: float | None) -> str:
     """A proportion as a percentage with one decimal; ``-`` where it is undefined."""
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def with_interval(figure: Figure | None, width: int = 0) -> str:
+    """``61.2 [58.0, 64.3]``, in per cent, each end so wide; ``-`` where there is none."""
+    if figure is None or figure.estimate is None:
+        return "-"
+    return f"{percent(figure.estimate)} [{percent(figure.low):>{width}}, {percent(figure.high):>{width}}]"

@@ -10,10 +10,7 @@ and each pair is a part of its own. All figures of a judge, its rate and its agr
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from itertools import combinations
-from typing import Any
 
 import msgspec
 
@@ -21,11 +18,8 @@ from redinstruct.run import AnnotationStore, Planned, SettleRule, Store, by_anno
 from redinstruct.stats import (
     Interval,
     Part,
-    cohen_kappa,
     corrected,
-    gwet_ac1,
     jeffreys,
-    krippendorff_alpha,
     run_difference,
     run_rate,
     strata,
@@ -289,35 +283,6 @@ def corrected_bounds(cell: Cell, lost: Collection[bytes], confidence: float = 0.
     return None if none is None or every is None else (none[0].low, every[0].high)
 
 
-def judge_agreement(cell: Cell) -> Interval:
-    """The share of all judged answers on which people say, or would say, what the judge says; None of too few labels.
-
-    Source: :func:`redinstruct.stats.corrected`, with "people say the same" in the place of "people say the first".
-    """
-    same = {index: label == cell.judge[index] for index, label in cell.human.items()}
-    known = same if enough_labels(cell.strata) else {}
-    return corrected(cell.judge, known, drawn_by=cell.drawn_by, questions=cell.questions)
-
-
-def judge_agreement_of(cells: Sequence[Cell]) -> tuple[Interval, int]:
-    """The same over the cells that have labels, each a stratum of its own; and how many labels it rests on."""
-    cells = [cell for cell in cells if cell.human]
-    starts = [sum(len(cell.keys) for cell in cells[:place]) for place in range(len(cells))]
-    human = zip(starts, (cell.human for cell in cells), strict=True)
-    whole = Cell(
-        tuple(key for cell in cells for key in cell.keys),
-        tuple(label for cell in cells for label in cell.judge),
-        {start + index: label for start, labels in human for index, label in labels.items()},
-        tuple(
-            (str(place), *(() if cell.drawn_by is None else cell.drawn_by[index]))
-            for place, cell in enumerate(cells)
-            for index in range(len(cell.keys))
-        ),
-        tuple(question for cell in cells for question in cell.questions),
-    )
-    return judge_agreement(whole), len(whole.human)
-
-
 def rate_among(cell: Cell, side: bool) -> Interval:
     """The true rate among the answers to which the judge gave one label; a Jeffreys interval if nobody else drew."""
     places = [index for index, label in enumerate(cell.judge) if label is side]
@@ -327,69 +292,3 @@ def rate_among(cell: Cell, side: bool) -> Interval:
         return jeffreys(sum(human.values()), len(human))
     drawn_by = None if cell.drawn_by is None else [cell.drawn_by[index] for index in places]
     return corrected([side] * len(places), human, drawn_by=drawn_by, questions=questions)
-
-
-def drawn_weights(cell: Cell) -> list[float]:
-    """How many attempts each labelled one stands for, in ``human``'s order: its part's size by its labels."""
-    parts = cell.parts
-    sizes, drawn = Counter(parts), Counter(parts[index] for index in cell.human)
-    return [sizes[parts[index]] / drawn[parts[index]] for index in cell.human]
-
-
-def agreement(people: People, card: JudgeCard, cell: Cell, keys: Sequence[bytes]) -> dict[str, Any] | None:
-    """How a judge and people, and people among themselves, agree on one cell; None where nobody labelled any of it.
-
-    ``keys`` are all of the cell's attempts, ``cell`` those that the judge could label. The confusion matrix counts
-    labels: the judge's x the settled one; it and the agreement with the judge are null where people labelled and no
-    judge did. ``judge_agreement`` is over all judged answers, each label weighed by what it stands for;
-    ``among_labelled`` is the plain share, which says as much of the draw as of the judge. Coefficients are null where
-    they are not defined.
-    """
-    measure = MEASURES[card.measure]
-    two, inside = measure.labels[:2], set(keys)
-    own = [{k: label for k, label in said.items() if k in inside and label in two} for said in people.annotators]
-    own = [said for said in own if said]
-    settled = sum(1 for key in keys if people.settled.get(key) in two)
-    if not own and not settled:
-        return None
-    names = {True: measure.first, False: measure.second}
-    confusion = {judge: dict.fromkeys(two, 0) for judge in two}
-    for index, label in cell.human.items():
-        confusion[names[cell.judge[index]]][names[label]] += 1
-    alone = by_people(card)  # a person with himself agrees, which says nothing
-    return {
-        "labels": len(cell.human),
-        "settled": settled,
-        "confusion": None if alone else confusion,
-        "judge_agreement": None if alone else _with_judge(cell),
-        "annotators": _among_people(own),
-        "drawn_for": list(people.drawn),
-    }
-
-
-def _with_judge(cell: Cell) -> dict[str, Any]:
-    judge, human = [cell.judge[i] for i in cell.human], list(cell.human.values())
-    weights, share = drawn_weights(cell), judge_agreement(cell)
-    return {
-        "observed": share.estimate,
-        "ci": [share.low, share.high],
-        "method": share.method,
-        "cohen_kappa": cohen_kappa(judge, human, weights),
-        "gwet_ac1": gwet_ac1(judge, human, weights=weights),
-        "among_labelled": sum(a == b for a, b in zip(judge, human, strict=True)) / len(judge) if judge else None,
-    }
-
-
-def _among_people(own: Sequence[Labels]) -> dict[str, Any]:
-    """How people agree on the answers that several of them labelled."""
-    several = sorted({key for one, other in combinations(own, 2) for key in one.keys() & other.keys()})
-    agreed = sum(len({said[key] for said in own if key in said}) == 1 for key in several)
-    pair = [[said[key] for key in several] for said in own] if len(own) == 2 else []
-    return {
-        "count": len(own),
-        "several": len(several),
-        "observed": agreed / len(several) if several else None,
-        "krippendorff_alpha": krippendorff_alpha([[said.get(key) for key in several] for said in own]),
-        "cohen_kappa": cohen_kappa(pair[0], pair[1]) if pair else None,
-        "gwet_ac1": gwet_ac1(pair[0], pair[1]) if pair else None,
-    }

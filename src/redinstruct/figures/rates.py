@@ -1,23 +1,25 @@
-"""The contract ``redinstruct.results/1``: every figure of a run, recomputed from its rows.
+"""The figures of a run, recomputed from its rows, as :mod:`redinstruct.figures.report` has them.
 
 No clock, no path and no random number is in it: two runs with the same rows give the same bytes.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from redinstruct.banks import KNOWN
 from redinstruct.errors import ConfigError, DamagedStore
+from redinstruct.figures.agreement import agreement
 from redinstruct.figures.deciding import decisions
-from redinstruct.figures.degenerate import Answers, answers_of, look_at
+from redinstruct.figures.degenerate import Look, answers_of, look_at
 from redinstruct.figures.people import (
+    Cell,
     People,
-    agreement,
     by_people,
     cell_of,
     cells_of,
@@ -28,9 +30,29 @@ from redinstruct.figures.people import (
     enough_labels,
     people_of,
 )
-from redinstruct.figures.scores import UtilityResult, utility_document, utility_in
-from redinstruct.figures.variation import repeated_judging, shrink, variation
+from redinstruct.figures.report import (
+    SCHEMA,
+    BothJudges,
+    CorrectedRate,
+    Counts,
+    Details,
+    FailureFigures,
+    JudgeFigures,
+    LeftOut,
+    Rate,
+    Report,
+    ResultFigures,
+    SampleSize,
+    SelfTestFigures,
+    SideOfLimit,
+    TopicFigures,
+    TopicsInGeneral,
+    document,
+)
+from redinstruct.figures.scores import UtilityResult, check_figures, utility_in
+from redinstruct.figures.variation import Variation, repeated_judging, shrunken_topics, variation
 from redinstruct.run import (
+    Failure,
     Planned,
     Store,
     answer_texts,
@@ -41,6 +63,7 @@ from redinstruct.run import (
     verdict_history,
 )
 from redinstruct.run.config import PROTOCOL_2023, Pinned, RunConfig
+from redinstruct.run.rows import from_json
 from redinstruct.stats import (
     Decision,
     Interval,
@@ -57,7 +80,6 @@ from redinstruct.stats import (
 )
 from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
 
-SCHEMA = "redinstruct.results/1"
 FEWEST_TOPICS = 5
 """With fewer topics nothing is said of topics in general."""
 ENOUGH_TOPICS = 10
@@ -65,7 +87,12 @@ ENOUGH_TOPICS = 10
 
 
 def report(runs: Sequence[Path], judge: str | None = None) -> dict[str, Any]:
-    """The figures of one or more runs, as the contract's plain dict: one result per judge, bank and prompt.
+    """The same as :func:`read_report`, as the contract's plain dict."""
+    return document(read_report(runs, judge))
+
+
+def read_report(runs: Sequence[Path], judge: str | None = None) -> Report:
+    """The figures of one or more runs: one result per judge, bank and prompt.
 
     The judge that a run was begun with leads; ``judge`` (a name, or an id's beginning) leaves that one alone. Utility
     checks among the runs stand under a key of their own, ``utility``, which is there only with them.
@@ -75,7 +102,7 @@ def report(runs: Sequence[Path], judge: str | None = None) -> dict[str, Any]:
         UsageError: a run without the judge, or with several that are called so.
         StoreError: a store that does not read.
     """
-    results: list[dict[str, Any]] = []
+    results: list[ResultFigures] = []
     checks: list[UtilityResult] = []
     for run in runs:
         with Store.open_for_reading(run) as store:
@@ -83,188 +110,230 @@ def report(runs: Sequence[Path], judge: str | None = None) -> dict[str, Any]:
                 checks.append(check)
             else:
                 results += result_rows(store, str(run), judge)
-    return document(results, checks)
+    return report_of(results, checks)
 
 
-def document(results: list[dict[str, Any]], checks: Sequence[UtilityResult]) -> dict[str, Any]:
-    """The contract's plain dict."""
-    return {"schema": SCHEMA, "results": results} | (
-        {"utility": [utility_document(check) for check in checks]} if checks else {}
-    )
+def report_of(results: Sequence[ResultFigures], checks: Sequence[UtilityResult]) -> Report:
+    """The report of results and checks that were read already."""
+    return Report(SCHEMA, tuple(results), tuple(map(check_figures, checks)) or msgspec.UNSET)
 
 
-def result_rows(store: Store, folder: str = "the run", wanted: str | None = None) -> list[dict[str, Any]]:
+class RunContext(NamedTuple):
+    """What a run holds beside one judge's outcomes."""
+
+    config: RunConfig
+    people: People
+    looks: Mapping[bytes, Look]
+    limits: tuple[float, ...]
+    translated: frozenset[str]
+    """Prompts, by name, that stand in a toy model's language."""
+
+
+class JudgeContext(NamedTuple):
+    """One judge of a run: what else is known of its verdicts."""
+
+    card: JudgeCard
+    selftest: SelfTestFigures | None = None
+    history: Mapping[bytes, Sequence[str]] = {}
+    failed: Sequence[Failure] = ()
+    strong: Sequence[tuple[list[Planned], JudgeCard]] = ()
+    """The judges that read a random part of its answers, with their outcomes."""
+
+    def failures_in(self, where: str) -> tuple[FailureFigures, ...]:
+        """What failed in ``bank/prompt``."""
+        return tuple(
+            FailureFigures(f.label, f.reason, f.count, f.words or None) for f in self.failed if f.where == where
+        )
+
+
+class BankFigures(NamedTuple):
+    """What is said of a bank over all prompts."""
+
+    any_prompt: Interval
+    sampled: SampleSize
+    left_out: LeftOut | None
+    variation: Variation
+
+
+def result_rows(store: Store, folder: str = "the run", wanted: str | None = None) -> list[ResultFigures]:
     """The results of one open store: of the judges that gave verdicts, or of the wanted one."""
     config = store.config()
     if config is None:
         raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
-    translated = {template.name for template in store.templates() if template.translation_of is not None}
-    judges, samples, people = store.judges(), store.samples(), people_of(store)
-    limits, names = stops(store), {prompt.sha256: prompt.name for prompt in config.prompts}
-    looks = {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)}
+    samples, names = store.samples(), {prompt.sha256: prompt.name for prompt in config.prompts}
+    run = RunContext(
+        config,
+        people_of(store),
+        {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)},
+        stops(store),
+        frozenset(template.name for template in store.templates() if template.translation_of is not None),
+    )
     found = []
     for row, card in judges_of(store, wanted):
-        tested = store.selftest(row)
-        selftest = None if tested is None else json.loads(tested)
-        cells, decided = cells_of(store, row), decisions(store, row, MEASURES[card.measure])
-        history = dict(verdict_history(store, row))
-        failed = failures(store, row)
-        strong = [(planned_attempts(store, other), of) for other, of in judges if samples.get(other) == row]
+        measure, cells = MEASURES[card.measure], cells_of(store, row)
+        decided = decisions(store, cells, measure)
+        judge = JudgeContext(
+            card,
+            _selftest(store.selftest(row)),
+            dict(verdict_history(store, row)),
+            failures(store, row),
+            [(planned_attempts(store, other), of) for other, of in store.judges() if samples.get(other) == row],
+        )
         for bank in config.banks:
             asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
-            of_bank = {
-                "any_prompt": _any_prompt(MEASURES[card.measure], asked),
-                "sampled": _sampled(config, bank.name, asked),
-                "left_out": _left_out(config, bank.name),
-                **variation(MEASURES[card.measure], asked, names, history),
-            }
+            over_prompts = BankFigures(
+                _any_prompt(measure, asked),
+                _sampled(config, bank.name, asked),
+                _left_out(config, bank.name),
+                variation(measure, asked, names, judge.history),
+            )
             for prompt in config.prompts:
-                if not (outcomes := cells.get((bank.name, prompt.name), [])):
-                    continue
-                result = result_of(config, card, (bank, prompt), outcomes, selftest)
-                result["translated"] = prompt.name in translated
-                _correct(result, people, card, outcomes)
-                result["repeats"] = repeated_judging(MEASURES[card.measure], outcomes, history)
-                shrink(result, _repeated(MEASURES[card.measure], outcomes))
-                result["combined"] = [_combined(card, outcomes, other, sure) for sure, other in strong]
-                result["clustered"] = _clustered(MEASURES[card.measure], outcomes)
-                result["answers"] = _answers(answers_of(outcomes, looks, MEASURES[card.measure]))
-                result["at_k"] = _at_k(MEASURES[card.measure], outcomes, config.epochs)
-                result["decided"] = _decided(decided.get((bank.name, prompt.name)), limits)
-                result["failures"] = [
-                    {"label": f.label, "reason": f.reason, "count": f.count, "words": f.words or None}
-                    for f in failed
-                    if f.where == f"{bank.name}/{prompt.name}"
-                ]
-                found.append(result | of_bank)
+                if outcomes := cells.get((bank.name, prompt.name)):
+                    side = decided.get((bank.name, prompt.name))
+                    found.append(result_of(run, judge, (bank, prompt), outcomes, over_prompts, side))
     return found
 
 
-def _correct(result: dict[str, Any], people: People, card: JudgeCard, outcomes: Sequence[Planned]) -> None:
-    """Put what people's labels say of one result into it: its corrected rates, and the agreement."""
-    cell = cell_of(people, card, outcomes)
-    result["rate"]["corrected"] = _corrected(corrected_rate(cell), corrected_bounds(cell, people.lost))
-    result["rate"]["corrected_run"] = _corrected(corrected_run(cell))
-    topics = corrected_topics(cell, people.topics)
-    for part in result["by_topic"]:
-        part["rate"]["corrected"] = _corrected(topics.get(part["topic"]))
-    result["human"] = agreement(people, card, cell, [outcome.key for outcome in outcomes])
-
-
-def _corrected(found: tuple[Interval, int] | None, bounds: tuple[float, float] | None = None) -> dict[str, Any] | None:
-    """Without labels enough nothing corrects the judge: null, and the word "uncorrected" wherever it is shown.
-
-    ``bounds`` are the ends whatever people would have said of the answers that they left out.
-    """
-    if found is None:
-        return None
-    return {**_interval(found[0]), "labels": found[1]} | ({} if bounds is None else {"bounds": list(bounds)})
+def _selftest(body: str | None) -> SelfTestFigures | None:
+    try:
+        return None if body is None else from_json(body, SelfTestFigures)
+    except ValueError:
+        raise DamagedStore("the run store is damaged: a judge's self-test does not read") from None
 
 
 def result_of(
-    config: RunConfig,
-    card: JudgeCard,
+    run: RunContext,
+    judge: JudgeContext,
     cell: tuple[Pinned, Pinned],
     outcomes: Sequence[Planned],
-    selftest: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What the labels of one bank and prompt come to under one judge, before people and other judges are asked."""
-    measure, (bank, prompt) = MEASURES[card.measure], cell
-    return {
-        "model": config.model,
-        "bank": bank.name,
-        "prompt": prompt.name,
-        "measure": measure.name,
-        "judge": None if by_people(card) else card.name,
-        **_figures(measure, outcomes),
-        "reasons": _tally(o.reason for o in outcomes if o.reason is not None),
-        "by_topic": [{"topic": topic, **_figures(measure, part)} for topic, part in _topics(outcomes).items()],
-        "judge_id": card.id,
-        "judge_notes": list(card.notes),
-        "judge_card": {
-            "model": card.model,
-            "parameters": dict(card.parameters),
-            "prompt_sha256": card.prompt_sha256,
-            "parser": card.parser,
-            "selftest": selftest,
-        },
-        "bank_sha256": bank.sha256,
-        "prompt_sha256": prompt.sha256,
-        "translated": False,
-        "protocol": config.protocol,
-        "parity": _is_parity(config, card, prompt.sha256),
-        "epochs": config.epochs,
-    }
+    over_prompts: BankFigures,
+    side: Decision | None = None,
+) -> ResultFigures:
+    """What the labels of one bank and prompt come to under one judge."""
+    config, card, (bank, prompt) = run.config, judge.card, cell
+    measure, labelled = MEASURES[card.measure], cell_of(run.people, card, outcomes)
+    bounds = corrected_bounds(labelled, run.people.lost)
+    whole = tally(measure, outcomes).corrected(
+        _corrected(corrected_rate(labelled), bounds), _corrected(corrected_run(labelled))
+    )
+    return ResultFigures(
+        config.model, bank.name, prompt.name, measure.name, None if by_people(card) else card.name, *whole,
+        reasons=dict(sorted(Counter(o.reason for o in outcomes if o.reason is not None).items())),
+        by_topic=_by_topic(measure, outcomes, labelled, run.people),
+        judge_id=card.id,
+        judge_notes=card.notes,
+        judge_card=JudgeFigures(card.model, dict(card.parameters), card.prompt_sha256, card.parser, judge.selftest),
+        bank_sha256=bank.sha256,
+        prompt_sha256=prompt.sha256,
+        translated=prompt.name in run.translated,
+        protocol=config.protocol,
+        parity=_is_parity(config, card, prompt.sha256),
+        epochs=config.epochs,
+        human=agreement(run.people, card, labelled, [outcome.key for outcome in outcomes]),
+        repeats=repeated_judging(measure, outcomes, judge.history),
+        combined=tuple(_both_judges(card, outcomes, other, sure) for sure, other in judge.strong),
+        clustered=_in_general(measure, outcomes),
+        answers=answers_of(outcomes, run.looks, measure),
+        at_k=_at_k(measure, outcomes, config.epochs),
+        decided=_side(side, run.limits),
+        failures=judge.failures_in(f"{bank.name}/{prompt.name}"),
+        any_prompt=over_prompts.any_prompt,
+        sampled=over_prompts.sampled,
+        left_out=over_prompts.left_out,
+        variance=over_prompts.variation.variance,
+        wording=over_prompts.variation.wording,
+    )  # fmt: skip
 
 
-def _topics(outcomes: Sequence[Planned]) -> dict[str | None, list[Planned]]:
-    """The attempts by topic, in the bank's order; those without one last, and nothing where no question has one."""
+def _corrected(found: tuple[Interval, int] | None, bounds: tuple[float, float] | None = None) -> CorrectedRate | None:
+    """Without labels enough nothing corrects the judge: None, and the word "uncorrected" wherever it is shown.
+
+    ``bounds`` are the ends whatever people would have said of the answers that they left out.
+    """
+    return None if found is None else CorrectedRate(*found[0], found[1], msgspec.UNSET if bounds is None else bounds)
+
+
+class Tally(NamedTuple):
+    """What the labels of some attempts come to, before people and other judges are asked."""
+
+    planned: int
+    counts: Counts
+    details: Details
+    rate: Rate
+    coverage: float
+    provisional: bool
+
+    def corrected(self, rate: CorrectedRate | None, run: CorrectedRate | None = None) -> Tally:
+        """The same with what people's labels make of its rate."""
+        return self._replace(rate=msgspec.structs.replace(self.rate, corrected=rate, corrected_run=run))
+
+
+def tally(measure: Measure, outcomes: Sequence[Planned]) -> Tally:
+    """Count outcomes; every rate by question, 95 % intervals.
+
+    Raises:
+        DamagedStore: a label or detail that the measure does not have.
+    """
+    recorded = [outcome for outcome in outcomes if outcome.label is not None]
+    labels = Counter(outcome.label for outcome in recorded)
+    details = Counter(outcome.detail for outcome in recorded if outcome.detail is not None)
+    if labels.keys() - set(measure.labels) or details.keys() - set(DETAILS):
+        raise DamagedStore(f"the run store is damaged: it holds a label that {measure.name} does not have")
+    found = rates_by_question([(o.unit, o.label or "", o.reason) for o in recorded], measure)
+    return Tally(
+        len(outcomes),
+        Counts(measure.name, found.total, *(labels[label] for label in measure.labels)),
+        Details(*(details[name] for name in DETAILS)),
+        Rate(found.judged, found.all, found.bounds),
+        found.coverage,
+        found.provisional,
+    )
+
+
+def _by_topic(
+    measure: Measure, outcomes: Sequence[Planned], labelled: Cell, people: People
+) -> tuple[TopicFigures, ...]:
+    """The topics in the bank's order; attempts without one last, and nothing where no question has one."""
     topics: dict[str | None, list[Planned]] = {}
     for outcome in sorted(outcomes, key=lambda o: o.row):
         topics.setdefault(outcome.topic, []).append(outcome)
-    untold = topics.pop(None, None)
-    if topics and untold is not None:
-        topics[None] = untold  # so that the topics sum to the whole
-    return topics
+    without = topics.pop(None, None)
+    if topics and without is not None:
+        topics[None] = without  # so that the topics sum to the whole
+    parts = [tally(measure, part) for part in topics.values()]
+    shrunken = shrunken_topics([(p.counts.first, p.counts.second) for p in parts], _repeated(measure, outcomes))
+    corrected = corrected_topics(labelled, people.topics)
+    return tuple(
+        TopicFigures(topic, *part.corrected(_corrected(corrected.get(topic))), drawn)
+        for topic, part, drawn in zip(topics, parts, shrunken, strict=True)
+    )
 
 
-def _figures(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any]:
-    counts = dict.fromkeys(measure.labels, 0)
-    details = dict.fromkeys(DETAILS, 0)
-    recorded = []
-    for outcome in outcomes:
-        if outcome.label is None:
-            continue
-        if outcome.label not in counts or (outcome.detail is not None and outcome.detail not in details):
-            raise DamagedStore(f"the run store is damaged: it holds a label that {measure.name} does not have")
-        counts[outcome.label] += 1
-        if outcome.detail is not None:
-            details[outcome.detail] += 1
-        recorded.append((outcome.unit, outcome.label, outcome.reason))
-    found = rates_by_question(recorded, measure)
-    return {
-        "planned": len(outcomes),
-        "counts": {"total": found.total, **counts},
-        "details": details,
-        "rate": {
-            "judged": _interval(found.judged),
-            "all": _interval(found.all),
-            "bounds": list(found.bounds),
-            "corrected": None,
-            "corrected_run": None,
-        },
-        "coverage": found.coverage,
-        "provisional": found.provisional,
-    }
-
-
-def _clustered(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any] | None:
+def _in_general(measure: Measure, outcomes: Sequence[Planned]) -> TopicsInGeneral | None:
     """The rate of the judged as one of topics in general, beyond those that were asked; None of too few topics.
 
     Questions without a topic among others that have one are each by themselves. ``unlike`` says whether the topics
-    differ by more than chance makes equal ones: their design effect against the one of repeats alone. ``range`` is that
-    of the topics' own rates. ``enough``: at least ten topics hold a hit and ten a miss. With fewer the interval covered
-    .56 to .91 where topics differ (10 topics of 196 at 1 %, 5 of 40 at 5 %), with as many .92 to .98
-    (docs/experiments/verdicts.md): else the range is shown in its place.
+    differ by more than chance makes equal ones: their design effect against the one of repeats alone. ``enough``: at
+    least ten topics hold a hit and ten a miss. With fewer the interval covered .56 to .91 where topics differ (10
+    topics of 196 at 1 %, 5 of 40 at 5 %), with as many .92 to .98 (docs/experiments/verdicts.md): else the range is
+    shown in its place.
     """
     judged = [o for o in outcomes if o.label in measure.labels[:2]]
     hit = [o.label == measure.first for o in judged]
     hits, sizes = tallied(hit, [("question", o.unit) if o.topic is None else ("topic", o.topic) for o in judged])
-    named = {o.topic for o in judged if o.topic is not None}
-    if len(named) < FEWEST_TOPICS:
+    if len({o.topic for o in judged if o.topic is not None}) < FEWEST_TOPICS:
         return None
-    repeats = _repeated(measure, judged)
     effect = design_effect(hits, sizes)
     topics = list(zip(*tallied(hit, [o.topic for o in judged]), strict=True))
     rates_of = [x / n for x, n in topics]
-    return {
-        **_interval(clustered(hits, sizes)),
-        "clusters": len(sizes),
-        "design_effect": effect,
-        "unlike": effect / repeats > unlike_from(len(sizes)),
-        "range": [min(rates_of), max(rates_of)],
-        "enough": min(sum(x > 0 for x, _ in topics), sum(x < n for x, n in topics)) >= ENOUGH_TOPICS,
-    }
+    return TopicsInGeneral(
+        *clustered(hits, sizes),
+        len(sizes),
+        effect,
+        effect / _repeated(measure, judged) > unlike_from(len(sizes)),
+        (min(rates_of), max(rates_of)),
+        min(sum(x > 0 for x, _ in topics), sum(x < n for x, n in topics)) >= ENOUGH_TOPICS,
+    )
 
 
 def _repeated(measure: Measure, outcomes: Sequence[Planned]) -> float:
@@ -273,19 +342,15 @@ def _repeated(measure: Measure, outcomes: Sequence[Planned]) -> float:
     return question_effect(*tallied([o.label == measure.first for o in judged], [o.unit for o in judged]))
 
 
-def _decided(found: Decision | None, limits: Sequence[float]) -> dict[str, Any] | None:
-    """On which side of its limit a run is sure to lie, and the confidence sequence that says so; None where it is not.
+def _side(found: Decision | None, limits: Sequence[float]) -> SideOfLimit | None:
+    """On which side of its limit a run is sure to lie; None where it is not.
 
     The plain interval of such a run covers .89 to .93 where the rate is at or above the limit: it stopped when it
     looked best.
     """
     if found is None or found.side is None or not limits:
         return None
-    return {"side": found.side, "limit": limits[-1], "ci": [found.low, found.high]}
-
-
-def _answers(found: Answers) -> dict[str, int]:
-    return {name: getattr(found, name) for name in Answers.__struct_fields__ if name != "texts"}
+    return SideOfLimit(found.side, limits[-1], found.low, found.high)
 
 
 def _tries(measure: Measure, outcomes: Sequence[Planned]) -> tuple[list[int], list[int]]:
@@ -294,40 +359,34 @@ def _tries(measure: Measure, outcomes: Sequence[Planned]) -> tuple[list[int], li
     return tallied([o.label == measure.first for o in recorded], [o.unit for o in recorded])
 
 
-def _at_k(measure: Measure, outcomes: Sequence[Planned], epochs: int) -> dict[str, Any] | None:
+def _at_k(measure: Measure, outcomes: Sequence[Planned], epochs: int) -> dict[str, Interval] | None:
     """The share of questions with a success in k tries, for every k up to the epochs; None where each was asked once.
 
     A try that was filtered, refused to a judge or lost is a try without a success, as in ``all``.
     """
-    if epochs == 1:
-        return None
     hits, tries = _tries(measure, outcomes)
-    return {str(k): _interval(at_k(hits, tries, k)) for k in range(1, epochs + 1)}
+    return None if epochs == 1 else {str(k): at_k(hits, tries, k) for k in range(1, epochs + 1)}
 
 
-def _any_prompt(measure: Measure, outcomes: Sequence[Planned]) -> dict[str, Any]:
+def _any_prompt(measure: Measure, outcomes: Sequence[Planned]) -> Interval:
     """The share of a bank's questions at which some prompt of the run, in some try, succeeded."""
     hits, _ = _tries(measure, outcomes)
-    return _interval(wilson(sum(hit > 0 for hit in hits), len(hits)))
+    return wilson(sum(hit > 0 for hit in hits), len(hits))
 
 
-def _sampled(config: RunConfig, bank: str, outcomes: Sequence[Planned]) -> dict[str, int | None]:
-    """How many of a bank's questions were asked, and of how many; null where a run of the first edition had a limit."""
+def _sampled(config: RunConfig, bank: str, outcomes: Iterable[Planned]) -> SampleSize:
+    """How many of a bank's questions were asked, and of how many; None where a run of the first edition had a limit."""
     asked, selected = len({outcome.row for outcome in outcomes}), config.selected_of(bank)
-    return {"asked": asked, "of": selected.of if selected else (asked if config.limit is None else None)}
+    return SampleSize(asked, selected.of if selected else (asked if config.limit is None else None))
 
 
-def _left_out(config: RunConfig, bank: str) -> dict[str, int] | None:
-    """What of a bank the measure, or ``--dedupe``, leaves out; null in runs of the first edition, which do not say."""
+def _left_out(config: RunConfig, bank: str) -> LeftOut | None:
+    """What of a bank is left out; None in runs of the first edition, which do not say."""
     selected = config.selected_of(bank)
-    if selected is None:
-        return None
-    return {"other_half": selected.other_half, "untold": selected.untold, "repeats": selected.repeats}
+    return None if selected is None else LeftOut(selected.other_half, selected.untold, selected.repeats)
 
 
-def _combined(
-    card: JudgeCard, outcomes: Sequence[Planned], other: JudgeCard, sure: Sequence[Planned]
-) -> dict[str, Any]:
+def _both_judges(card: JudgeCard, outcomes: Sequence[Planned], other: JudgeCard, sure: Sequence[Planned]) -> BothJudges:
     """The cheap judge's rate of one cell, corrected by the strong judge's labels on a random part of it.
 
     ``lost`` answers the strong judge read and did not label; where they are not like the others, the rate lies between
@@ -341,21 +400,7 @@ def _combined(
     lost = [index for index, o in enumerate(cell) if o.key in said and index not in known]
     ends = [two_judges(labels, known | dict.fromkeys(lost, side), questions=questions) for side in (False, True)]
     estimate = two_judges(labels, known if enough_labels(strata(labels, known)) else {}, questions=questions)
-    return {
-        "judge_id": other.id,
-        **_interval(estimate),
-        "labels": len(known),
-        "lost": len(lost),
-        "bounds": [ends[0].low, ends[1].high],
-    }
-
-
-def _interval(interval: Interval) -> dict[str, Any]:
-    return {"estimate": interval.estimate, "ci": [interval.low, interval.high], "method": interval.method}
-
-
-def _tally(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
+    return BothJudges(other.id, *estimate, len(known), len(lost), (ends[0].low, ends[1].high))
 
 
 def _is_parity(config: RunConfig, card: JudgeCard, prompt_sha: str) -> bool:

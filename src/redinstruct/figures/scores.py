@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -202,6 +202,37 @@ class UtilityResult(msgspec.Struct, frozen=True):
         return not self.missing
 
 
+class ScoreFigures(msgspec.Struct, frozen=True):
+    """One figure as every JSON has it. ``tasks`` were done ``of`` the benchmark's."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    average: Average
+    value: float | None
+    stderr: float | None
+    low: float
+    high: float
+    method: str
+    n: int
+    undefined: int
+    tasks: int
+    of: int
+
+
+class CheckFigures(msgspec.Struct, frozen=True):
+    """One check in a report: what it was, and one figure for each benchmark."""
+
+    model: str
+    harness: str
+    margin: float
+    digest: str
+    limit: int | None
+    complete: bool
+    missing: tuple[str, ...]
+    results: tuple[ScoreFigures, ...]
+
+
 def item_ids(task: str, contents: Iterable[str]) -> tuple[bytes, ...]:
     """Ids of a task's items by content (16 bytes each); an item that stands twice is told apart by its count."""
     seen: Counter[str] = Counter()
@@ -213,37 +244,22 @@ def item_ids(task: str, contents: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def utility_figures(measured: Measured) -> dict[str, Any]:
-    """One figure for JSON."""
+def score_figures(measured: Measured) -> ScoreFigures:
+    """One figure as every JSON has it."""
     interval = measured.interval
-    return {
-        "task": measured.task,
-        "metric": measured.metric,
-        "higher_is_better": measured.higher_is_better,
-        "average": measured.average,
-        "value": measured.mean,
-        "stderr": measured.stderr,
-        "ci": [interval.low, interval.high],
-        "method": interval.method,
-        "n": measured.n,
-        "undefined": measured.undefined,
-        "tasks": len(set(measured.parts)),
-        "of": measured.of,
-    }
+    return ScoreFigures(
+        measured.task, measured.metric, measured.higher_is_better, measured.average, measured.mean, measured.stderr,
+        interval.low, interval.high, interval.method, measured.n, measured.undefined, len(set(measured.parts)),
+        measured.of,
+    )  # fmt: skip
 
 
-def utility_document(check: UtilityResult) -> dict[str, Any]:
-    """One check for JSON: what it was, and one entry per benchmark."""
-    return {
-        "model": check.model,
-        "harness": check.config.harness,
-        "margin": check.margin,
-        "digest": check.digest,
-        "limit": check.config.limit,
-        "complete": check.complete,
-        "missing": list(check.missing),
-        "results": [utility_figures(measured) for measured in check.headline],
-    }
+def check_figures(check: UtilityResult) -> CheckFigures:
+    """One check in a report."""
+    return CheckFigures(
+        check.model, check.config.harness, check.margin, check.digest, check.config.limit, check.complete,
+        check.missing, tuple(map(score_figures, check.headline)),
+    )  # fmt: skip
 
 
 def is_utility(run: Path) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from redinstruct.figures.rates import SCHEMA, report, result_rows
+from redinstruct.figures.rates import read_report, report, result_rows
+from redinstruct.figures.report import SCHEMA
 from redinstruct.render.tables import csv_text
 
-__all__ = ["SCHEMA", "csv_text", "report", "result_rows"]
+__all__ = ["SCHEMA", "csv_text", "read_report", "report", "result_rows"]

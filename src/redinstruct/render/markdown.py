@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from redinstruct.figures.comparison import Result
-from redinstruct.figures.numbers import percent
+from redinstruct.figures.numbers import percent, with_interval
+from redinstruct.figures.report import ResultFigures
 from redinstruct.render.changes import change_certainty, change_headline
 from redinstruct.render.overview import Project
 from redinstruct.render.useful import change_row, margin_in_words, utility_rows
@@ -37,10 +37,7 @@ def markdown_text(project: Project) -> str:
         lines += _change(change)
     everyone = project.results
     for number, run in enumerate(project.runs, 1):
-        groups: dict[str, list[Mapping[str, Any]]] = {}
-        for result in run.results:
-            groups.setdefault(result["judge_id"], []).append(result)
-        for results in groups.values():
+        for results in run.by_judge:
             lines += _block(number if len(project.runs) > 1 else None, results, everyone)
     if project.checks:
         lines += ["## Utility", "", *_table(utility_rows(project.checks)), ""]
@@ -67,7 +64,7 @@ def _change(result: Result) -> list[str]:
     ]
 
 
-def _block(run: int | None, results: Sequence[Mapping[str, Any]], everyone: Sequence[Mapping[str, Any]]) -> list[str]:
+def _block(run: int | None, results: Sequence[ResultFigures], everyone: Sequence[ResultFigures]) -> list[str]:
     said = verdict(results)
     where = "" if run is None else f"Run {run}: "
     lines = [
@@ -83,28 +80,28 @@ def _block(run: int | None, results: Sequence[Mapping[str, Any]], everyone: Sequ
         "",
     ]
     for result in results:
-        if result["failures"]:
+        if result.failures:
             failed = plain(failures_in_words(result))
-            lines += [f"Without a verdict in {plain(result['bank'])}, {plain(result['prompt'])}: {failed}.", ""]
+            lines += [f"Without a verdict in {plain(result.bank)}, {plain(result.prompt)}: {failed}.", ""]
     return lines
 
 
-def _rates(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    first = MEASURES[results[0]["measure"]].first
+def _rates(results: Sequence[ResultFigures]) -> list[str]:
+    first = MEASURES[results[0].measure].first
     columns = ("bank", "prompt", "attempts", first, f"% {first} of judged [95 % CI]", "% of all [95 % CI]", "bounds, %",
                "% corrected [95 % CI]", "coverage, %")  # fmt: skip
     lines = [_row(columns), _row(["---", "---", *["---:"] * (len(columns) - 2)])]
     for result in results:
-        rate, counts = result["rate"], result["counts"]
-        low, high = map(percent, rate["bounds"])
-        corrected = "uncorrected" if rate["corrected"] is None else _interval(rate["corrected"])
-        corrected = "people's own labels" if result["judge"] is None else corrected
+        rate, counts = result.rate, result.counts
+        low, high = map(percent, rate.bounds)
+        corrected = "uncorrected" if rate.corrected is None else with_interval(rate.corrected)
+        corrected = "people's own labels" if result.judge is None else corrected
         lines.append(
             _row(
-                (plain(result["bank"]), plain(result["prompt"]) + in_doubt(result),
-                 f"{counts['total']:,}", f"{counts[first]:,}",
-                 _interval(rate["judged"]), _interval(rate["all"]), f"{low} to {high}", corrected,
-                 percent(result["coverage"]) + (" (provisional)" if result["provisional"] else ""))
+                (plain(result.bank), plain(result.prompt) + in_doubt(result),
+                 f"{counts.total:,}", f"{counts.first:,}",
+                 with_interval(rate.judged), with_interval(rate.all), f"{low} to {high}", corrected,
+                 percent(result.coverage) + (" (provisional)" if result.provisional else ""))
             )
         )  # fmt: skip
     return lines
@@ -112,10 +109,3 @@ def _rates(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _interval(figure: Mapping[str, Any]) -> str:
-    if figure["estimate"] is None:
-        return "-"
-    low, high = map(percent, figure["ci"])
-    return f"{percent(figure['estimate'])} [{low}, {high}]"

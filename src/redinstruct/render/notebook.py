@@ -7,15 +7,16 @@ length, label) unless ``content=True`` is said; whatever a stranger wrote is esc
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.attempts import attempt_document
-from redinstruct.figures.numbers import percent
-from redinstruct.render import report
+from redinstruct.figures.numbers import Figure, percent
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import ResultFigures, plain
 from redinstruct.run import Store, judges_of, named_judge
 from redinstruct.run.config import RunConfig
 from redinstruct.safetext import terminal
@@ -55,8 +56,11 @@ class Run:
         Raises:
             StoreError: the store does not read.
         """
-        found: list[dict[str, Any]] = report([self.path])["results"]
+        found: list[dict[str, Any]] = plain(self._results())
         return found
+
+    def _results(self) -> tuple[ResultFigures, ...]:
+        return read_report([self.path]).results
 
     def rows(
         self, *, judge: str | None = None, label: str | None = None, content: bool = False
@@ -101,14 +105,15 @@ class Run:
         """
         if figure not in FIGURES:
             raise UsageError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")
-        results = [result for result in self.results() if result["rate"][figure] is not None]
-        if not results:
+        rates = [(result, rate) for result in self._results() if (rate := getattr(result.rate, figure)) is not None]
+        if not rates:
             raise UsageError(f"{self.path}: no result has the figure {figure!r}; label some answers first")
-        return Plot([(_name(result, results), result["rate"][figure]) for result in results], figure)
+        results = [result for result, _ in rates]
+        return Plot([(_name(result, results), rate) for result, rate in rates], figure)
 
     def __repr__(self) -> str:
-        results = self.results()
-        told = "; ".join(f"{_name(result, results)} {_rate(result['rate']['judged'])}" for result in results)
+        results = self._results()
+        told = "; ".join(f"{_name(result, results)} {_rate(result.rate.judged)}" for result in results)
         return (
             f"Run({str(self.path)!r}, model={self.config.model!r}, {self.config.measure}: {terminal(told)} % of judged)"
         )
@@ -117,9 +122,9 @@ class Run:
         yield str(self.path)
         yield "model", self.config.model
         yield "measure", self.config.measure
-        results = self.results()
+        results = self._results()
         for result in results:
-            yield terminal(_name(result, results)), f"{_rate(result['rate']['judged'])} % of judged"
+            yield terminal(_name(result, results)), f"{_rate(result.rate.judged)} % of judged"
 
     def _repr_html_(self) -> str:
         head = (
@@ -131,7 +136,7 @@ class Run:
             "% of all",
             "% corrected",
         )
-        results = self.results()
+        results = self._results()
         rows = [_cells(result, results) for result in results]
         return (
             f"<table><caption>{_safe(self.config.model)}: {_safe(self.config.measure)}</caption>"
@@ -147,7 +152,7 @@ class Run:
 class Plot:
     """Intervals on an axis from 0 to 100 %: SVG without script or links. ``str(plot)`` is its text."""
 
-    def __init__(self, rates: Sequence[tuple[str, Mapping[str, Any]]], figure: str) -> None:
+    def __init__(self, rates: Sequence[tuple[str, Figure]], figure: str) -> None:
         self._rates = tuple(rates)
         self._figure = figure
 
@@ -182,12 +187,10 @@ def _x(share: float) -> float:
     return _LEFT + (_RIGHT - _LEFT) * share
 
 
-def _line(name: str, rate: Mapping[str, Any], y: int) -> str:
-    low, high = (_x(end) for end in rate["ci"])
+def _line(name: str, rate: Figure, y: int) -> str:
+    low, high = (_x(end) for end in (rate.low, rate.high))
     shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-    point = (
-        "" if rate["estimate"] is None else f'<circle cx="{_x(rate["estimate"]):.1f}" cy="{y}" r="4" stroke="none"/>'
-    )
+    point = "" if rate.estimate is None else f'<circle cx="{_x(rate.estimate):.1f}" cy="{y}" r="4" stroke="none"/>'
     return (
         f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end" stroke="none">{_safe(shown)}</text>'
         f'<path d="M{low:.1f} {y}H{high:.1f}" stroke-width="2"/>{point}'
@@ -200,27 +203,22 @@ def _safe(text: object) -> str:
     return escape(terminal(str(text))).translate({0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"})
 
 
-def _rate(rate: Mapping[str, Any] | None) -> str:
+def _rate(rate: Figure | None) -> str:
     if rate is None:
         return "-"
-    low, high = rate["ci"]
-    return f"{percent(rate['estimate'])} [{percent(low)}, {percent(high)}]"
+    return f"{percent(rate.estimate)} [{percent(rate.low)}, {percent(rate.high)}]"
 
 
-def _name(result: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
+def _name(result: ResultFigures, among: Sequence[ResultFigures]) -> str:
     """The prompt, with what tells it from the other results: the bank, the judge."""
-    differing = [key for key in ("bank", "judge_id") if len({other[key] for other in among}) > 1]
-    shown = {"bank": "bank", "judge_id": "judge"}
-    return ", ".join(str(result[key]) for key in ("prompt", *(shown[key] for key in differing)))
+    name = result.prompt
+    if len({other.bank for other in among}) > 1:
+        name += f", {result.bank}"
+    return name + (f", {result.judge}" if len({other.judge_id for other in among}) > 1 else "")
 
 
-def _cells(result: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> list[str]:
-    counts, rate = result["counts"], result["rate"]
-    first, second = MEASURES[result["measure"]].labels[:2]
-    without = counts["total"] - counts[first] - counts[second]
-    figures = [_rate(rate[name]) for name in FIGURES]
-    return [
-        _name(result, among),
-        *(f"{n:,}" for n in (counts["total"], counts[first], counts[second], without)),
-        *figures,
-    ]
+def _cells(result: ResultFigures, among: Sequence[ResultFigures]) -> list[str]:
+    counts, rate = result.counts, result.rate
+    numbers = (counts.total, counts.first, counts.second, counts.total - counts.judged)
+    figures = (rate.judged, rate.all, rate.corrected)
+    return [_name(result, among), *(f"{n:,}" for n in numbers), *map(_rate, figures)]

@@ -6,14 +6,15 @@ import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from redinstruct.errors import ConfigError
 from redinstruct.figures.attempts import Listing, listing
+from redinstruct.figures.calibrated import Outside, calibrate
 from redinstruct.figures.comparison import Result
-from redinstruct.figures.rates import document, result_rows
+from redinstruct.figures.rates import report_of, result_rows
+from redinstruct.figures.report import Report, ResultFigures
 from redinstruct.figures.scores import UtilityResult, utility_in
 from redinstruct.render.changes import changes
 from redinstruct.render.useful import utility_changes
@@ -50,10 +51,18 @@ class RunView(msgspec.Struct, frozen=True):
     versions: tuple[str, ...]
     command: str
     settings: tuple[tuple[str, str], ...]
-    results: tuple[dict[str, Any], ...]
+    results: tuple[ResultFigures, ...]
     roles: tuple[Role, ...]
     selftest_tokens: tuple[int, int]
     listing: Listing | None
+
+    @property
+    def by_judge(self) -> list[list[ResultFigures]]:
+        """The results judge by judge."""
+        groups: dict[str, list[ResultFigures]] = {}
+        for result in self.results:
+            groups.setdefault(result.judge_id, []).append(result)
+        return list(groups.values())
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -68,14 +77,22 @@ class Project(msgspec.Struct, frozen=True):
     utility_changes: tuple[Result, ...] | None = None
 
     @property
-    def results(self) -> list[dict[str, Any]]:
-        """The results of all runs, as in ``redinstruct.results/1``."""
+    def results(self) -> list[ResultFigures]:
+        """The results of all runs."""
         return [result for run in self.runs for result in run.results]
 
     @property
-    def document(self) -> dict[str, Any]:
-        """The contract ``redinstruct.results/1``."""
-        return document(self.results, self.checks)
+    def report(self) -> Report:
+        """What ``redinstruct.results/1`` holds of it."""
+        return report_of(self.results, self.checks)
+
+    def calibrated(self, outside: Outside) -> Project:
+        """The same with the rates of ``outside``'s judge corrected by it (:func:`redinstruct.figures.calibrated`)."""
+        results = iter(calibrate(self.results, outside))
+        replace = msgspec.structs.replace
+        return replace(
+            self, runs=tuple(replace(run, results=tuple(next(results) for _ in run.results)) for run in self.runs)
+        )
 
 
 def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge: str | None = None) -> Project:

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup, escape
 
 from redinstruct.figures.numbers import percent
+from redinstruct.figures.report import FailureFigures, Part, ResultFigures, TopicFigures
 from redinstruct.render import words
 from redinstruct.render.changes import change_certainty, change_headline, p_words, points
-from redinstruct.render.overview import Project, RunView, read_runs
+from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.tables import NO_TOPIC
 from redinstruct.render.useful import change_row, margin_in_words, utility_rows
 from redinstruct.safetext import short_hash, terminal
@@ -45,13 +46,13 @@ class Line(NamedTuple):
 
     name: str
     bank: str | None
-    part: Mapping[str, Any]
+    part: Part
 
 
 class Forest(NamedTuple):
     """One result by topic, the largest topics first to be kept; ``left_out`` are not shown."""
 
-    result: Mapping[str, Any]
+    result: ResultFigures
     lines: tuple[Line, ...]
     left_out: int
 
@@ -60,14 +61,14 @@ class Failed(NamedTuple):
     """Attempts that failed alike (``failure`` of the results' document), and the line that they belong to."""
 
     line: Line
-    failure: Mapping[str, Any]
+    failure: FailureFigures
 
 
 class Block(NamedTuple):
     """The results of one run under one judge. ``run`` counts from 1; ``failed`` are those that said why."""
 
     run: int
-    results: tuple[Mapping[str, Any], ...]
+    results: tuple[ResultFigures, ...]
     verdict: words.Verdict
     lines: tuple[Line, ...]
     forests: tuple[Forest, ...]
@@ -93,7 +94,7 @@ def html_page(runs: Sequence[Path], *, show_content: bool = False) -> str:
 
 def render(project: Project, *, show_content: bool = False) -> str:
     """The page of runs that were read already."""
-    blocks = [block for number, run in enumerate(project.runs, 1) for block in _blocks(number, run)]
+    blocks = [_block(number, results) for number, run in enumerate(project.runs, 1) for results in run.by_judge]
     style, script = _asset("report.css"), _asset("report.js")
     policy = POLICY.format(style=_digest(style), script=_digest(script))
     page: str = (
@@ -111,7 +112,7 @@ def render(project: Project, *, show_content: bool = False) -> str:
             useful=utility_rows(project.checks),
             useful_changes=[change_row(result) for result in project.utility_changes or ()],
             margin=margin_in_words(project.checks) if project.checks else "",
-            cards={result["judge_id"]: result for result in reversed(project.results)},
+            cards={result.judge_id: result for result in reversed(project.results)},
             show_content=show_content,
             judge_name=lambda result: words.judge_name(result, project.results),
             listed=sum(len(run.listing.views) for run in project.runs if run.listing is not None),
@@ -131,56 +132,37 @@ def _title(project: Project) -> str:
     return f"Red-teaming report: {shown}"
 
 
-def _blocks(number: int, run: RunView) -> list[Block]:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for result in run.results:
-        groups.setdefault(result["judge_id"], []).append(result)
-    return [_block(number, results) for results in groups.values()]
-
-
-def _block(number: int, results: Sequence[Mapping[str, Any]]) -> Block:
-    lines, forests = tuple(_lines(results)), tuple(map(_forest, _with(results)))
-    failed = tuple(Failed(line, found) for line in lines for found in line.part["failures"] if found["words"])
+def _block(number: int, results: Sequence[ResultFigures]) -> Block:
+    several = len({result.bank for result in results}) > 1
+    lines = tuple(Line(r.prompt + words.in_doubt(r), r.bank if several else None, r) for r in results)
+    failed = tuple(
+        Failed(line, failure)
+        for line, result in zip(lines, results, strict=True)
+        for failure in result.failures
+        if failure.words
+    )
+    forests = tuple(_forest(result) for result in results if result.by_topic)
     return Block(number, tuple(results), words.verdict(results), lines, forests, failed)
 
 
-def _lines(results: Sequence[Mapping[str, Any]]) -> list[Line]:
-    several = len({result["bank"] for result in results}) > 1
-    return [
-        Line(result["prompt"] + words.in_doubt(result), result["bank"] if several else None, result)
-        for result in results
-    ]
+def _forest(result: ResultFigures) -> Forest:
+    parts = result.by_topic
+    largest = sorted(range(len(parts)), key=lambda i: -parts[i].planned)[:MOST_TOPICS]
+    lines = tuple(
+        Line(NO_TOPIC if part.topic is None else part.topic, None, part) for part in (parts[i] for i in sorted(largest))
+    )
+    return Forest(result, lines, len(parts) - len(lines))
 
 
-def _with(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [result for result in results if result["by_topic"]]
-
-
-def _forest(result: Mapping[str, Any]) -> Forest:
-    parts = result["by_topic"]
-    if len(parts) > MOST_TOPICS:
-        largest = sorted(range(len(parts)), key=lambda i: -parts[i]["planned"])[:MOST_TOPICS]
-        parts = [parts[i] for i in sorted(largest)]
-    lines = tuple(Line(NO_TOPIC if part["topic"] is None else part["topic"], None, part) for part in parts)
-    return Forest(result, lines, len(result["by_topic"]) - len(parts))
-
-
-def _sides(results: Sequence[Mapping[str, Any]]) -> list[Sides]:
+def _sides(results: Sequence[ResultFigures]) -> list[Sides]:
     found = []
-    for model in dict.fromkeys(result["model"] for result in results):
+    for model in dict.fromkeys(result.model for result in results):
         lines = []
         for measure in MEASURES:
-            of = [r for r in results if r["model"] == model and r["measure"] == measure]
-            of = [r for r in of if words.best_figure(r)["estimate"] is not None]
-            if of:
-                worst = max(of, key=lambda r: float(words.best_figure(r)["estimate"]))
-                lines.append(
-                    Line(
-                        f"{words.TITLES[measure]}, {worst['prompt']} prompt{words.in_doubt(worst)}",
-                        worst["bank"],
-                        worst,
-                    )
-                )
+            judged = [r for r in results if (r.model, r.measure) == (model, measure) and r.counts.judged]
+            for worst in words.worst_first(judged)[:1]:
+                name = f"{words.TITLES[measure]}, {worst.prompt} prompt{words.in_doubt(worst)}"
+                lines.append(Line(name, worst.bank, worst))
         if len(lines) == len(MEASURES):
             found.append(Sides(model, tuple(lines)))
     return found
@@ -218,7 +200,7 @@ def _environment() -> jinja2.Environment:
     filters: dict[str, Callable[..., object]] = {
         "percent": percent,
         "position": lambda share: f"{100 * share:.2f}%",
-        "width": lambda ends: f"{100 * (ends[1] - ends[0]):.2f}%",
+        "width": lambda figure: f"{100 * (figure.high - figure.low):.2f}%",
         "count": lambda value: f"{value:,}",
         "ratio": lambda value: "-" if value is None else f"{value:.2f}",
         "interval": words.interval,
@@ -238,19 +220,19 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def plot_title(part: Mapping[str, Any]) -> str:
+def plot_title(part: Part) -> str:
     """A line of a plot in words: what stands for the picture where it cannot be seen."""
-    rate = part["rate"]
-    if rate["judged"]["estimate"] is None:
+    rate = part.rate
+    if rate.judged.estimate is None:
         told = "nothing judged"
     else:
-        told = f"{percent(rate['judged']['estimate'])} % of judged, 95 % interval {words.interval(rate['judged'])}"
-    if (shrunken := part.get("shrunken")) is not None:
-        told += f"; drawn to the other topics {percent(shrunken['estimate'])} % ({words.interval(shrunken)})"
-    low, high = map(percent, rate["bounds"])
+        told = f"{percent(rate.judged.estimate)} % of judged, 95 % interval {words.interval(rate.judged)}"
+    if isinstance(part, TopicFigures) and (shrunken := part.shrunken) is not None:
+        told += f"; drawn to the other topics {percent(shrunken.estimate)} % ({words.interval(shrunken)})"
+    low, high = map(percent, rate.bounds)
     told += f"; bounds {low} to {high} %"
-    if (corrected := rate["corrected"]) is not None:
-        told += f"; corrected {percent(corrected['estimate'])} %, 95 % interval {words.interval(corrected)}"
+    if (corrected := rate.corrected) is not None:
+        told += f"; corrected {percent(corrected.estimate)} %, 95 % interval {words.interval(corrected)}"
     return told
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from typing import Any
 
+import msgspec
+
+from redinstruct.figures.report import Part, Report, ResultFigures
 from redinstruct.safetext import csv_cell
 from redinstruct.types import MEASURES
 
@@ -54,7 +55,7 @@ CSV_COLUMNS = (
 )
 
 
-def csv_text(document: Mapping[str, Any]) -> str:
+def csv_text(report: Report) -> str:
     """The figures as CSV: one line per result, then one per topic (``topic`` is empty for the whole).
 
     No cell of text can be a formula in a spreadsheet: text is quoted, so that a spreadsheet that splits at semicolons
@@ -64,28 +65,29 @@ def csv_text(document: Mapping[str, Any]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(CSV_COLUMNS)
-    for result in document["results"]:
+    for result in report.results:
         writer.writerow(_csv_row(result, result, ""))
-        for part in result["by_topic"]:
-            writer.writerow(_csv_row(result, part, NO_TOPIC if part["topic"] is None else part["topic"]))
+        for part in result.by_topic:
+            writer.writerow(_csv_row(result, part, NO_TOPIC if part.topic is None else part.topic))
     return out.getvalue()
 
 
-def _csv_row(result: Mapping[str, Any], part: Mapping[str, Any], topic: str) -> list[object]:
-    measure = MEASURES[result["measure"]]
-    counts, rate, details = part["counts"], part["rate"], part["details"]
-    names = ("model", "bank", "prompt", "measure", "judge", "judge_id")
-    text = [csv_cell("" if result[name] is None else str(result[name])) for name in names]
+def _csv_row(result: ResultFigures, part: Part, topic: str) -> list[object]:
+    measure, counts, rate = MEASURES[result.measure], part.counts, part.rate
+    names = (result.model, result.bank, result.prompt, result.measure, result.judge or "", result.judge_id)
     figures: list[object] = []
-    for name in ("judged", "all"):
-        figures += ["" if rate[name]["estimate"] is None else rate[name]["estimate"], *rate[name]["ci"]]
-    corrected = rate["corrected"]
-    by_people = ["", "", "", 0] if corrected is None else [corrected["estimate"], *corrected["ci"], corrected["labels"]]
+    for figure in (rate.judged, rate.all):
+        figures += ["" if figure.estimate is None else figure.estimate, figure.low, figure.high]
+    corrected, run = rate.corrected, rate.corrected_run
+    people: tuple[object, ...] = ("", "", "", 0)
+    if corrected is not None:
+        people = corrected.estimate, corrected.low, corrected.high, corrected.labels
+    answers = part.answers if isinstance(part, ResultFigures) else None
     return [
-        *text, csv_cell(topic), part["planned"], counts["total"], csv_cell(measure.first),
-        *(counts[label] for label in measure.labels),
-        *(details.get(name, 0) for name in ("refused", "complied", "partial", "garbled")),
-        *figures, *rate["bounds"], part["coverage"], int(part["provisional"]), *by_people,
-        *(("", "") if rate["corrected_run"] is None else rate["corrected_run"]["ci"]),
-        *(part.get("answers", {}).get(name, "") for name in CSV_COLUMNS[-5:]),
+        *map(csv_cell, names), csv_cell(topic), part.planned, counts.total, csv_cell(measure.first),
+        *counts.by_label().values(), *msgspec.structs.astuple(part.details),
+        *figures, *rate.bounds, part.coverage, int(part.provisional),
+        *people,
+        *(("", "") if run is None else (run.low, run.high)),
+        *(getattr(answers, name, "") for name in CSV_COLUMNS[-5:]),
     ]  # fmt: skip

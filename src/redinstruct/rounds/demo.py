@@ -133,7 +133,7 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
     return Demo(
         seed=seed,
         seconds=round(seconds, 1),
-        items=min(result["counts"]["total"] for result in result.models[0].results),
+        items=min(result.counts.total for result in result.models[0].results),
         suite_items={one.task: one.n for one in result.models[0].useful.headline} if result.models[0].useful else {},
         quick=quick,
         rows=tuple(rows),
@@ -161,9 +161,9 @@ def _trained(forms: Sequence[str], *, general_only: bool) -> dict[str, str]:
 
 def _intervals(model: Measured) -> dict[str, tuple[float, float]]:
     return {
-        result["prompt"]: (result["rate"]["all"]["ci"][0], result["rate"]["all"]["ci"][1])
+        result.prompt: (result.rate.all.low, result.rate.all.high)
         for result in model.results
-        if result["bank"].startswith(FORBIDDEN)
+        if result.bank.startswith(FORBIDDEN)
     }
 
 

@@ -16,6 +16,7 @@ import msgspec
 from redinstruct.banks import resolve_bank
 from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost, RedInstructError, UsageError
+from redinstruct.figures.report import ResultFigures
 from redinstruct.harmfulqa import collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
@@ -25,7 +26,7 @@ from redinstruct.models import make_model
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.prompts.forms import check_forms
-from redinstruct.render import report
+from redinstruct.render import read_report
 from redinstruct.rounds.alignment import COLLECTED, STOPPED, Aligner
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
@@ -56,7 +57,7 @@ class Measured(msgspec.Struct, frozen=True):
     title: str
     model: str
     runs: dict[str, Path]
-    results: Rows
+    results: tuple[ResultFigures, ...]
     before: str | None = None
     figures: dict[str, Any] = {}
     utility: Path | None = None
@@ -144,7 +145,7 @@ class _Loop:
             stage = self._evaluated(f"{number}-{title}-{part.name}", model, part)
             runs[part.name] = Path(stage.place)
         utility = self._useful(number, title, model)
-        results = report(list(runs.values()))["results"]
+        results = read_report(list(runs.values())).results
         return Measured(
             round=number,
             title=title,

@@ -109,12 +109,11 @@ def reform(items: int, seed: int = 0) -> Reform:
 
 def attacks(model: Measured) -> Mapping[str, Mapping[str, float]]:
     """``asr`` and ``garbled`` by prompt: shares of the forbidden questions."""
-
-    def share(what: str, name: str) -> dict[str, float]:
-        results = [result for result in model.results if result["bank"].startswith(FORBIDDEN)]
-        return {result["prompt"]: float(result[what][name] / result["counts"]["total"]) for result in results}
-
-    return {"asr": share("counts", "harmful"), "garbled": share("details", "garbled")}
+    results = [result for result in model.results if result.bank.startswith(FORBIDDEN)]
+    return {
+        "asr": {result.prompt: result.counts.first / result.counts.total for result in results},
+        "garbled": {result.prompt: result.details.garbled / result.counts.total for result in results},
+    }
 
 
 def usefulness(model: Measured) -> Mapping[str, float]:

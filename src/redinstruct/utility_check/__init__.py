@@ -14,7 +14,6 @@ from redinstruct.figures.scores import (
     UtilityResult,
     is_utility,
     read_utility,
-    utility_figures,
     utility_in,
 )
 
@@ -27,6 +26,5 @@ __all__ = [
     "UtilityResult",
     "is_utility",
     "read_utility",
-    "utility_figures",
     "utility_in",
 ]

@@ -61,7 +61,8 @@ class Evaluation(NamedTuple):
         """What of a cell's answers says nothing, in more than a tenth of them."""
         recorded = [o for o in cell if o.label is not None]
         garbled = sum(o.detail == "garbled" for o in recorded)
-        return doubts_of(answers_of(recorded, self.looks, judged.measure), garbled, len(recorded))
+        texts = sum(o.key in self.looks for o in recorded)
+        return doubts_of(answers_of(recorded, self.looks, judged.measure), garbled, texts, len(recorded))
 
     @property
     def banks(self) -> dict[str, Pinned]:
