@@ -250,7 +250,7 @@ def test_flags_that_make_no_sense_are_refused(
         ("--strategy", "blue", "--lr", "-1"): "--lr -1.0",
         ("--strategy", "blue", "--lr", "nan"): "--lr",
         ("--strategy", "blue", "--guard-rise", "nan"): "--guard-rise",
-        ("--strategy", "blue", "--preset", "llama"): "--preset llama: expected one of starling, toy",
+        ("--strategy", "blue", "--preset", "llama"): "--preset llama: expected one of starling, robust, toy",
         ("--strategy", "blue", "--mix", "blue=1,green=2"): "--mix",
         ("--strategy", "blue", "--mix", "blue=1"): "no share for general",
         ("--strategy", "blue", "--quantize", 4): "give --lora R",
