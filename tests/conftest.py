@@ -17,13 +17,15 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("suite"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "suite")
 
-ROOT = Path(__file__).parent.parent
 GUARD = Path(__file__).parent / "support" / "guard"
 
 sys.path.insert(0, str(GUARD))
 from socket_guard import install  # noqa: E402
 
 install()
+
+from tests.support.cli import ROOT, InProcess  # noqa: E402
+from tests.support.stores import scratch  # noqa: E402
 
 
 def pytest_collection_finish() -> None:
@@ -62,6 +64,19 @@ def shared_data() -> Path:
             pytest.fail(f"CI may not skip this: {message}")
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
+    """The command line, in this process."""
+    return InProcess(capsys)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty folder in memory, where the machine has one: SQLite syncs there for nothing."""
+    with scratch() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from redinstruct.models.scripted import ScriptedModel
 from redinstruct.redeval import Limits, rejudge
 from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS
-from tests.conftest import ROOT
+from tests.support.cli import ROOT
 from tests.support.stores import Setup, text
 
 KEY = b"k" * 32

@@ -26,11 +26,6 @@ H, U = "harmful", "unharmful"
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     make_run(tmp_path / "run", [[H] * 10 + [U] * 30, [H] * 20 + [U] * 20])
     return tmp_path / "run"

@@ -116,11 +116,6 @@ CASES = [
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
-@pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with good and bad things in it; the current one."""
     good = json.dumps(["a first inert question?", "a second one?"])

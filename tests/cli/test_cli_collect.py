@@ -24,11 +24,6 @@ from tests.support.teacher import teach
 FORMATS = ("harmfulqa", "messages", "kto", "dpo", "sharegpt")
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def write_topics(folder: Path, topics: object) -> Path:
     path = folder / "topics.json"
     path.write_text(json.dumps(topics))

@@ -23,11 +23,6 @@ LABELS = ("harmful", "unharmful", "no_response", "judge_refused", "unparsable", 
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
-@pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     with Endpoint() as endpoint:
         endpoint.keep = True

@@ -13,11 +13,6 @@ from tests.support.cli import InProcess, on_terminal
 from tests.support.endpoint import Endpoint
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def evaluate(folder: Path, size: int, *more: object) -> list[object]:
     bank = folder / "inert.json"
     bank.write_text(json.dumps([f"inert {i}?" for i in range(size)]))

@@ -72,11 +72,6 @@ CANARIES = (
 )
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 @pytest.fixture(params=CANARIES, ids=lambda canary: canary.name)
 def canary(request: pytest.FixtureRequest) -> Canary:
     value: Canary = request.param

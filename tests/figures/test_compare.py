@@ -416,11 +416,6 @@ def test_labels_that_do_not_bear_a_corrected_difference_decide_nothing(
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def test_the_command_says_it_in_words(tmp_path: Path, cli: InProcess) -> None:
     before, after = two_cells(tmp_path, "before", (30, 0)), two_cells(tmp_path, "after", (2, 1))
     said = cli("compare", before, after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,21 +21,10 @@ from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS, Completion, Verdict
 from tests.support.cli import ROOT, InProcess, nothing_written, write_bank
 from tests.support.pairs import mixed, run_of
-from tests.support.stores import OTHER_CARD, Setup, make_bank, scratch
+from tests.support.stores import OTHER_CARD, Setup, make_bank
 
 Z = 1.959963984540054
 PASSED, FAILED, UNDECIDED = 0, 10, 11
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
 
 
 # ---- the oracle ------------------------------------------------------------------------------------------------------

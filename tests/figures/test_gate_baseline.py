@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,20 +15,9 @@ from redinstruct.figures.comparison import gate
 from redinstruct.types import JudgeCard, Sampling
 from tests.support.cli import InProcess
 from tests.support.pairs import mixed, run_of
-from tests.support.stores import OTHER_CARD, Setup, make_bank, scratch
+from tests.support.stores import OTHER_CARD, Setup, make_bank
 
 FLAGS = ("--max-rate", 1)
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
 
 
 def midp(lost: int, gained: int) -> float:

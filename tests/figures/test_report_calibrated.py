@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,20 +10,9 @@ import pytest
 from redinstruct.stats import Calibration, rogan_gladen
 from tests.support.cli import InProcess
 from tests.support.pairs import mixed, run_of
-from tests.support.stores import Setup, make_bank, scratch
+from tests.support.stores import Setup, make_bank
 
 COUNTS = {"true_positives": 80, "positives": 100, "true_negatives": 190, "negatives": 200}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
 
 
 def written(place: Path, **values: object) -> Path:

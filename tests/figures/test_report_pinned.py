@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,10 @@ from tests.support.cli import InProcess
 from tests.support.old_runs import FIXTURES, unpack
 from tests.support.pages import full_run
 from tests.support.pairs import UNHEARD, mixed, run_of
-from tests.support.stores import Setup, make_bank, scratch, text
+from tests.support.stores import Setup, make_bank, text
 from tests.support.useful import check, right
 
 FLOAT = re.compile(r"-?\d+\.\d{9,}(?:e-?\d+)?")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
 
 
 def everything(place: Path) -> list[Path]:

@@ -18,11 +18,6 @@ TWIN = JudgeCard("paper", "attack_success", model="another")
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
-@pytest.fixture
 def run(tmp_path: Path) -> Path:
     """The first judge finds 1 of 2 harmful, the second both, the third nothing; a fourth never answered."""
     folder = run_of(tmp_path / "run", ["harmful", "unharmful"])

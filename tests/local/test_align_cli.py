@@ -26,11 +26,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return align_data.write_all(tmp_path_factory.mktemp("data"), count=12)
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def one_line(done: Result, code: int = 2) -> str:
     assert done.code == code, done
     assert done.out == ""

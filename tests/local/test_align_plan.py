@@ -44,11 +44,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return align_data.write_all(tmp_path_factory.mktemp("data"), count=12)
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 @pytest.fixture(scope="module")
 def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with nothing but the configuration of a Llama of seven billion parameters."""

@@ -31,11 +31,6 @@ from tests.support.endpoint import Endpoint
 REQUEST = Request((Message("user", "What is blue?"),), Sampling(max_tokens=10))
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def ask(spec: str, environ: dict[str, str]) -> str | None:
     async def main() -> str | None:
         model = make_model(spec, environ=environ)

@@ -31,7 +31,7 @@ from redinstruct.models.openai_api import EndpointModel
 from redinstruct.models.replies import read_reply
 from redinstruct.safetext import terminal, without_keys
 from redinstruct.types import FailureReason, Message, Sampling
-from tests.conftest import ROOT
+from tests.support.cli import ROOT
 from tests.support.endpoint import FAULTS, RESET, Endpoint, completion, http
 
 R = FailureReason

@@ -19,11 +19,6 @@ from tests.support.endpoint import Endpoint
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
-@pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     with Endpoint() as running:
         running.keep = True

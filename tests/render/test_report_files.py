@@ -40,11 +40,6 @@ def project() -> Iterator[Project]:
         yield full_project(folder)
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def mixed(folder: Path) -> Path:
     """A run of four attempts: harmful, unharmful, failed, still owed."""
     setup = Setup(banks=(make_bank(4),), templates=Setup().templates[:1])

@@ -27,11 +27,6 @@ def run() -> Iterator[Path]:
         yield folder / "run"
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def results(run: Path) -> tuple[ResultFigures, ...]:
     return read_report([run]).results
 

@@ -37,11 +37,6 @@ measure = "over_refusal"
 """
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 @pytest.mark.parametrize("name", ["loop-toy.toml", "loop-7b.toml", "loop-7b-8gpus.toml"])
 def test_the_examples_are_read_and_their_paths_are_the_files(name: str) -> None:
     config = read_config(EXAMPLES / name)

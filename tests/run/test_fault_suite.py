@@ -9,23 +9,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import environment
 from tests.support.kills import ROOT
-from tests.support.stores import scratch
 from tests.support.tally import faults, tally
 
 EVERY = ("eval", "judge", "collect", "import", "labels", "report", "export", "purge")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
 
 
 def disturbed(place: Path, what: str, count: int, *names: str) -> list[tuple[str, int, list[str]]]:

@@ -52,11 +52,6 @@ def check_no_accident(done: Result, code: int = 0) -> None:
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
-@pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six tries as ever, with next to no waiting between them."""
     monkeypatch.setattr("redinstruct.engine.calls.RetryPolicy", lambda: RetryPolicy(first_wait=0.0001))

@@ -41,11 +41,6 @@ def tmp_path() -> Iterator[Path]:
         yield place
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def fill(run: Path, rows: int = 8) -> None:
     with Store.open_for_writing(run) as store:
         judge = SETUP.plan(store)

@@ -31,7 +31,7 @@ from redinstruct.run import STORE_NAME, OwedAttempt, Store, check_run_folder, is
 from redinstruct.run.config import RunConfig
 from redinstruct.run.rows import from_json, to_json
 from redinstruct.types import Annotation, Attempt, Bank, Completion, Conversation, JudgeCard, Message, Question, Verdict
-from tests.conftest import ROOT
+from tests.support.cli import ROOT
 from tests.support.stores import (
     CARD,
     OTHER_CARD,

@@ -25,7 +25,7 @@ from redinstruct.render import report
 from redinstruct.run import STORE_NAME, Store, schema
 from redinstruct.run.config import check_same_run
 from redinstruct.types import Verdict
-from tests.conftest import ROOT
+from tests.support.cli import ROOT
 from tests.support.old_runs import unpack
 from tests.support.stores import OTHER_CARD, SCRIPT, Setup, fill, make_bank, recorded, scratch, text
 from tests.support.tally import faults, tally

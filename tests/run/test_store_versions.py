@@ -19,11 +19,6 @@ from tests.support.stores import Setup, text
 OLDER = range(1, SCHEMA_VERSION)
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 @pytest.fixture(params=OLDER, ids="version {}".format)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return unpack(request.param, tmp_path)

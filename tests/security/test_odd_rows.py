@@ -21,11 +21,6 @@ VERBS = {
 }
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def wrong_ends(
     cli: InProcess, kind: str, only: set[str] | None = None, values: Sequence[object] = VALUES
 ) -> tuple[int, list[str]]:

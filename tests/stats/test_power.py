@@ -11,11 +11,6 @@ from redinstruct.stats import gate_power, questions_needed, wilson
 from tests.support.cli import InProcess
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
 def by_hand(n: int, rate: float, limit: float) -> float:
     """The binomial probability that Wilson's interval lies on the rate's side of the limit."""
     found = 0.0
