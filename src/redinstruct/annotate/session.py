@@ -15,7 +15,7 @@ import msgspec
 
 from redinstruct.annotate.draw import Drawn, draw
 from redinstruct.annotate.figures import ADJUDICATING, LabelsFigures, cell_figures, summary
-from redinstruct.errors import ConfigError, UsageError
+from redinstruct.errors import UsageError
 from redinstruct.figures.agreement import disagreements, people_figures
 from redinstruct.figures.people import People, cells_of, drawn_labels, settled_labels
 from redinstruct.figures.report import plain
@@ -61,8 +61,7 @@ def judge_of(store: Store, name: str | None) -> tuple[int, JudgeCard]:
         ConfigError: the run was never begun.
         UsageError: no such judge, or one that judged only a part that was itself drawn by label.
     """
-    if store.config() is None:
-        raise ConfigError("the run was never begun; nothing is recorded in it")
+    store.begun()
     return judges_of(store, name)[0]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.errors import ConfigError
 from redinstruct.figures.scores import utility_in
 from redinstruct.run import AttemptView, Store, SummaryStore
 from redinstruct.safetext import short_hash
@@ -82,9 +81,7 @@ def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
         with Store.open_for_reading(run) as store:
             if utility_in(store) is not None:
                 continue
-            config = store.config()
-            if config is None:
-                raise ConfigError(f"{run}: the run was never begun; nothing is recorded in it")
+            config = store.begun()
             judges = store.judges()
             spoke = [(row, card) for row, card in judges if store.has_verdicts(row)]
             for row, card in spoke or judges[:1]:

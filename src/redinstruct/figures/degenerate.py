@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from redinstruct.prompts.thoughts import LEFT
-from redinstruct.run import Planned
+from redinstruct.run import Planned, Store, answer_texts
 from redinstruct.types import Measure, is_unread, is_withheld
 
 DOUBTFUL_FROM = 0.10
@@ -70,6 +70,11 @@ def look_at(text: str, truncated: bool, flags: Sequence[str] = ()) -> Look:
     """One text, looked at. ``opening`` is a fingerprint of its beginning, None of a shorter text."""
     start = " ".join(text[: 4 * OPENING].split()).casefold()[:OPENING]
     return Look(truncated, is_looping(text), hash(start) if len(start) == OPENING else None, LEFT in flags)
+
+
+def looks_of(store: Store) -> dict[bytes, Look]:
+    """What is kept of every answer's text, by its attempt's key."""
+    return {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)}
 
 
 def is_looping(text: str) -> bool:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from redinstruct.banks import KNOWN
-from redinstruct.errors import ConfigError, DamagedStore
+from redinstruct.errors import DamagedStore
 from redinstruct.figures.agreement import agreement
 from redinstruct.figures.deciding import decisions
-from redinstruct.figures.degenerate import Look, answers_of, look_at
+from redinstruct.figures.degenerate import Look, answers_of, looks_of
 from redinstruct.figures.people import (
     Cell,
     People,
@@ -55,7 +55,6 @@ from redinstruct.run import (
     Failure,
     Planned,
     Store,
-    answer_texts,
     failures,
     judges_of,
     planned_attempts,
@@ -109,7 +108,7 @@ def read_report(runs: Sequence[Path], judge: str | None = None) -> Report:
             if (check := utility_in(store)) is not None:
                 checks.append(check)
             else:
-                results += result_rows(store, str(run), judge)
+                results += result_rows(store, judge)
     return report_of(results, checks)
 
 
@@ -155,16 +154,14 @@ class BankFigures(NamedTuple):
     variation: Variation
 
 
-def result_rows(store: Store, folder: str = "the run", wanted: str | None = None) -> list[ResultFigures]:
+def result_rows(store: Store, wanted: str | None = None) -> list[ResultFigures]:
     """The results of one open store: of the judges that gave verdicts, or of the wanted one."""
-    config = store.config()
-    if config is None:
-        raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
+    config = store.begun()
     samples, names = store.samples(), {prompt.sha256: prompt.name for prompt in config.prompts}
     run = RunContext(
         config,
         people_of(store),
-        {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)},
+        looks_of(store),
         stops(store),
         frozenset(template.name for template in store.templates() if template.translation_of is not None),
     )

@@ -103,9 +103,7 @@ def rejudge(
     limits = limits or Limits()
     check_limits(limits)
     with Store.open_for_reading(run) as store:
-        config = store.config()
-    if config is None:
-        raise ConfigError(f"{run}: the run has no configuration; it was never begun")
+        config = store.begun()
     instrument = instrument_for(judge, MEASURES[config.measure], judge_model, judge_options)
     asked = asked_model(instrument, judge_model, limits.timeout, judge_options)
     if part is not None and part < 1:

@@ -12,13 +12,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from redinstruct.errors import ConfigError, UsageError
+from redinstruct.errors import UsageError
 from redinstruct.figures.attempts import attempt_document
 from redinstruct.figures.numbers import Figure, percent
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures, plain
 from redinstruct.run import Store, judges_of, named_judge
-from redinstruct.run.config import RunConfig
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
 
@@ -42,10 +41,7 @@ class Run:
         """
         self.path = Path(path)
         with Store.open_for_reading(self.path) as store:
-            config = store.config()
-        if config is None:
-            raise ConfigError(f"{self.path}: the run was never begun; nothing is recorded in it")
-        self.config: RunConfig = config
+            self.config = store.begun()
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.errors import ConfigError
 from redinstruct.figures.attempts import Listing, listing
 from redinstruct.figures.calibrated import Outside, calibrate
 from redinstruct.figures.comparison import Result
@@ -109,7 +108,7 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
         found = [(run, store, utility_in(store)) for run, store in stores]
         checks = [(run, check) for run, _, check in found if check is not None]
         evaluations = [(run, store) for run, store, check in found if check is None]
-        views = [_run_view(store, run, most_attempts // len(evaluations), judge) for run, store in evaluations]
+        views = [_run_view(store, most_attempts // len(evaluations), judge) for _, store in evaluations]
     pair = len(views) == 2 and views[0].config.measure == views[1].config.measure
     return Project(
         runs=tuple(views),
@@ -119,10 +118,8 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
     )
 
 
-def _run_view(store: Store, folder: Path, most: int, wanted: str | None) -> RunView:
-    config = store.config()
-    if config is None:
-        raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
+def _run_view(store: Store, most: int, wanted: str | None) -> RunView:
+    config = store.begun()
     summary, judges = SummaryStore(store), store.judges()
     row, card = judges_of(store, wanted)[0]
     spent = summary.spent_on_judges()
@@ -132,7 +129,7 @@ def _run_view(store: Store, folder: Path, most: int, wanted: str | None) -> RunV
         versions=tuple(summary.versions()),
         command=command_of(config, judges[0][1]),
         settings=tuple(settings_of(config)),
-        results=tuple(result_rows(store, str(folder), wanted)),
+        results=tuple(result_rows(store, wanted)),
         roles=(
             Role(f"target {config.model}", summary.spent_on_target()),
             *(Role(f"judge {cards[judge].id}", of) for judge, of in spent.items() if judge in cards),

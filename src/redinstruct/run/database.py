@@ -282,6 +282,18 @@ class Store:
             raise ConfigError(f"{self.folder} holds a collection (`redinstruct collect`), not an evaluation")
         return None
 
+    def begun(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            ConfigError: the run was never begun, is a collection, or a utility check.
+            StoreError: the row does not read as a configuration.
+        """
+        config = self.config()
+        if config is None:
+            raise ConfigError(f"{self.folder}: the run was never begun; nothing is recorded in it")
+        return config
+
     def secret(self) -> bytes:
         """The run's own random secret (32 bytes): judges bind their nonces to it.
 

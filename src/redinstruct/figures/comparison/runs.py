@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from redinstruct.errors import ConfigError
 from redinstruct.figures.deciding import Rank, rank_of
-from redinstruct.figures.degenerate import Look, answers_of, doubts_of, look_at
+from redinstruct.figures.degenerate import Look, answers_of, doubts_of, looks_of
 from redinstruct.figures.people import People, cell_of, corrected_rate, people_of
-from redinstruct.run import Planned, Store, answer_texts, judges_of, planned_attempts, stops
+from redinstruct.run import Planned, Store, judges_of, planned_attempts, stops
 from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.stats import Interval
 from redinstruct.types import MEASURES, JudgeCard, Measure
@@ -79,9 +78,7 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
         StoreError: the store does not read.
     """
     with Store.open_for_reading(folder) as store:
-        config = store.config()
-        if config is None:
-            raise ConfigError(f"{folder}: the run was never begun; nothing is recorded in it")
+        config = store.begun()
         texts = {template.sha256: template.translation_of for template in store.templates()}
         return Evaluation(
             folder,
@@ -90,5 +87,5 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
             [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store, judge)],
             people_of(store),
             rank_of(store.secret()) if stops(store) else None,
-            {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)},
+            looks_of(store),
         )
