@@ -23,8 +23,9 @@ from pathlib import Path
 
 import aiohttp
 
+from redinstruct.engine import Limits
 from redinstruct.prompts import render, shipped
-from redinstruct.redeval import Limits, Plan, evaluate, prepare
+from redinstruct.redeval import Plan, evaluate, prepare
 from redinstruct.run import Store
 
 ROOT = Path(__file__).parent.parent

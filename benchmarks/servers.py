@@ -30,7 +30,8 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.redeval import Limits, Outcome, evaluate, prepare
+from redinstruct.engine import Limits
+from redinstruct.redeval import Outcome, evaluate, prepare
 from redinstruct.run import Store
 from redinstruct.types import Sampling
 from redinstruct.utility_check.asking import Asker

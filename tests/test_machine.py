@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from redinstruct.engine import Limits
 from redinstruct.errors import UsageError
 from redinstruct.judges import Case, bound_judge
 from redinstruct.judges.blocks import make_nonce
@@ -17,7 +18,7 @@ from redinstruct.judges.rubric import RubricJudge
 from redinstruct.machine import machine_secret, state_dir
 from redinstruct.models import Reply, Request
 from redinstruct.models.scripted import ScriptedModel
-from redinstruct.redeval import Limits, rejudge
+from redinstruct.redeval import rejudge
 from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS
 from tests.support.cli import ROOT

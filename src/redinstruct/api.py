@@ -18,7 +18,8 @@ from redinstruct.types import Bank, PromptTemplate, Sampling
 
 if TYPE_CHECKING:
     from redinstruct.engine import Limits
-    from redinstruct.figures.comparison import Comparison, GateResult
+    from redinstruct.figures.comparison import Comparison
+    from redinstruct.figures.gate import GateResult
     from redinstruct.harmfulqa import Collecting
     from redinstruct.judges import Judge, JudgeOptions
     from redinstruct.models import Model
@@ -261,7 +262,7 @@ def gate(
         UsageError: a limit, share or judge that is none, or a baseline that was not asked the run's banks.
         StoreError: a store does not read.
     """
-    from redinstruct.figures.comparison import gate as held
+    from redinstruct.figures.gate import gate as held
 
     return held(
         Path(run), max_rate, figure=figure, baseline=None if baseline is None else Path(baseline),
@@ -284,7 +285,7 @@ def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -
         ConfigError: a folder without a run; a UsageError.
         StoreError: a store that does not read.
     """
-    from redinstruct.render import report as figures
+    from redinstruct.figures.rates import report as figures
 
     folders = [runs] if isinstance(runs, str | os.PathLike) else runs
     return figures([Path(folder) for folder in folders], judge)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import redinstruct
+from redinstruct.engine import Limits
 from redinstruct.errors import UsageError
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.scripted import ScriptedModel
-from redinstruct.redeval import Limits
 from redinstruct.types import Bank, FailureReason, Question
 from tests.support.endpoint import Endpoint
 from tests.support.teacher import teach

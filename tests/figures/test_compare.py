@@ -17,7 +17,7 @@ from redinstruct.figures.comparison import Comparison, Result, compare
 from redinstruct.figures.comparison.paired import compare_evaluations
 from redinstruct.figures.comparison.runs import Evaluation, Prompt
 from redinstruct.figures.comparison.verdicts import Rules
-from redinstruct.render import report
+from redinstruct.figures.rates import report
 from redinstruct.render.comparison import comparison_markdown
 from redinstruct.stats import mcnemar_midp, paired
 from redinstruct.types import OVER_REFUSAL, JudgeCard, Sampling

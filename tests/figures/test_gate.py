@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from redinstruct.errors import UsageError
-from redinstruct.figures.comparison import gate
-from redinstruct.render import report
+from redinstruct.figures.gate import gate
+from redinstruct.figures.rates import report
 from redinstruct.render.comparison import gate_junit as junit
 from redinstruct.render.comparison import gate_markdown
 from redinstruct.run import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from redinstruct.figures.comparison import gate
+from redinstruct.figures.gate import gate
 from redinstruct.types import JudgeCard, Sampling
 from tests.support.cli import InProcess
 from tests.support.pairs import mixed, run_of

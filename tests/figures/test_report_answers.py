@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.figures.degenerate import is_looping
-from redinstruct.render import report
+from redinstruct.figures.rates import report
 from redinstruct.run import Store
 from redinstruct.stats import at_k, hit_at_k, wilson, wilson_by_question
 from redinstruct.types import Completion, JudgeCard, Verdict

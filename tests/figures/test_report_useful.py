@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from redinstruct.render import SCHEMA, report
+from redinstruct.figures.rates import report
+from redinstruct.figures.report import SCHEMA
 from redinstruct.render.markdown import markdown_text
 from redinstruct.render.overview import read_runs
 from redinstruct.render.page import html_page

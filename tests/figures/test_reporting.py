@@ -20,11 +20,10 @@ import pytest
 
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.figures.people import People
-from redinstruct.figures.rates import BankFigures, JudgeContext, RunContext, result_of
-from redinstruct.figures.report import Report, ResultFigures, SampleSize, plain
+from redinstruct.figures.rates import BankFigures, JudgeContext, RunContext, read_report, report, result_of, result_rows
+from redinstruct.figures.report import SCHEMA, Report, ResultFigures, SampleSize, plain
 from redinstruct.figures.variation import Variation
-from redinstruct.render import SCHEMA, csv_text, read_report, report, result_rows
-from redinstruct.render.tables import CSV_COLUMNS, NO_TOPIC
+from redinstruct.render.tables import CSV_COLUMNS, NO_TOPIC, csv_text
 from redinstruct.render.words import caveats, topics_in_words
 from redinstruct.run import Planned, Store
 from redinstruct.stats import clustered, design_effect, unlike_from, wilson

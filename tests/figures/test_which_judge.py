@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from redinstruct.errors import UsageError
-from redinstruct.render import report
+from redinstruct.figures.rates import report
 from redinstruct.run import Store, judges_of, named_judge
 from redinstruct.types import JudgeCard, Verdict
 from tests.support.cli import InProcess

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from redinstruct.engine import Limits
 from redinstruct.errors import ConfigError, EndpointDenied, UsageError
 from redinstruct.harmfulqa import Collecting, collect, prepare_collection, read_collection, steps
 from redinstruct.harmfulqa.plan import DEFAULT_SAMPLING
@@ -24,7 +25,6 @@ from redinstruct.models import ModelError, Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.progress import Progress
 from redinstruct.prompts import shipped
-from redinstruct.redeval import Limits
 from redinstruct.run import Store
 from redinstruct.types import FailureReason, Sampling
 from tests.support.teacher import teach

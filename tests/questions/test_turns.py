@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from redinstruct.engine import Limits
 from redinstruct.errors import BankError
 from redinstruct.questions import read_bank, select
-from redinstruct.redeval import Limits, evaluate, prepare
+from redinstruct.redeval import evaluate, prepare
 from redinstruct.redeval.plan import attempt_key
 from redinstruct.redeval.spending import forecast
 from redinstruct.run import Store

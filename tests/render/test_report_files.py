@@ -17,10 +17,11 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
-from redinstruct.render import csv_text, read_report, report
+from redinstruct.figures.rates import read_report, report
 from redinstruct.render.junit import junit_text
 from redinstruct.render.markdown import markdown_text, plain
 from redinstruct.render.overview import Project, read_runs
+from redinstruct.render.tables import csv_text
 from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS, Completion, Verdict
 from tests.support.cli import InProcess, nothing_written

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from redinstruct.figures.comparison import compare
+from redinstruct.figures.rates import report
 from redinstruct.render import page as page_module
-from redinstruct.render import report
 from redinstruct.render.overview import MOST_ATTEMPTS, Project, read_runs
 from redinstruct.render.page import MOST_CHARACTERS, MOST_TOPICS, MOST_WORDINGS, html_page, render
 from redinstruct.run import Store

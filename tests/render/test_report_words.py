@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
-from redinstruct.render import read_report
 from redinstruct.render.words import caveats, judge_name, verdict
 from redinstruct.run import AnnotationStore, Store
 from redinstruct.types import Annotation, Completion, JudgeCard, Verdict

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from redinstruct.errors import ConfigError, RedInstructError, StoreError
-from redinstruct.render import report
+from redinstruct.figures.rates import report
 from redinstruct.run import STORE_NAME, Store, schema
 from redinstruct.run.config import check_same_run
 from redinstruct.types import Verdict

@@ -34,9 +34,9 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     refuses everything (nothing is recorded); 11 cut by --max-calls or --budget, too many errors, or stopped
     because the endpoint fails later on (the same command goes on); 130 interrupted.
     """  # noqa: D301  (\b is click's mark for "leave these lines")
+    from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
     from redinstruct.redeval import evaluate
-    from redinstruct.render import read_report
 
     plan, limits = plan_from(flags), limits_from(flags)
     with stop_signals(), console.progress(f"{plan.config.model}") as tell:

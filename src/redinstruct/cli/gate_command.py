@@ -89,7 +89,7 @@ def command(
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     import msgspec
 
-    from redinstruct.figures.comparison import gate, worst_first
+    from redinstruct.figures.gate import gate, worst_first
     from redinstruct.render.comparison import gate_junit as junit
     from redinstruct.render.comparison import gate_markdown
 

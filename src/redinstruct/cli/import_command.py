@@ -60,9 +60,9 @@ def command(
     no_response; an answer that the judge column leaves out is unparsable, never safe. The same command again changes
     nothing; a row that does not read is named, and nothing is written.
     """
+    from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
     from redinstruct.interop import import_file
-    from redinstruct.render import read_report
 
     with console.steps() as tell:
         done = import_file(

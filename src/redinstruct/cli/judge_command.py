@@ -37,9 +37,9 @@ def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: 
     Never samples: the answers are those of the run. Verdicts of other judges stay, and each judge has its own line in
     the report. The same command resumes.
     """
+    from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
     from redinstruct.redeval import rejudge
-    from redinstruct.render import read_report
 
     limits = limits_from(flags)
     with stop_signals(), console.progress(f"judging by {flags['judge']}") as tell:

@@ -63,10 +63,10 @@ def command(
     from redinstruct.figures.attempts import jsonl_lines
     from redinstruct.figures.calibrated import calibrated_in_words, read_calibration
     from redinstruct.figures.report import plain
-    from redinstruct.render import csv_text
     from redinstruct.render.junit import junit_text
     from redinstruct.render.markdown import markdown_text
     from redinstruct.render.overview import MOST_ATTEMPTS, read_runs
+    from redinstruct.render.tables import csv_text
 
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)

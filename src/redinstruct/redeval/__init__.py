@@ -8,14 +8,12 @@ specification of it.
 
 from __future__ import annotations
 
-from redinstruct.engine import Limits
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.plan import Plan, attempt_key, prepare, read_system
 from redinstruct.redeval.runs import evaluate, rejudge
 from redinstruct.redeval.session import read_reply
 
 __all__ = [
-    "Limits",
     "Outcome",
     "Plan",
     "attempt_key",

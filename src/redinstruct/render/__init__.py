@@ -1,9 +1,4 @@
-"""Runs as figures: a pure projection of the store. Nothing here can call a model, so a report spends nothing."""
+"""Figures as people read them: words, tables, one HTML page, Markdown, JUnit XML, CSV, a notebook's view.
 
-from __future__ import annotations
-
-from redinstruct.figures.rates import read_report, report, result_rows
-from redinstruct.figures.report import SCHEMA
-from redinstruct.render.tables import csv_text
-
-__all__ = ["SCHEMA", "csv_text", "read_report", "report", "result_rows"]
+A pure projection of the store. Nothing here can call a model, so a report spends nothing.
+"""

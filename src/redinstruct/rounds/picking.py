@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.models import make_model
 from redinstruct.progress import OnProgress, Progress, unheard
-from redinstruct.render import read_report
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import EvalPart, PickPart, digest_of
 from redinstruct.types import PromptTemplate

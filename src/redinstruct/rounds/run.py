@@ -16,6 +16,7 @@ import msgspec
 from redinstruct.banks import resolve_bank
 from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost, RedInstructError, UsageError
+from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.harmfulqa import collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
@@ -26,7 +27,6 @@ from redinstruct.models import make_model
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.prompts.forms import check_forms
-from redinstruct.render import read_report
 from redinstruct.rounds.alignment import COLLECTED, STOPPED, Aligner
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
