@@ -191,12 +191,15 @@ def test_a_kill_that_cannot_be_caught_leaves_nothing_unsafe_either(
 ) -> None:
     process = start("align", "--base", tiny, "--data", data["blue-red"], "--strategy", "resta", "--make-unsafe-model",
                     "--preset", "toy", "--steps", 1000, "--out", tmp_path / "out")  # fmt: skip
+    deadline = time.monotonic() + 300  # only so that a fault does not hang: a loaded machine took over 40
     while not list(tmp_path.glob(".out.unsafe-*/states")):
         assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    while list(tmp_path.iterdir()):  # the second process removes it; one that did not would hang here
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, list(tmp_path.iterdir())
         time.sleep(0.01)
 
 

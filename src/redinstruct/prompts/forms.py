@@ -31,8 +31,8 @@ DIALOGUE, STEPS, STORY, AFTER, DEEP, TWINS = (
 FORMS = (DIALOGUE, STEPS, STORY, AFTER, DEEP, TWINS)
 IN_PRESET: Mapping[str, tuple[str, ...]] = {"robust": FORMS}
 """The forms that a preset of ``align`` brings, where none are named."""
-_UNFORMED = ("general", "resta", "kto", "dpo")
-"""Strategies that learn no refusals, or whose rows are not ours to repeat: a preset's forms are not theirs."""
+UNFRAMED = ("general", "resta", "kto", "dpo")
+"""Strategies that learn no refusals, or whose training is not ours: a preset's forms are not theirs, nor a probe."""
 NEED_GENERAL = (AFTER, TWINS)
 NEED_RED = (DEEP,)
 _MOST_WORDS = 60
@@ -123,7 +123,7 @@ def forms_of(given: Sequence[str] | None, preset: str | None, strategy: str) -> 
     """The forms in which an alignment learns its data: those that were named, else its preset's."""
     if given is not None:
         return tuple(given)
-    return () if strategy in _UNFORMED else IN_PRESET.get(preset or "", ())
+    return () if strategy in UNFRAMED else IN_PRESET.get(preset or "", ())
 
 
 def made(rows: Sequence[Row], form: str, *, general: Sequence[Row] = (), seed: int = 0) -> list[dict[str, Any]]:

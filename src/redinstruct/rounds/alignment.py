@@ -12,6 +12,7 @@ import msgspec
 from redinstruct.errors import ConfigError, RedInstructError
 from redinstruct.models import make_model
 from redinstruct.progress import OnProgress, Progress
+from redinstruct.prompts.forms import UNFRAMED
 from redinstruct.rounds.config import AlignPart, LoopConfig, MemoryPart, Recipe
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.picking import Picker
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 COLLECTED = "collected.jsonl"
 STOPPED = "stopped"
-_UNPROBED = ("general", "resta", "kto", "dpo")
-"""Strategies that learn no refusals, or whose training is not looked into."""
 
 
 class Aligner:
@@ -164,7 +163,7 @@ def plans(config: LoopConfig) -> Iterator[tuple[str, Plan]]:
         return
     for recipe in align.recipes:
         processes = recipe.memory.processes if recipe.memory is not None else 1
-        made = config_of(_folder(config.model), (), (), align, recipe, Path(config.folder))
+        made = config_of(_folder(config.model), (), tuple(map(Path, align.general)), align, recipe, Path(config.folder))
         yield recipe.title, plan_alignment(made, machine_of(made.memory, processes if processes > 1 else None))
 
 
@@ -193,17 +192,17 @@ def config_of(
     Raises:
         UsageError: its settings are none.
     """
-    from redinstruct.safealign import AlignConfig, GuardRule, Lora, with_settings
+    from redinstruct.safealign import AlignConfig, GuardRule, Lora, preset_for, with_settings
 
     memory = recipe.memory or MemoryPart()
     rank = Lora().rank if recipe.lora is True else int(recipe.lora)
-    preset = recipe.preset or ("toy" if (base / "toyworld.json").is_file() else "starling")
+    preset = recipe.preset or preset_for(base)
     return AlignConfig(
         base=base,
         data=tuple(safety),
         general=() if recipe.strategy == "general" else tuple(general),
         no_general=not general,
-        probe=() if recipe.strategy in _UNPROBED else tuple(map(Path, align.probe)),
+        probe=() if recipe.strategy in UNFRAMED else tuple(map(Path, align.probe)),
         strategy=recipe.strategy,
         forms=() if recipe.strategy == "general" else recipe.framed,
         template_options=dict(align.template_options),
