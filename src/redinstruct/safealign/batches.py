@@ -88,15 +88,6 @@ class StreamSampler:
         """Rows in a step, over all micro-batches and processes."""
         return sum(self._batch.values())
 
-    def steps_per_epoch(self, stream: Stream | None = None) -> int:
-        """Steps in which every row of the stream (None: of the longest-lasting one) has been seen once."""
-        wanted = self._batch if stream is None else {stream: self._batch[stream]}
-        return max(-(-len(self._indices[name]) // count) for name, count in wanted.items())
-
-    def epoch(self, step: int, stream: Stream) -> float:
-        """How often the stream has been gone through before this step."""
-        return step * self._batch[stream] / len(self._indices[stream])
-
     def step(self, step: int) -> tuple[int, ...]:
         """The rows of step 0, 1, ...; streams interleaved, so that each part of it holds them in about the ratio."""
         placed = (

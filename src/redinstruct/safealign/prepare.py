@@ -29,7 +29,7 @@ from redinstruct.safealign.steps import Steps
 from redinstruct.safealign.templates import Template, choose
 from redinstruct.safetext import terminal
 
-_TEXTS = {"name", "paper", "equation", "red", "own", "pooled", "granularity"}
+_TEXTS = {"name", "paper", "equation", "red", "own", "pooled", "granularity", "needs_reference"}
 _NUMBERS = tuple(field.name for field in fields(Strategy) if field.name not in _TEXTS)
 
 

@@ -1,0 +1,161 @@
+"""A strategy, and its loss over a micro-batch: blue and general terms, and the red term of the strategy's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from redinstruct.safealign.losses.totals import GENERAL, Labelled, Totals
+from redinstruct.safealign.rows import STREAMS, Stream
+
+
+@dataclass(frozen=True)
+class RedSequences:
+    """Penalised tokens [M] and the sequences [R] that they belong to; a = abs(w), ``index`` is a token's sequence."""
+
+    nll: Tensor
+    weight: Tensor
+    """a [M]."""
+    index: Tensor
+    """0 .. R-1 [M]."""
+    summed: Tensor
+    """sum(a nll) [R]."""
+    mean: Tensor
+    """l = sum(a nll) / sum(a) [R]."""
+    scale: Tensor
+    """A = mean(a) [R]."""
+    size: Tensor
+    """Tokens [R]."""
+    reference: Tensor | None
+    """sum(a nll_ref) [R]."""
+
+    def per_sequence(self, values: Tensor) -> Tensor:
+        """Sum values [M] over each sequence [R]."""
+        return torch.zeros_like(self.size).index_add(0, self.index, values)
+
+    def mean_of(self, values: Tensor, totals: Totals) -> Tensor:
+        """The mean of values [R] over the step's red sequences, as this micro-batch's share."""
+        return (self.scale * values).sum() / max(1, totals.red_sequences)
+
+    def above_reference(self) -> Tensor:
+        """S - S_ref [R]: by how much an answer is likelier than under the base model."""
+        assert self.reference is not None
+        return self.reference - self.summed
+
+
+RedTerm = Callable[["Strategy", RedSequences, Totals], Tensor]
+"""R of a micro-batch, as its share of the step's."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is minimised: ``blue_weight`` B + ``general_weight`` G + ``red_weight`` R.
+
+    ``pooled``: B and G are means over blue and general tokens together, as in the paper's strategy A; else each is the
+    mean over its own. R is ``red``, a mean over red sequences (``granularity`` sample) or tokens (ascent only); None
+    is no red term. Which of the numbers it reads, its own file says.
+
+    ``steps``: R counts in the first so many steps only (None: always). ``needs_reference``: R compares with the frozen
+    base model. ``paper`` and ``equation`` say where it comes from, ``own`` which of its numbers do not.
+    """
+
+    name: str
+    paper: str
+    equation: str
+    red: RedTerm | None = None
+    blue_weight: float = 1.0
+    general_weight: float = 1.0
+    red_weight: float = 1.0
+    pooled: bool = False
+    below: float = 1.0
+    above: float = 1.0
+    threshold: float = 1.0
+    beta: float = 1.0
+    gamma: float = 0.0
+    steps: int | None = None
+    granularity: Literal["sample", "token"] = "sample"
+    needs_reference: bool = False
+    own: str = ""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams that it trains on."""
+        used: dict[Stream, bool] = {
+            "blue": self.blue_weight != 0,
+            "general": self.general_weight != 0,
+            "red": self.red is not None and self.red_weight != 0,
+        }
+        return tuple(stream for stream in STREAMS if used[stream])
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``total`` is what to differentiate; ``parts`` are this micro-batch's shares of the step's figures, detached.
+
+    Parts: ``blue``, ``general``, ``red`` (mean nll of each), ``red_first`` (of the red sequences' first penalised
+    tokens), ``red_above`` (the share of red sequences with l above the threshold), ``red_term`` (R, as it counts).
+    Summed over micro-batches and processes they are the step's.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def strategy_loss(
+    strategy: Strategy, labelled: Labelled, totals: Totals, *, step: int = 0, red_scale: float = 1.0
+) -> Loss:
+    """The loss of one micro-batch as its share of the optimizer step ``step`` (from 0).
+
+    ``red_scale`` multiplies the red term: 0 turns it off (the guards do), without a gradient.
+
+    Raises:
+        ValueError: the strategy compares with the base model, and there are no reference log-probabilities.
+    """
+    if strategy.needs_reference and labelled.reference is None:
+        raise ValueError(f"{strategy.name} compares with the base model: give reference log-probabilities")
+    nll, penalised = -labelled.logps, labelled.weights < 0
+    of_general = ~penalised & (labelled.stream == GENERAL)
+    of_blue = ~penalised & (labelled.stream != GENERAL)
+    weighted = nll * labelled.weights
+    pool = (totals.blue if strategy.blue_weight else 0) + (totals.general if strategy.general_weight else 0)
+    total = nll.sum() * 0.0
+    for chosen, factor, count in (
+        (of_blue, strategy.blue_weight, totals.blue),
+        (of_general, strategy.general_weight, totals.general),
+    ):
+        if factor:
+            total = total + factor * weighted[chosen].sum() / max(1, pool if strategy.pooled else count)
+    red = _red_sequences(labelled, penalised)
+    term = nll.new_zeros(()) if strategy.red is None else strategy.red(strategy, red, totals)
+    active = strategy.steps is None or step < strategy.steps
+    factor = strategy.red_weight * red_scale if active and strategy.red is not None else 0.0
+    if factor:
+        total = total + factor * term
+    with torch.no_grad():
+        first = penalised & labelled.first
+        parts = {
+            "blue": nll[of_blue].sum() / max(1, totals.blue),
+            "general": nll[of_general].sum() / max(1, totals.general),
+            "red": nll[penalised].sum() / max(1, totals.red),
+            "red_first": nll[first].sum() / max(1, totals.red_sequences),
+            "red_above": (red.mean > strategy.threshold).sum() / max(1, totals.red_sequences),
+            "red_term": factor * term.detach(),
+        }
+    return Loss(total, {name: part.detach() for name, part in parts.items()})
+
+
+def _red_sequences(labelled: Labelled, penalised: Tensor) -> RedSequences:
+    nll, weight = -labelled.logps[penalised], -labelled.weights[penalised]
+    numbers, index = labelled.sequence[penalised].unique(return_inverse=True)
+    zeros = torch.zeros(len(numbers), dtype=nll.dtype, device=nll.device)
+    summed = zeros.index_add(0, index, weight * nll)
+    mass, size = zeros.index_add(0, index, weight), zeros.index_add(0, index, torch.ones_like(weight))
+    reference = labelled.reference
+    return RedSequences(
+        nll, weight, index, summed, summed / mass, mass / size, size,
+        None if reference is None else zeros.index_add(0, index, -weight * reference[penalised]),
+    )  # fmt: skip
