@@ -30,6 +30,7 @@ from redinstruct.safealign.batches import (
     deal,
     pack,
 )
+from redinstruct.safealign.config import Settings
 from redinstruct.safealign.losses import STRATEGIES, Totals, labelled, labelled_logps, strategy_loss, totals
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import STREAMS, Stream
@@ -176,8 +177,9 @@ def test_however_a_step_is_cut_its_rows_are_the_same(
     batch: dict[Stream, int] = {"blue": 2, "general": 4, "red": 2}
     whole = Counter(StreamSampler(rows, batch, seed).step(step))
     for most, world in ((Cut(8, 99), 1), (Cut(2, 99), 1), (Cut(8, 9), 2), (Cut(1, 1), 4), (Cut(3, 14), 8)):
+        how = Settings(deep_prefix=0, packing=packing)
         ranks = [
-            Steps(rows, batch, steps=10, seed=seed, pad_id=0, packing=packing, rank=rank, world=world)
+            Steps(rows, batch, how, steps=10, seed=seed, pad_id=0, rank=rank, world=world)
             .micro_batches(step, most)
             for rank in range(world)
         ]  # fmt: skip

@@ -230,7 +230,7 @@ def test_out_of_memory_outside_a_step_is_one_line_too(
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
-    run: Any = importlib.import_module("redinstruct.safealign.align")
+    run: Any = importlib.import_module("redinstruct.safealign.training")
     monkeypatch.setattr(run, "load_model", fails)
     with pytest.raises(RedInstructError, match="out of memory outside a step"):
         align(config(tiny, data, tmp_path / "out"))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign import AlignConfig, StepFigures, align, with_settings
 from redinstruct.safealign.card import read_card
-from redinstruct.safealign.resta import dropped, merge_weights
+from redinstruct.safealign.resta import Merge, dropped, merge_weights
 from tests.support import align_data
 from tests.support.cli import start, tree
 
@@ -48,7 +48,7 @@ def test_the_merge_is_the_model_plus_the_coefficient_times_safe_minus_unsafe(tmp
     model, safe, unsafe = three(tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    merge_weights(model, safe, unsafe, out, coefficient=0.5)
+    merge_weights(model, safe, unsafe, out, Merge(0.5))
     found, parts = loaded(out), [loaded(f) for f in (model, safe, unsafe)]
     for name in ("a.weight", "b.bias", "scalar"):
         assert torch.equal(found[name], parts[0][name] + 0.5 * (parts[1][name] - parts[2][name]))
@@ -60,7 +60,7 @@ def test_half_precision_is_summed_in_float32_and_rounded_once(tmp_path: Path, dt
     model, safe, unsafe = three(tmp_path, dtype)
     out = tmp_path / "out"
     out.mkdir()
-    merge_weights(model, safe, unsafe, out, coefficient=1.5)
+    merge_weights(model, safe, unsafe, out, Merge(1.5))
     a, b, c = (loaded(f)["a.weight"] for f in (model, safe, unsafe))
     kind = torch.float64 if dtype == torch.float64 else torch.float32
     assert torch.equal(loaded(out)["a.weight"], (a.to(kind) + 1.5 * (b.to(kind) - c.to(kind))).to(dtype))
@@ -70,7 +70,7 @@ def test_a_coefficient_of_zero_gives_the_models_own_file_byte_for_byte(tmp_path:
     model, safe, unsafe = three(tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    merge_weights(model, safe, unsafe, out, coefficient=0.0, drop=0.3)
+    merge_weights(model, safe, unsafe, out, Merge(0.0, 0.3))
     assert (out / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
@@ -84,7 +84,7 @@ def test_shards_keep_their_names_and_may_be_cut_elsewhere_in_the_other_models(tm
     out.mkdir()
     told: list[tuple[int, int | None]] = []
     merge_weights(
-        model, safe, unsafe, out, coefficient=1.0, on_progress=lambda state: told.append((state.done, state.total))
+        model, safe, unsafe, out, Merge(1.0), on_progress=lambda state: told.append((state.done, state.total))
     )
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in model.iterdir())
     assert load_file(out / "model-00002-of-00002.safetensors")["b"].tolist() == [5.0, 5.0]
@@ -110,12 +110,12 @@ def test_models_that_are_no_relatives_are_refused_before_anything_is_written(tmp
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(UsageError, match="no relative"):
-        merge_weights(model, other, model, out, coefficient=1.0)
+        merge_weights(model, other, model, out, Merge(1.0))
     with pytest.raises(UsageError, match="another shape"):
-        merge_weights(model, model, wide, out, coefficient=1.0)
+        merge_weights(model, model, wide, out, Merge(1.0))
     (other / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-3])
     with pytest.raises(UsageError, match="cut off"):
-        merge_weights(model, other, model, out, coefficient=1.0)
+        merge_weights(model, other, model, out, Merge(1.0))
     assert not list(out.iterdir())
 
 

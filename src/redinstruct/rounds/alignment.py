@@ -122,7 +122,7 @@ class Aligner:
         def work(place: Path) -> dict[str, Any]:
             from redinstruct.safealign.exports import base_dtype, copy_others, say_precision
             from redinstruct.safealign.front import best, candidate
-            from redinstruct.safealign.resta import merge_weights
+            from redinstruct.safealign.resta import Merge, merge_weights
 
             home = _folder(base)
             figures = {0.0: picker.named(home, "base")}
@@ -132,7 +132,7 @@ class Aligner:
                 folder.mkdir(parents=True, exist_ok=True)
                 share = coefficient / recipe.coefficients[0]
                 kind = base_dtype(merged)  # the precision that kept the first one's vector
-                merge_weights(home, merged, home, folder, coefficient=share, dtype=kind)
+                merge_weights(home, merged, home, folder, Merge(share), dtype=kind)
                 copy_others(home, folder)
                 say_precision(folder, kind)
                 figures[coefficient] = picker.named(folder, f"coefficient-{coefficient:g}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from redinstruct.safealign.align import Aligned, GuardStopped, align
+from redinstruct.safealign.align import align
 from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig, Lora, Settings, preset_for, with_settings
 from redinstruct.safealign.guards import GuardRule
 from redinstruct.safealign.launch import is_main_process
+from redinstruct.safealign.outcome import Aligned, GuardStopped, StepFigures
 from redinstruct.safealign.plan import Plan, machine_of
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import Prepared, pictures, prepare
 from redinstruct.safealign.spawn import align_in_processes
-from redinstruct.safealign.trainer import StepFigures
 
 __all__ = [
     "TRL_STRATEGIES",

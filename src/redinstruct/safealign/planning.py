@@ -9,16 +9,15 @@ from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.plan import Machine, Plan, Rows, plan
 from redinstruct.safealign.prepare import (
     Prepared,
-    counts_of,
-    encode_all,
     read_all,
     steps_in,
-    steps_of,
     strategy_of,
     streams_of,
+    training_data,
 )
 from redinstruct.safealign.rows import STREAMS, Stream
 from redinstruct.safealign.sizes import config_of
+from redinstruct.safealign.steps import Steps
 
 _TOKENIZERS = ("tokenizer*", "*.model", "vocab*", "tekken.json")
 
@@ -58,12 +57,13 @@ def plan_alignment(config: AlignConfig, machine: Machine) -> Plan:
         batch = allot(settings.batch, shares or {"general": 1.0})
         steps = settings.steps or steps_in(settings.epochs, counts, batch)
         return plan(config, Rows(longest=longest, batch=settings.batch, steps=steps, exact=False), machine)
-    tokenizer, _, encoded = encode_all(config, read)
+    data = training_data(config, read, "")
+    rows = data.encoded.rows
     if strategy is None:
-        rows = Rows(longest=max(map(len, encoded.rows)), batch=settings.batch, steps=settings.steps)
-        return plan(config, rows, machine)
-    names, _ = streams_of(config, strategy, encoded)
+        known = Rows(longest=max(map(len, rows)), batch=settings.batch, steps=settings.steps)
+        return plan(config, known, machine)
+    names, _ = streams_of(config, strategy, data.encoded)
     batch = allot(settings.batch, {stream: settings.mix.get(stream, 1.0) for stream in names})
-    steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), batch)
-    data = steps_of(config, encoded.rows, batch, steps, tokenizer, 0, 1)
-    return plan(config, Rows(longest=data.longest, batch=settings.batch, steps=steps), machine)
+    steps = settings.steps or steps_in(settings.epochs, data.counts, batch)
+    cut = Steps(rows, batch, settings, steps=steps, seed=config.seed, pad_id=data.pad_id)
+    return plan(config, Rows(longest=cut.longest, batch=settings.batch, steps=steps), machine)

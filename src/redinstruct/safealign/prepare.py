@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
@@ -16,17 +17,17 @@ from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError
 from redinstruct.prompts.forms import NEED_RED, made
 from redinstruct.safealign.batches import allot
-from redinstruct.safealign.card import check_replaceable
+from redinstruct.safealign.card import Card, check_replaceable, versions
 from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.exports import check_base, load_tokenizer
-from redinstruct.safealign.fidelity import Exporter
+from redinstruct.safealign.fidelity import Exporter, Fidelity
 from redinstruct.safealign.losses import STRATEGIES, Strategy
 from redinstruct.safealign.mask_picture import Picture, picture
-from redinstruct.safealign.masks import Encoded, EncodedRows, augment_deep_prefix, deep_prefixes, encode_rows
+from redinstruct.safealign.masks import EncodedRows, augment_deep_prefix, deep_prefixes, encode_rows
 from redinstruct.safealign.probe import Probe, probe_of
 from redinstruct.safealign.rows import STREAMS, Row, Rows, Stream, read_rows, row_of
 from redinstruct.safealign.steps import Steps
-from redinstruct.safealign.templates import Template, choose
+from redinstruct.safealign.templates import Template, choose, told_of
 from redinstruct.safetext import terminal
 
 _TEXTS = {"name", "paper", "equation", "red", "own", "pooled", "granularity", "needs_reference"}
@@ -34,26 +35,21 @@ _NUMBERS = tuple(field.name for field in fields(Strategy) if field.name not in _
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What a run will do. ``steps`` and ``batch`` are final; ``digest`` says when two runs are one."""
+class TrainingData:
+    """What a run learns from, encoded. ``base`` is the checkpoint's name; ``digest`` says when two runs are one."""
 
     config: AlignConfig
-    strategy: Strategy
     base: str
     tokenizer: PreTrainedTokenizerBase
     template: Template
     read: Rows
     encoded: EncodedRows
-    batch: dict[Stream, int]
-    steps: int
     digest: str
-    warnings: tuple[str, ...]
-    probe: Probe | None = None
 
     @property
     def counts(self) -> dict[Stream, int]:
         """Encoded rows per stream."""
-        return counts_of(self.encoded)
+        return {stream: len(self.encoded.of(stream)) for stream in STREAMS}
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -66,13 +62,48 @@ class Prepared:
         return added(self.read.masked, self.encoded.masked)
 
     @property
+    def pad_id(self) -> int:
+        """The token that padding is made of; it has no weight and is not attended to."""
+        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return int(eos if pad is None else pad)
+
+    @property
     def exporter(self) -> Exporter:
         """What writes this run's checkpoints."""
-        return exporter_of(self.config, self.tokenizer, self.template, self.encoded)
+        text = None if self.template.own else self.template.text
+        return Exporter(self.config.base, self.encoded.rows, self.pad_id, dtype=self.config.dtype, template=text)
+
+    def card(self, fidelity: Fidelity, stops: Collection[int], **own: Any) -> Card:
+        """The card of a checkpoint that was made of this; ``own`` is what the trainer alone knows."""
+        config = self.config
+        known = {
+            "digest": self.digest, "base": self.base, "strategy": config.strategy, "preset": str(config.preset),
+            "parameters": dict(config.parameters), "seed": config.seed,
+            "lora": msgspec.to_builtins(config.lora) if config.lora else None, "processes": 1,
+            "files": self.read.files, "rows": {str(stream): count for stream, count in self.counts.items()},
+            "dropped": self.dropped, "masked": self.masked, **fidelity.told,
+            "template": told_of(self.template, self.tokenizer, stops), "versions": versions(),
+        }  # fmt: skip
+        return Card(**(known | own))
+
+
+@dataclass(frozen=True)
+class Prepared(TrainingData):
+    """What a run will do. ``steps`` and ``batch`` are final."""
+
+    strategy: Strategy
+    batch: dict[Stream, int]
+    steps: int
+    warnings: tuple[str, ...] = ()
+    probe: Probe | None = None
 
     def data(self, rank: int = 0, world: int = 1) -> Steps:
         """The micro-batches of one process."""
-        return steps_of(self.config, self.encoded.rows, self.batch, self.steps, self.tokenizer, rank, world)
+        config, rows = self.config, self.encoded.rows
+        return Steps(
+            rows, self.batch, config.chosen, steps=self.steps, seed=config.seed, pad_id=self.pad_id,
+            rank=rank, world=world,
+        )  # fmt: skip
 
 
 def strategy_of(config: AlignConfig) -> Strategy:
@@ -104,8 +135,10 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
     base = check_base(config.base)
     check_out(config.out, config.base)
     read = read_all(config, "general" if strategy.name == "general" else "blue")
-    tokenizer, template, encoded = encode_all(config, read)
-    streams, warnings = streams_of(config, strategy, encoded)
+    asked = _harmless("--probe", config.probe) if config.probe else Rows((), {}, {}, ())
+    read = replace_fields(read, files=read.files + asked.files)
+    data = training_data(config, read, base)
+    streams, warnings = streams_of(config, strategy, data.encoded)
     settings = config.chosen
     unknown = [name for name in settings.mix if name not in STREAMS]
     if unknown:
@@ -114,55 +147,15 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
         batch = allot(settings.batch, {stream: settings.mix[stream] for stream in streams})
     except KeyError as error:
         raise UsageError(f"--mix: it names no share for {error.args[0]}, which {strategy.name} trains on") from None
-    steps = settings.steps or steps_in(settings.epochs, counts_of(encoded), batch)
-    asked = _harmless("--probe", config.probe) if config.probe else Rows((), {}, {}, ())
-    read = replace_fields(read, files=read.files + asked.files)
-    length = settings.max_length
-    probe = probe_of(read.rows, asked.rows, encoded, tokenizer, template, length, config.seed)
-    digest = config.digest(f"{base} {template.identity}", read.files)
-    steps_of(config, encoded.rows, batch, steps, tokenizer, 0, world)  # it refuses what cannot be cut
-    return Prepared(
-        config, strategy, base, tokenizer, template, read, encoded, batch, steps, digest, tuple(warnings), probe
+    steps = settings.steps or steps_in(settings.epochs, data.counts, batch)
+    probe = probe_of(
+        read.rows, asked.rows, data.encoded, data.tokenizer, data.template, settings.max_length, config.seed
     )
-
-
-def exporter_of(
-    config: AlignConfig, tokenizer: PreTrainedTokenizerBase, template: Template, encoded: EncodedRows
-) -> Exporter:
-    """What writes the checkpoints of a run that trains on these rows."""
-    text = None if template.own else template.text
-    return Exporter(config.base, encoded.rows, pad_of(tokenizer), dtype=config.dtype, template=text)
-
-
-def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that padding is made of; it has no weight and is not attended to."""
-    found: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    return found
-
-
-def steps_of(
-    config: AlignConfig,
-    rows: tuple[Encoded, ...],
-    batch: dict[Stream, int],
-    steps: int,
-    tokenizer: PreTrainedTokenizerBase,
-    rank: int,
-    world: int,
-) -> Steps:
-    """The micro-batches of one process for these rows."""
-    settings = config.chosen
-    return Steps(
-        rows,
-        batch,
-        steps=steps,
-        seed=config.seed,
-        pad_id=pad_of(tokenizer),
-        packing=config.chosen.packing,
-        deep_prefix=settings.deep_prefix,
-        max_length=settings.max_length,
-        rank=rank,
-        world=world,
+    prepared = Prepared(
+        **vars(data), strategy=strategy, batch=batch, steps=steps, warnings=tuple(warnings), probe=probe
     )
+    prepared.data(0, world)  # it refuses what cannot be cut
+    return prepared
 
 
 def check_out(out: Path, base: Path) -> None:
@@ -231,8 +224,8 @@ def added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
-def encode_all(config: AlignConfig, read: Rows) -> tuple[PreTrainedTokenizerBase, Template, EncodedRows]:
-    """Tokenizer, template and encoded rows.
+def training_data(config: AlignConfig, read: Rows, base: str) -> TrainingData:
+    """The rows encoded by the base's tokenizer and template.
 
     Raises:
         UsageError: no row is left.
@@ -247,7 +240,8 @@ def encode_all(config: AlignConfig, read: Rows) -> tuple[PreTrainedTokenizerBase
     if not encoded.rows:
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in encoded.dropped.items())
         raise UsageError(f"no row is left to train on: {reasons}")
-    return tokenizer, template, encoded
+    digest = config.digest(f"{base} {template.identity}", read.files)
+    return TrainingData(config, base, tokenizer, template, read, encoded, digest)
 
 
 def streams_of(config: AlignConfig, strategy: Strategy, encoded: EncodedRows) -> tuple[list[Stream], list[str]]:
@@ -274,11 +268,6 @@ def streams_of(config: AlignConfig, strategy: Strategy, encoded: EncodedRows) ->
     if config.chosen.deep_prefix and "blue" in streams and not encoded.of("red"):
         warnings.append("no red rows: no refusal is learnt after the beginning of a harmful answer (deep prefix)")
     return streams, warnings
-
-
-def counts_of(encoded: EncodedRows) -> dict[Stream, int]:
-    """Encoded rows per stream."""
-    return {stream: len(encoded.of(stream)) for stream in STREAMS}
 
 
 def steps_in(epochs: float, counts: Mapping[Stream, int], batch: Mapping[Stream, int]) -> int:

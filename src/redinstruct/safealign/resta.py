@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -26,6 +27,14 @@ from redinstruct import checkpoints
 from redinstruct.errors import UsageError
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.safetext import terminal
+
+
+class Merge(msgspec.Struct, frozen=True):
+    """How much of the vector is added, which share of its entries is dropped (DARE), and by which seed."""
+
+    coefficient: float
+    drop: float = 0.0
+    seed: int = 0
 
 
 class Weights:
@@ -120,7 +129,7 @@ def dropped(vector: torch.Tensor, drop: float, seed: int, name: str) -> torch.Te
 
 
 def merged_tensors(
-    parts: tuple[Weights, Weights, Weights], names: Iterable[str], coefficient: float, drop: float, seed: int
+    parts: tuple[Weights, Weights, Weights], names: Iterable[str], how: Merge
 ) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
     """Each named tensor of the merged model, unrounded, and its own precision. Integers and flags are the model's."""
     model, safe, unsafe = parts
@@ -129,7 +138,7 @@ def merged_tensors(
         if own.is_floating_point():
             kind = torch.float64 if own.dtype == torch.float64 else torch.float32
             vector = safe.read(name).to(kind) - unsafe.read(name).to(kind)
-            yield name, own.to(kind) + coefficient * dropped(vector, drop, seed, name), own.dtype
+            yield name, own.to(kind) + how.coefficient * dropped(vector, how.drop, how.seed, name), own.dtype
         else:
             yield name, own, own.dtype
 
@@ -139,10 +148,8 @@ def merge_weights(
     safe: Path,
     unsafe: Path,
     out: Path,
+    how: Merge,
     *,
-    coefficient: float,
-    drop: float = 0.0,
-    seed: int = 0,
     dtype: torch.dtype | None = None,
     twins: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
@@ -162,7 +169,7 @@ def merge_weights(
         head = header_in(path, dtype)
         with (out / path.name).open("wb") as file:
             file.write(head)
-            for _, tensor, own in merged_tensors(parts, header(path)[0], coefficient, drop, seed):
+            for _, tensor, own in merged_tensors(parts, header(path)[0], how):
                 wanted = dtype if dtype is not None and tensor.is_floating_point() else own
                 file.write(tensor.to(wanted).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
                 done += 1

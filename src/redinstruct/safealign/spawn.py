@@ -18,10 +18,10 @@ import msgspec
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress, unheard
-from redinstruct.safealign.align import Aligned, GuardStopped, align
+from redinstruct.safealign.align import align
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.launch import is_main_process
-from redinstruct.safealign.trainer import StepFigures
+from redinstruct.safealign.outcome import Aligned, GuardStopped, StepFigures
 
 _CONFIG, _RESULT, _PROGRESS = "config.json", "result.json", "progress.json"
 _LOOK_EVERY = 0.5

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from redinstruct.safealign.batches import Cut, StreamSampler, collate, cut, deal, pack
+from redinstruct.safealign.config import Settings
 from redinstruct.safealign.losses import Totals, totals
 from redinstruct.safealign.masks import PREFIX_TOKENS, Encoded, Prefixes, augment_deep_prefix, deep_prefixes
 from redinstruct.safealign.rows import Stream
@@ -34,13 +35,11 @@ class Steps(Dataset[dict[str, Any]]):
         self,
         rows: Sequence[Encoded],
         batch: Mapping[Stream, int],
+        settings: Settings,
         *,
         steps: int,
         seed: int,
         pad_id: int,
-        packing: bool = False,
-        deep_prefix: float = 0.0,
-        max_length: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -49,9 +48,8 @@ class Steps(Dataset[dict[str, Any]]):
         self.references: Mapping[int, torch.Tensor] | None = None
         self._sampler = StreamSampler(rows, batch, seed)
         self._rank, self._world = rank, world
-        self.pad_id, self._packing = pad_id, packing
-        self._share, self._max_length = deep_prefix, max_length
-        self._prefixes: Prefixes = deep_prefixes(rows) if deep_prefix else {}
+        self.pad_id, self._settings = pad_id, settings
+        self._prefixes: Prefixes = deep_prefixes(rows) if settings.deep_prefix else {}
         self._now: tuple[int, dict[int, Encoded], Totals] = (-1, {}, Totals())
         deal([1] * self._sampler.batch_size, world)  # it refuses what cannot be dealt
 
@@ -76,7 +74,7 @@ class Steps(Dataset[dict[str, Any]]):
             return len(row)
         twins = (len(red) for one in row.answers if one.weight > 0 for red in self._prefixes.get(one.asked, ()))
         longer = len(row) + min(PREFIX_TOKENS, max(twins, default=0))
-        return max(len(row), min(longer, self._max_length or longer))
+        return max(len(row), min(longer, self._settings.max_length))
 
     def of_step(self, step: int) -> tuple[dict[int, Encoded], Totals]:
         """The step's rows as they are trained on (index -> row), and what its sums are divided by."""
@@ -91,7 +89,9 @@ class Steps(Dataset[dict[str, Any]]):
         if not self._prefixes:
             return row
         rng: random.Random = self._sampler.rng(step, index)
-        return augment_deep_prefix(row, self._prefixes, rng, share=self._share, max_length=self._max_length)
+        return augment_deep_prefix(
+            row, self._prefixes, rng, share=self._settings.deep_prefix, max_length=self._settings.max_length
+        )
 
     def micro_batches(self, step: int, most: Cut) -> list[list[int]]:
         """The rows of this process in a step, as micro-batches; every process has as many of them."""
@@ -102,7 +102,7 @@ class Steps(Dataset[dict[str, Any]]):
         found: list[list[list[int]]] = []
         for shares in deal(lengths, self._world):
             own = [lengths[i] for i in shares]
-            lines = pack(own, capacity) if self._packing else [[at] for at in range(len(own))]
+            lines = pack(own, capacity) if self._settings.packing else [[at] for at in range(len(own))]
             found.append([[shares[at] for at in line] for line in lines])
         parts = max(len(cut(lines, lengths, most)) for lines in found)
         return [[numbers[at] for at in part] for part in cut(found[self._rank], lengths, most, parts)]
@@ -115,7 +115,7 @@ class Steps(Dataset[dict[str, Any]]):
         made, whole = self.of_step(step)
         rows = [made[i] for i in numbers]
         capacity = self._capacity([len(row) for row in made.values()], most)
-        batch: dict[str, Any] = dict(collate(rows, self.pad_id, packing=self._packing, capacity=capacity))
+        batch: dict[str, Any] = dict(collate(rows, self.pad_id, packing=self._settings.packing, capacity=capacity))
         batch["totals"] = whole
         batch["reference"] = None if self.references is None else reference_of(batch, numbers, self.references)
         return batch

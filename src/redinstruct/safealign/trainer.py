@@ -32,37 +32,15 @@ from redinstruct.safealign.batches import MODEL_KEYS, Cut
 from redinstruct.safealign.config import Settings
 from redinstruct.safealign.guards import Guard, GuardState
 from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
-from redinstruct.safealign.losses import Strategy, labelled, strategy_loss
+from redinstruct.safealign.losses import labelled, strategy_loss
+from redinstruct.safealign.outcome import Listeners, StepFigures
+from redinstruct.safealign.plan import Plan
+from redinstruct.safealign.prepare import Prepared
 from redinstruct.safealign.probe import Figures
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.steps import Steps
 
-
-class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One optimizer step. Losses are mean negative log-likelihoods per token, None where the step had no such rows.
-
-    ``red_first`` is that of the red answers' first tokens, ``red_above`` the share of red rows above the strategy's
-    threshold, ``red_term`` what red adds to the loss; ``red_off``: the guard has dropped it. ``probe``: what the
-    harmless questions gave after this step (:mod:`redinstruct.safealign.probe`), None where they were not asked.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    blue: float | None = None
-    general: float | None = None
-    red: float | None = None
-    red_first: float | None = None
-    red_above: float | None = None
-    red_term: float = 0.0
-    red_off: bool = False
-    probe: dict[str, float] | None = None
-
-
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "paged-adamw-8bit": "paged_adamw_8bit"}
-OnStep = Callable[[StepFigures], None]
 _LEAST_BETWEEN = 5
 """Steps between two looks at the harmless questions."""
 _PARTS = ("blue", "general", "red", "red_first", "red_above", "red_term")
@@ -83,40 +61,32 @@ class AlignTrainer(Trainer):
 
     def __init__(
         self,
-        *,
         model: torch.nn.Module,
         args: TrainingArguments,
         steps: Steps,
-        cut: Cut,
-        strategy: Strategy,
-        settings: Settings,
+        prepared: Prepared,
+        plan: Plan,
         guard: Guard,
-        seed: int,
-        folder: Path,
-        fsdp: bool = False,
-        probe: Callable[[], Figures] | None = None,
-        on_step: OnStep | None = None,
-        on_candidate: Callable[[int], None] | None = None,
-        on_cut: Callable[[Cut], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        listeners: Listeners,
     ) -> None:
+        """What needs the trainer itself is set on it later: ``probe``, ``on_candidate``, ``before_training``."""
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only)
-        self.cut = cut
-        self.before_training: Callable[[Any], None] | None = None
         keep_wide(getattr(self.accelerator.state, "fsdp_plugin", None))
         # Without a progress bar of its own, Trainer prints every log to standard output.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+        self.cut, self._fsdp = plan.cut, plan.sharding == "fsdp"
         self.history: list[StepFigures] = []
         self.interrupted = False
-        self.data, self._strategy, self._settings, self._guard, self._seed = steps, strategy, settings, guard, seed
-        self._folder, self._fsdp = folder, fsdp
-        self._on_step, self._on_candidate, self._on_cut = on_step, on_candidate, on_cut
-        self._should_stop = should_stop or (lambda: False)
+        self.data, self._strategy, self._settings = steps, prepared.strategy, prepared.config.chosen
+        self._guard, self._seed, self._listeners = guard, prepared.config.seed, listeners
+        self._folder = Path(str(args.output_dir))
         self._sums = dict.fromkeys((*_PARTS, "loss"), 0.0)
         self._figures: dict[str, float] = {}
-        self._probe = probe
+        self.probe: Callable[[], Figures] | None = None
         self.probed: Figures | None = None
+        self.on_candidate: Callable[[int], None] | None = None
+        self.before_training: Callable[[Any], None] | None = None
         self.add_callback(_EachStep(self))
 
     # ---- data, schedule ----
@@ -197,8 +167,10 @@ class AlignTrainer(Trainer):
         if halved == self.cut or max(len(part) for part in self.data.micro_batches(step, self.cut)) == 1:
             raise RedInstructError(self._too_large(step))
         self.cut = halved
-        if self._on_cut is not None:
-            self._on_cut(self.cut)
+        self._listeners.note(
+            f"out of memory: going on with micro-batches of at most {halved.rows} rows and {halved.positions:,} tokens;"
+            " the steps are the same"
+        )
 
     def _too_large(self, step: int) -> str:
         longest = max(len(row) for row in self.data.of_step(step)[0].values())
@@ -229,7 +201,7 @@ class AlignTrainer(Trainer):
             RedInstructError: the loss is not.
         """
         names = list(self._sums)
-        values = summed([*self._sums.values(), float(self._should_stop())], self.args.device)
+        values = summed([*self._sums.values(), float(self._listeners.should_stop())], self.args.device)
         self._figures = dict(zip(names, values, strict=False))
         self.interrupted = values[-1] > 0
         self._sums = dict.fromkeys(names, 0.0)
@@ -270,8 +242,8 @@ class AlignTrainer(Trainer):
                 **found,
             )
         )
-        if self._on_step is not None:
-            self._on_step(self.history[-1])
+        if self._listeners.on_step is not None:
+            self._listeners.on_step(self.history[-1])
 
     def end_of_step(self, control: TrainerControl) -> None:
         """After the optimizer moved: the guard, the saved state, the candidate."""
@@ -284,15 +256,15 @@ class AlignTrainer(Trainer):
             control.should_training_stop = True
         if self.interrupted or stopped or step % self._settings.save_every == 0 or step == self.state.max_steps:
             control.should_save = True
-        if self._on_candidate is not None:
-            self._on_candidate(step)
+        if self.on_candidate is not None:
+            self.on_candidate(step)
 
     def _looked(self, step: int) -> Figures | None:
         """What the harmless questions give, at every tenth of the run and at its end; the guard sees it."""
         every = max(_LEAST_BETWEEN, self.state.max_steps // 10)
-        if self._probe is None or (step % every and step != self.state.max_steps):
+        if self.probe is None or (step % every and step != self.state.max_steps):
             return None
-        found = self._probe()
+        found = self.probe()
         self._guard.see_probe(step, found)
         return found
 
@@ -337,7 +309,7 @@ class AlignTrainer(Trainer):
 
     def begin(self) -> None:
         """The wrapped model is checked, and asked what has to be known of it before it is trained."""
-        self.check_wrapped()
+        check_engaged(self.model_wrapped, self.args.world_size, fsdp=self._fsdp)
         if self.before_training is not None:
             self.before_training(self.model_wrapped)
         if self._guard.state.probe_start is None:
@@ -349,14 +321,6 @@ class AlignTrainer(Trainer):
         self.optimizer = self.lr_scheduler = None
         self.model_wrapped.zero_grad(set_to_none=True)
         free_memory()
-
-    def check_wrapped(self) -> None:
-        """Pass when the model is wrapped as was asked for.
-
-        Raises:
-            RedInstructError: it is not; nothing was trained.
-        """
-        check_engaged(self.model_wrapped, self.args.world_size, fsdp=self._fsdp)
 
 
 class _EachStep(TrainerCallback):

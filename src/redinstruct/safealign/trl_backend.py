@@ -15,28 +15,26 @@ import importlib.util
 import math
 import tempfile
 import warnings
-from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from transformers import TrainerCallback, TrainerControl
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
-from redinstruct.safealign.align import Aligned
-from redinstruct.safealign.card import Card, read_card, versions, write_card
+from redinstruct.safealign.card import write_card
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import check_base, load_model, with_adapter
 from redinstruct.safealign.forward import labelled_by
 from redinstruct.safealign.launch import world
+from redinstruct.safealign.outcome import Aligned, Listeners, StepFigures, there_already
 from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_alignment
-from redinstruct.safealign.prepare import added, check_out, encode_all, exporter_of, read_all
-from redinstruct.safealign.rows import STREAMS, Rows
+from redinstruct.safealign.prepare import TrainingData, check_out, read_all, training_data
+from redinstruct.safealign.rows import Rows
 from redinstruct.safealign.saving import writing
-from redinstruct.safealign.templates import told_of
-from redinstruct.safealign.trainer import OnStep, StepFigures
 from redinstruct.safealign.unfinished import as_it_was
 
 _SFT_SHARE = 0.5
@@ -80,13 +78,50 @@ def _messages(said: _Said) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in said]
 
 
-def train_with_trl(config: AlignConfig, on_step: OnStep | None, should_stop: Callable[[], bool] | None) -> Aligned:
+def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
     """Train by TRL and write the checkpoint with its card.
 
     Raises:
         UsageError: TRL is missing or does not fit, or there is nothing that the strategy can train on.
         KeyboardInterrupt: ``should_stop``; nothing was written.
     """
+    data = _checked(config)
+    if (done := there_already(config.out, data.digest)) is not None:
+        return done
+    kept = {row.row_id for row in data.encoded.rows}
+    read = msgspec.structs.replace(data.read, rows=tuple(row for row in data.read.rows if row.id in kept))
+    rows = kto_rows(read) if config.strategy == "kto" else dpo_rows(read)
+    _check_rows(config.strategy, rows)
+    data.tokenizer.chat_template = data.template.text
+    with (
+        as_it_was(config.threads),
+        whole_folder(config.out.absolute()) as fresh,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        listener = _Listener(listeners)
+        trainer = _trained(config, rows, data.tokenizer, listener, scratch)
+        if listener.interrupted:
+            raise KeyboardInterrupt
+        figures = {"steps": trainer.state.global_step, "pairs or answers": len(rows)}
+        figures |= {"first loss": listener.history[0].loss, "last loss": listener.history[-1].loss}
+        exporter = data.exporter
+        with writing("the aligned checkpoint", "nothing was changed"):
+            weights, trained = states.collect_weights(trainer.model), exporter.losses(labelled_by(trainer.model))
+            fidelity = exporter.write(trainer.model, weights, trained, fresh)
+            settings = {"trainer": type(trainer).__name__, "steps": trainer.state.global_step,
+                        "batch": config.chosen.batch, "learning_rate": config.chosen.learning_rate}  # fmt: skip
+            lora = {"rank": config.lora.rank, "alpha": config.lora.alpha} if config.lora else None
+            device = str(trainer.args.device)
+            write_card(
+                fresh,
+                data.card(fidelity, exporter.stops, settings=settings, lora=lora, device=device, figures=figures),
+            )
+    warning = f"{config.strategy} is TRL's: no guard watched it, and it cannot be resumed"
+    warned = (warning, *exporter.notes)
+    return Aligned(checkpoint=config.out, history=tuple(listener.history), figures=figures, warnings=warned)
+
+
+def _checked(config: AlignConfig) -> TrainingData:
     if importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None:
         raise UsageError(f"--strategy {config.strategy} is TRL's: pip install 'redinstruct[trl]'")
     if world()[1] > 1:
@@ -95,49 +130,7 @@ def train_with_trl(config: AlignConfig, on_step: OnStep | None, should_stop: Cal
         raise UsageError(f"--set: --strategy {config.strategy} keeps TRL's numbers")
     base = check_base(config.base)
     check_out(config.out, config.base)
-    read = read_all(config, "blue")
-    tokenizer, template, encoded = encode_all(config, read)
-    digest = config.digest(f"{base} {template.identity}", read.files)
-    if (there := read_card(config.out)) is not None and there.digest == digest:
-        return Aligned(checkpoint=config.out, figures=there.figures, warnings=("it was there already",))
-    kept = {row.row_id for row in encoded.rows}
-    read = Rows(tuple(row for row in read.rows if row.id in kept), read.dropped, read.masked, read.files)
-    rows = kto_rows(read) if config.strategy == "kto" else dpo_rows(read)
-    _check_rows(config.strategy, rows)
-    tokenizer.chat_template = template.text
-    with (
-        as_it_was(config.threads),
-        whole_folder(config.out.absolute()) as fresh,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
-        listener = _Listener(on_step, should_stop)
-        trainer = _trained(config, rows, tokenizer, listener, scratch)
-        if listener.interrupted:
-            raise KeyboardInterrupt
-        figures = {"steps": trainer.state.global_step, "pairs or answers": len(rows)}
-        figures |= {"first loss": listener.history[0].loss, "last loss": listener.history[-1].loss}
-        with writing("the aligned checkpoint", "nothing was changed"):
-            exporter = exporter_of(config, tokenizer, template, encoded)
-            weights, trained = states.collect_weights(trainer.model), exporter.losses(labelled_by(trainer.model))
-            fidelity = exporter.write(trainer.model, weights, trained, fresh)
-            counts: dict[str, int] = {stream: len(encoded.of(stream)) for stream in STREAMS}
-            write_card(
-                fresh,
-                Card(
-                    digest=digest, base=base, strategy=config.strategy, preset=str(config.preset),
-                    settings={"trainer": type(trainer).__name__, "steps": trainer.state.global_step,
-                              "batch": config.chosen.batch, "learning_rate": config.chosen.learning_rate},
-                    parameters={}, seed=config.seed,
-                    lora={"rank": config.lora.rank, "alpha": config.lora.alpha} if config.lora else None,
-                    processes=1, device=str(trainer.args.device), files=read.files, rows=counts,
-                    dropped=added(read.dropped, encoded.dropped), masked=added(read.masked, encoded.masked),
-                    **fidelity.told, template=told_of(template, tokenizer, exporter.stops), figures=figures,
-                    versions=versions(),
-                ),
-            )  # fmt: skip
-    warning = f"{config.strategy} is TRL's: no guard watched it, and it cannot be resumed"
-    warned = (warning, *exporter.notes)
-    return Aligned(checkpoint=config.out, history=tuple(listener.history), figures=figures, warnings=warned)
+    return training_data(config, read_all(config, "blue"), base)
 
 
 def _check_rows(strategy: str, rows: list[dict[str, Any]]) -> None:
@@ -209,10 +202,10 @@ def _gpu() -> bool:
 class _Listener(TrainerCallback):
     """Takes what TRL logs of each step, and passes a stop on."""
 
-    def __init__(self, on_step: OnStep | None, should_stop: Callable[[], bool] | None) -> None:
+    def __init__(self, listeners: Listeners) -> None:
         self.history: list[StepFigures] = []
         self.interrupted = False
-        self._on_step, self._should_stop = on_step, should_stop or (lambda: False)
+        self._listeners = listeners
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **__: Any) -> None:  # noqa: ARG002
         """One step's loss.
@@ -235,10 +228,10 @@ class _Listener(TrainerCallback):
             learning_rate=float(logs.get("learning_rate", 0.0)),
         )
         self.history.append(one)
-        if self._on_step is not None:
-            self._on_step(one)
+        if self._listeners.on_step is not None:
+            self._listeners.on_step(one)
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **__: Any) -> None:  # noqa: ARG002
         """Stop when asked to."""
-        if self._should_stop():
+        if self._listeners.should_stop():
             self.interrupted = control.should_training_stop = True

@@ -13,6 +13,7 @@ import torch
 from transformers.utils import logging
 
 from redinstruct.errors import UsageError
+from redinstruct.files.atomic import write_file
 from redinstruct.safealign import states
 from redinstruct.safealign.launch import wait_for_all, world
 from redinstruct.safealign.saving import writing
@@ -76,6 +77,4 @@ def _begin(folder: Path, mark: Path, digest: str) -> None:
         raise UsageError(f"--out: nothing can be written there ({error.strerror})") from None
     with writing(f"the folder {folder.name}", "nothing was changed"):
         if not mark.is_file():
-            part = mark.with_suffix(".part")
-            part.write_text(f"{digest}\n", encoding="utf-8")
-            part.replace(mark)
+            write_file(mark, f"{digest}\n")

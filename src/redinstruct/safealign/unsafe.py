@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,8 @@ from msgspec.structs import replace
 
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder
-from redinstruct.progress import OnProgress
 from redinstruct.safealign import states
-from redinstruct.safealign.align import Aligned, Run
-from redinstruct.safealign.card import Card, read_card, versions, write_card
+from redinstruct.safealign.card import Card, write_card
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import (
     check_base,
@@ -39,26 +37,23 @@ from redinstruct.safealign.exports import (
     write_checkpoint,
     written_names,
 )
-from redinstruct.safealign.fidelity import Exporter, Fidelity
+from redinstruct.safealign.fidelity import Fidelity
 from redinstruct.safealign.launch import world
 from redinstruct.safealign.losses import STRATEGIES
 from redinstruct.safealign.masks import Encoded
-from redinstruct.safealign.prepare import Prepared, check_out, encode_all, exporter_of, read_all
-from redinstruct.safealign.resta import Weights, check_alike, check_written, merge_weights
+from redinstruct.safealign.outcome import Aligned, Listeners, there_already
+from redinstruct.safealign.prepare import Prepared, TrainingData, check_out, read_all, training_data
+from redinstruct.safealign.resta import Merge, Weights, check_alike, check_written, merge_weights
 from redinstruct.safealign.saving import writing
-from redinstruct.safealign.templates import told_of
-from redinstruct.safealign.trainer import OnStep
+from redinstruct.safealign.training import Run
 from redinstruct.safealign.unfinished import as_it_was
 from redinstruct.safetext import terminal
 
-OnStop = Callable[[], bool]
 _NEVER = 10**9
 _AFTER_US = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
 
-def mend(
-    config: AlignConfig, on_step: OnStep | None, should_stop: OnStop | None, on_progress: OnProgress | None
-) -> Aligned:
+def mend(config: AlignConfig, listeners: Listeners) -> Aligned:
     """``--strategy resta``: ``base + coefficient * (safe - unsafe)``. Not resumable: nothing unsafe may outlive a run.
 
     Raises:
@@ -66,9 +61,9 @@ def mend(
         RedInstructError: the disk is full, say; ``--out`` is as it was, and the unsafe model is gone.
     """
     safe = config.safe or config.base
-    prepared, exporter = _prepared(config, safe)
-    if (there := read_card(config.out)) is not None and there.digest == prepared.digest:
-        return Aligned(checkpoint=config.out, figures=there.figures, warnings=("it was there already",))
+    prepared, merged = _prepared(config, safe)
+    if (done := there_already(config.out, merged.digest)) is not None:
+        return done
     out = config.out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with as_it_was(config.threads), secret_folder(out) as folder:
@@ -76,8 +71,8 @@ def mend(
         twins = first_names(relative)
         check_written(Weights(config.base), written_names(relative) | set(twins))
         del relative
-        run = Run(prepared, folder / "states", on_step, None, should_stop, on_progress)
         (folder / "states").mkdir(mode=0o700)
+        run = Run(prepared, folder / "states", replaced(listeners, on_evaluate=None, say=None))
         trainer = run.train()
         unsafe = folder / "unsafe"
         with writing("the unsafe model", "it is deleted, and nothing was changed"):
@@ -92,26 +87,18 @@ def mend(
             "loss on red answers at the end": trainer.history[-1].loss,
         }
         with writing("the merged checkpoint", "nothing was changed"), whole_folder(out) as fresh:
+            how = Merge(config.coefficient, config.drop, config.seed)
 
             def write(kind: torch.dtype) -> None:
-                merge_weights(
-                    config.base,
-                    safe,
-                    unsafe,
-                    fresh,
-                    coefficient=config.coefficient,
-                    drop=config.drop,
-                    seed=config.seed,
-                    dtype=kind,
-                    twins=twins,
-                    on_progress=on_progress,
-                )
+                told = listeners.on_progress
+                merge_weights(config.base, safe, unsafe, fresh, how, dtype=kind, twins=twins, on_progress=told)
                 copy_others(config.base, fresh)
                 say_precision(fresh, kind)
 
             write(torch.float32)  # the merged model unrounded: what the files are held against
+            exporter = merged.exporter
             fidelity = exporter.settle(write, fresh, exporter.losses_of(fresh))
-            write_card(fresh, _card(config, prepared, figures, fidelity))
+            write_card(fresh, _card(merged, prepared, figures, fidelity))
     return Aligned(checkpoint=config.out, history=tuple(trainer.history), figures=figures, warnings=exporter.notes)
 
 
@@ -152,7 +139,7 @@ def removed_at_our_end(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepared(config: AlignConfig, safe: Path) -> tuple[Prepared, Exporter]:
+def _prepared(config: AlignConfig, safe: Path) -> tuple[Prepared, TrainingData]:
     """All that the unsafe model's training needs, checked; and what the merged checkpoint is held against."""
     if not config.make_unsafe_model:
         raise UsageError(
@@ -169,8 +156,8 @@ def _prepared(config: AlignConfig, safe: Path) -> tuple[Prepared, Exporter]:
     check_out(config.out, config.base)
     read = read_all(config, "blue")
     own = replace(config, base=safe, guard=replace(config.guard, rise=None))
-    tokenizer, template, encoded = encode_all(own, read)
-    taught = tuple(_taught(row) for row in encoded.rows if row.stream == "red")
+    data = training_data(own, read, base)
+    taught = tuple(_taught(row) for row in data.encoded.of("red"))
     if not taught:
         raise UsageError("--strategy resta needs red rows: answers with a weight below 0, which --data does not hold")
     if safe != config.base:
@@ -178,20 +165,15 @@ def _prepared(config: AlignConfig, safe: Path) -> tuple[Prepared, Exporter]:
     chosen = own.chosen
     rows = min(chosen.batch, len(taught))
     settings = replace(chosen, batch=rows, deep_prefix=0.0, save_every=_NEVER)  # it is not resumable
-    made = Prepared(
-        config=replace(own, settings=settings),
+    red = replaced(data, config=replace(own, settings=settings), encoded=replace(data.encoded, rows=taught))
+    prepared = Prepared(
+        **vars(red),
         strategy=replaced(STRATEGIES["general"], name="resta"),
-        base=base,
-        tokenizer=tokenizer,
-        template=template,
-        read=read,
-        encoded=replace(encoded, rows=taught),
         batch={"general": rows},
         steps=chosen.steps or max(1, round(chosen.epochs * len(taught) / rows + 0.499)),
-        digest=config.digest(f"{base} {safe_name} {template.identity}", read.files),
-        warnings=(),
     )
-    return made, exporter_of(config, tokenizer, template, encoded)
+    digest = config.digest(f"{base} {safe_name} {data.template.identity}", read.files)
+    return prepared, replaced(data, config=config, digest=digest)
 
 
 def _taught(row: Encoded) -> Encoded:
@@ -200,24 +182,14 @@ def _taught(row: Encoded) -> Encoded:
     return replace(row, weights=weights, stream="general", answers=())
 
 
-def _card(config: AlignConfig, prepared: Prepared, figures: dict[str, Any], fidelity: Fidelity) -> Card:
-    return Card(
-        digest=prepared.digest,
-        base=prepared.base,
-        strategy="resta",
-        preset=str(config.preset),
+def _card(merged: TrainingData, prepared: Prepared, figures: dict[str, Any], fidelity: Fidelity) -> Card:
+    config = merged.config
+    return merged.card(
+        fidelity,
+        (),
         settings={"safe model": terminal((config.safe or config.base).resolve().name)},
         parameters={"coefficient": config.coefficient, "drop": config.drop},
-        seed=config.seed,
-        lora=None,
-        processes=1,
         device="cpu, merged tensor by tensor",
-        files=prepared.read.files,
         rows={"red": len(prepared.encoded.rows)},
-        dropped=prepared.dropped,
-        masked=prepared.masked,
-        **fidelity.told,
-        template=told_of(prepared.template, prepared.tokenizer, ()),
         figures=figures,
-        versions=versions(),
     )
