@@ -10,10 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("lm_eval")
 
+from redinstruct.run import Store, UtilityStore
+from redinstruct.run.rows import to_json
 from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.data import find_hhh, read_hhh
 from redinstruct.utility_check.hhh import Letters, prompts, wins
@@ -520,9 +523,51 @@ def test_the_toy_suite_needs_no_harness(
         ("toy_how_to", "toy_how_to_in_frame", "toy_borderline", "toy_facts"), 4
     )
     with nothing_written(tmp_path):
-        for suite in ("paper", "toy_facts,mmlu", "toy,hhh"):
+        for suite in ("paper", "toy_facts,mmlu", "toy,bias"):
             line = redinstruct(*flags, "--suite", suite, "--run", tmp_path / "n").error_line
             assert "needs the [utility] extra (lm_eval is missing): pip install 'redinstruct[utility]'" in line
+
+
+def test_hhh_needs_no_harness_and_is_asked_as_with_it(
+    redinstruct: InProcess, lettered: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("utility", "--model", f"hf/{lettered}", "--data", benchmarks, "--json")
+    whole = redinstruct(*flags, "--suite", "paper", "--run", tmp_path / "whole")
+    for name in ("lm_eval", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = redinstruct(*flags, "--suite", "hhh", "--run", tmp_path / "r")
+    assert done.code == 0, done.err
+    assert done.json["harness"] == "redinstruct"
+    assert done.json["results"] == [one for one in whole.json["results"] if one["task"] == "hhh"]
+    # A run of the first edition, which asked through the harness, goes on.
+    config = read_utility(tmp_path / "r").config
+    with Store.open_for_writing(tmp_path / "r") as store:
+        UtilityStore(store).begin(config.digest, to_json(msgspec.structs.replace(config, harness="lm-eval 0.4.9")))
+    assert redinstruct(*flags, "--suite", "hhh", "--run", tmp_path / "r").json["results"] == done.json["results"]
+
+
+def test_what_is_longer_than_the_model_reads_loses_its_beginning_and_the_card_says_so(
+    redinstruct: InProcess, benchmarks: Path, tmp_path: Path
+) -> None:
+    short = save_lettered(tmp_path / "short", positions=120)
+    done = redinstruct("utility", "--model", f"hf/{short}", "--suite", "hhh_honest", "--data", benchmarks, "--run",
+                       tmp_path / "r", "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    (card,) = done.json["tasks"]
+    assert card["notes"][1:] == ["8 of 8 requests were longer than the model reads: their beginnings were cut"]
+
+
+@pytest.mark.parametrize("positions", [2048, 120])
+def test_letters_are_as_likely_as_the_harness_has_them(benchmarks: Path, tmp_path: Path, positions: int) -> None:
+    from redinstruct.models.transformers import LocalModel
+    from redinstruct.utility_check.local import LocalLM
+
+    model = LocalModel.load(save_lettered(tmp_path / "m", positions=positions), chat_template="none")
+    contexts = [text for item in read_hhh(find_hhh(benchmarks)["honest"]) for text in prompts(item)]
+    pairs = [(context, f" {letter}") for context in contexts for letter in "AB"]
+    theirs = [found for found, _ in LocalLM(model).loglikelihood([SimpleNamespace(args=pair) for pair in pairs])]
+    assert model.likelihoods(pairs, cut=True) == pytest.approx(theirs, abs=1e-5)
+    assert model.cut == (0 if positions == 2048 else len(pairs))
 
 
 def test_likelihoods_are_the_harness_s_own(tiny: Path) -> None:

@@ -14,14 +14,15 @@ from redinstruct.models.prefix_cache import CausalModel, Ids
 def log_likelihoods(model: CausalModel, pairs: Sequence[tuple[Ids, Ids]], pad_id: int) -> list[float]:
     """The natural log-probability of each continuation after its context, in one batch, in order.
 
-    The rows are padded on the right, where a causal model does not look from what stands before; in fp32.
+    The rows are padded on the right, where a causal model does not look from what stands before; in fp32. A last token
+    is predicted, and not read.
 
     Raises:
         ValueError: a context is empty: its continuation's first token would have no probability.
     """
     if not all(context for context, _ in pairs):
         raise ValueError("a context holds no token")
-    rows = [context + wanted for context, wanted in pairs]
+    rows = [(context + wanted)[: max(1, len(context + wanted) - 1)] for context, wanted in pairs]
     longest = max(map(len, rows))
     ids = torch.tensor([row + (pad_id,) * (longest - len(row)) for row in rows], device=model.device)
     lengths = torch.tensor([len(row) for row in rows], device=model.device)

@@ -100,6 +100,8 @@ class LocalModel:
         self._marks = frozenset(number for number, token in special.items() if is_mark(token))
         self._unsaid = {*tokenizer.all_special_ids, *special} - self._marks
         self._adapted = Adapted()
+        self.cut = 0
+        """Texts that lost their beginnings so far (:meth:`likelihoods`)."""
 
     @classmethod
     def load(
@@ -193,21 +195,22 @@ class LocalModel:
             for generated, prompt, request in zip(made, prompts, batch, strict=True)
         ]
 
-    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
         """The natural log-probability of each answer to its question, in order; in the calling thread.
 
         The question is a user's message where the chat template is native, else the text itself. Blanks between the two
-        count to the answer.
+        count to the answer. With ``cut``, what is longer than the model reads loses its beginning, and is counted in
+        :attr:`cut`.
 
         Raises:
             ModelError: one is longer than the model reads, or the memory does not hold it.
         """
         torch.set_num_threads(self._threads)
-        split = [self._split(question, answer) for question, answer in pairs]
+        split = [self._split(question, answer, cut=cut) for question, answer in pairs]
         pad = self._generator.pad_id
         return self._within_memory(len(split), lambda part: log_likelihoods(self._causal, split[part], pad))
 
-    def _split(self, question: str, answer: str) -> tuple[Ids, Ids]:
+    def _split(self, question: str, answer: str, *, cut: bool) -> tuple[Ids, Ids]:
         """The tokens of the rendered question and of its answer, cut apart after both were put into tokens as one."""
         head = self._rendered((Message("user", question),))
         blanks = len(head) - len(head.rstrip())
@@ -216,10 +219,12 @@ class LocalModel:
         special = self._template == "none"
         context = tuple(self._tokenizer(head, add_special_tokens=special).input_ids)
         whole = tuple(self._tokenizer(head + answer, add_special_tokens=special).input_ids)
-        if len(whole) > self._causal.positions:
+        over = len(whole) - 1 - self._causal.positions  # the last token is not read, only predicted
+        if over > 0 and not (cut and over < len(context)):
             note = f"question and answer have {len(whole)} tokens, the model reads {self._causal.positions}"
             raise ModelError(FailureReason.BAD_REQUEST, note=note)
-        return context, whole[len(context) :]
+        self.cut += over > 0
+        return context[max(0, over) :], whole[len(context) :]
 
     # ---- from request to tokens ----
 

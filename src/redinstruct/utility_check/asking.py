@@ -28,8 +28,10 @@ _PROBE = "The sky is blue."
 class Scoring(Protocol):
     """A model that computes log-probabilities in this process."""
 
-    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The natural log-probability of each answer to its question, in order."""
+    cut: int
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
+        """The natural log-probability of each answer to its question, in order; ``cut`` counts those cut to fit."""
         ...
 
 
@@ -58,14 +60,21 @@ class Asker:
         except CallFailed as error:
             raise (self._failing or self._gave_up(error)) from error
 
-    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    @property
+    def cut(self) -> int:
+        """Texts so far that a local model could read only without their beginnings."""
+        return self._model.cut if isinstance(self._model, Scoring) else 0
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
         """The natural log-probability of each answer to its question, in order.
+
+        With ``cut``, a local model reads what is too long for it without its beginning.
 
         Raises:
             RedInstructError: a call failed for good, or the endpoint gives none for one of the texts.
         """
         if isinstance(self._model, Scoring):
-            return self._computed(self._model, pairs)
+            return self._computed(self._model, pairs, cut=cut)
         return [found for found, _ in self.echoed(pairs)]
 
     def echoed(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
@@ -125,11 +134,11 @@ class Asker:
         asyncio.run(every())
         return [replies[number] for number in range(len(requests))]
 
-    def _computed(self, model: Scoring, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def _computed(self, model: Scoring, pairs: Sequence[tuple[str, str]], *, cut: bool) -> list[float]:
         found: list[float] = []
         try:
             for start in range(0, len(pairs), self._model.batch_size):
-                found += model.likelihoods(pairs[start : start + self._model.batch_size])
+                found += model.likelihoods(pairs[start : start + self._model.batch_size], cut=cut)
                 self.on_progress(Progress(len(found), len(pairs)))
         except ModelError as error:
             raise self._gave_up(CallFailed(error.reason, note=error.note)) from error
@@ -139,6 +148,12 @@ class Asker:
         return RedInstructError(
             f"{self._model.id}: a call failed for good ({_said(error)}); the task was not recorded, run again"
         )
+
+
+def cut_note(cut: int, asked: int) -> tuple[str, ...]:
+    """What a card says of texts that lost their beginnings."""
+    told = f"{cut:,} of {asked:,} requests were longer than the model reads: their beginnings were cut"
+    return (told,) if cut else ()
 
 
 def _said(error: CallFailed) -> str:

@@ -22,6 +22,7 @@ from redinstruct.figures.scores import STRIPPED, Metric, TaskCard, item_ids
 from redinstruct.run import UtilityTaskRow
 from redinstruct.run.rows import to_json
 from redinstruct.safetext import terminal
+from redinstruct.utility_check.asking import cut_note
 from redinstruct.utility_check.data import LocalData
 
 FEWSHOT_SEED = 1234
@@ -151,8 +152,7 @@ def run(task: Any, lm: Any, *, limit: int | None, chat_template: str, source: st
     except Exception as error:
         said = terminal(str(error).strip().splitlines()[0])[:200] if str(error).strip() else "no reason given"
         raise RedInstructError(f"{name}: the harness stopped ({type(error).__name__}: {said})") from error
-    cut = f"{lm.cut:,} of {lm.seen:,} requests were longer than the model reads: their beginnings were cut"
-    notes = ((cut,) if lm.cut else ()) + tuple(getattr(lm, "notes", ()))
+    notes = cut_note(lm.cut, lm.seen) + tuple(getattr(lm, "notes", ()))
     return _row(task, found, limit, chat_template, source, notes)
 
 

@@ -23,7 +23,7 @@ from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder, is_run
 from redinstruct.run.rows import from_json, to_json
 from redinstruct.utility_check import data, hhh, toy
-from redinstruct.utility_check.asking import Asker
+from redinstruct.utility_check.asking import Asker, cut_note
 from redinstruct.utility_check.suites import Catalogue, Selection, TaskPlan, needs_harness, present, select
 
 DEFAULT_MARGIN = 0.02
@@ -119,7 +119,8 @@ def _check_harness() -> None:
     """Pass where the harness is installed, and keep it quiet."""
     if importlib.util.find_spec("lm_eval") is None:
         raise UsageError(
-            "every suite but toy needs the [utility] extra (lm_eval is missing): pip install 'redinstruct[utility]'"
+            "every suite but toy and hhh needs the [utility] extra (lm_eval is missing):"
+            " pip install 'redinstruct[utility]'"
         )
     from redinstruct.utility_check import harness
 
@@ -318,6 +319,8 @@ def _check_same(config: UtilityConfig, run: Path) -> None:
         return
     stored = from_json(body, UtilityConfig)
     differing = [flag for name, flag in _FLAGS.items() if getattr(stored, name) != getattr(config, name)]
+    if config.harness == toy.HARNESS and _FLAGS["harness"] in differing:
+        differing.remove(_FLAGS["harness"])  # HHH was asked through the harness once, by the same rule
     if config.limit is not None and (stored.limit is None or config.limit < stored.limit):
         differing.append(f"--limit (was {stored.limit or 'all'}, cannot shrink to {config.limit})")
     if differing:
@@ -363,25 +366,14 @@ def _row(task: TaskPlan, checked: Checked, wanted: Wanted) -> UtilityTaskRow:
     return _toy_row(task.name, checked, wanted)
 
 
-class _Pair:
-    """A context and its continuation, as the harness's interface takes them."""
-
-    def __init__(self, context: str, continuation: str) -> None:
-        self.args = (context, continuation)
-
-
-def _likelihoods(checked: Checked, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """The log-probability of each continuation; contexts are a user's message where the chat template is native."""
-    if checked.config.chat_template == "native":
-        pairs = [(checked.lm.apply_chat_template([{"role": "user", "content": c}]), k) for c, k in pairs]
-    return [float(found) for found, _ in checked.lm.loglikelihood([_Pair(*pair) for pair in pairs])]
-
-
 def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> UtilityTaskRow:
     every = checked.preferences[name]
     items = every[:limit]
     contexts = [prompt for item in items for prompt in hhh.prompts(item)]
-    found = _likelihoods(checked, [(context, f" {letter}") for context in contexts for letter in hhh.LETTERS])
+    pairs = [(context, f" {letter}") for context in contexts for letter in hhh.LETTERS]
+    before = checked.asker.cut
+    found = checked.asker.likelihoods(pairs, cut=True)
+    cut = checked.asker.cut - before
     letters = [hhh.Letters(*found[number : number + 4]) for number in range(0, len(found), 4)]
     counts = hhh.count(letters)
     card = TaskCard(
@@ -396,7 +388,7 @@ def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> Uti
         limit=limit,
         metrics=(Metric("wins", higher_is_better=True, reported=counts.rate),),
         prompt_sha256=data.sha256_of(hhh.TEMPLATE),
-        notes=(f"{counts.wins} of {counts.total} won, {counts.ties} tied",),
+        notes=(f"{counts.wins} of {counts.total} won, {counts.ties} tied", *cut_note(cut, len(pairs))),
     )
     ids = item_ids(name, [to_json(item) for item in items])
     return UtilityTaskRow(name, to_json(card), ids, (tuple(float(hhh.wins(one)) for one in letters),))

@@ -27,6 +27,7 @@ PAPER_SHOTS: Mapping[str, int] = {"mmlu": 5}
 BIAS = ("winogender_all", "crows_pairs_english", "bbq")
 TOY = ("toy_how_to", "toy_how_to_in_frame", "toy_borderline", "toy_facts")
 SUITES: Mapping[str, tuple[str, ...]] = {"paper": PAPER, "bias": BIAS, "toy": TOY}
+_HHH = tuple(f"hhh_{part}" for part in HHH_PARTS)
 _FAMILIES = ("truthfulqa", "mmlu/default", "bbh/fewshot", "winogender", "crows_pairs", "bbq")
 """Folders of the harness that are indexed first: all of it takes seconds."""
 
@@ -62,7 +63,7 @@ def _indexed(*folders: str) -> Mapping[str, Any]:
 class Catalogue:
     """The harness's tasks by name, read from its files; nothing is loaded or downloaded for that.
 
-    The files are looked at when the first name is asked for: the toy world's own suite needs no harness.
+    The files are looked at when the first name is asked for: the toy world's tasks and HHH need no harness.
     """
 
     def __init__(self) -> None:
@@ -109,8 +110,9 @@ class Catalogue:
 
 
 def needs_harness(suite: str) -> bool:
-    """Whether ``--suite`` names anything but the toy world's own tasks."""
-    return any(member not in TOY for name in suite.split(",") for member in SUITES.get(name.strip(), (name.strip(),)))
+    """Whether ``--suite`` names anything but the toy world's tasks and HHH."""
+    names = (name.strip() for name in suite.split(","))
+    return any(member not in (*TOY, "hhh", *_HHH) for name in names for member in SUITES.get(name, (name,)))
 
 
 def select(suite: str, shots: int | None, catalogue: Catalogue) -> Selection:
@@ -139,9 +141,8 @@ def select(suite: str, shots: int | None, catalogue: Catalogue) -> Selection:
 
 def _of(name: str, catalogue: Catalogue) -> tuple[tuple[str, ...], GroupPlan | None]:
     if name == "hhh":
-        members = tuple(f"hhh_{part}" for part in HHH_PARTS)
-        return members, GroupPlan("hhh", "parts", members, len(members))
-    if name in TOY or name in (f"hhh_{part}" for part in HHH_PARTS):
+        return _HHH, GroupPlan("hhh", "parts", _HHH, len(_HHH))
+    if name in (*TOY, *_HHH):
         return (name,), None
     if catalogue.entry(name) is None:
         known = [*SUITES, "hhh", *TOY, *catalogue.names()]
