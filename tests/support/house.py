@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,32 +76,14 @@ def _file(files: House, module: str) -> str:
     return here if here in files else f"{path}.py" if f"{path}.py" in files else ""
 
 
-def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """The sets of files that reach each other (Tarjan's strongly connected components of two and more), sorted."""
-    number: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
-
-    def visit(file: str) -> None:
-        number[file] = lowest[file] = len(number)
-        stack.append(file)
-        for other in sorted(graph.get(file, ())):
-            if other not in number:
-                visit(other)
-                lowest[file] = min(lowest[file], lowest[other])
-            elif other in stack:
-                lowest[file] = min(lowest[file], number[other])
-        if lowest[file] == number[file]:
-            at = stack.index(file)
-            if len(stack) - at > 1:
-                found.append(sorted(stack[at:]))
-            del stack[at:]
-
-    for file in sorted(graph):
-        if file not in number:
-            visit(file)
-    return sorted(found)
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Files that import each other in a ring, the first of which stands last again; empty where there are none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        ring: list[str] = error.args[1]
+        return ring
+    return []
 
 
 def outgrown(files: House) -> set[str]:
