@@ -12,9 +12,9 @@ import pytest
 
 from redinstruct.models import ModelError, Request, make_model, waits
 from redinstruct.models.base import is_cut
+from redinstruct.models.completions import completion_of
 from redinstruct.models.failures import NOT_SHOWN, Filtered, status_error, unquoted
 from redinstruct.prompts import AnswerReader, shipped
-from redinstruct.redeval import read_reply
 from redinstruct.types import Completion, FailureReason, Message, Sampling
 from tests.support.endpoint import Endpoint, http
 
@@ -368,7 +368,7 @@ def outcomes() -> dict[str, Completion | ModelError]:
             for name in SHAPES:
                 try:
                     (reply,) = await model.generate([Request((Message("user", name),), Sampling())])
-                    found[name] = read_reply(reply, reader, name)
+                    found[name] = completion_of(reply, reader, name)
                 except ModelError as error:
                     found[name] = error
             await model.aclose()

@@ -12,9 +12,9 @@ from redinstruct.engine import Limits
 from redinstruct.errors import BankError
 from redinstruct.questions import read_bank, select
 from redinstruct.redeval import evaluate, prepare
-from redinstruct.redeval.plan import attempt_key
 from redinstruct.redeval.spending import forecast
 from redinstruct.run import Store
+from redinstruct.run.config import attempt_key
 from redinstruct.types import ATTACK_SUCCESS, Message, Question
 from tests.support.old_runs import unpack
 

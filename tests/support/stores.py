@@ -13,9 +13,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from redinstruct.prompts import parse_template
-from redinstruct.redeval import attempt_key
 from redinstruct.run import Store
-from redinstruct.run.config import Pinned, RunConfig
+from redinstruct.run.config import Pinned, RunConfig, attempt_key
 from redinstruct.types import (
     ATTACK_SUCCESS,
     DETAILS,

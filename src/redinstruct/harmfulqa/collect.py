@@ -15,9 +15,19 @@ from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, check_same_co
 from redinstruct.harmfulqa.rows import Dialogue
 from redinstruct.judges import Judge, bound_judge
 from redinstruct.progress import OnProgress
-from redinstruct.redeval.invocation import too_many_errors
-from redinstruct.redeval.runs import make_place, no_blank_run, spending_of, tested
-from redinstruct.run import CollectionStore, Failures, Store, calls_by_step, check_run_folder, failed_calls, is_run
+from redinstruct.redeval.runs import spending_of, tested
+from redinstruct.run import (
+    CollectionStore,
+    Failures,
+    Store,
+    calls_by_step,
+    check_run_folder,
+    failed_calls,
+    is_run,
+    make_place,
+    no_blank_run,
+    too_many_errors,
+)
 
 
 class Cell(msgspec.Struct, frozen=True):

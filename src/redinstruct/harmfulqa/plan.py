@@ -12,10 +12,9 @@ import msgspec
 from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.harmfulqa.steps import texts_digest
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
-from redinstruct.judges import Judge, JudgeOptions
+from redinstruct.judges import Judge, JudgeOptions, judge_named, model_of_judge
 from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import load_template
-from redinstruct.redeval.plan import asked_model, instrument_for
 from redinstruct.run.config import Pinned
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling
 
@@ -110,7 +109,7 @@ def prepare_collection(
     if critique and judge is None:
         raise UsageError("--critique needs --judge: it begins with an answer that was judged harmful")
     listed = read_topics(topics) if isinstance(topics, Path) else (topics or PAPER_TOPICS)
-    instrument = None if judge is None else instrument_for(judge, ATTACK_SUCCESS, judge_model, judge_options)
+    instrument = None if judge is None else judge_named(judge, ATTACK_SUCCESS, judge_model, judge_options)
     if instrument is not None and instrument.measure != ATTACK_SUCCESS:
         raise UsageError(f"the judge measures {instrument.measure.name}, not {ATTACK_SUCCESS.name}")
     who = teacher if answerer is None else answerer
@@ -136,7 +135,7 @@ def prepare_collection(
         teacher_options=recorded(teacher_options),
         answerer_options=recorded(answerer_options),
     )
-    judged_by = None if instrument is None else asked_model(instrument, judge_model, timeout, judge_options)
+    judged_by = None if instrument is None else model_of_judge(instrument, judge_model, timeout, judge_options)
     return CollectPlan(config, asks, answers, instrument, judged_by, template)
 
 

@@ -27,8 +27,6 @@ from redinstruct.interop.sources import IMPORTED, Source, read_source
 from redinstruct.interop.tables import Chosen
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import parse_template
-from redinstruct.redeval.plan import attempt_key
-from redinstruct.redeval.runs import make_place
 from redinstruct.run import (
     MAJORITY,
     UNANIMOUS,
@@ -39,12 +37,13 @@ from redinstruct.run import (
     check_run_folder,
     importing_place,
     is_run,
+    make_place,
     purge,
     purge_places,
     remove_empty,
 )
 from redinstruct.run import settle as settle_labels
-from redinstruct.run.config import Pinned, RunConfig
+from redinstruct.run.config import Pinned, RunConfig, attempt_key
 from redinstruct.types import (
     MEASURES,
     Annotation,

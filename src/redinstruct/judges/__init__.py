@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from redinstruct.judges.base import Asking, Bindable, Call, Case, Judge, bound_judge
-from redinstruct.judges.registry import JUDGES, TESTED, JudgeOptions, make_judge
+from redinstruct.judges.registry import JUDGES, TESTED, JudgeOptions, judge_named, make_judge, model_of_judge
 from redinstruct.judges.selftest import SelfTest, battery, run_selftest
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "SelfTest",
     "battery",
     "bound_judge",
+    "judge_named",
     "make_judge",
+    "model_of_judge",
     "run_selftest",
 ]

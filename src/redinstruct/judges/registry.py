@@ -13,7 +13,7 @@ from redinstruct.judges.guard import KINDS, GuardJudge
 from redinstruct.judges.paper import PaperJudge
 from redinstruct.judges.refusal import RefusalJudge
 from redinstruct.judges.rubric import RubricJudge, read_rubric_file
-from redinstruct.models import recorded
+from redinstruct.models import Model, make_model, recorded
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 JUDGES: dict[str, str] = {
@@ -69,6 +69,27 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
     if measure is not ATTACK_SUCCESS:
         raise ModelSpecError(f"--judge paper rates harm only: it has no labels for --measure {measure.name}")
     return _with_request(PaperJudge(model), options)
+
+
+def judge_named(
+    judge: str | Judge, measure: Measure, judge_model: str | Model | None, options: JudgeOptions | None
+) -> Judge:
+    """The judge that was named, or given. Raises ``UsageError`` for one that cannot take the measure."""
+    if not isinstance(judge, str):
+        return judge
+    model_id = judge_model if judge_model is None or isinstance(judge_model, str) else judge_model.id
+    return make_judge(judge, measure, model_id, options)
+
+
+def model_of_judge(
+    judge: Judge, judge_model: str | Model | None, timeout: float, options: JudgeOptions | None = None
+) -> Model | None:
+    """The model that the judge asks. A classifier on this machine gets its whole prompt from us, without a template."""
+    if not isinstance(judge_model, str):
+        return judge_model
+    raw = judge.card.name == "guard" and judge_model.startswith("hf/")
+    request = None if options is None else options.request
+    return make_model(judge_model, options=request, timeout=timeout, chat_template="none" if raw else "native")
 
 
 def _with_request(judge: GuardJudge | RubricJudge | PaperJudge, options: JudgeOptions) -> Judge:

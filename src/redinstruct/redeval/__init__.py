@@ -9,17 +9,14 @@ specification of it.
 from __future__ import annotations
 
 from redinstruct.redeval.invocation import Outcome
-from redinstruct.redeval.plan import Plan, attempt_key, prepare, read_system
+from redinstruct.redeval.plan import Plan, prepare, read_system
 from redinstruct.redeval.runs import evaluate, rejudge
-from redinstruct.redeval.session import read_reply
 
 __all__ = [
     "Outcome",
     "Plan",
-    "attempt_key",
     "evaluate",
     "prepare",
-    "read_reply",
     "read_system",
     "rejudge",
 ]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
-from redinstruct.run import Failures, Store, failures
-
-MOST_ERRORS = 0.05
-"""The share of a result's attempts that may be errors, and the run still counts as done (design 5)."""
+from redinstruct.run import Failures, Store, failures, too_many_errors
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -55,10 +51,3 @@ def outcome_of(store: Store, judge: int, run: Path, planned: int) -> Outcome:
     total = sum(total for total, _ in recorded.values())
     erring = tuple(too_many_errors(recorded))
     return Outcome(run, planned, total, 0, True, failures=failures(store, judge), erring=erring)
-
-
-def too_many_errors(recorded: Mapping[str, tuple[int, int]]) -> Iterator[str]:
-    """A line for each place of which, of so many in all, too many are errors (5 %; design 5)."""
-    for where, (total, errors) in recorded.items():
-        if errors > MOST_ERRORS * total:
-            yield f"{where}: {errors:,} of {total:,} are errors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import msgspec
 
 from redinstruct.banks import resolve_bank, resolve_template_path
 from redinstruct.errors import TemplateError, UsageError
-from redinstruct.judges import Judge, JudgeOptions, make_judge
+from redinstruct.judges import Judge, JudgeOptions, judge_named, model_of_judge
 from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template, read_text_file
 from redinstruct.prompts.templates import MAX_TEMPLATE_BYTES
 from redinstruct.questions import select, selection_words
 from redinstruct.questions.spread import SPREAD
-from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig
+from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig, attempt_key
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES, Attempt, Bank, Measure, PromptTemplate, Question, Sampling
 
@@ -67,23 +66,6 @@ class Plan(msgspec.Struct, frozen=True):
                         yield Attempt(attempt_key(self.config, question, template, epoch), question, template, epoch)
 
 
-def attempt_key(config: RunConfig, question: Question, template: PromptTemplate, epoch: int) -> bytes:
-    """The attempt's content hash (32 bytes): question x template x model x sampling x epoch."""
-    identity: tuple[object, ...] = (
-        question.id, question.text, template.sha256, config.model, config.chat_template,
-        msgspec.to_builtins(config.sampling), config.options, config.protocol, epoch,
-    )  # fmt: skip
-    if question.earlier:
-        identity = (*identity, [(turn.role, turn.content) for turn in question.earlier])
-    if config.system is not None:
-        identity = (*identity, "system", config.system)
-    try:
-        encoded = msgspec.json.encode(identity)
-    except UnicodeError:
-        encoded = repr(identity).encode()
-    return hashlib.sha256(encoded).digest()
-
-
 def prepare(
     *,
     model: str | Model,
@@ -122,7 +104,7 @@ def prepare(
     _check_sampling(sampling)
     paper_2023 = _check_protocol(protocol, judge, sampling, options or {}, system)
     what = MEASURES[measure]
-    instrument = instrument_for(judge, what, judge_model, judge_options)
+    instrument = judge_named(judge, what, judge_model, judge_options)
     if instrument.measure != what:
         raise UsageError(f"the judge measures {instrument.measure.name}, not {what.name}")
     read = tuple(b if isinstance(b, Bank) else resolve_bank(str(b), columns) for b in banks)
@@ -136,7 +118,7 @@ def prepare(
         if isinstance(model, str)
         else model
     )
-    asked = asked_model(instrument, judge_model, timeout, judge_options)
+    asked = model_of_judge(instrument, judge_model, timeout, judge_options)
     config = RunConfig(
         model=target.id,
         banks=tuple(Pinned(b.name, b.sha256) for b in read),
@@ -157,27 +139,6 @@ def prepare(
     )
     questions = tuple(selection.questions for selection in selections)
     return Plan(config, read, questions, templates, what, instrument, target, asked)
-
-
-def instrument_for(
-    judge: str | Judge, measure: Measure, judge_model: str | Model | None, options: JudgeOptions | None
-) -> Judge:
-    """The judge that was named, or given. Raises ``UsageError`` for one that cannot take the measure."""
-    if not isinstance(judge, str):
-        return judge
-    model_id = judge_model if judge_model is None or isinstance(judge_model, str) else judge_model.id
-    return make_judge(judge, measure, model_id, options)
-
-
-def asked_model(
-    judge: Judge, judge_model: str | Model | None, timeout: float, options: JudgeOptions | None = None
-) -> Model | None:
-    """The model that the judge asks. A classifier on this machine gets its whole prompt from us, without a template."""
-    if not isinstance(judge_model, str):
-        return judge_model
-    raw = judge.card.name == "guard" and judge_model.startswith("hf/")
-    request = None if options is None else options.request
-    return make_model(judge_model, options=request, timeout=timeout, chat_template="none" if raw else "native")
 
 
 def _check_sampling(sampling: Sampling) -> None:

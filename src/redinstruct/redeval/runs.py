@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from redinstruct.engine import Limits, Prices, Spending, check_limits
-from redinstruct.errors import ConfigError, UsageError
+from redinstruct.errors import UsageError
 from redinstruct.figures.deciding import Decider, outcomes_of
-from redinstruct.judges import Judge, JudgeOptions, bound_judge
+from redinstruct.judges import Judge, JudgeOptions, bound_judge, judge_named, model_of_judge
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
 from redinstruct.redeval.invocation import Outcome
-from redinstruct.redeval.plan import Plan, asked_model, instrument_for
+from redinstruct.redeval.plan import Plan
 from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import Session
-from redinstruct.run import OwedAttempt, Store, check_run_folder, is_run, note_stop, planned_attempts, remove_empty
+from redinstruct.run import (
+    OwedAttempt,
+    Store,
+    check_run_folder,
+    is_run,
+    make_place,
+    no_blank_run,
+    note_stop,
+    planned_attempts,
+)
 from redinstruct.run.config import RunConfig, check_same_run
-from redinstruct.run.folder import make_private_folder
 from redinstruct.run.plans import Mark
 from redinstruct.types import MEASURES, Measure
 
@@ -104,8 +110,8 @@ def rejudge(
     check_limits(limits)
     with Store.open_for_reading(run) as store:
         config = store.begun()
-    instrument = instrument_for(judge, MEASURES[config.measure], judge_model, judge_options)
-    asked = asked_model(instrument, judge_model, limits.timeout, judge_options)
+    instrument = judge_named(judge, MEASURES[config.measure], judge_model, judge_options)
+    asked = model_of_judge(instrument, judge_model, limits.timeout, judge_options)
     if part is not None and part < 1:
         raise UsageError("--sample must be at least 1")
     if again and part is not None:
@@ -207,37 +213,6 @@ def _no_denied_plan(store: Store, before: Mark) -> Iterator[None]:
     except UsageError:
         store.take_back(before)
         raise
-
-
-@contextlib.contextmanager
-def no_blank_run(store: Store, is_blank: Callable[[], bool], made: Sequence[Path], *, begun: bool) -> Iterator[None]:
-    """Denied before a single answer: leave no folder that would refuse the corrected command.
-
-    A run that was ``begun`` before, by ``--max-calls 0`` say, stays.
-    """
-    try:
-        yield
-    except UsageError:
-        if not begun and is_blank():
-            store.discard(made)
-        raise
-
-
-def make_place(run: Path) -> list[Path]:
-    """Make the run's folder, its parents too; returns those that were made, the deepest first.
-
-    Raises:
-        ConfigError: it cannot be made, or not be written; nothing was left behind.
-    """
-    made = [folder for folder in (run, *run.absolute().parents) if not os.path.lexists(folder)]
-    try:
-        make_private_folder(run)
-        if not os.access(run, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        remove_empty(made)
-        raise ConfigError(f"--run {run}: cannot be written ({error.strerror}); name another folder") from None
-    return made
 
 
 def _check_config(store: Store, config: RunConfig, run: Path) -> None:

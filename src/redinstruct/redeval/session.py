@@ -13,6 +13,7 @@ from redinstruct.errors import CallFailed, EndpointLost, UsageError
 from redinstruct.figures.deciding import Cell, Decider
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Model, Reply, Request
+from redinstruct.models.completions import completion_of
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.prompts import AnswerReader, render
 from redinstruct.redeval.invocation import Outcome, outcome_of
@@ -20,10 +21,8 @@ from redinstruct.run import OwedAttempt, Store
 from redinstruct.run.config import PROTOCOL_2023, RunConfig
 from redinstruct.types import (
     Completion,
-    CompletionOutcome,
     Conversation,
     Message,
-    NoResponseReason,
     PromptTemplate,
     Question,
     Verdict,
@@ -222,7 +221,7 @@ class Session:
         except CallFailed as failure:
             seconds = time.perf_counter() - started
             return Completion("error", reason=failure.reason, note=failure.note, tries=failure.tries, seconds=seconds)
-        return read_reply(reply, self._reader(owed.attempt.template), prompt, tries, time.perf_counter() - started)
+        return completion_of(reply, self._reader(owed.attempt.template), prompt, tries, time.perf_counter() - started)
 
     async def _verdict(self, owed: OwedAttempt, completion: Completion, allowance: Allowance | None) -> Verdict:
         asked = self._asked
@@ -280,40 +279,3 @@ def what_is_asked(question: Question) -> str:
         return question.text
     names = {"user": "User", "assistant": "Assistant"}
     return "\n\n".join(f"{names[turn.role]}: {turn.content}" for turn in (*turns, Message("user", question.text)))
-
-
-def read_reply(reply: Reply, reader: AnswerReader, prompt: str, tries: int = 1, seconds: float = 0.0) -> Completion:
-    """A completion from a reply: filtered or empty answers are ``no_response``, all else is text to judge."""
-    outcome: CompletionOutcome = "text"
-    reason: NoResponseReason | None = None
-    judged: str | None = None
-    flags: tuple[str, ...] = ()
-    raw, thought, note = reply.text, reply.thought, reply.note
-    if raw is not None and raw.strip() and not reply.filtered:
-        read = reader.read(raw, prompt, opened=reply.thought_opened, cut=reply.cut)
-        judged, flags = read.text, read.flags
-        thought = "\n\n".join(filter(None, (thought, read.thought))) or None
-    if reply.filtered:
-        outcome, reason = "no_response", NoResponseReason.PROVIDER_FILTER
-    elif judged is None or not judged.strip():
-        outcome = "no_response"
-        is_thought = thought is not None or "thought" in flags
-        nothing = NoResponseReason.EMPTY if judged is None else NoResponseReason.ECHO_ONLY
-        reason = NoResponseReason.EMPTY_AFTER_THOUGHTS if is_thought else nothing
-        if reply.cut and note is None:
-            note = "the limit ended the reply before its answer began: raise --max-tokens"
-    return Completion(
-        outcome=outcome,
-        raw=raw,
-        judged=judged,
-        reason=reason,
-        note=note,
-        finish_reason=reply.finish_reason,
-        tokens_in=reply.tokens_in,
-        tokens_out=reply.tokens_out,
-        truncated=reply.cut,
-        flags=flags,
-        tries=tries,
-        seconds=seconds,
-        thought=thought,
-    )

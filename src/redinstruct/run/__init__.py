@@ -15,10 +15,11 @@ from redinstruct.run.annotations import (
 from redinstruct.run.answers import answer_texts, verdict_history
 from redinstruct.run.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.run.database import Store
-from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures
+from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures, too_many_errors
 from redinstruct.run.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
 from redinstruct.run.imported import ImportedStore
 from redinstruct.run.judges import JudgeRow, judges_of, named_judge
+from redinstruct.run.places import make_place, no_blank_run
 from redinstruct.run.planned import Planned, planned_attempts
 from redinstruct.run.purging import importing_place, purge, purge_places
 from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
@@ -62,7 +63,9 @@ __all__ = [
     "is_own_file",
     "is_run",
     "judges_of",
+    "make_place",
     "named_judge",
+    "no_blank_run",
     "note_stop",
     "planned_attempts",
     "purge",
@@ -70,5 +73,6 @@ __all__ = [
     "remove_empty",
     "settle",
     "stops",
+    "too_many_errors",
     "verdict_history",
 ]

@@ -13,7 +13,7 @@ import msgspec
 
 from redinstruct.errors import ConfigError
 from redinstruct.questions.spread import FIRST, LimitRule, Selected
-from redinstruct.types import Sampling
+from redinstruct.types import PromptTemplate, Question, Sampling
 
 ChatTemplate = str
 PROTOCOL_DEFAULT = "default"
@@ -101,6 +101,23 @@ def _shown(value: object) -> str:
     if isinstance(value, Pinned):
         return f"{value.name}@{value.sha256[:12]}"
     return "unset" if value is None else str(value)
+
+
+def attempt_key(config: RunConfig, question: Question, template: PromptTemplate, epoch: int) -> bytes:
+    """The attempt's content hash (32 bytes): question x template x model x sampling x epoch."""
+    identity: tuple[object, ...] = (
+        question.id, question.text, template.sha256, config.model, config.chat_template,
+        msgspec.to_builtins(config.sampling), config.options, config.protocol, epoch,
+    )  # fmt: skip
+    if question.earlier:
+        identity = (*identity, [(turn.role, turn.content) for turn in question.earlier])
+    if config.system is not None:
+        identity = (*identity, "system", config.system)
+    try:
+        encoded = msgspec.json.encode(identity)
+    except UnicodeError:
+        encoded = repr(identity).encode()
+    return hashlib.sha256(encoded).digest()
 
 
 def check_same_run(stored: RunConfig, asked: RunConfig, folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -30,6 +31,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 Failures = tuple[Failure, ...]
+MOST_ERRORS = 0.05
+"""The share of a result's attempts that may be errors, and the run still counts as done (design 5)."""
 _CALLS = (
     "SELECT step, outcome, reason, note, count(*) FROM calls c WHERE outcome <> 'text'"
     " AND asked = (SELECT max(asked) FROM calls WHERE key = c.key) GROUP BY 1, 2, 3, 4 ORDER BY min(id)"
@@ -63,6 +66,13 @@ def calls_by_step(store: Store) -> dict[str, tuple[int, int]]:
     """Step -> its calls as they stand now, and how many of them are errors. Raises as :func:`failures`."""
     with reading("counting calls"):
         return {step: (int(total), int(errors)) for step, total, errors in store._db.execute(_STEPS)}
+
+
+def too_many_errors(recorded: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+    """A line for each place of which, of so many in all, too many are errors (5 %; design 5)."""
+    for where, (total, errors) in recorded.items():
+        if errors > MOST_ERRORS * total:
+            yield f"{where}: {errors:,} of {total:,} are errors"
 
 
 def _merged(rows: list[tuple[str, ...]]) -> Failures:

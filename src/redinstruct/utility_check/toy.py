@@ -17,9 +17,9 @@ from redinstruct import world
 from redinstruct.errors import UsageError
 from redinstruct.figures.scores import Metric, TaskCard, item_ids
 from redinstruct.models import Reply, Request
+from redinstruct.models.completions import completion_of
 from redinstruct.prompts import AnswerReader, load_template, render
 from redinstruct.questions import read_bank
-from redinstruct.redeval import read_reply
 from redinstruct.run import UtilityTaskRow
 from redinstruct.run.rows import to_json
 from redinstruct.types import Message, PromptTemplate, Sampling
@@ -114,7 +114,7 @@ def spoken(task: str, what: Asked, replies: Sequence[Reply], limit: int | None, 
     asked_now = what.questions[: len(replies)]
     for question, reply in zip(asked_now, replies, strict=True):
         prompt = render(what.template, question.text)
-        details.append(world.grade(question, read_reply(reply, reader, prompt).judged or ""))
+        details.append(world.grade(question, completion_of(reply, reader, prompt).judged or ""))
     right = tuple(float(detail == "complied") for detail in details)
     refused = tuple(float(detail in ("refused", "partial")) for detail in details)
     metrics = (Metric("acc", higher_is_better=True), Metric("refused", higher_is_better=False))
