@@ -33,7 +33,7 @@ from tests.support.endpoint import Endpoint
 
 import redinstruct
 from redinstruct.annotate.session import Session
-from redinstruct.redeval import Limits
+from redinstruct.engine import Limits
 from redinstruct.run import Store
 
 OURS = f"{Path(redinstruct.__file__).parent}/"
