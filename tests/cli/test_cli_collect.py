@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import sqlite3
 import stat
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from redinstruct import world
 from tests.support.cli import InProcess, nothing_written, run_measured, start, tree
 from tests.support.cli import run as redinstruct
 from tests.support.endpoint import Endpoint
+from tests.support.kills import killed_past
 from tests.support.teacher import teach
 
 FORMATS = ("harmfulqa", "messages", "kto", "dpo", "sharegpt")
@@ -276,13 +275,7 @@ def kill_and_resume(folder: Path, kills: int, per_subtopic: int, seed: int, form
         for kill in range(kills):
             goal = stub.requests + rng.uniform(0, 1.5 * max(0, calls - stub.requests) / (kills - kill))
             process = start(*flags, "--run", run, env=stub.env())
-            deadline = time.monotonic() + 30
-            while stub.requests < goal and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.02))
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            landed += process.returncode == -signal.SIGKILL
+            landed += killed_past(process, stub, goal, rng, within=30)
             after = committed(run)
             assert before.items() <= after.items(), "a committed call changed or vanished"
             before = after

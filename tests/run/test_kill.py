@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import signal
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from tests.support.cli import run as redinstruct
 from tests.support.cli import start, write_bank
 from tests.support.endpoint import Endpoint
+from tests.support.kills import killed_past
 from tests.support.tally import faults, tally
 
 CONCURRENCY = 16
@@ -58,13 +57,8 @@ def kill_and_resume(folder: Path, kills: int, questions: int, seed: int, judge: 
             share = max(0, calls_per_attempt * questions - stub.requests) / (kills - kill)
             goal = stub.requests + rng.uniform(0, 1.5 * share)
             process = start(*flags, "--run", run, env=stub.env())
-            deadline = time.monotonic() + (rng.uniform(0, 0.6) if kill % 5 == 4 else 30)
-            while stub.requests < goal and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.02))
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            landed += process.returncode == -signal.SIGKILL
+            within = rng.uniform(0, 0.6) if kill % 5 == 4 else 30
+            landed += killed_past(process, stub, goal, rng, within)
             after = rows(run)
             for kind in (0, 1):
                 lost = {key: row for key, row in before[kind].items() if after[kind].get(key) != row}

@@ -10,13 +10,18 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.support.endpoint import Endpoint
 
 ROOT = Path(__file__).parent.parent.parent
 _EVENTS = frozenset({
@@ -78,6 +83,17 @@ def _is_read(arguments: tuple[Any, ...]) -> bool:
     if isinstance(mode, str):
         return mode in ("r", "rb")
     return not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+
+
+def killed_past(process: subprocess.Popen[Any], stub: Endpoint, goal: float, rng: random.Random, within: float) -> bool:
+    """Kill a command once the endpoint has had ``goal`` requests, or after so many seconds; whether it still lived."""
+    deadline = time.monotonic() + within
+    while stub.requests < goal and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.02))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
 
 
 def at_every_operation(
