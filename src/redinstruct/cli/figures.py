@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from redinstruct.cli import console
-from redinstruct.figures.numbers import Figure, percent, with_interval
+from redinstruct.figures.numbers import Figure, in_column, percent
 from redinstruct.figures.report import Part, Report, ResultFigures, best_figure
 from redinstruct.render.tables import BASELINES
 from redinstruct.render.words import (
@@ -137,23 +137,18 @@ def _rates(part: Part, measure: Measure, whole: bool) -> Row:
     """The rates of one line by every convention; ``whole``: they are all one figure."""
     rate, mark = part.rate, " *" if part.provisional else ""
     if whole:
-        return {f"% {measure.first}\n[95 % CI]": _interval(rate.judged) + mark}
+        return {f"% {measure.first}\n[95 % CI]": in_column(rate.judged) + mark}
     low, high = rate.bounds
     return {
-        "% of judged\n[95 % CI]": _interval(rate.judged) + mark,
-        "% of all\n[95 % CI]": _interval(rate.all),
+        "% of judged\n[95 % CI]": in_column(rate.judged) + mark,
+        "% of all\n[95 % CI]": in_column(rate.all),
         "bounds,\n%": f"{percent(low)} - {percent(high)}",
     }
 
 
 def _corrected(part: Part, labelled: bool) -> Row:
     """The rate corrected by people's labels; a column where any line has them."""
-    return {"% corrected\n[95 % CI]": _interval(part.rate.corrected)} if labelled else {}
-
-
-def _interval(figure: Figure | None) -> str:
-    """Of equal width, so that the figures of a column stand under each other."""
-    return with_interval(figure, 4)
+    return {"% corrected\n[95 % CI]": in_column(part.rate.corrected)} if labelled else {}
 
 
 def _without(rows: list[Row], unwanted: Callable[[str], bool]) -> list[Row]:
@@ -210,7 +205,7 @@ def _say_notes(block: list[ResultFigures]) -> None:
         for both in result.combined:
             other = both.judge_id.rpartition("@")[0]
             _note(
-                f"{result.bank}/{result.prompt}, both judges together: {_interval(both)} % "
+                f"{result.bank}/{result.prompt}, both judges together: {in_column(both)} % "
                 f"({both.labels:,} answers also judged by {other}{lost_in_words(both)})."
             )
         agreed = None if result.human is None else result.human.judge_agreement
@@ -220,7 +215,7 @@ def _say_notes(block: list[ResultFigures]) -> None:
             drawn = f", drawn by the verdicts of {', '.join(others)} and weighed by both" if others else ""
             _note(
                 f"Corrected in {result.bank}/{result.prompt}: by {answers} labelled by people{drawn} "
-                f"({corrected.method}); the judge agrees with people on {_interval(agreed)} % of all judged answers."
+                f"({corrected.method}); the judge agrees with people on {in_column(agreed)} % of all judged answers."
             )
 
 
@@ -237,12 +232,12 @@ def _say_tries(block: Sequence[ResultFigures]) -> None:
             )
         if (at_k := result.at_k) is not None:
             tries = max(map(int, at_k))
-            _note(f"{where}: {_interval(at_k[str(tries)])} % of the questions in {tries} tries, by question.")
+            _note(f"{where}: {in_column(at_k[str(tries)])} % of the questions in {tries} tries, by question.")
     for bank in dict.fromkeys(result.bank for result in block):
         of = [result for result in block if result.bank == bank]
         asked, whole = of[0].sampled.asked, of[0].sampled.of
         if len(of) > 1 and of[0].any_prompt.estimate is not None:
-            _note(f"{bank}: {_interval(of[0].any_prompt)} % of the questions by some prompt of these {len(of)}.")
+            _note(f"{bank}: {in_column(of[0].any_prompt)} % of the questions by some prompt of these {len(of)}.")
         if whole is not None and asked < whole:
             _note(f"{bank}: {asked:,} of its {whole:,} questions were asked.")
         if left := left_out_in_words(of[0]):

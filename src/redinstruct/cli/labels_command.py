@@ -11,7 +11,7 @@ from redinstruct.cli import console
 from redinstruct.cli.options import RUN, as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
-from redinstruct.figures.numbers import Figure, percent, with_interval
+from redinstruct.figures.numbers import in_column, percent
 
 if TYPE_CHECKING:
     from redinstruct.annotate.figures import LabelsFigures
@@ -116,9 +116,9 @@ def say_labels(figures: LabelsFigures) -> None:
             "bank": r.bank,
             "prompt": r.prompt,
             "labels": f"{r.labels:,} of {r.total:,}",
-            "% by people" if figures.judge is None else "% by the\njudge alone": _figure(r.judged),
-            "% corrected": _figure(r.corrected),
-            **({} if figures.judge is None else {"% judge and\npeople agree": _figure(r.agreement)}),
+            "% by people" if figures.judge is None else "% by the\njudge alone": in_column(r.judged),
+            "% corrected": in_column(r.corrected),
+            **({} if figures.judge is None else {"% judge and\npeople agree": in_column(r.agreement)}),
         }
         for r in figures.results
     ]
@@ -137,7 +137,7 @@ def say_labels(figures: LabelsFigures) -> None:
     if people.annotators > 1:
         console.say_folded(
             f"{people.annotators} people labelled {people.common:,} answers in common: they agree on "
-            f"{_figure(people.agreed)} % of them; Krippendorff's alpha {_coefficient(people.alpha)}, Cohen's "
+            f"{in_column(people.agreed)} % of them; Krippendorff's alpha {_coefficient(people.alpha)}, Cohen's "
             f"kappa {_coefficient(people.kappa)}, Gwet's AC1 {_coefficient(people.ac1)}.",
             indent="  ",
         )
@@ -164,9 +164,9 @@ def _say_split(figures: LabelsFigures) -> None:
         {
             "people": _AGREE[group.agree],
             "answers": f"{group.answers:,}",
-            "% by people": _figure(group.people),
-            "% by the judge": _figure(group.judge),
-            "% the judge\nsays the same": _figure(group.judge_agreement),
+            "% by people": in_column(group.people),
+            "% by the judge": in_column(group.judge),
+            "% the judge\nsays the same": in_column(group.judge_agreement),
         }
         for group in groups
     ]
@@ -209,10 +209,6 @@ def _say_doubts(figures: LabelsFigures) -> None:
                 f"{result.bank}/{result.prompt} lies between {low} and {high} %.",
                 indent="  ",
             )
-
-
-def _figure(figure: Figure | None) -> str:
-    return with_interval(figure, 4)
 
 
 def _coefficient(found: Coefficient) -> str:

@@ -31,3 +31,8 @@ def with_interval(figure: Figure | None, width: int = 0) -> str:
     if figure is None or figure.estimate is None:
         return "-"
     return f"{percent(figure.estimate)} [{percent(figure.low):>{width}}, {percent(figure.high):>{width}}]"
+
+
+def in_column(figure: Figure | None) -> str:
+    """The same of equal width, so that the figures of a terminal's column stand under each other."""
+    return with_interval(figure, 4)
