@@ -96,6 +96,7 @@ def _say(found: Comparison) -> None:
 
 def _row(result: Result) -> dict[str, str]:
     from redinstruct.figures.comparison.words import change_in_words
+    from redinstruct.figures.numbers import p_value
     from redinstruct.render.comparison import figures, held
 
     before, after = (text.replace(" %", "") for text in figures(result))
@@ -117,7 +118,7 @@ def _row(result: Result) -> dict[str, str]:
     }
     if change is not None:
         row[ci] = change_in_words(result).replace(" points", "")
-        row["p"] = f"{change.p_holm:.2g}" if change.p_holm >= 0.0001 else "<0.0001"
+        row["p"] = p_value(change.p_holm)
     return row
 
 

@@ -26,6 +26,16 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+def p_value(p: float) -> str:
+    """A p-value by itself: two digits, the smallest ones as a bound."""
+    return f"{p:.2g}" if p >= 0.0001 else "< 0.0001"
+
+
+def p_in_words(p: float) -> str:
+    """``p = 0.031``; the smallest ones as a bound."""
+    return f"p {p_value(p)}" if p < 0.0001 else f"p = {p_value(p)}"
+
+
 def with_interval(figure: Figure | None, width: int = 0) -> str:
     """``61.2 [58.0, 64.3]``, in per cent, each end so wide; ``-`` where there is none."""
     if figure is None or figure.estimate is None:

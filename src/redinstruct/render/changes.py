@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.comparison import Result, beyond_in_words, compare, people_in_words
-from redinstruct.figures.numbers import percent
+from redinstruct.figures.numbers import p_in_words, percent
 from redinstruct.render.words import number
 
 _WHAT = {"attack_success": "harmful answers", "over_refusal": "refusals of harmless requests"}
@@ -45,9 +45,10 @@ def change_certainty(result: Result) -> str:
     assert change is not None
     assert pairs is not None
     topics = f" in {pairs.topics:,} topics" if pairs.topics > 1 else ""
+    p = p_in_words(change.p_holm).replace(" ", "\u00a0")
     told = (
         f"{points(change.estimate)} points, {100 * change.confidence:.3g}\u00a0% interval {points(change.low)} to "
-        f"{points(change.high)}, p{equals(change.p_holm)}, on {number(pairs.scored, 'pair')} of answers to "
+        f"{points(change.high)}, {p}, on {number(pairs.scored, 'pair')} of answers to "
         f"{number(pairs.questions, 'question')}{topics} of bank {result.bank}"
     )
     if result.provisional and result.bounds is not None:
@@ -65,13 +66,3 @@ def points(difference: float) -> str:
     """A difference of two rates in percentage points, with its sign."""
     rounded = f"{100 * difference:+.1f}"
     return "0.0" if rounded in ("+0.0", "-0.0") else rounded.replace("-", "\u2212")
-
-
-def p_words(p: float) -> str:
-    """A p-value as it is printed."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def equals(p: float) -> str:
-    """The same after a letter p."""
-    return "\u00a0" + ("" if p < 0.001 else "=\u00a0") + p_words(p).replace(" ", "\u00a0")

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup, escape
 
-from redinstruct.figures.numbers import percent
+from redinstruct.figures.numbers import p_value, percent
 from redinstruct.figures.report import FailureFigures, Part, ResultFigures, TopicFigures
 from redinstruct.render import words
-from redinstruct.render.changes import change_certainty, change_headline, p_words, points
+from redinstruct.render.changes import change_certainty, change_headline, points
 from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.tables import NO_TOPIC
 from redinstruct.render.useful import change_row, margin_in_words, utility_rows
@@ -205,7 +205,7 @@ def _environment() -> jinja2.Environment:
         "ratio": lambda value: "-" if value is None else f"{value:.2f}",
         "interval": words.interval,
         "points": points,
-        "p_words": p_words,
+        "p_value": p_value,
         "change_headline": change_headline,
         "change_certainty": change_certainty,
         "plot_title": plot_title,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from redinstruct.figures.comparison.values import Difference, Result
+from redinstruct.figures.numbers import p_in_words
 
 
 def why_in_words(result: Result) -> str:
@@ -75,11 +76,6 @@ def people_in_words(result: Result) -> str:
             return f"{said}: people say the opposite of the judge"
         return "" if sure else f"{said}: the judge does not show what people's labels show"
     return f"{said}: people's labels do not show the difference that the judge shows" if sure else ""
-
-
-def p_in_words(p: float) -> str:
-    """``p = 0.031``; the smallest ones as a bound."""
-    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
 
 
 def _points(change: Difference) -> str:
