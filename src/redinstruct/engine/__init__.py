@@ -22,6 +22,7 @@ from redinstruct.engine.limits import (
 from redinstruct.engine.pool import run_pool
 from redinstruct.engine.retry import RetryPolicy
 from redinstruct.engine.servers import PATIENCE
+from redinstruct.engine.worklist import Asked, Party, Worklist
 from redinstruct.engine.writer import GroupWriter
 
 __all__ = [
@@ -31,15 +32,18 @@ __all__ = [
     "AdaptiveGate",
     "Allowance",
     "Answer",
+    "Asked",
     "Caller",
     "Fuse",
     "GroupWriter",
     "Held",
     "LimitReached",
     "Limits",
+    "Party",
     "Prices",
     "RetryPolicy",
     "Spending",
+    "Worklist",
     "check_limits",
     "is_failing",
     "run_pool",

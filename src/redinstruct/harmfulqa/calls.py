@@ -17,11 +17,10 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from redinstruct.engine import Caller, GroupWriter, Held, Spending, is_failing, run_pool
+from redinstruct.engine import GroupWriter, Worklist
 from redinstruct.errors import CallFailed
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Reply, Request
-from redinstruct.progress import OnProgress, Progress
 from redinstruct.run import CallRow, CollectionStore, StoredCall
 from redinstruct.types import NoResponseReason
 
@@ -130,43 +129,16 @@ class Live(Recorded):
     """The committed calls, and the models for those that are owed."""
 
     def __init__(
-        self,
-        store: CollectionStore,
-        writer: GroupWriter,
-        callers: dict[str, Caller],
-        *,
-        judge: Judge | None = None,
-        workers: int = 64,
-        spending: Spending | None = None,
-        keep_errors: bool = False,
-        on_progress: OnProgress | None = None,
+        self, store: CollectionStore, writer: GroupWriter, work: Worklist, *, judge: Judge | None = None
     ) -> None:
         super().__init__(store.calls(), None if judge is None else judge.card.id)
         self._judge = judge
         self._store = store
         self._writer = writer
-        self._callers = callers
-        self._workers = workers
-        self._spending = spending
+        self._work = work
         # What failed before this invocation may be asked again; what fails in it has had its tries.
         failed = (key for key, calls in self._known.items() if calls[-1].outcome == "error")
-        self._again = set[bytes]() if keep_errors else set(failed)
-        self._held = Held()
-        self._on_progress = on_progress
-        self.progress = Progress(0, 0)
-
-    @property
-    def calls(self) -> int:
-        """Requests sent by this invocation, tries that failed included."""
-        return sum(caller.calls for caller in self._distinct())
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the endpoints do not take, and what is sent instead."""
-        return tuple(dict.fromkeys(note for caller in self._distinct() for note in caller.notes))
-
-    def _distinct(self) -> list[Caller]:
-        return list({id(caller): caller for caller in self._callers.values()}.values())
+        self._again = set[bytes]() if work.limits.keep_errors else set(failed)
 
     def may_ask_again(self, key: bytes) -> bool:
         """Once for every call that had failed before this invocation."""
@@ -174,105 +146,74 @@ class Live(Recorded):
 
     async def call(self, ask: Ask) -> StoredCall:
         """Ask the model of that role."""
-        caller = self._callers[ask.role]
         number = len(self.known(ask.key))
         request = ask.send(number)
         encoded = msgspec.json.encode(_plain(request))
-        started = time.perf_counter()
-        try:
-            if self._spending is None:
-                answer = await caller(request)
-            else:
-                with await self._spending.begin(1, caller.prices.bound(request)) as allowance:
-                    answer = await caller(request, allowance)
-        except CallFailed as failure:
-            seconds = time.perf_counter() - started
-            call = StoredCall("error", None, failure.reason, failure.note, tries=failure.tries, seconds=seconds)
+        asked = await self._work.ask(ask.role, request)
+        if asked.failure is not None:
+            call = _failed(asked.failure, asked.tries, asked.seconds)
         else:
-            call = _read(answer.reply, answer.tries, time.perf_counter() - started)
+            call = _read(asked.answer(), asked.tries, asked.seconds)
         digest = hashlib.sha256(encoded).digest()
-        await self._keep(CallRow(ask.key, number, ask.step, ask.role, digest, len(encoded), call), caller)
+        await self._keep(CallRow(ask.key, number, ask.step, ask.role, digest, len(encoded), call))
         return call
 
     async def judged(self, key: bytes, case: Case) -> StoredCall:
         """Ask the judge; its verdict is one row, however many calls it took."""
         assert self._judge is not None
-        caller = self._callers.get(JUDGE)
-        tries = 0
-
-        async def judge_call(request: Request) -> Reply:
-            nonlocal tries
-            assert caller is not None, "a judge that asks nobody never calls"
-            if self._spending is None:
-                reply, used = await caller(request)
-            else:
-                with await self._spending.begin(1, caller.prices.bound(request)) as allowance:
-                    reply, used = await caller(request, allowance)
-            tries += used
-            return reply
-
+        calling = self._work.calling(JUDGE)
         started = time.perf_counter()
         try:
-            verdict = await self._judge.verdict(case, judge_call)
+            verdict = await self._judge.verdict(case, calling)
         except CallFailed as failure:
-            seconds = time.perf_counter() - started
-            call = StoredCall("error", None, failure.reason, failure.note, tries=failure.tries, seconds=seconds)
+            call = _failed(failure, calling.tries, time.perf_counter() - started)
         else:
             told = json.dumps(msgspec.to_builtins(verdict))
             seconds = time.perf_counter() - started
             call = StoredCall(
-                "text", told, tokens_in=verdict.tokens_in, tokens_out=verdict.tokens_out, tries=tries, seconds=seconds
-            )
+                "text", told, tokens_in=verdict.tokens_in, tokens_out=verdict.tokens_out, tries=calling.tries,
+                seconds=seconds,
+            )  # fmt: skip
             if verdict.label == "error":
                 call = msgspec.structs.replace(
                     call, outcome="error", reply=None, reason=verdict.reason, note=verdict.note
                 )
         sent = self._judge.request(case) if isinstance(self._judge, Asking) else None
         encoded = msgspec.json.encode(_plain(sent) if sent else [ascii(case.question), ascii(case.answer)])
-        row = CallRow(key, len(self.known(key)), "verdict", JUDGE, hashlib.sha256(encoded).digest(), len(encoded), call)
-        await self._keep(row, caller)
+        digest = hashlib.sha256(encoded).digest()
+        await self._keep(CallRow(key, len(self.known(key)), "verdict", JUDGE, digest, len(encoded), call))
         return call
 
-    async def _keep(self, row: CallRow, caller: Caller | None) -> None:
+    async def _keep(self, row: CallRow) -> None:
         """Commit a call, and only then let it be known. A failing one waits until another answer has come."""
         self._again.discard(row.key)
-        commit = partial(self._writer.put, self._store.commit, row)
-        if row.call.outcome == "error" and caller is not None and is_failing(row.call.reason):
-            self._held.add(caller.fuse, commit)
-        else:
-            await commit()
-            if self._held:
-                await self._held.release()
+        reason = row.call.reason if row.call.outcome == "error" else None
+        await self._work.record(row.role, reason, partial(self._writer.put, self._store.commit, row))
         self._known.setdefault(row.key, []).append(row.call)
-
-    async def finish(self) -> None:
-        """Commit what is held back: nothing more will be asked."""
-        await self._held.release(ended=True)
 
     async def each(
         self, stage: str, jobs: Sequence[Job], name: Callable[[Job], str], work: Callable[[Job], Awaitable[Done]]
     ) -> list[Done | None]:
         """Do every job, as many at once as there are workers."""
         found: list[Done | None] = [None] * len(jobs)
-        progress = self.progress
+        progress = self._work.progress
         progress.total, progress.done = len(jobs), 0
 
         async def one(entry: tuple[int, Job]) -> None:
             number, job = entry
             found[number] = await work(job)
-            progress.done += 1
-            progress.stage = f"{stage}: {name(job)}"
-            progress.calls = self.calls
-            progress.retries = sum(caller.retries for caller in self._distinct())
-            if self._on_progress is not None:
-                self._on_progress(progress)
+            self._work.tell(f"{stage}: {name(job)}")
 
-        if jobs and not await run_pool(enumerate(jobs), one, min(self._workers, len(jobs))):
+        if not await self._work.carry_out(enumerate(jobs), one, len(jobs)):
             raise Cut
         await asyncio.sleep(0)  # a stage whose calls were all recorded still lets Ctrl-C in
-        self._held.check()
+        self._work.check()
         progress.labels[stage] = sum(result is not None for result in found)
         return found
+
+
+def _failed(failure: CallFailed, tries: int, seconds: float) -> StoredCall:
+    return StoredCall("error", None, failure.reason, failure.note, tries=tries, seconds=seconds)
 
 
 def _plain(request: Request) -> list[object]:

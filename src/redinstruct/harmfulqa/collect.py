@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.engine import Caller, GroupWriter, Limits, Prices, Spending, check_limits
+from redinstruct.engine import GroupWriter, Limits, Party, Spending, Worklist, check_limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, EndpointLost
 from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, Cut, Live, Recorded
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
@@ -153,20 +153,12 @@ async def _carry_out(
 ) -> Collecting:
     stopped = None
     async with GroupWriter(rows.store) as writer:
-        live = Live(
-            rows,
-            writer,
-            _callers(plan, limits),
-            judge=judge,
-            workers=limits.concurrency,
-            spending=spending,
-            keep_errors=limits.keep_errors,
-            on_progress=on_progress,
-        )
+        work = Worklist(_parties(plan, limits), limits, spending, on_progress)
+        live = Live(rows, writer, work, judge=judge)
         pipeline = Pipeline(plan.config, live, plan.red_template, until_covered=until_covered)
         try:
             harvest = await pipeline.run()
-            await live.finish()
+            await work.finish()
         except Cut:
             harvest = None
         except EndpointLost as lost:
@@ -178,25 +170,20 @@ async def _carry_out(
         harvest = await Pipeline(plan.config, recorded, plan.red_template).run()
     return Collecting(
         Collection(plan.config, harvest),
-        live.calls,
+        work.calls,
         complete,
         stopped,
         failed_calls(rows.store),
         tuple(too_many_errors(calls_by_step(rows.store))),
-        live.notes,
+        work.notes,
     )
 
 
-def _callers(plan: CollectPlan, limits: Limits) -> dict[str, Caller]:
-    prices = limits.prices or Prices()
-    asked = ((TEACHER, plan.teacher, prices), (ANSWERER, plan.answerer, prices),
-             (JUDGE, plan.judge_model, limits.judge_prices or prices))  # fmt: skip
-    return {
-        # The teacher comes first: what it did stands when another one is denied.
-        role: Caller(model, ceiling=limits.concurrency, prices=at, patience=limits.patience, begun=role != TEACHER)
-        for role, model, at in asked
-        if model is not None
-    }
+def _parties(plan: CollectPlan, limits: Limits) -> dict[str, Party]:
+    asked = ((TEACHER, plan.teacher, limits.prices), (ANSWERER, plan.answerer, limits.prices),
+             (JUDGE, plan.judge_model, limits.judge_prices or limits.prices))  # fmt: skip
+    # The teacher comes first: what it did stands when another one is denied.
+    return {role: Party(model, at, begun=role != TEACHER) for role, model, at in asked if model is not None}
 
 
 def _check(rows: CollectionStore, config: CollectConfig, run: Path) -> None:

@@ -7,17 +7,17 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from redinstruct.engine import Limits, Prices, Spending, check_limits
+from redinstruct.engine import Limits, Party, Prices, Spending, Worklist, check_limits
 from redinstruct.errors import UsageError
 from redinstruct.figures.deciding import Decider, outcomes_of
 from redinstruct.judges import Judge, JudgeOptions, bound_judge, judge_named, model_of_judge
 from redinstruct.models import Model
-from redinstruct.progress import OnProgress
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.plan import Plan
 from redinstruct.redeval.sampling import owed_part
-from redinstruct.redeval.session import Session
+from redinstruct.redeval.session import JUDGE, TARGET, Session
 from redinstruct.run import (
     OwedAttempt,
     Store,
@@ -65,22 +65,12 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
             owed = store.owed(judge_row, retry_errors=not limits.keep_errors)
-            session = Session(
-                store,
-                plan.config,
-                bound_judge(plan.judge),
-                judge_row,
-                plan.model,
-                plan.judge_model,
-                limits,
-                plan.total,
-                owed,
-                on_progress,
-                spending,
-                _decider(store, judge_row, plan.measure, limits, owed),
-            )
+            progress = Progress(plan.total - len(owed), plan.total)
+            work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
+            decider = _decider(store, judge_row, plan.measure, limits, owed)
+            session = Session(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
             with no_blank_run(store, store.is_blank, made, begun=begun), _no_denied_plan(store, before):
-                return await session.go(run)
+                return await session.go(run, plan.total)
     finally:
         for model in (plan.model, plan.judge_model):
             if model is not None:
@@ -140,14 +130,29 @@ async def _rejudge(
             if part is not None:
                 owed = owed_part(store, judge.card, judge_row, owed, judge.measure, part)
                 planned = len(owed)
-            bound = bound_judge(judge)
-            session = Session(
-                store, config, bound, judge_row, None, asked, limits, planned, owed, on_progress, spending
-            )
-            return await session.go(run)
+            progress = Progress(planned - len(owed), planned)
+            work = _worklist(None, asked, limits, spending, on_progress, progress)
+            return await Session(store, work, config, bound_judge(judge), judge_row, owed).go(run, planned)
     finally:
         if asked is not None:
             await asked.aclose()
+
+
+def _worklist(
+    target: Model | None,
+    judge_model: Model | None,
+    limits: Limits,
+    spending: Spending | None,
+    on_progress: OnProgress | None,
+    progress: Progress,
+) -> Worklist:
+    parties: dict[str, Party] = {}
+    if target is not None:
+        parties[TARGET] = Party(target, limits.prices)
+    if judge_model is not None:
+        # The answers that it judges stand already.
+        parties[JUDGE] = Party(judge_model, limits.judge_prices or limits.prices, begun=True)
+    return Worklist(parties, limits, spending, on_progress, progress)
 
 
 async def tested(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from redinstruct.engine import Allowance, Caller, GroupWriter, Held, Limits, Prices, Spending, is_failing, run_pool
-from redinstruct.errors import CallFailed, EndpointLost, UsageError
+from redinstruct.engine import Allowance, Caller, GroupWriter, Worklist
+from redinstruct.errors import CallFailed, EndpointLost
 from redinstruct.figures.deciding import Cell, Decider
 from redinstruct.judges import Asking, Case, Judge
-from redinstruct.models import Model, Reply, Request
+from redinstruct.models import Request
 from redinstruct.models.completions import completion_of
-from redinstruct.progress import OnProgress, Progress
 from redinstruct.prompts import AnswerReader, render
 from redinstruct.redeval.invocation import Outcome, outcome_of
 from redinstruct.run import OwedAttempt, Store
@@ -28,6 +26,7 @@ from redinstruct.types import (
     Verdict,
 )
 
+TARGET, JUDGE = "target", "judge"
 EMPTY_CASE = Case("", "", b"estimate")
 
 
@@ -37,51 +36,26 @@ class Session:
     def __init__(
         self,
         store: Store,
+        work: Worklist,
         config: RunConfig,
         judge: Judge,
         judge_row: int,
-        target: Model | None,
-        judge_model: Model | None,
-        limits: Limits,
-        planned: int,
         owed: list[OwedAttempt],
-        on_progress: OnProgress | None,
-        spending: Spending | None = None,
         decider: Decider | None = None,
     ) -> None:
         self._store = store
+        self._work = work
         self._config = config
         self._judge = judge
-        self._limits = limits
         self._judge_row = judge_row
-        self._planned = planned
         self._owed = owed
-        self._on_progress = on_progress
-        self._progress = Progress(planned - len(owed), planned)
         self._readers: dict[str, AnswerReader] = {}
-        self._held = Held()
-        prices = limits.prices or Prices()
-        self._target = (
-            None
-            if target is None
-            else Caller(target, ceiling=limits.concurrency, prices=prices, patience=limits.patience)
-        )
-        self._asked = (
-            None
-            if judge_model is None
-            else Caller(
-                judge_model,
-                ceiling=limits.concurrency,
-                prices=limits.judge_prices or prices,
-                patience=limits.patience,
-                begun=True,
-            )
-        )
-        self._spending = spending
+        self._target = work.callers.get(TARGET)
+        self._asked = work.callers.get(JUDGE)
         self._decider = decider
         self._skipped = False
 
-    async def go(self, run: Path) -> Outcome:
+    async def go(self, run: Path, planned: int) -> Outcome:
         """Carry out what is owed.
 
         Raises:
@@ -92,18 +66,18 @@ class Session:
             async with GroupWriter(self._store) as writer:
                 self._writer = writer
                 try:
-                    complete = await run_pool(self._in_order(), self._attempt, self._workers())
-                    await self._held.release(ended=True)
+                    complete = await self._work.carry_out(self._in_order(), self._attempt, len(self._owed))
+                    await self._work.finish()
                 except EndpointLost as lost:
                     complete, stopped = False, str(lost)
-        outcome = outcome_of(self._store, self._judge_row, run, self._planned)
+        outcome = outcome_of(self._store, self._judge_row, run, planned)
         outcome = msgspec.structs.replace(
             outcome,
-            calls=sum(c.calls for c in self._callers()),
+            calls=self._work.calls,
             complete=complete,
             cut=not complete,
             stopped=stopped,
-            notes=tuple(dict.fromkeys(note for c in self._callers() for note in c.notes)),
+            notes=self._work.notes,
         )
         if self._decider is None:
             return outcome
@@ -113,12 +87,6 @@ class Session:
             decided=self._decider.all_decided,
             decisions=tuple(_in_words(self._decider, cell) for cell in self._decider.decisions),
         )
-
-    def _callers(self) -> list[Caller]:
-        return [caller for caller in (self._target, self._asked) if caller is not None]
-
-    def _workers(self) -> int:
-        return min(self._limits.concurrency, len(self._owed))
 
     def _in_order(self) -> list[OwedAttempt]:
         if self._decider is not None:
@@ -135,11 +103,10 @@ class Session:
         if is_new and self._decider is not None and self._decider.is_decided((owed.bank, owed.attempt.template.name)):
             self._skipped = True
             return
-        if self._spending is None:
+        if not self._work.limited:
             await self._carry(owed, None)
             return
-        calls, cost = self._expected(owed)
-        with await self._spending.begin(calls, cost) as allowance:
+        with await self._work.set_aside(*self._expected(owed)) as allowance:
             await self._carry(owed, allowance)
 
     def _expected(self, owed: OwedAttempt) -> tuple[int, float]:
@@ -162,24 +129,15 @@ class Session:
         completion = owed.completion
         if completion is None:
             assert self._target is not None, "judging again never samples"
-            completion = await self._sample(self._target, owed, allowance)
-            if completion.outcome == "error" and is_failing(completion.reason):
-                self._held.add(self._target.fuse, partial(self._record_completion, owed, completion))
+            completion = await self._sample(owed, allowance)
+            reason = completion.reason if completion.outcome == "error" else None
+            if not await self._work.record(TARGET, reason, partial(self._record_completion, owed, completion)):
                 return
-            await self._record_completion(owed, completion)
-            await self._release()
         if completion.outcome != "text":
             return
         verdict = await self._verdict(owed, completion, allowance)
-        if verdict.label == "error" and self._asked is not None and is_failing(verdict.reason):
-            self._held.add(self._asked.fuse, partial(self._record_verdict, owed, verdict))
-            return
-        await self._record_verdict(owed, verdict)
-        await self._release()
-
-    async def _release(self) -> None:
-        if self._held:
-            await self._held.release()
+        reason = verdict.reason if verdict.label == "error" else None
+        await self._work.record(JUDGE, reason, partial(self._record_verdict, owed, verdict))
 
     async def _record_completion(self, owed: OwedAttempt, completion: Completion) -> None:
         await self._writer.completion((owed.row, owed.asked, completion))
@@ -212,50 +170,27 @@ class Session:
             reader = self._readers[template.sha256] = AnswerReader(template, protocol_2023=protocol_2023)
         return reader
 
-    async def _sample(self, target: Caller, owed: OwedAttempt, allowance: Allowance | None) -> Completion:
+    async def _sample(self, owed: OwedAttempt, allowance: Allowance | None) -> Completion:
         prompt = render(owed.attempt.template, owed.attempt.question.text)
-        request = self._request(owed, prompt)
-        started = time.perf_counter()
-        try:
-            reply, tries = await target(request, allowance)
-        except CallFailed as failure:
-            seconds = time.perf_counter() - started
+        asked = await self._work.ask(TARGET, self._request(owed, prompt), allowance)
+        if asked.failure is not None:
+            failure, seconds = asked.failure, asked.seconds
             return Completion("error", reason=failure.reason, note=failure.note, tries=failure.tries, seconds=seconds)
-        return completion_of(reply, self._reader(owed.attempt.template), prompt, tries, time.perf_counter() - started)
+        return completion_of(asked.answer(), self._reader(owed.attempt.template), prompt, asked.tries, asked.seconds)
 
     async def _verdict(self, owed: OwedAttempt, completion: Completion, allowance: Allowance | None) -> Verdict:
-        asked = self._asked
-        tries = 0
-
-        async def call(request: Request) -> Reply:
-            nonlocal tries
-            if asked is None:
-                raise UsageError(f"judge {self._judge.card.name} asks a model: name it with --judge-model")
-            try:
-                reply, used = await asked(request, allowance)
-            except CallFailed as failure:
-                tries += failure.tries
-                raise
-            tries += used
-            return reply
-
         case = Case(what_is_asked(owed.attempt.question), completion.judged or "", owed.attempt.key)
+        call = self._work.calling(JUDGE, allowance)
         try:
             verdict = await self._judge.verdict(case, call)
         except CallFailed as failure:
             verdict = Verdict("error", reason=failure.reason, note=failure.note)
-        return msgspec.structs.replace(verdict, tries=tries) if tries else verdict
+        return msgspec.structs.replace(verdict, tries=call.tries) if call.tries else verdict
 
     def _tell(self, owed: OwedAttempt, label: str, reason: str | None) -> None:
         if self._decider is not None:
             self._decider.record(owed.attempt.key, (owed.bank, owed.attempt.template.name), label, reason)
-        progress = self._progress
-        progress.done += 1
-        progress.labels[label] = progress.labels.get(label, 0) + 1
-        progress.calls = sum(caller.calls for caller in self._callers())
-        progress.retries = sum(caller.retries for caller in self._callers())
-        if self._on_progress is not None:
-            self._on_progress(progress)
+        self._work.tell(label=label)
 
 
 def _in_words(decider: Decider, cell: Cell) -> str:
