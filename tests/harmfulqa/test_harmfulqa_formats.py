@@ -316,16 +316,16 @@ def test_a_red_conversation_has_its_twins_key_and_a_stranger_one_of_its_own() ->
     liar = dialogue("r2", human("four"), gpt("y"), colour="red", parent="b0")
     (made,) = to_public([row([first, second], [liar, cut])], include_red=True)
     assert list(made["red_conversations"]) == ["1", "2"]
-    (back,) = from_public([made], "here")
+    (back,) = from_public([made]).rows
     assert [(d.id, d.parent) for d in back.red] == [("q/red/1", "q/blue/1"), ("q/red/2", None)]
 
 
 @given(collections(), st.booleans())
 def test_export_import_export_is_identical(rows: list[Collected], red: bool) -> None:
     once = to_public(rows, include_red=red)
-    assert to_public(from_public(once, "here"), include_red=True) == once
+    assert to_public(from_public(once).rows, include_red=True) == once
     text = "\n".join(map(json_line, once))
-    again = to_public(from_public(map(json.loads, text.split("\n") if text else ()), "here"), include_red=True)
+    again = to_public(from_public(map(json.loads, text.split("\n") if text else ())).rows, include_red=True)
     assert "\n".join(map(json_line, again)) == text
 
 
@@ -341,7 +341,7 @@ def test_import_loses_no_question_conversation_or_turn(rows: list[Collected]) ->
             for r in found
         ]  # fmt: skip
 
-    back = from_public(to_public(rows, include_red=True), "here")
+    back = from_public(to_public(rows, include_red=True)).rows
     assert shape(back) == shape(rows)
     ids = [d.id for r in back for d in (*r.blue, *r.red)]
     assert all(d.question == r.question.id for r in back for d in (*r.blue, *r.red))
@@ -357,7 +357,7 @@ def test_what_is_published_reads() -> None:
         {"question": "three", "id": "x", "topic": None, "blue_conversations": {10: talk, 2: [], "0": None}},
         {"question": "four", "id": 3.0, "extra": [1], "blue_conversations": [talk, None, talk]},
     ]
-    one, two, three, four = from_public(published, "here")
+    one, two, three, four = from_public(published).rows
     assert [r.question.id for r in (one, two, three, four)] == ["0", "7", "x", "3"]
     assert (one.question.topic, one.blue, one.red) == ("", (), ())
     assert [d.id for d in two.red] == ["7/red/1"]
@@ -369,38 +369,47 @@ def test_what_is_published_reads() -> None:
 
 def test_ids_of_conversations_are_unique_where_those_of_rows_are_not() -> None:
     talk = {"0": [{"from": "human", "value": "a"}]}
-    rows = from_public([{"id": "x", "question": "one", "blue_conversations": talk}] * 2, "here")
+    rows = from_public([{"id": "x", "question": "one", "blue_conversations": talk}] * 2).rows
     assert [r.question.id for r in rows] == ["x", "x"]
     assert len({r.blue[0].id for r in rows}) == 2
 
 
 @pytest.mark.parametrize(
-    ("document", "wrong"),
+    ("document", "kept", "reason"),
     [
-        (None, "is missing, expected an object"),
-        (CANARY, "is text, expected an object"),
-        ({}, "its question is missing"),
-        ({"question": ["a"]}, "its question is a list"),
-        ({"question": "a", "id": True}, None),
-        ({"question": "a", "id": [CANARY]}, "its id is a list"),
-        ({"question": "a", "topic": 1}, "its topic is a number"),
-        ({"question": "a", "red_conversations": CANARY}, "its red_conversations are text"),
-        ({"question": "a", "blue_conversations": {CANARY: CANARY}}, "blue conversation 1: is text"),
-        ({"question": "a", "blue_conversations": {"0": [], 0: []}}, "the same key"),
-        ({"question": "a", "blue_conversations": {"0": [CANARY]}}, "blue conversation 1: turn 1 is text"),
-        ({"question": "a", "blue_conversations": {"0": [{"from": CANARY}]}}, "turn 1 is from neither"),
-        ({"question": "a", "blue_conversations": {"0": [{"from": "gpt", "value": 1}]}}, "value of turn 1 is a number"),
+        (None, 1, "rows that are no objects"),
+        (CANARY, 1, "rows that are no objects"),
+        ({}, 1, "rows without a question in text"),
+        ({"question": ["a"]}, 1, "rows without a question in text"),
+        ({"question": "a", "id": True}, 2, None),
+        ({"question": "a", "id": [CANARY]}, 1, "rows whose id is neither text nor a whole number"),
+        ({"question": "a", "topic": 1}, 1, "rows whose topic is not text"),
+        ({"question": "a", "red_conversations": CANARY}, 1,
+         "rows whose red_conversations are neither an object nor a list"),
+        ({"question": "a", "blue_conversations": {CANARY: CANARY}}, 2,
+         "blue conversations that are no lists of turns"),
+        ({"question": "a", "blue_conversations": {"0": [], 0: []}}, 2,
+         "blue conversations under a key that another one has"),
+        ({"question": "a", "red_conversations": {"0": [CANARY]}}, 2,
+         "red conversations with a turn that is no object"),
+        ({"question": "a", "blue_conversations": {"0": [{"from": CANARY}]}}, 2,
+         "blue conversations with a turn from neither human nor gpt"),
+        ({"question": "a", "blue_conversations": {"0": [{"from": "gpt", "value": 1}]}}, 2,
+         "blue conversations with a turn that is not text"),
     ],
-)
-def test_what_is_no_row_is_named_and_not_shown(document: object, wrong: str | None) -> None:
-    if wrong is None:
-        assert len(from_public([document], "f")) == 1
-        return
-    with pytest.raises(UsageError, match=r"^f: row 2: ") as caught:
-        from_public([{"question": "a"}, document], "f")
-    assert wrong in str(caught.value)
-    assert CANARY not in str(caught.value)
-    assert "\n" not in str(caught.value)
+)  # fmt: skip
+def test_what_is_no_row_is_dropped_counted_and_not_shown(document: object, kept: int, reason: str | None) -> None:
+    found = from_public([{"question": "a"}, document])
+    assert len(found.rows) == kept
+    assert found.dropped == ({} if reason is None else {reason: 1})
+
+
+def test_a_conversation_that_is_none_leaves_the_others_of_its_question() -> None:
+    talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    found = from_public([{"question": "a", "blue_conversations": {"0": talk, "1": 3, "2": talk},
+                          "red_conversations": [3, talk]}])  # fmt: skip
+    assert [d.id for d in (*found.rows[0].blue, *found.rows[0].red)] == ["0/blue/0", "0/blue/2", "0/red/1"]
+    assert sum(found.dropped.values()) == 2
 
 
 # ---- files ----
@@ -417,11 +426,12 @@ def test_json_lists_json_lines_and_single_objects_read_alike(tmp_path: Path) -> 
     for name, text in texts.items():
         path = tmp_path / f"{name}.json"
         path.write_text(text, encoding="utf-8", newline="")
-        assert to_public(read_public(path), include_red=True) == made
+        assert to_public(read_public(path).rows, include_red=True) == made
     path.write_text(json.dumps(made[0]))
-    assert to_public(read_public(path), include_red=True) == made[:1]
+    assert to_public(read_public(path).rows, include_red=True) == made[:1]
     path.write_text("[ ]")
-    assert read_public(path) == []
+    with pytest.raises(UsageError, match="holds no question: no rows"):
+        read_public(path)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +447,7 @@ def test_json_lists_json_lines_and_single_objects_read_alike(tmp_path: Path) -> 
         (b'[{"question": "a"}', "it was cut"),
         (b"[", "it was cut"),
         (b'[{"question": "a"}] x', "something follows the end"),
-        (b'{"question": "a"}\n3', "row 2: is a number"),
+        (b"3", "holds no question: rows that are no objects"),
         (b'{"question": "a", "id": NaN}', "row 1: holds NaN"),
         (b'{"question": "a", "blue_conversations": {"0": [], "0": []}}', "row 1: an object holds the key 0 twice"),
         (b"[" * 100_000, "row 1: (broken JSON|the JSON is nested|a number in the JSON)"),
@@ -523,5 +533,5 @@ def test_file_to_rows_to_file_is_the_same_bytes(tmp_path: Path) -> None:
     rows = [row([BLUE], [RED, FIRST_RED], name=f"\ud83d\ude00{i}") for i in range(3)]
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     write_rows(one, to_public(rows, include_red=True), as_list=True)
-    write_rows(two, to_public(read_public(one), include_red=True), as_list=True)
+    write_rows(two, to_public(read_public(one).rows, include_red=True), as_list=True)
     assert one.read_bytes() == two.read_bytes()

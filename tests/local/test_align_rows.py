@@ -17,7 +17,16 @@ from redinstruct.files import JsonFile, limits, opening
 from redinstruct.harmfulqa.files import json_line
 from redinstruct.harmfulqa.formats import to_messages, to_sharegpt
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Dialogue, Turn
-from redinstruct.safealign.rows import STREAMS, Rows, Stream, read_rows
+from redinstruct.safealign.rows import (
+    NO_CONVERSATIONS,
+    NO_MESSAGES,
+    NO_TEXT,
+    ROLE,
+    STREAMS,
+    Rows,
+    Stream,
+    read_rows,
+)
 
 pytestmark = pytest.mark.local
 
@@ -303,6 +312,21 @@ def test_the_public_harmfulqa_schema_is_read_blue_to_learn_and_the_last_red_answ
     rows = read(tmp_path, public)
     assert [(row.id, row.stream) for row in rows.rows] == [("7/blue/0", "blue"), ("7/red/0", "red")]
     assert weights(rows) == [[1.0, 1.0], [0.0, -1.0]]
+
+
+def test_a_public_conversation_that_can_not_be_trained_on_leaves_the_others(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Hello."}]
+    blue = {
+        "0": said,
+        "1": 3,
+        "2": [{"from": "nobody", "value": "a"}],
+        "3": [*said, None, {"from": "human"}],
+        "4": said,
+    }
+    rows = read(tmp_path, {"id": "q", "question": "?", "blue_conversations": blue, "red_conversations": [3, said]},
+                {"question": "?", "blue_conversations": "text"})  # fmt: skip
+    assert [row.id for row in rows.rows] == ["q/blue/0", "q/blue/4", "q/red/1"]
+    assert rows.dropped == {NO_MESSAGES: 2, ROLE: 1, NO_TEXT: 1, NO_CONVERSATIONS: 1}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signa
 from redinstruct.types import Sampling
 
 if TYPE_CHECKING:
-    from redinstruct.harmfulqa import Cell, Collecting, CollectPlan
+    from redinstruct.harmfulqa import Cell, Collection, CollectPlan
 
 SCHEMA = "redinstruct.collection/1"
 
@@ -79,9 +79,9 @@ def command(run: Path, until_covered: bool, as_json: bool, **flags: Any) -> int:
     with stop_signals(), console.progress("collecting") as tell:
         done = collect(plan, run, limits, tell, until_covered=until_covered)
     if as_json:
-        console.say_json(_document(done))
+        console.say_json(collection_document(done.collection, calls=done.calls, complete=done.complete))
     else:
-        _say(done)
+        say_collection(done.collection)
         console.note(f"{done.calls:,} calls now; `redinstruct export {run} --to messages --out FILE` writes them out")
     for line in done.notes:
         console.note(line)
@@ -123,14 +123,14 @@ def _plan(flags: dict[str, Any]) -> CollectPlan:
     )
 
 
-def _document(done: Collecting) -> dict[str, Any]:
+def collection_document(collection: Collection, *, calls: int, complete: bool) -> dict[str, Any]:
+    """A collection as ``--json`` tells it: counts, and no text."""
     import msgspec
 
-    collection = done.collection
     return {
         "schema": SCHEMA,
-        "complete": done.complete,
-        "calls": done.calls,
+        "complete": complete,
+        "calls": calls,
         **_totals(collection.coverage()),
         "unparsable": collection.harvest.unparsable,
         "left_out": collection.harvest.left_out,
@@ -143,19 +143,19 @@ def _totals(cells: tuple[Cell, ...]) -> dict[str, int]:
     return {name: sum(getattr(cell, name) for cell in cells) for name in names}
 
 
-def _say(done: Collecting) -> None:
+def say_collection(collection: Collection) -> None:
     """The coverage by topic, and by subtopic where one is thin."""
-    cells = done.collection.coverage()
+    cells = collection.coverage()
     console.say_table([_row(topic, of) for topic, of in _by_topic(cells).items()], right=_RIGHT)
     thin = [cell for cell in cells if cell.questions < cell.wanted]
     if thin:
         console.say()
         console.say_heading("Thin subtopics", "fewer questions than wanted; --until-covered asks on")
         console.say_table([_row(f"{cell.topic} / {cell.subtopic}", (cell,)) for cell in thin], right=_RIGHT)
-    for step, reasons in done.collection.harvest.unparsable.items():
+    for step, reasons in collection.harvest.unparsable.items():
         told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
         console.note(f"{step}: replies that could not be used: {told}")
-    for step, count in done.collection.harvest.left_out.items():
+    for step, count in collection.harvest.left_out.items():
         console.note(f"{step}: {count:,} left out")
 
 

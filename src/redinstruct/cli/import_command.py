@@ -10,6 +10,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import RUN, as_json, columns_from
+from redinstruct.errors import UsageError
 
 if TYPE_CHECKING:
     from redinstruct.interop import Imported
@@ -58,8 +59,14 @@ def command(
     labels: harmful, unharmful, or refused, partial, complied; empty: not labelled) and `cluster`. Also the Red-Instruct
     authors' results/*.json, JailbreakBench artifacts, and garak's report.jsonl (answers only). An empty response is
     no_response; an answer that the judge column leaves out is unparsable, never safe. The same command again changes
-    nothing; a row that does not read is named, and nothing is written.
+    nothing; a row that does not read is named, and nothing is written. A file of the public HARMFULQA schema becomes a
+    collection: `redinstruct export` writes it out; rows that are none of the schema's are dropped and counted.
     """
+    from redinstruct.harmfulqa.public import is_public
+
+    if is_public(file):
+        _refuse_what_is_for_answers(measure, annotator, columns, one, settle)
+        return _collection(file, run, model, as_json)
     from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
     from redinstruct.interop import import_file
@@ -82,6 +89,39 @@ def command(
     elif done.source.labels != "none":
         say_figures(report)
     _note(done, run, settle)
+    return 0
+
+
+def _refuse_what_is_for_answers(
+    measure: str, annotator: str, columns: tuple[str, ...], one: str | None, settle: SettleRule
+) -> None:
+    given = {
+        "--measure": measure != "attack_success",
+        "--annotator": annotator != "imported",
+        "--column": bool(columns),
+        "--one": one is not None,
+        "--settle": settle != "unanimous",
+    }
+    if (flag := next((flag for flag in given if given[flag]), None)) is not None:
+        raise UsageError(f"{flag}: is for files of answers, and this one holds conversations (HARMFULQA's schema)")
+
+
+def _collection(file: Path, run: Path, model: str | None, as_json: bool) -> int:
+    from redinstruct.cli.collect_command import collection_document, say_collection
+    from redinstruct.harmfulqa.collect import Collection
+    from redinstruct.harmfulqa.published import import_published
+
+    done = import_published(file, run, model=model)
+    collection = Collection(done.config, done.harvest)
+    if as_json:
+        console.say_json(collection_document(collection, calls=0, complete=True))
+    else:
+        say_collection(collection)
+    count = len(collection.dialogues())
+    console.note(
+        f"{count:,} conversations about {len(done.harvest.rows):,} questions "
+        f"{'are' if done.new else 'were already'} in {run}; `redinstruct export` writes them out"
+    )
     return 0
 
 

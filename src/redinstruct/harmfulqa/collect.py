@@ -12,6 +12,7 @@ from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, Endpoi
 from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, Cut, Live, Recorded
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
 from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, check_same_collection, read_config
+from redinstruct.harmfulqa.published import harvest_of
 from redinstruct.harmfulqa.rows import Dialogue
 from redinstruct.judges import Judge, bound_judge
 from redinstruct.progress import OnProgress
@@ -212,6 +213,8 @@ def read_collection(run: Path) -> Collection:
         if body is None:
             raise ConfigError(f"{run}: no collection was begun in this folder")
         config = read_config(body)
+        if config.published is not None:
+            return Collection(config, harvest_of(config, [call.reply or "" for _, _, call in rows.calls()]))
         recorded = Recorded(rows.calls(), config.judge)
         template = next(t for t in store.templates() if t.sha256 == config.red_prompt.sha256)
     return Collection(config, asyncio.run(Pipeline(config, recorded, template).run()))

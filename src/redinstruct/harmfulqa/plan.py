@@ -24,9 +24,18 @@ MOST = 10_000
 DEFAULT_SAMPLING = Sampling(max_tokens=2000)
 
 
+class PublishedFile(msgspec.Struct, frozen=True):
+    """The file of which a collection was imported; ``dropped`` is what of it is not here, by reason."""
+
+    name: str
+    sha256: str
+    dropped: dict[str, int] = {}
+
+
 class CollectConfig(msgspec.Struct, frozen=True):
     """Everything that decides what a collection asks. ``judge`` is a judge's id, ``texts`` the digest of the prompts.
 
+    ``published`` is there in a collection that was imported: nothing is asked for it.
     ``per_subtopic`` and ``blue`` may grow in a run, ``red`` and ``critique`` may be added, and so may a judge.
     """
 
@@ -45,6 +54,7 @@ class CollectConfig(msgspec.Struct, frozen=True):
     judge: str | None = None
     teacher_options: tuple[tuple[str, str], ...] = ()
     answerer_options: tuple[tuple[str, str], ...] = ()
+    published: PublishedFile | None = None
 
     @property
     def digest(self) -> str:
@@ -57,7 +67,7 @@ class CollectConfig(msgspec.Struct, frozen=True):
         """The configuration as JSON in ASCII."""
         plain = msgspec.to_builtins(self)
         # What earlier versions did not know is left out where it says nothing: their digests stay.
-        for name in ("teacher_options", "answerer_options"):
+        for name in ("teacher_options", "answerer_options", "published"):
             if not plain[name]:
                 del plain[name]
         return json.dumps(plain, sort_keys=True)
@@ -189,6 +199,8 @@ def check_same_collection(stored: CollectConfig, wanted: CollectConfig, folder: 
     Raises:
         ConfigError: anything else differs, or the collection would shrink; every difference is named.
     """
+    if stored.published is not None:
+        raise ConfigError(f"{folder} holds an imported collection: nothing is asked for it. Use another --run.")
     differing = [flag for field, flag in _FLAGS.items() if getattr(stored, field) != getattr(wanted, field)]
     for flag, was, now in (("--per-subtopic", stored.per_subtopic, wanted.per_subtopic),
                            ("--blue", stored.blue, wanted.blue)):  # fmt: skip

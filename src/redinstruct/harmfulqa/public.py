@@ -1,24 +1,31 @@
 """The public schema of HARMFULQA, in both directions: ``declare-lab/HarmfulQA`` (Bhardwaj & Poria 2023).
 
-Promised: export, import, export gives the same bytes; what is read is counted, no published figure is believed. Not
+Promised: export, import, export gives the same bytes; what is read is counted, no published figure is believed; a row
+or a conversation that is none of the schema's is dropped and counted by its reason, and never sinks its file. Not
 promised: that it gives back what went in. The schema has no place for thoughts, labels, weights and sources. The
 published file misses keys (null once Arrow has read it) and holds empty turns.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from redinstruct.errors import UsageError
-from redinstruct.files import JsonFile, Malformed
+from redinstruct.files import JsonFile, Malformed, stem_of
 from redinstruct.harmfulqa.formats import released
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Speaker, Turn
 from redinstruct.safetext import terminal
 
+COLUMNS = ("blue_conversations", "red_conversations")
+"""The keys by which a row of the public schema is known."""
+_LOOKED_AT = 100
 _SPEAKERS: Mapping[str, Speaker] = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
@@ -66,33 +73,40 @@ def _same_questions(red: Dialogue, blue: Dialogue) -> bool:
     return bool(asked) and asked == [turn.text for turn in blue.turns if turn.speaker == "human"][: len(asked)]
 
 
-def from_public(documents: Iterable[object], where: str) -> list[Collected]:
-    """Read rows of the public schema as they are published. ``where`` names their origin in messages.
+class Published(msgspec.Struct, frozen=True):
+    """What a file of the public schema holds. ``dropped`` counts the rows and conversations left out, by reason."""
+
+    rows: tuple[Collected, ...]
+    dropped: dict[str, int]
+    name: str = ""
+    sha256: str = ""
+
+
+def from_public(documents: Iterable[object]) -> Published:
+    """Read rows of the public schema as they are published; what is none of the schema's is dropped and counted.
 
     A conversation that is null is not there, nor is a null turn; a turn without text is an empty one. Keys may be
     numbers, or text, or be missing (a list of conversations). A missing id is the row's number, from 0; a missing topic
     is empty. A red conversation's ``parent`` is the blue one of the same key, if the human turns are its own.
-
-    Raises:
-        UsageError: a row is none of the schema's: ``where``, the row counted from 1, and what is wrong; no text.
     """
-    rows, taken = [], set[str]()
+    rows, taken, dropped = [], set[str](), Counter[str]()
     for number, document in enumerate(documents):
         try:
-            row = _collected(document, number, taken)
+            row = _collected(document, number, taken, dropped)
         except Malformed as error:
-            raise UsageError(f"{terminal(where)}: row {number + 1}: {error}") from None
+            dropped[str(error)] += 1
+            continue
         taken.add(row.question.id)
         rows.append(row)
-    return rows
+    return Published(tuple(rows), dict(dropped))
 
 
-def _collected(document: object, number: int, taken: set[str]) -> Collected:
+def _collected(document: object, number: int, taken: set[str], dropped: Counter[str]) -> Collected:
     if not isinstance(document, Mapping):
-        raise Malformed(f"is {_kind(document)}, expected an object with a question")
+        raise Malformed("rows that are no objects")
     text = document.get("question")
     if not isinstance(text, str):
-        raise Malformed(f"its question is {_kind(text)}, expected text")
+        raise Malformed("rows without a question in text")
     question = CollectedQuestion(
         id=_identifier(document.get("id"), number),
         topic=_name(document, "topic"),
@@ -101,8 +115,8 @@ def _collected(document: object, number: int, taken: set[str]) -> Collected:
     )
     # Ids of conversations are to be unique in the file even where those of its rows are not.
     base = question.id if question.id not in taken else f"{question.id}#{number}"
-    blue = _dialogues(document, "blue", question.id, base)
-    red = _dialogues(document, "red", question.id, base)
+    blue = _dialogues(document, "blue", question.id, base, dropped)
+    red = _dialogues(document, "red", question.id, base, dropped)
     return Collected(
         question=question,
         blue=tuple(blue.values()),
@@ -121,7 +135,7 @@ def _identifier(value: object, number: int) -> str:
         value = int(value)
     if isinstance(value, str | int):
         return str(value)
-    raise Malformed(f"its id is {_kind(value)}, expected text or a whole number")
+    raise Malformed("rows whose id is neither text nor a whole number")
 
 
 def _name(document: Mapping[object, object], key: str) -> str:
@@ -129,77 +143,82 @@ def _name(document: Mapping[object, object], key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Malformed(f"its {key} is {_kind(value)}, expected text")
+        raise Malformed(f"rows whose {key} is not text")
     return value
 
 
-def _dialogues(document: Mapping[object, object], colour: Colour, question: str, base: str) -> dict[str, Dialogue]:
-    """The conversations of one colour by their keys, in the keys' order where these are numbers."""
-    held = document.get(f"{colour}_conversations")
+def conversations(held: object, colour: Colour) -> list[tuple[str, object]]:
+    """The conversations of one colour with their keys, in the keys' order where these are numbers; null is none.
+
+    Raises:
+        Malformed: they are neither an object nor a list.
+    """
     if isinstance(held, list | tuple):
         held = dict(enumerate(held))
     if held is None:
-        return {}
+        return []
     if not isinstance(held, Mapping):
-        raise Malformed(f"its {colour}_conversations are {_kind(held)}, expected an object")
+        raise Malformed(f"rows whose {colour}_conversations are neither an object nor a list")
     pairs = [(str(key), turns) for key, turns in held.items() if turns is not None]
     if all(key.isascii() and key.isdigit() and len(key) < 10 for key, _ in pairs):
         pairs.sort(key=lambda pair: int(pair[0]))
+    return pairs
+
+
+def _dialogues(
+    document: Mapping[object, object], colour: Colour, question: str, base: str, dropped: Counter[str]
+) -> dict[str, Dialogue]:
     found: dict[str, Dialogue] = {}
-    for place, (key, turns) in enumerate(pairs, 1):
-        if key in found:
-            raise Malformed(f"two of its {colour} conversations have the same key")
+    for key, turns in conversations(document.get(f"{colour}_conversations"), colour):
         try:
-            said = _turns(turns)
+            if key in found:
+                raise Malformed("under a key that another one has")
+            found[key] = Dialogue(f"{base}/{colour}/{key}", question, colour, _turns(turns), source="published")
         except Malformed as error:
-            raise Malformed(f"{colour} conversation {place}: {error}") from None
-        found[key] = Dialogue(f"{base}/{colour}/{key}", question, colour, said, source="published")
+            dropped[f"{colour} conversations {error}"] += 1
     return found
 
 
 def _turns(turns: object) -> tuple[Turn, ...]:
     if not isinstance(turns, list | tuple):
-        raise Malformed(f"is {_kind(turns)}, expected a list of turns")
+        raise Malformed("that are no lists of turns")
     made = []
-    for place, turn in enumerate(turns, 1):
+    for turn in turns:
         if turn is None:
             continue
         if not isinstance(turn, Mapping):
-            raise Malformed(f"turn {place} is {_kind(turn)}, expected an object")
+            raise Malformed("with a turn that is no object")
         said, value = turn.get("from"), turn.get("value")
         speaker = _SPEAKERS.get(said.strip().casefold()) if isinstance(said, str) else None
         if speaker is None:
-            raise Malformed(f"turn {place} is from neither human nor gpt")
+            raise Malformed("with a turn from neither human nor gpt")
         if value is not None and not isinstance(value, str):
-            raise Malformed(f"the value of turn {place} is {_kind(value)}, expected text")
+            raise Malformed("with a turn that is not text")
         made.append(Turn(speaker, value or ""))
     return tuple(made)
 
 
-_KINDS: Mapping[type[object], str] = {
-    type(None): "missing",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
+def is_public(path: Path) -> bool:
+    """Whether the first object of a file of JSON has conversations as the public schema has them."""
+    try:
+        for value in islice(JsonFile(path), _LOOKED_AT):
+            if isinstance(value, Mapping):
+                return not value.keys().isdisjoint(COLUMNS)
+    except UsageError:
+        pass  # other readers say what is wrong with it
+    return False
 
 
-def _kind(value: object) -> str:
-    return _KINDS.get(type(value), "something else")
-
-
-def read_public(path: Path) -> list[Collected]:
+def read_public(path: Path) -> Published:
     """Read a file of the public schema: one JSON list, one object, or one object a line; told apart by content.
 
     Raises:
-        UsageError: the file cannot be read, or a row of it is none of the schema's; the file and the row are named.
+        UsageError: the file cannot be read, or no row of it is one of the schema's; why is said, no text is shown.
     """
     name = terminal(str(path))
     held = JsonFile(path, name)
-    found = from_public(held, str(path))
-    if held.empty:
-        raise UsageError(f"{name}: is empty")
-    return found
+    found = from_public(held)
+    if not found.rows:
+        why = "; ".join(f"{reason} ({count:,})" for reason, count in found.dropped.items()) or "no rows"
+        raise UsageError(f"{name}: is empty" if held.empty else f"{name}: holds no question: {why}")
+    return replace(found, name=terminal(stem_of(path)), sha256=held.sha256)

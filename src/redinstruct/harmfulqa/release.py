@@ -113,4 +113,8 @@ def _provenance(
         "turn_by_turn": config.turn_by_turn,
         "unparsable_replies": harvest.unparsable,
         "left_out": harvest.left_out,
-    }
+    } | ({} if config.published is None else {
+        # Of these the file says nothing.
+        "prompts": None, "sampling": None, "turn_by_turn": None,
+        "imported_from": {"file": config.published.name, "sha256": config.published.sha256},
+    })  # fmt: skip

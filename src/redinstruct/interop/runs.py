@@ -9,7 +9,6 @@ Not promised: that the file tells the truth. The verdicts are the file's, under 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.annotate.figures import ADJUDICATING
-from redinstruct.errors import ConfigError, RedInstructError, UsageError
+from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.interop.rows import ImportRow
 from redinstruct.interop.sources import IMPORTED, Source, read_source
@@ -35,12 +34,8 @@ from redinstruct.run import (
     SettleRule,
     Store,
     check_run_folder,
-    importing_place,
     is_run,
-    make_place,
-    purge,
-    purge_places,
-    remove_empty,
+    whole_run,
 )
 from redinstruct.run import settle as settle_labels
 from redinstruct.run.config import Pinned, RunConfig, attempt_key
@@ -128,7 +123,7 @@ def import_file(
     if not done.new:
         _check_same(folder, plan)
         return done
-    _write_whole(folder, plan, on_progress or unheard)
+    whole_run(folder, lambda store: _write(store, plan, on_progress or unheard))
     return done
 
 
@@ -275,48 +270,6 @@ class _Plan:
 
 def _turns(row: ImportRow) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in row.earlier]
-
-
-def _write_whole(folder: Path, plan: _Plan, on_progress: OnProgress) -> None:
-    """Write the run beside its place, then rename it into it."""
-    part = importing_place(folder)
-    with _named_as(part, folder):
-        if part.is_symlink():
-            raise ConfigError(f"--run {folder}: a link stands at {part.name}, where an import is made; remove it")
-        if purge_places(part):
-            purge(part)  # what a killed import left; refused while another process writes it
-        check_run_folder(part)
-        made = make_place(part)
-        try:
-            with Store.open_for_writing(part) as store:
-                _write(store, plan, on_progress)
-            _rename(part, folder)
-        except BaseException:
-            with contextlib.suppress(RedInstructError, OSError):
-                purge(part)
-            remove_empty(made)
-            raise
-
-
-@contextlib.contextmanager
-def _named_as(part: Path, folder: Path) -> Iterator[None]:
-    """Messages name the folder that the user named."""
-    try:
-        yield
-    except RedInstructError as error:
-        raise type(error)(str(error).replace(str(part), str(folder))) from error
-
-
-def _rename(part: Path, folder: Path) -> None:
-    try:
-        part.replace(folder)
-        handle = os.open(folder.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise ConfigError(f"--run {folder}: cannot be made ({error.strerror}); name a new folder") from error
 
 
 def _write(store: Store, plan: _Plan, on_progress: OnProgress) -> None:

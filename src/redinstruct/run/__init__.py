@@ -26,6 +26,7 @@ from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttem
 from redinstruct.run.stops import note_stop, stops
 from redinstruct.run.summary import Spent, SummaryStore
 from redinstruct.run.utility import UtilityStore, UtilityTaskRow
+from redinstruct.run.whole import whole_run
 
 __all__ = [
     "MAJORITY",
@@ -75,4 +76,5 @@ __all__ = [
     "stops",
     "too_many_errors",
     "verdict_history",
+    "whole_run",
 ]

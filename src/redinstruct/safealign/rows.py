@@ -32,6 +32,7 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 NO_ROWS = "not an object with messages"
 NO_MESSAGES = "no messages"
+NO_CONVERSATIONS = "conversations that are neither an object nor a list"
 ROLE = "a message of another role than system, user and assistant"
 NO_TEXT = "a message without text"
 NOT_TEXT = "a message that is not text alone"
@@ -111,14 +112,20 @@ def read_rows(paths: Sequence[Path], *, stream: Stream | None = None) -> Rows:
         for number, value in enumerate(held, 1):
             name = f"{path.stem}:{number}"
             try:
-                for at, one in enumerate(_conversations(value)):
-                    row = _row(one, f"{name}.{at}" if at else name, stream, masked)
-                    if any(row.weights):
-                        rows.append(row)
-                    else:
-                        dropped[MASKED] += 1
+                said = list(_conversations(value))
             except Malformed as error:
                 dropped[str(error)] += 1
+                continue
+            for at, one in enumerate(said):
+                try:
+                    row = _row(one, f"{name}.{at}" if at else name, stream, masked)
+                except Malformed as error:
+                    dropped[str(error)] += 1
+                    continue
+                if any(row.weights):
+                    rows.append(row)
+                else:
+                    dropped[MASKED] += 1
         files.append((terminal(path.name), held.sha256))
     if not rows:
         named = ", ".join(name for name, _ in files) or "no file"
@@ -166,12 +173,16 @@ def _asked(prompt: object, answer: object, weight: float | None) -> list[Any]:
 def _published(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The conversations of a question of the public HARMFULQA schema, each a row of its colour."""
     for stream in ("blue", "red"):
-        held = said.get(f"{stream}_conversations") or {}
-        turns = held.items() if isinstance(held, Mapping) else enumerate(held) if isinstance(held, list) else ()
-        for key, conversation in turns:
-            if conversation:
+        held = said.get(f"{stream}_conversations")
+        if held is None:
+            continue
+        if not isinstance(held, Mapping | list):
+            raise Malformed(NO_CONVERSATIONS)
+        for key, conversation in held.items() if isinstance(held, Mapping) else enumerate(held):
+            if conversation is not None:
                 name = f"{said.get('id', '')}/{stream}/{key}"
-                yield {"conversations": conversation, "stream": stream, "id": name, "source": "published"}
+                turns = [t for t in conversation if t is not None] if isinstance(conversation, list) else conversation
+                yield {"conversations": turns, "stream": stream, "id": name, "source": "published"}
 
 
 def _row(value: Mapping[str, Any], name: str, named: Stream | None, masked: Counter[str]) -> Row:
