@@ -43,7 +43,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
+.PHONY: published help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -93,6 +93,9 @@ fmt: $(DEV) ## lay the code out, and mend what ruff can mend
 
 bench: $(DEV) ## time the engine against a bare loop that stores nothing
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+published: $(DEV) $(TORCH) ## make published rates again: fetches their files, or ARGS="--clones FOLDER"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.published --write docs/experiments/published.md $(ARGS)
 
 demo: $(DEV) $(TORCH) ## run the whole loop on the embedded toy world
 	$(BIN)/redinstruct demo $(ARGS)

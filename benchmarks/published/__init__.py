@@ -1,0 +1,1 @@
+"""Published rates made again from the public answers and labels behind them: `make published`."""
