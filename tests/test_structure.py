@@ -43,8 +43,8 @@ HEAVY = {
     "huggingface_hub",
 }
 HEAVY_ROOMS = (
-    "checkpoints/loading.py", "checkpoints/chats.py", "models/transformers.py", "models/cascade.py",
-    "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
+    "checkpoints/loading.py", "checkpoints/chats.py", "checkpoints/making.py", "models/transformers.py",
+    "models/cascade.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
     "utility_check/", "toyworld/", "engine/ray",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}

@@ -196,13 +196,14 @@ def align(
     Source: SAFE-ALIGN, Bhardwaj & Poria 2023 (arXiv 2308.09662); each strategy names its own.
     """
     try:
+        from redinstruct.checkpoints.embedded import folder_of
         from redinstruct.safealign import AlignConfig
         from redinstruct.safealign import align as carry_out
     except ImportError as error:
         raise UsageError(f"align needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
     files = [data] if isinstance(data, str | Path) else list(data)
     config = AlignConfig(
-        base=Path(str(base).removeprefix("hf/")),
+        base=folder_of(base),
         data=tuple(Path(file) for file in files),
         strategy=strategy,
         out=Path(out),

@@ -177,11 +177,6 @@ def _entries(config: Any) -> Iterator[tuple[str, Any]]:
             waiting.extend(held)
 
 
-def folder_of(checkpoint: str) -> Path:
-    """The folder that a user named, as a path or as ``hf/PATH``."""
-    return Path(checkpoint.removeprefix("hf/")).expanduser()
-
-
 def digest(folder: Path) -> str:
     """sha256 over names and contents of the files that decide the answers (top level only)."""
     files = {path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()}

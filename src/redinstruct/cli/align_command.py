@@ -250,7 +250,7 @@ def config_from(flags: Mapping[str, Any]) -> AlignConfig:
     Raises:
         UsageError: a flag's value is none of its kind, or the strategy would ignore it.
     """
-    from redinstruct.checkpoints import folder_of
+    from redinstruct.checkpoints.embedded import folder_of
     from redinstruct.safealign import TRL_STRATEGIES, AlignConfig, GuardRule, Lora, preset_for, with_settings
 
     if flags["strategy"] in TRL_STRATEGIES:

@@ -62,9 +62,10 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
 
 def _say_plans(wanted: LoopConfig) -> None:
     """What each alignment takes, where the model is a folder; one that does not fit here is said, not refused."""
+    from redinstruct.checkpoints.embedded import folder_of
     from redinstruct.rounds.alignment import plans
 
-    if not Path(wanted.model.removeprefix("hf/")).is_dir():
+    if not folder_of(wanted.model).is_dir():
         return
     for title, plan in plans(wanted):
         console.note(f"{title}: {plan.sentence}" if plan.fits else f"{title}: {plan.why}")

