@@ -1,6 +1,6 @@
 """Red-Instruct as software: measure how often a language model can be talked into harm, and mend it.
 
-    evaluate, collect, align, compare, labels, report   the verbs as functions
+    evaluate, judge, report, compare, gate, labels, collect, export, align, utility, loop   the verbs as functions
     Run                                         one run, for a notebook: figures, rows, intervals
     stats                                       rates and intervals: pure functions of counts
 
@@ -15,15 +15,33 @@ from redinstruct.version import __version__
 
 if TYPE_CHECKING:
     from redinstruct import stats
-    from redinstruct.api import align, collect, compare, evaluate, gate, labels, report
+    from redinstruct.api import (
+        align,
+        collect,
+        compare,
+        evaluate,
+        export,
+        gate,
+        judge,
+        labels,
+        loop,
+        report,
+        utility,
+    )
     from redinstruct.render.notebook import Run
 
+_VERBS = (
+    "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop", "report", "utility",
+)  # fmt: skip
 _LAZY = {
-    **dict.fromkeys(("align", "collect", "compare", "evaluate", "gate", "labels", "report"), "redinstruct.api"),
+    **dict.fromkeys(_VERBS, "redinstruct.api"),
     "Run": "redinstruct.render.notebook",
 }
 
-__all__ = ["Run", "__version__", "align", "collect", "compare", "evaluate", "gate", "labels", "report", "stats"]
+__all__ = [
+    "Run", "__version__", "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop",
+    "report", "stats", "utility",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -114,7 +114,10 @@ def test_a_first_denied_answer_is_recorded_as_soon_as_another_one_comes(tmp_path
 
 # ---- the other verbs ----
 
-PUBLIC = {"Run", "__version__", "align", "collect", "compare", "evaluate", "gate", "labels", "report", "stats"}
+PUBLIC = {
+    "Run", "__version__", "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop",
+    "report", "stats", "utility",
+}  # fmt: skip
 STATS = {
     "PROVISIONAL_BELOW", "Calibration", "Decision", "Interval", "Paired", "Rates", "WeakJudge", "bounds", "clustered",
     "cohen_kappa", "corrected", "corrected_by", "decide", "draw_part", "gwet_ac1", "hit_at_k", "holm", "jeffreys",

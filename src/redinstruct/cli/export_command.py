@@ -9,7 +9,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN
 from redinstruct.cli.outputs import check_files
-from redinstruct.errors import EXIT_DONE, UsageError
+from redinstruct.errors import EXIT_DONE
 
 
 @click.command("export")
@@ -66,37 +66,19 @@ def command(
 
     Asks nobody. Without --include-red nothing red is in any field of the file.
     """
-    import msgspec
+    from redinstruct.harmfulqa.exporting import ExportSettings, export
+    from redinstruct.harmfulqa.release import card_paths
 
-    from redinstruct.banks import resolve_bank
-    from redinstruct.harmfulqa import read_collection
-    from redinstruct.harmfulqa.release import card_paths, prepare_release, write_release
-    from redinstruct.harmfulqa.similarity import NEAR
-    from redinstruct.prompts.forms import check_forms, made, read_general
-
-    if out.exists() and not out.is_file():
-        raise UsageError("--out: is no regular file, and the data card could not stand beside it")
     check_files({"--out": out, **{f"--out ({path.suffix} of its data card)": path for path in card_paths(out)}})
-    wanted = [form.strip() for form in forms.split(",")] if forms else []
-    if wanted and to != "messages":
-        raise UsageError(f"--forms: are rows of messages, and --to {to} is not; use --to messages")
-    check_forms(wanted, general=bool(general), red=include_red)
-    ordinary = read_general(general)
-    against = [resolve_bank(bank) for bank in banks]
-    collection = read_collection(run)
-    release = prepare_release(
-        collection, to, banks=against, include_red=include_red, near=NEAR if near is None else near, licence=licence
-    )
-    extra = {form: made(release.rows, form, general=ordinary) for form in wanted}
-    release = msgspec.structs.replace(release, rows=[*release.rows, *(row for rows in extra.values() for row in rows)])
-    card, _ = write_release(release, to, out, include_red=include_red)
+    wanted = tuple(form.strip() for form in forms.split(",")) if forms else ()
+    found = export(run, ExportSettings(to, banks, include_red, near, wanted, general, licence), out)
     console.note(
-        f"{len(release.rows):,} rows of {len(release.collected):,} questions in {out}; its card is {card.name}"
+        f"{len(found.rows):,} rows of {len(found.collected):,} questions in {out}; its card is {found.card.name}"
     )
-    if extra:
-        console.note("of these in other forms: " + ", ".join(f"{form} {len(rows):,}" for form, rows in extra.items()))
-    if release.dropped:
-        console.note("left out: " + ", ".join(f"{name} {count:,}" for name, count in release.dropped.items()))
+    if found.formed:
+        console.note("of these in other forms: " + ", ".join(f"{form} {n:,}" for form, n in found.formed.items()))
+    if found.dropped:
+        console.note("left out: " + ", ".join(f"{name} {count:,}" for name, count in found.dropped.items()))
     if not banks:
         console.note("screened against no evaluation bank: name those in use with --bank")
     return EXIT_DONE

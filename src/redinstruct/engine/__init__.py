@@ -19,6 +19,7 @@ from redinstruct.engine.limits import (
     Spending,
     check_limits,
 )
+from redinstruct.engine.loops import in_a_loop, stoppable
 from redinstruct.engine.pool import run_pool
 from redinstruct.engine.retry import RetryPolicy
 from redinstruct.engine.servers import PATIENCE
@@ -45,6 +46,8 @@ __all__ = [
     "Spending",
     "Worklist",
     "check_limits",
+    "in_a_loop",
     "is_failing",
     "run_pool",
+    "stoppable",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.engine import GroupWriter, Limits, Party, Spending, Worklist, check_limits
+from redinstruct.engine import GroupWriter, Limits, Party, Spending, Worklist, check_limits, in_a_loop
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, EndpointLost
 from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, Cut, Live, Recorded
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
@@ -112,7 +112,7 @@ def collect(
     if is_run(run):
         with Store.open_for_reading(run) as store:
             _check(CollectionStore(store), plan.config, run)
-    return asyncio.run(_collect(plan, run, limits, on_progress, until_covered))
+    return in_a_loop(_collect(plan, run, limits, on_progress, until_covered))
 
 
 async def _collect(

@@ -12,6 +12,7 @@ objects), CSV, a ``.txt`` of one question a line; see :mod:`redinstruct.files`.
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,6 +71,28 @@ def read_bank(path: Path, name: str | None = None, columns: Mapping[str, str] | 
     except BankError as error:
         raise BankError(f"{terminal(str(path))}: {error}") from None
     return Bank(name=terminal(stem_of(path)) if name is None else name, sha256=digest, questions=questions)
+
+
+def bank_of(questions: Sequence[str | Question], name: str = "questions") -> Bank:
+    """A bank of questions that stand in a program instead of a file; its hash is that of what they are.
+
+    Raises:
+        BankError: one is no question, or there is none.
+    """
+    if not questions:
+        raise BankError(f"{terminal(name)}: holds no questions")
+    digest = hashlib.sha256(
+        msgspec.json.encode([q if isinstance(q, str) else msgspec.structs.replace(q, id="", row=0) for q in questions])
+    ).hexdigest()
+    reader = _Reader({}, digest)
+    found = []
+    for row, given in enumerate(questions):
+        text = given.text if isinstance(given, Question) else given
+        read = reader.question(Row(f"{terminal(name)}: question {row + 1}", text, None, None), row)
+        if isinstance(given, Question):
+            read = msgspec.structs.replace(given, id=read.id, row=row, text=read.text)
+        found.append(read)
+    return Bank(terminal(name), digest, tuple(found))
 
 
 class BankCounts(msgspec.Struct, frozen=True):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from redinstruct.engine import Limits, Party, Prices, Spending, Worklist, check_limits
+from redinstruct.engine import Limits, Party, Prices, Spending, Worklist, check_limits, in_a_loop
 from redinstruct.errors import UsageError
 from redinstruct.figures.deciding import Decider, outcomes_of
 from redinstruct.judges import Judge, JudgeOptions, bound_judge, judge_named, model_of_judge
@@ -51,7 +50,7 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
             stored = store.config()
             _check_config(store, plan.config, run)
         plan = plan.for_run(stored)
-    return asyncio.run(_evaluate(plan, run, limits, on_progress))
+    return in_a_loop(_evaluate(plan, run, limits, on_progress))
 
 
 async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgress | None) -> Outcome:
@@ -106,7 +105,7 @@ def rejudge(
         raise UsageError("--sample must be at least 1")
     if again and part is not None:
         raise UsageError("--again and --sample: one at a time; a part is drawn once")
-    return asyncio.run(_rejudge(run, config, instrument, asked, limits, on_progress, part, again))
+    return in_a_loop(_rejudge(run, config, instrument, asked, limits, on_progress, part, again))
 
 
 async def _rejudge(

@@ -9,12 +9,11 @@ what happened to arrive.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from redinstruct.engine import PATIENCE, Caller, is_failing, run_pool
+from redinstruct.engine import PATIENCE, Caller, in_a_loop, is_failing, run_pool
 from redinstruct.errors import CallFailed, RedInstructError
 from redinstruct.models import Model, Request
 from redinstruct.models.base import ModelError, Reply, TokenChoice
@@ -131,7 +130,7 @@ class Asker:
             finally:
                 await caller.aclose()
 
-        asyncio.run(every())
+        in_a_loop(every())
         return [replies[number] for number in range(len(requests))]
 
     def _computed(self, model: Scoring, pairs: Sequence[tuple[str, str]], *, cut: bool) -> list[float]:

@@ -1,0 +1,279 @@
+"""The verbs that measure, and those that read a run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from redinstruct.api.notebooks import beside_the_loop, listener
+from redinstruct.errors import UsageError
+from redinstruct.types import Bank, PromptTemplate, Question, Sampling
+
+if TYPE_CHECKING:
+    from redinstruct.api.shown import ComparisonShown, GateShown, ReportDocument
+    from redinstruct.engine import Limits
+    from redinstruct.judges import Judge, JudgeOptions
+    from redinstruct.models import Model
+    from redinstruct.progress import OnProgress
+    from redinstruct.redeval import Outcome
+
+RunFolder = str | os.PathLike[str]
+"""A run's folder: a text, a path, or a :class:`redinstruct.Run`."""
+Banks = str | Path | Bank | Sequence[str | Path | Bank] | Sequence[str | Question]
+"""A bank, several, or the questions of one: a text with a space or a question mark is a question, unless such a file
+is there; else it names a file or a known bank."""
+_ASKING = re.compile(r"[\s?!\uff1f\uff01\u3002\u061f]")
+_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".gz")
+
+
+def evaluate(
+    *,
+    model: str | Model,
+    bank: Banks,
+    judge: str | Judge,
+    run: RunFolder,
+    judge_model: str | Model | None = None,
+    judge_options: JudgeOptions | None = None,
+    prompts: str | Path | PromptTemplate | Sequence[str | Path | PromptTemplate] = (),
+    measure: str = "attack_success",
+    limit: int | None = None,
+    epochs: int = 1,
+    dedupe: bool = False,
+    sampling: Sampling | None = None,
+    chat_template: str = "native",
+    protocol: str | None = None,
+    options: Mapping[str, object] | None = None,
+    system: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    on_progress: OnProgress | None = None,
+) -> Outcome:
+    """Measure a model, as ``redinstruct eval`` does: begin, resume or extend the run in a folder.
+
+    ``model``, ``judge`` and ``judge_model`` are ids, as on the command line, or objects of one's own that satisfy
+    :class:`redinstruct.models.Model` and :class:`redinstruct.judges.Judge`. ``bank`` is a file, a known name, a
+    :class:`~redinstruct.types.Bank`, several of these, or the questions themselves. ``options`` are further fields of
+    an endpoint's request, ``system`` the system prompt's text, ``columns`` a bank's own columns: purpose -> column.
+
+    Returns:
+        How the invocation ended: ``planned`` and ``recorded`` attempts, ``calls`` made now, ``complete``.
+
+    Raises:
+        UsageError: bad input; nothing was written.
+        StoreError: the run cannot be written; what was committed is safe.
+
+    Source: RED-EVAL, Bhardwaj & Poria 2023 (arXiv 2308.09662).
+    """
+    from redinstruct.redeval import evaluate as carry_out
+    from redinstruct.redeval import prepare
+
+    limits = _limits(limits)
+    plan = prepare(
+        model=model, banks=_banks(bank), judge=judge, judge_model=judge_model, judge_options=judge_options,
+        prompts=_prompts(prompts), measure=measure, limit=limit, epochs=epochs, dedupe=dedupe, sampling=sampling,
+        chat_template=chat_template, protocol=protocol, options=options, system=system, columns=columns,
+        timeout=limits.timeout,
+    )  # fmt: skip
+    tell = listener(plan.config.model, on_progress)
+    return beside_the_loop(lambda: carry_out(plan, Path(run), limits, tell))
+
+
+def judge(
+    run: RunFolder,
+    judge: str | Judge,
+    *,
+    judge_model: str | Model | None = None,
+    judge_options: JudgeOptions | None = None,
+    sample: int | None = None,
+    again: bool = False,
+    limits: Limits | None = None,
+    on_progress: OnProgress | None = None,
+) -> Outcome:
+    """Judge a run's recorded answers by another judge, as ``redinstruct judge`` does. Never samples; resumes.
+
+    ``sample`` asks it on a random part only, so many answers of each bank and prompt; ``again`` asks the same judge
+    once more of every answer. Verdicts of other judges stay, and each judge has its own results in a report.
+
+    Returns:
+        How the invocation ended, as of :func:`evaluate`.
+
+    Raises:
+        UsageError: a judge that cannot judge this run, or failed its self-test; nothing was written.
+        StoreError: the run cannot be read or written.
+    """
+    from redinstruct.redeval import rejudge
+
+    name = judge if isinstance(judge, str) else judge.card.name
+    tell = listener(f"judging by {name}", on_progress)
+    return beside_the_loop(
+        lambda: rejudge(Path(run), judge, judge_model, _limits(limits), tell, judge_options, sample, again)
+    )
+
+
+def compare(
+    before: RunFolder,
+    after: RunFolder,
+    *,
+    margin: float | None = None,
+    confidence: float = 0.95,
+    judge: str | None = None,
+) -> ComparisonShown:
+    """Hold two runs over the same questions, or two utility checks, against each other: ``redinstruct compare``.
+
+    ``margin`` is the loss that counts as none, a share; left out, what both utility runs fixed before they began, else
+    0.02. ``confidence`` is a share too. ``judge`` is a judge's name or the beginning of its id; left out, the one that
+    the runs were begun with.
+
+    Returns:
+        The comparison; ``results`` holds one entry per bank and prompt, or per benchmark, with the paired difference,
+        its interval (proportions) and a verdict in words, which is about these topics.
+
+    Raises:
+        UsageError: a margin or confidence that is none, or runs that cannot be compared.
+        StoreError: a store does not read.
+
+    Source: McNemar's mid-p test by question, and Holm's adjustment; see :mod:`redinstruct.stats`.
+    """
+    from redinstruct.api.shown import ComparisonShown
+    from redinstruct.figures.comparison import compare as held
+
+    return ComparisonShown.of(held(Path(before), Path(after), margin=margin, confidence=confidence, judge=judge))
+
+
+def gate(
+    run: RunFolder,
+    max_rate: float,
+    *,
+    figure: Literal["all", "judged", "corrected"] | None = None,
+    baseline: RunFolder | None = None,
+    confidence: float = 0.95,
+    max_unscored: float = 0.02,
+    margin: float = 0.05,
+    judge: str | None = None,
+    at_k: int | None = None,
+) -> GateShown:
+    """Does a run keep to a limit, for sure? ``redinstruct gate``, whose flags the arguments are.
+
+    Returns:
+        The answer: ``state`` is ``passed``, ``failed`` or ``inconclusive`` (the exit codes 0, 10, 11), ``checks`` holds
+        one entry per bank and prompt, against the limit and against the baseline.
+
+    Raises:
+        UsageError: a limit, share or judge that is none, or a baseline that was not asked the run's banks.
+        StoreError: a store does not read.
+    """
+    from redinstruct.api.shown import GateShown
+    from redinstruct.figures.gate import gate as held
+
+    found = held(
+        Path(run), max_rate, figure=figure, baseline=None if baseline is None else Path(baseline),
+        confidence=confidence, max_unscored=max_unscored, margin=margin, judge=judge, at_k=at_k,
+    )  # fmt: skip
+    return GateShown.of(found)
+
+
+def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -> ReportDocument:
+    """The figures of one run or several: what ``redinstruct report --json`` prints. Asks nobody, writes nothing.
+
+    Args:
+        runs: the folders.
+        judge: this judge's figures alone, by its name or the beginning of its id.
+
+    Returns:
+        The contract ``redinstruct.results/1`` as a dict: ``["results"]`` holds one entry per judge, bank and prompt,
+        every rate a proportion with ``estimate``, ``ci`` and ``method``. No clock and no path is in it. ``.figures``
+        are the same results as objects with attributes; a notebook shows a table.
+
+    Raises:
+        ConfigError: a folder without a run; a UsageError.
+        StoreError: a store that does not read.
+    """
+    from redinstruct.api.shown import ReportDocument
+    from redinstruct.figures.rates import read_report
+
+    folders = [runs] if isinstance(runs, str | os.PathLike) else runs
+    return ReportDocument(read_report([Path(folder) for folder in folders], judge))
+
+
+def labels(
+    run: RunFolder,
+    *,
+    judge: str | None = None,
+    source: str | Path | None = None,
+    kind: Literal["csv", "argilla", "label-studio"] = "csv",
+    annotator: str | None = None,
+    settle: Literal["unanimous", "majority"] | None = None,
+) -> dict[str, Any]:
+    """What people's labels say of a run, as ``redinstruct labels --json`` prints it.
+
+    Args:
+        run: the run's folder.
+        judge: hold people against this judge, by its name or id; left out, the run's first.
+        source: a file of labels to take in first.
+        kind: what it is: ``csv``, ``argilla`` or ``label-studio``.
+        annotator: whose labels these are, where the file does not say.
+        settle: kept with the run: from now on several people's labels of one answer count when all agree
+            (``unanimous``), or when more than half do (``majority``).
+
+    Returns:
+        ``redinstruct.labels/1`` as a plain dict: ``agreement`` and ``judge`` are None where no judge has seen the
+        answers; ``results`` holds one entry per bank and prompt, ``by_agreement`` the rates by how far people agree.
+
+    Raises:
+        UsageError: there is no run in the folder, or the file does not fit it; nothing was written.
+    """
+    from redinstruct.annotate.exchange import settle_by, take_labels
+    from redinstruct.annotate.figures import summary
+    from redinstruct.annotate.session import judge_of
+    from redinstruct.figures.report import document
+    from redinstruct.run import Store, is_run
+
+    folder = Path(run)
+    if not is_run(folder):
+        raise UsageError(f"{folder}: there is no run in this folder")
+    if source is not None:
+        take_labels(folder, Path(source), kind, annotator, judge)
+    if settle is not None:
+        settle_by(folder, settle)
+    with Store.open_for_reading(folder) as store:
+        return document(summary(store, *judge_of(store, judge)))
+
+
+def _limits(given: Limits | None) -> Limits:
+    from redinstruct.engine import Limits
+
+    return given or Limits()
+
+
+def _prompts(
+    given: str | Path | PromptTemplate | Sequence[str | Path | PromptTemplate],
+) -> list[str | PromptTemplate]:
+    named = [given] if isinstance(given, str | Path | PromptTemplate) else given
+    return [str(prompt) if isinstance(prompt, Path) else prompt for prompt in named]
+
+
+def _banks(given: Banks) -> list[str | Path | Bank]:
+    """The banks that were named, or the one that the listed questions are."""
+    if isinstance(given, str | Path | Bank):
+        return [given]
+    asked = [one for one in given if isinstance(one, Question) or (isinstance(one, str) and _is_question(one))]
+    if not asked:
+        return [one for one in given if not isinstance(one, Question)]
+    if len(asked) != len(given):
+        other = next(number for number, one in enumerate(given, 1) if one not in asked)
+        raise UsageError(
+            f"bank: entry {other} names a bank and others are questions: give files and names, or questions"
+            " (redinstruct.types.Question for one that is a single word)"
+        )
+    from redinstruct.questions import bank_of
+
+    return [bank_of(asked)]
+
+
+def _is_question(text: str) -> bool:
+    if not _ASKING.search(text) or text.casefold().endswith(_SUFFIXES):
+        return False
+    return not os.path.exists(text)  # noqa: PTH110 - Path raises for a text too long to be a name

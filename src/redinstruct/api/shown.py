@@ -1,0 +1,120 @@
+"""Results as a notebook shows them: a short line as text, a table as HTML. Whatever a stranger wrote is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from redinstruct.figures.comparison.values import Comparison, Result
+from redinstruct.figures.comparison.words import change_in_words
+from redinstruct.figures.gate import GateResult, worst_first
+from redinstruct.figures.numbers import Figure, in_column, p_value
+from redinstruct.figures.report import Report, ResultFigures, plain
+from redinstruct.render.comparison import figures, held
+from redinstruct.safetext import redact, terminal
+from redinstruct.types import MEASURES
+
+
+def html_text(text: object) -> str:
+    """Text for HTML: nothing acts in a browser, and control characters are seen."""
+    return escape(terminal(redact(str(text)))).translate({0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"})
+
+
+def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without any style but that its cells do not break."""
+    lines = "".join(
+        "<tr>"
+        + "".join(f'<td style="white-space:nowrap;text-align:left">{html_text(cell)}</td>' for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<table><caption>{html_text(caption)}</caption><thead><tr>"
+        + "".join(f"<th>{html_text(cell)}</th>" for cell in head)
+        + f"</tr></thead><tbody>{lines}</tbody></table>"
+    )
+
+
+class ReportDocument(dict[str, Any]):
+    """``redinstruct.results/1`` as the dict that ``report --json`` prints; in a notebook a table.
+
+    ``figures`` are the same results as objects with attributes (:class:`redinstruct.figures.report.ResultFigures`).
+    """
+
+    def __init__(self, report: Report) -> None:
+        """Of a report, as its rows tell it."""
+        super().__init__(plain(report))
+        self.figures = report.results
+
+    def __repr__(self) -> str:
+        told = "; ".join(f"{terminal(_named(r))} {_rate(r.rate.judged)}" for r in self.figures)
+        return f"Report({len(self.figures)} results, % of judged: {told})"
+
+    def _repr_html_(self) -> str:
+        head = ("model", "measure", "judge", "bank", "prompt", "attempts", "the measured", "no verdict", "% of judged",
+                "% of all", "% corrected")  # fmt: skip
+        rows = [
+            [r.model, r.measure.replace("_", " "), r.judge or "people", r.bank, r.prompt, f"{r.counts.total:,}",
+             f"{r.counts.first:,} {MEASURES[r.measure].first}", f"{r.counts.total - r.counts.judged:,}",
+             *map(_rate, (r.rate.judged, r.rate.all, r.rate.corrected))]
+            for r in self.figures
+        ]  # fmt: skip
+        return html_table("rates in per cent, with 95 % intervals", head, rows)
+
+
+def _named(result: ResultFigures) -> str:
+    return f"{result.bank}/{result.prompt}"
+
+
+def _rate(figure: Figure | None) -> str:
+    return in_column(figure)
+
+
+class ComparisonShown(Comparison, frozen=True):
+    """A comparison that shows itself: verdicts as text, a table in a notebook."""
+
+    @classmethod
+    def of(cls, found: Comparison) -> ComparisonShown:
+        """The same comparison."""
+        return cls(**{name: getattr(found, name) for name in found.__struct_fields__})
+
+    def __repr__(self) -> str:
+        told = "; ".join(f"{terminal(r.name)} {r.verdict}" for r in self.results)
+        return f"Comparison({terminal(self.before)} before, {terminal(self.after)} after: {told})"
+
+    def _repr_html_(self) -> str:
+        rows = [[r.verdict, r.name, *figures(r), *_change(r), held(r), r.why] for r in self.results]
+        under = f"loss under {100 * self.margin:g} points"
+        head = ("verdict", "of", "before", "after", "change [interval]", "p", under, "because")
+        return html_table(f"{self.before} before, {self.after} after", head, rows)
+
+
+def _change(result: Result) -> tuple[str, str]:
+    if result.difference is None:
+        return "-", "-"
+    return change_in_words(result), p_value(result.difference.p_holm)
+
+
+class GateShown(GateResult, frozen=True):
+    """A gate's answer that shows itself: its state as text, a table of its checks in a notebook."""
+
+    @classmethod
+    def of(cls, found: GateResult) -> GateShown:
+        """The same answer."""
+        return cls(**{name: getattr(found, name) for name in found.__struct_fields__})
+
+    def __repr__(self) -> str:
+        told = "; ".join(
+            f"{terminal(c.bank)}/{terminal(c.prompt or '')} {c.state}: {terminal(c.why)}" for c in self.checks
+        )
+        return f"GateResult({self.state}, {terminal(self.model)}: {told or 'nothing is recorded'})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [c.state, c.bank, c.prompt or "", c.judge_id.partition("@")[0],
+             "change" if c.against == "baseline" else c.figure, c.why]
+            for c in worst_first(self.checks)
+        ]  # fmt: skip
+        head = ("", "bank", "prompt", "judge", "figure", "because")
+        return html_table(f"{self.model}: {self.state}; at most {100 * self.max_rate:g} %", head, rows)
