@@ -43,7 +43,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: published help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
+.PHONY: published site help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -103,6 +103,14 @@ demo: $(DEV) $(TORCH) ## run the whole loop on the embedded toy world
 docs: $(DEV) ## write docs/cli.md anew from the --help texts
 	$(BIN)/python -m tests.support.manual
 
+# Its own environment, so that the tests' one stays as it is; every warning (a dead link, a page in no list) is an error.
+site: ## write the documentation as a site to build/site
+	@test -x build/site-venv/bin/sphinx-build || { \
+	  echo "making build/site-venv with Sphinx (about 100 MB)"; $(PYTHON) -m venv build/site-venv && \
+	  build/site-venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/site.txt; }
+	PYTHONPATH=src build/site-venv/bin/sphinx-build -q -W --keep-going -b html -c docs/site . build/site
+	@echo "open build/site/index.html"
+
 clean: ## remove what make made: the environment, caches, builds (never runs)
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -142,11 +150,12 @@ lock: ## write the lock files anew from pyproject.toml
 	  "$$work/venv/bin/uv" pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
 	    --config-file requirements/uv.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command 'make lock' "$$@"; }; \
-	for part in core dev local; do cat requirements/$$part.txt >> "$$work/all.txt" 2>/dev/null || :; done; \
-	solve $(LOCKED_EXTRAS) --group dev -o "$$work/all.txt" $(LOCK_FLAGS); \
-	for part in core dev local; do cp "$$work/all.txt" requirements/$$part.txt; done; \
+	for part in core dev local site; do cat requirements/$$part.txt >> "$$work/all.txt" 2>/dev/null || :; done; \
+	solve $(LOCKED_EXTRAS) --group dev --group site -o "$$work/all.txt" $(LOCK_FLAGS); \
+	for part in core dev local site; do cp "$$work/all.txt" requirements/$$part.txt; done; \
 	solve -o requirements/core.txt; \
 	solve -o requirements/dev.txt --group dev; \
 	solve -o requirements/local.txt $(LOCKED_EXTRAS) --no-emit-package torch; \
-	for part in core dev local; do \
+	solve -o requirements/site.txt --group site; \
+	for part in core dev local site; do \
 	  echo "requirements/$$part.txt: $$(grep -c '^[a-z].*==' requirements/$$part.txt) distributions"; done

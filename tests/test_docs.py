@@ -133,3 +133,10 @@ def test_a_page_s_python_runs_from_top_to_bottom(tmp_path: Path, page: str) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Interval(estimate=0.02" in done.stdout
+
+
+def test_every_page_stands_in_the_site_s_contents() -> None:
+    docs = ROOT / "docs"
+    listed = re.findall(r"^[\w./*-]+$", (docs / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {page for entry in listed for page in docs.glob(f"{entry}.md")}
+    assert named | {docs / "index.md"} >= set(docs.rglob("*.md"))

@@ -1,4 +1,4 @@
-"""Red-Instruct as software: measure how often a language model can be talked into harm, and mend it.
+"""Red-Instruct as software: measure how often a language model can be talked into harm, and mend it::
 
     evaluate, judge, report, compare, gate, labels, collect, export, align, utility, loop   the verbs as functions
     Run                                         one run, for a notebook: figures, rows, intervals

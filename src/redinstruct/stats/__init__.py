@@ -1,4 +1,4 @@
-"""Rates and intervals: pure functions of counts, with their sources.
+"""Rates and intervals: pure functions of counts, with their sources::
 
     one rate                                wilson, jeffreys; wilson_by_question where questions were asked several
                                             times, clustered where they come in topics
