@@ -70,7 +70,8 @@ def _block(run: int | None, results: Sequence[ResultFigures], everyone: Sequence
     lines = [
         f"## {where}{plain(said.model)}, {TITLES[said.measure].lower()}",
         "",
-        f"**{plain(said.headline)}** {plain(said.certainty)}",
+        # Marks before a blank are no emphasis: a name may begin with one.
+        f"**{plain(said.headline.strip())}** {plain(said.certainty)}",
         "",
         f"Judge: {plain(judge_name(results[0], everyone))} ({plain(said.judge_id)})",
         "",

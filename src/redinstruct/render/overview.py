@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.figures.attempts import Listing, listing
+from redinstruct.figures.between_judges import JudgePair, judge_pairs
 from redinstruct.figures.calibrated import Outside, calibrate
 from redinstruct.figures.comparison import Result
 from redinstruct.figures.rates import report_of, result_rows
@@ -17,10 +18,10 @@ from redinstruct.figures.report import Report, ResultFigures
 from redinstruct.figures.scores import UtilityResult, utility_in
 from redinstruct.render.changes import changes
 from redinstruct.render.useful import utility_changes
-from redinstruct.run import Spent, Store, SummaryStore, judges_of
+from redinstruct.run import Spent, Store, SummaryStore, Times, judges_of, times_of
 from redinstruct.run.config import PROTOCOL_2023, RunConfig, system_of
 from redinstruct.safetext import terminal
-from redinstruct.types import JudgeCard, Sampling
+from redinstruct.types import MEASURES, JudgeCard, PromptTemplate, Sampling
 
 MOST_ATTEMPTS = 1000
 """How many attempts a page lists, over all its runs."""
@@ -44,7 +45,7 @@ class Role(msgspec.Struct, frozen=True):
 
 
 class RunView(msgspec.Struct, frozen=True):
-    """One run as a page shows it. ``selftest_tokens`` are (in, out)."""
+    """One run as a page shows it. ``selftest_tokens`` are (in, out); the judge that leads comes first in results."""
 
     config: RunConfig
     versions: tuple[str, ...]
@@ -54,6 +55,9 @@ class RunView(msgspec.Struct, frozen=True):
     roles: tuple[Role, ...]
     selftest_tokens: tuple[int, int]
     listing: Listing | None
+    templates: tuple[PromptTemplate, ...]
+    times: Times
+    agreement: tuple[JudgePair, ...]
 
     @property
     def by_judge(self) -> list[list[ResultFigures]]:
@@ -65,9 +69,10 @@ class RunView(msgspec.Struct, frozen=True):
 
 
 class Project(msgspec.Struct, frozen=True):
-    """All that a page is a projection of. ``changes`` is None unless exactly two runs of one measure were given.
+    """All that a page is a projection of. ``changes`` is None unless exactly two runs of some measure were given.
 
-    ``checks`` are the utility checks among the runs, ``utility_changes`` None unless they are exactly two.
+    Of two measures there may be two runs each: each is a comparison of its own. ``checks`` are the utility checks among
+    the runs, ``utility_changes`` None unless they are exactly two.
     """
 
     runs: tuple[RunView, ...]
@@ -109,13 +114,19 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
         checks = [(run, check) for run, _, check in found if check is not None]
         evaluations = [(run, store) for run, store, check in found if check is None]
         views = [_run_view(store, most_attempts // len(evaluations), judge) for _, store in evaluations]
-    pair = len(views) == 2 and views[0].config.measure == views[1].config.measure
     return Project(
         runs=tuple(views),
-        changes=changes(evaluations[0][0], evaluations[1][0]) if pair else None,
+        changes=_changes([(run, view) for (run, _), view in zip(evaluations, views, strict=True)]),
         checks=tuple(check for _, check in checks),
         utility_changes=utility_changes(checks[0][0], checks[1][0]) if len(checks) == 2 else None,
     )
+
+
+def _changes(evaluations: Sequence[tuple[Path, RunView]]) -> tuple[Result, ...] | None:
+    """What changed in each measure of which there are two runs; None where there is none such."""
+    of_measure = [[run for run, view in evaluations if view.config.measure == measure] for measure in MEASURES]
+    pairs = [runs for runs in of_measure if len(runs) == 2]
+    return tuple(change for before, after in pairs for change in changes(before, after)) if pairs else None
 
 
 def _run_view(store: Store, most: int, wanted: str | None) -> RunView:
@@ -136,6 +147,9 @@ def _run_view(store: Store, most: int, wanted: str | None) -> RunView:
         ),
         selftest_tokens=summary.spent_on_selftests(),
         listing=listing(store, card, row, most),
+        templates=tuple(store.templates()),
+        times=times_of(store),
+        agreement=judge_pairs(store),
     )
 
 

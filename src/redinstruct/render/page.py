@@ -3,7 +3,8 @@
 Promised: whatever a model, a bank or a file's name says is shown as text. Every value passes
 :func:`redinstruct.safetext.terminal` and then Jinja's escaping, by the environment and not by the template's author;
 the page's policy forbids everything but the style and the script whose hashes it names. Same rows, same bytes: there is
-no clock, path or random number in it. Content is hidden (hash, length, label) unless it is asked for.
+no path, no random number and no clock in it, but the times that the rows hold. Content is hidden (hash, length, label)
+unless it is asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from redinstruct.figures.report import FailureFigures, Part, ResultFigures, Topi
 from redinstruct.render import words
 from redinstruct.render.changes import change_certainty, change_headline, points
 from redinstruct.render.overview import Project, read_runs
+from redinstruct.render.summary import change_told, summary
 from redinstruct.render.tables import NO_TOPIC
+from redinstruct.render.times import day, duration
 from redinstruct.render.useful import change_row, margin_in_words, utility_rows
 from redinstruct.safetext import short_hash, terminal
 from redinstruct.types import MEASURES
@@ -35,6 +38,8 @@ MOST_CHARACTERS = 20_000
 """How much of one text a page with content shows."""
 MOST_WORDINGS = 50
 """How many tellings of what failed a page lists per judge, the most frequent of each result first."""
+MOST_INVOCATIONS = 20
+"""How many of the commands that worked on a run a page lists."""
 POLICY = (
     "default-src 'none'; style-src '{style}'; script-src '{script}'; img-src 'none'; base-uri 'none';"
     " form-action 'none'; require-trusted-types-for 'script'"
@@ -65,7 +70,10 @@ class Failed(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The results of one run under one judge. ``run`` counts from 1; ``failed`` are those that said why."""
+    """The results of one run under one judge. ``run`` counts from 1; ``failed`` are those that said why.
+
+    ``leads``: it is the judge that the run was begun with.
+    """
 
     run: int
     results: tuple[ResultFigures, ...]
@@ -73,6 +81,7 @@ class Block(NamedTuple):
     lines: tuple[Line, ...]
     forests: tuple[Forest, ...]
     failed: tuple[Failed, ...]
+    leads: bool
 
 
 class Sides(NamedTuple):
@@ -94,7 +103,11 @@ def html_page(runs: Sequence[Path], *, show_content: bool = False) -> str:
 
 def render(project: Project, *, show_content: bool = False) -> str:
     """The page of runs that were read already."""
-    blocks = [_block(number, results) for number, run in enumerate(project.runs, 1) for results in run.by_judge]
+    blocks = [
+        _block(number, results, leads=not place)
+        for number, run in enumerate(project.runs, 1)
+        for place, results in enumerate(run.by_judge)
+    ]
     style, script = _asset("report.css"), _asset("report.js")
     policy = POLICY.format(style=_digest(style), script=_digest(script))
     page: str = (
@@ -105,6 +118,7 @@ def render(project: Project, *, show_content: bool = False) -> str:
             style=Markup(style),  # noqa: S704  (this package's own file)
             script=Markup(script),  # noqa: S704
             title=_title(project),
+            summary=summary(project),
             runs=project.runs,
             changes=project.changes,
             blocks=blocks,
@@ -119,6 +133,7 @@ def render(project: Project, *, show_content: bool = False) -> str:
             left_out=sum(run.listing.left_out for run in project.runs if run.listing is not None),
             several=len(project.runs) > 1,
             most_wordings=MOST_WORDINGS,
+            most_invocations=MOST_INVOCATIONS,
         )
     )
     return page
@@ -132,7 +147,7 @@ def _title(project: Project) -> str:
     return f"Red-teaming report: {shown}"
 
 
-def _block(number: int, results: Sequence[ResultFigures]) -> Block:
+def _block(number: int, results: Sequence[ResultFigures], *, leads: bool) -> Block:
     several = len({result.bank for result in results}) > 1
     lines = tuple(Line(r.prompt + words.in_doubt(r), r.bank if several else None, r) for r in results)
     failed = tuple(
@@ -142,7 +157,7 @@ def _block(number: int, results: Sequence[ResultFigures]) -> Block:
         if failure.words
     )
     forests = tuple(_forest(result) for result in results if result.by_topic)
-    return Block(number, tuple(results), words.verdict(results), lines, forests, failed)
+    return Block(number, tuple(results), words.verdict(results), lines, forests, failed, leads)
 
 
 def _forest(result: ResultFigures) -> Forest:
@@ -186,18 +201,9 @@ def _one_line(value: object) -> object:
     return terminal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_one_line,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    filters: dict[str, Callable[..., object]] = {
+def _filters() -> dict[str, Callable[..., object]]:
+    """What the templates write figures with."""
+    return {
         "percent": percent,
         "position": lambda share: f"{100 * share:.2f}%",
         "width": lambda figure: f"{100 * (figure.high - figure.low):.2f}%",
@@ -209,6 +215,10 @@ def _environment() -> jinja2.Environment:
         "change_headline": change_headline,
         "change_certainty": change_certainty,
         "plot_title": plot_title,
+        "percent_of": lambda share: f"{percent(share.estimate)} %, 95 % interval {words.interval(share)}",
+        "change_told": change_told,
+        "day": day,
+        "duration": duration,
         "lost_in_words": words.lost_in_words,
         "variation_in_words": words.variation_in_words,
         "block": shown_text,
@@ -216,7 +226,20 @@ def _environment() -> jinja2.Environment:
         "measure_title": words.TITLES.__getitem__,
         "measure": MEASURES.__getitem__,
     }
-    environment.filters.update(filters)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_one_line,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(_filters())
     return environment
 
 

@@ -24,6 +24,10 @@ PEOPLE = "people"
 """Who judged where no judge did."""
 
 
+EXACT = "exact"
+"""The judge that errs nowhere, in a world of its own."""
+
+
 class Caveat(NamedTuple):
     """A word that belongs beside a figure, and what it means for the reader."""
 
@@ -316,7 +320,9 @@ def _of_the_judge(results: Sequence[ResultFigures]) -> list[Caveat]:
                 "labels at least five must have one, or all.",
             )
         )
-    if len(with_labels) < len(results):
+    if results[0].judge == EXACT:
+        found.append(Caveat("toy world", "The toy world's own truth judged: it knows no question of the real one."))
+    elif len(with_labels) < len(results):
         where = "" if not with_labels else f" of {number(len(results) - len(with_labels), 'result')} below"
         found.append(
             Caveat(

@@ -25,6 +25,7 @@ from redinstruct.run.purging import importing_place, purge, purge_places
 from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
 from redinstruct.run.stops import note_stop, stops
 from redinstruct.run.summary import Spent, SummaryStore
+from redinstruct.run.times import Invocation, Times, times_of
 from redinstruct.run.utility import UtilityStore, UtilityTaskRow
 from redinstruct.run.whole import whole_run
 
@@ -43,6 +44,7 @@ __all__ = [
     "Failure",
     "Failures",
     "ImportedStore",
+    "Invocation",
     "JudgeRow",
     "OwedAttempt",
     "Planned",
@@ -51,6 +53,7 @@ __all__ = [
     "Store",
     "StoredCall",
     "SummaryStore",
+    "Times",
     "UtilityStore",
     "UtilityTaskRow",
     "VerdictRow",
@@ -74,6 +77,7 @@ __all__ = [
     "remove_empty",
     "settle",
     "stops",
+    "times_of",
     "too_many_errors",
     "verdict_history",
     "whole_run",

@@ -50,6 +50,7 @@ from redinstruct.run.folder import (
     remove_own,
     seal,
 )
+from redinstruct.run.marks import mark_until
 from redinstruct.run.rows import (
     SELECT_ATTEMPT,
     SELECT_ATTEMPTS,
@@ -400,6 +401,7 @@ class Store:
                 " tokens_out, truncated, flags, tries, seconds, thought) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [completion_values(row) for row in rows],
             )
+            mark_until(db)
 
     def commit_verdicts(self, rows: Sequence[VerdictRow]) -> None:
         """Commit verdicts, in one transaction, synced to the disk."""
@@ -409,6 +411,7 @@ class Store:
                 " tokens_out, tries, score, probability, note) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [verdict_values(row) for row in rows],
             )
+            mark_until(db)
 
     # ---- reading for figures -------------------------------------------------------------------------------------
 

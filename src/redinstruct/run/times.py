@@ -1,0 +1,76 @@
+"""When a run was made, how long that took, and how long its answers took: from its own rows, never from a clock."""
+
+from __future__ import annotations
+
+import msgspec
+
+from redinstruct.errors import DamagedStore
+from redinstruct.run.connection import reading
+from redinstruct.run.database import Store
+from redinstruct.run.marks import UNTIL
+
+_SESSIONS = "SELECT id, at FROM sessions ORDER BY id"
+_MARKS = "SELECT key, value FROM meta WHERE key GLOB 'until *'"
+_ANSWERED = "SELECT count(*), total(seconds) FROM completions WHERE outcome = 'text' AND seconds > 0"
+_NTH = "SELECT seconds FROM completions WHERE outcome = 'text' AND seconds > 0 ORDER BY seconds LIMIT 1 OFFSET ?"
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """One command that worked on a run, in seconds since 1970; ``until`` is when it last recorded an answer or verdict.
+
+    ``until`` is None where it recorded none, or was written by a version that did not note it.
+    """
+
+    at: float
+    until: float | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, as far as is known."""
+        return 0.0 if self.until is None else max(0.0, self.until - self.at)
+
+
+class Times(msgspec.Struct, frozen=True):
+    """The commands that worked on a run; how long its ``answers`` took that said so, in seconds; ``all`` is the sum."""
+
+    invocations: tuple[Invocation, ...]
+    answers: int
+    all: float
+    median: float | None
+    slow: float | None
+    """Nineteen of twenty answers took no longer."""
+
+    @property
+    def began(self) -> float | None:
+        """When the first command began."""
+        return self.invocations[0].at if self.invocations else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long all commands took together; None where no version noted it."""
+        known = [one.seconds for one in self.invocations if one.until is not None]
+        return sum(known) if known else None
+
+
+def times_of(store: Store) -> Times:
+    """When a run was made and how long it took.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    with reading("reading the times"):
+        marks = dict(store._db.execute(_MARKS))
+        sessions = store._db.execute(_SESSIONS).fetchall()
+        count, total = store._db.execute(_ANSWERED).fetchone()
+        median, slow = (
+            store._db.execute(_NTH, (int(share * (count - 1)),)).fetchone()[0] if count else None
+            for share in (0.5, 0.95)
+        )
+    try:
+        found = tuple(
+            Invocation(float(at), None if (mark := marks.get(f"{UNTIL}{session}")) is None else float(mark))
+            for session, at in sessions
+        )
+    except (TypeError, ValueError):
+        raise DamagedStore(f"{store.folder}: the run store is damaged: a time that is none") from None
+    return Times(found, count, total, median, slow)
