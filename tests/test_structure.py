@@ -29,7 +29,7 @@ from tests.support.house import (
 ROOMS = (
     "errors", "version", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions", "prompts",
     "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa",
-    "safealign", "utility_check", "annotate", "interop", "toyworld", "rounds", "api", "cli", "__main__",
+    "safealign", "utility_check", "annotate", "interop", "toyworld", "stressing", "rounds", "api", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {
     "torch",
@@ -45,7 +45,7 @@ HEAVY = {
 HEAVY_ROOMS = (
     "checkpoints/loading.py", "checkpoints/chats.py", "checkpoints/making.py", "models/transformers.py",
     "models/cascade.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
-    "utility_check/", "toyworld/", "engine/ray",
+    "utility_check/", "toyworld/", "engine/ray", "stressing/rounding.py",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.

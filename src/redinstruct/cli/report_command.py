@@ -67,7 +67,9 @@ def command(
     from redinstruct.render.markdown import markdown_text
     from redinstruct.render.overview import MOST_ATTEMPTS, read_runs
     from redinstruct.render.tables import csv_text
+    from redinstruct.run.stress import evaluations_of
 
+    runs = tuple(part for run in runs for part in evaluations_of(run))
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)
     outside = None if calibration is None else read_calibration(calibration)

@@ -105,17 +105,27 @@ def mend(config: AlignConfig, listeners: Listeners) -> Aligned:
 @contextlib.contextmanager
 def secret_folder(out: Path) -> Iterator[Path]:
     """A folder (0700) beside ``out`` that does not outlive this block or process; what was left earlier goes first."""
-    prefix = f".{out.name}.unsafe-"
-    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
-        owner = left.name.removeprefix(prefix).partition("-")[0]
-        if not (owner.isdigit() and _is_alive(int(owner))):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_left(out)
+    prefix = _prefix(out)
     folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=out.parent))
     try:
         with removed_at_our_end(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left(out: Path) -> None:
+    """Remove what a process that is gone left beside ``out``: both it and its helper were killed."""
+    prefix = _prefix(out)
+    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if not (owner.isdigit() and _is_alive(int(owner))):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _prefix(out: Path) -> str:
+    return f".{out.name}.unsafe-"
 
 
 def _is_alive(process: int) -> bool:

@@ -1,0 +1,210 @@
+"""``redinstruct stress``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redinstruct.cli import console
+from redinstruct.cli.options import MOST, RUN, as_json, bank_columns, dtype, how_to_ask, which_judge
+
+if TYPE_CHECKING:
+    from redinstruct.engine import Limits
+    from redinstruct.figures.stressed import StressFigures
+    from redinstruct.stats import Interval
+    from redinstruct.stressing import StressOptions
+
+_FILE = click.Path(path_type=Path)
+
+
+class Numbers(click.ParamType["tuple[int, ...]"]):
+    """Whole numbers with commas between them."""
+
+    name = "N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Fails for what is no list of whole numbers."""
+        if isinstance(value, tuple):  # the default
+            return value
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{str(value)[:40]!r}: expected whole numbers with commas between them, as in 1,5,20", param, ctx)
+
+
+_NUMBERS = Numbers()
+
+
+@click.command("stress")
+@click.option("--model", required=True, metavar="hf/CKPT", help="The checkpoint's folder on this machine.")
+@click.option("--bank", required=True, metavar="B", help="Harmful questions: a file, or a known bank's name.")
+@which_judge()
+@click.option(
+    "--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made, or resumed if it is this run's."
+)
+@click.option(
+    "--benign", metavar="BANK", help="Harmless questions, asked of each attacked model, and in the same frame."
+)
+@click.option("--benign-judge", metavar="J", help="Who tells their refusals; left out, J, or `refusal` where J cannot.")
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="P", help="What all is asked under; left out: standard. Repeatable."
+)
+@click.option(
+    "--prefill",
+    type=_NUMBERS,
+    default=(),
+    metavar="N,...",
+    help="Begin each answer by so many tokens of a harmful one.",
+)
+@click.option(
+    "--prefill-from",
+    type=_FILE,
+    metavar="RUN|FILE",
+    help="Whose harmful answers: another run's, or red rows; left out, this run's own, else stock words.",
+)
+@click.option(
+    "--samples", type=_NUMBERS, default=(), metavar="K,...", help="Ask each question K times; one success is enough."
+)
+@click.option(
+    "--temperature",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="T",
+    help="That of --samples; all else is greedy.",
+)
+@click.option(
+    "--tune", type=_NUMBERS, default=(), metavar="STEPS,...", help="Fine-tune on harmless rows for so many steps first."
+)
+@click.option("--tune-data", type=_FILE, metavar="FILE", help="The rows; left out, a few harmless ones of our own.")
+@click.option(
+    "--tune-lr", "tune_rate", type=float, metavar="X", help="Learning rate; left out, 2e-5 (the toy model: 5e-4)."
+)
+@click.option("--tune-batch", type=click.IntRange(1, MOST), metavar="N", help="Rows a step; left out, 16.")
+@click.option(
+    "--quantize", type=_NUMBERS, default=(), metavar="BITS,...", help="Round the weights to 4 bits (or 2 to 8)."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, MOST), metavar="N", help="N questions of each bank, spread over its topics."
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(1, MOST), default=500, show_default=True, metavar="N", help="Tokens per answer."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, MOST), default=0, show_default=True, metavar="S", help="Of sampling and tuning."
+)
+@click.option(
+    "--chat-template", type=click.Choice(["native", "none"]), default="native", show_default=True, help="As for eval."
+)
+@bank_columns
+@dtype()
+@how_to_ask()
+@as_json
+def command(run: Path, as_json: bool, **flags: Any) -> int:
+    """How long does a repair last? Attack a checkpoint in ways that anybody who holds its weights can.
+
+    The undisturbed model comes first, and each attack is set beside it, question by question: begun answers
+    (--prefill), many tries (--samples), a few steps of harmless fine-tuning (--tune), weights rounded to few bits
+    (--quantize). With --benign, each has the share of harmless questions beside it that the attacked model still
+    answers, plainly and in the attack's own frame. Tuned and rounded weights are never kept. The folder is a run of
+    the undisturbed model, which every verb reads; `report` reads the attacks' with it.
+
+    \b
+    Exit codes: 0 all recorded; 2 bad input; 11 cut, or too many errors; 130 interrupted (the same command goes on).
+    """  # noqa: D301  (\b is click's mark for "leave these lines")
+    from redinstruct.cli.endings import say_ending
+    from redinstruct.cli.prepared import stop_signals
+    from redinstruct.errors import UsageError
+    from redinstruct.figures.report import document
+
+    try:
+        from redinstruct.stressing import stress
+    except ImportError as error:
+        raise UsageError(f"stress needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
+    asked, limits = _asked(**flags), _limits(**flags)
+    with stop_signals(), console.steps() as tell:
+        found = stress(asked, run, limits, tell)
+    if as_json:
+        console.say_json(document(found.figures))
+    else:
+        say_stress(found.figures)
+    if len(asked.conditions) == 1:
+        console.note("no attack was named: --prefill, --samples, --tune, --quantize")
+    for outcome in found.outcomes:
+        say_ending(outcome)
+    return found.exit_code
+
+
+def _limits(**flags: Any) -> Limits:
+    """How it is carried out; nothing here costs money but a judge, which `--max-calls` bounds."""
+    from redinstruct.cli.prepared import limits_from
+
+    money = ("budget", "price_in", "price_out", "judge_price_in", "judge_price_out")
+    return limits_from(flags | dict.fromkeys(money))
+
+
+def _asked(**flags: Any) -> StressOptions:
+    """The flags as the verb's one value."""
+    from redinstruct.cli.options import columns_from
+    from redinstruct.cli.prepared import judge_options_from
+    from redinstruct.stressing import StressOptions
+
+    made = ("judge_options", "columns")
+    own = {name: value for name, value in flags.items() if name in StressOptions.__struct_fields__ and name not in made}
+    own["prompts"] = flags["prompts"] or ("standard",)
+    return StressOptions(
+        **own,
+        judge_options=judge_options_from(flags),
+        columns={purpose: names[0] for purpose, names in columns_from(flags["columns"]).items()},
+    )
+
+
+_NAMES = {"none": "undisturbed", "prefill": "begun by {} tokens", "samples": "one of {} tries",
+          "tune": "tuned for {} steps", "quantize": "rounded to {} bits"}  # fmt: skip
+
+
+def say_stress(found: StressFigures) -> None:
+    """The table of a stress run."""
+    several = len({row.prompt for row in found.rows}) > 1
+    console.say_heading(
+        f"{found.model}, {found.bank}", "per cent, 95 % interval; change: points beside the undisturbed model"
+    )
+    rows = []
+    for row in found.rows:
+        change = row.change
+        points = "" if change is None else (
+            f"{100 * change.estimate:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+        )  # fmt: skip
+        rows.append(
+            {
+                "attack": _NAMES.get(row.attack, row.attack + " {}").format(row.setting),
+                "prompt": row.prompt if several else "",
+                "succeeds": _figure(row.asr),
+                "change": points,
+                "garbled": f"{100 * row.garbled:.1f}",
+                "harmless answered": "" if row.benign is None else _figure(row.benign),
+                "in the frame": "" if row.benign_in_frame is None else _figure(row.benign_in_frame),
+                "questions": f"{row.questions:,}",
+            }
+        )
+    shown = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    console.say_table(
+        [{name: row[name] for name in shown} for row in rows], right=shown[2 if several else 1 :], indent=2
+    )
+    for row in found.rows:
+        if row.attack == "prefill" and row.told.get("stock"):
+            told = {name: f"{row.told[name]:.0f}" for name in ("own", "given", "stock")}
+            console.note(
+                f"begun by {row.setting} tokens: {told['own']} of the model's own answers, {told['given']} given,"
+                f" {told['stock']} in stock words for want of a harmful answer (--prefill-from)"
+            )
+    if not found.complete:
+        console.note("not everything is recorded yet: the same command goes on")
+
+
+def _figure(figure: Interval) -> str:
+    if figure.estimate is None:
+        return "-"
+    return f"{100 * figure.estimate:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
