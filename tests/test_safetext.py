@@ -184,10 +184,11 @@ def test_every_character_of_unicode_is_shown_or_escaped() -> None:
     everything = "".join(map(chr, range(0x110000)))
     left = set(terminal(everything))
     assert left.isdisjoint(dangerous_characters())
-    # Beyond the categories, only the invisible: variation selectors, fillers, the joiner, reserved format blocks.
+    # Beyond the categories, noncharacters and the invisible: variation selectors, fillers, the joiner, format blocks.
     escaped_besides = set(everything) - left - dangerous_characters()
     blocks = [(0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2065, 0x2065), (0x3164, 0x3164)]
     blocks += [(0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF)]
+    blocks += [(0xFDD0, 0xFDEF), *((plane * 0x10000 + 0xFFFE, plane * 0x10000 + 0xFFFF) for plane in range(17))]
     expected = {chr(code) for first, last in blocks for code in range(first, last + 1)} - dangerous_characters()
     # A newer Unicode than the table's may have moved one of them into Cf; then it is already in the set above.
     assert escaped_besides <= expected | {chr(c) for c in range(0x13430, 0x13440)}
@@ -587,7 +588,9 @@ def test_safetext_imports_the_standard_library_only() -> None:
 
     import redinstruct.safetext as module
 
-    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names: set[str] = set()
+    for path in Path(module.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            names |= {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"redinstruct"}

@@ -246,4 +246,4 @@ def test_the_files_name_the_baseline(place: Path, cli: InProcess) -> None:
     assert [case.attrib["name"].endswith("against the baseline") for case in suite] == [False, True]
     page = (place / "x.md").read_text()
     assert "openai/new; at most 100 %, and not worse than openai/old; confidence 95 %." in page
-    assert "| **failed** | bank | standard | refusal | difference | worse\\: +50.0 points" in page
+    assert "| **failed** | bank | standard | refusal | difference | worse: +50.0 points" in page

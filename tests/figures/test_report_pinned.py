@@ -1,4 +1,6 @@
-"""``report``, ``labels`` and ``show`` as JSON, and the CSV, key by key in their order: of runs that have everything.
+"""``report``, ``labels``, ``show``, ``compare`` and ``gate`` as JSON, and the CSV, key by key in their order.
+
+Of runs that have everything.
 
 The fixtures were written by the code that kept its figures in plain dicts. Floats are held to nine digits: the last
 ones are the platform's. To write them anew, after a change that is wanted: ``REDINSTRUCT_PIN=1``.
@@ -128,10 +130,16 @@ def said_of(cli: InProcess, place: Path, runs: list[Path]) -> dict[str, object]:
         "labels": ("labels", run),
         "show": ("show", run, "--limit", "1", "--show-content"),
     }
+    if len(runs) > 1:
+        asked["compare"] = ("compare", *runs[:2])
+        asked["gate"] = ("gate", runs[1], "--max-rate", "0.2", "--baseline", run)
+    if len(runs) > 3:
+        asked["compare-utility"] = ("compare", *runs[2:4])
+    asked["gate-alone"] = ("gate", run, "--max-rate", "0.2")
     found: dict[str, object] = {}
     for name, words in asked.items():
         answer = cli(*words, "--json")
-        if answer.code == 0:
+        if answer.code in (0, 10, 11):
             found[name] = rounded(json.loads(answer.out))
     cli("report", *runs, "--csv", place / "report.csv")
     return found | {"csv": FLOAT.sub(lambda m: f"{float(m[0]):.9g}", (place / "report.csv").read_text()).splitlines()}

@@ -19,10 +19,11 @@ from markdown_it import MarkdownIt
 
 from redinstruct.figures.rates import read_report, report
 from redinstruct.render.junit import junit_text
-from redinstruct.render.markdown import markdown_text, plain
+from redinstruct.render.markdown import markdown_text
 from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.tables import csv_text
 from redinstruct.run import Store
+from redinstruct.safetext import in_markdown, terminal
 from redinstruct.types import ATTACK_SUCCESS, Completion, Verdict
 from tests.support.cli import InProcess, nothing_written
 from tests.support.pages import full_project, full_run, replaced, strings_of
@@ -85,9 +86,9 @@ def test_markdown_shows_names_as_text_whatever_they_are(project: Project) -> Non
 @pytest.mark.parametrize("words", [*MARKUP, "gpt-4.1_mini (v2)", "a|b", "a\\|b", "a\\"])
 def test_a_name_comes_back_as_it_was(words: str) -> None:
     """What a reader sees in a cell is the name; line breaks and invisible characters as visible escapes."""
-    from redinstruct.safetext import terminal
-
-    html = MarkdownIt("commonmark").enable("table").render(f"| a | b |\n| --- | --- |\n| x{plain(words)}x | y |\n")
+    html = (
+        MarkdownIt("commonmark").enable("table").render(f"| a | b |\n| --- | --- |\n| x{in_markdown(words)}x | y |\n")
+    )
     cells = ElementTree.fromstring(f"<doc>{html}</doc>".replace("&quot;", '"')).findall(".//td")
     assert [cell.text for cell in cells] == [f"x{terminal(words)}x", "y"]
     assert not [c for cell in cells for c in cell]
@@ -95,7 +96,7 @@ def test_a_name_comes_back_as_it_was(words: str) -> None:
 
 def test_nothing_of_githubs_own_marks_is_left() -> None:
     for words in ("@team", "#12", "http://h.org", "www.h.org", "WWW.h.org", "$x$", "a@b.org", "<b>", "`x`"):
-        shown = plain(words)
+        shown = in_markdown(words)
         assert "@" not in shown
         assert "#1" not in shown
         assert "://" not in shown

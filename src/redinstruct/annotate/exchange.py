@@ -29,7 +29,7 @@ from redinstruct.errors import BankError, UsageError
 from redinstruct.figures.people import follow_people
 from redinstruct.files import RowFile, fold, kind_of
 from redinstruct.run import Annotated, AnnotationStore, AttemptView, SettleRule, Store
-from redinstruct.safetext import csv_cell, redact, terminal
+from redinstruct.safetext import csv_cell, in_csv, redact, terminal
 from redinstruct.types import MEASURES, Annotation, Measure
 
 COLUMNS = ("id", "bank", "prompt", "annotator", "act", "label", "detail")
@@ -72,7 +72,7 @@ def _to_csv(rows: Sequence[tuple[AttemptView, list[Annotation]]], content: bool)
         texts = [view.question.text, _answer(view)] if content else []
         said = [[a.annotator, a.act, a.label or "", a.detail or ""] for a in acts] or [[""] * 4]
         for cells in said:
-            writer.writerow([csv_cell(redact(cell)) for cell in (view.key, view.bank, view.prompt, *cells, *texts)])
+            writer.writerow([in_csv(cell) for cell in (view.key, view.bank, view.prompt, *cells, *texts)])
     return out.getvalue()
 
 

@@ -20,7 +20,7 @@ from redinstruct.figures.agreement import disagreements, people_figures
 from redinstruct.figures.people import People, cells_of, drawn_labels, settled_labels
 from redinstruct.figures.report import plain
 from redinstruct.run import Annotated, AnnotationStore, AttemptView, Store, judges_of
-from redinstruct.safetext import terminal
+from redinstruct.safetext import shown, terminal
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
 
 LONGEST_NAME = 64
@@ -135,7 +135,7 @@ class Session:
         settled = self._own(standing)
         last = self._mine[-1] if self._mine else None
         return {
-            "annotator": terminal(self.annotator),
+            "annotator": shown(self.annotator),
             "adjudicate": self.adjudicate,
             "measure": self.measure.name,
             "choices": list(self.choices),
@@ -165,8 +165,8 @@ class Session:
         return {
             "id": key.hex(),
             "number": self._keys.index(key) + 1,
-            "prompt": terminal(view.prompt),
-            "bank": terminal(view.bank),
+            "prompt": shown(view.prompt),
+            "bank": shown(view.bank),
             "chars": len(_judged_text(view)),
             "truncated": view.completion.truncated,
             "votes": [[label, count] for label, count in votes.items()],
@@ -192,9 +192,9 @@ class Session:
         view = self._views[self._key(item).hex()]
         answer, received = _judged_text(view), view.completion.raw or ""
         return {
-            "question": terminal(view.question.text, multiline=True),
-            "answer": terminal(answer, multiline=True),
-            "received": None if received == answer else terminal(received, multiline=True),
+            "question": shown(view.question.text, multiline=True),
+            "answer": shown(answer, multiline=True),
+            "received": None if received == answer else shown(received, multiline=True),
         }
 
     def verdict(self, item: str) -> dict[str, str | None]:
@@ -259,7 +259,7 @@ def _judged_text(view: AttemptView) -> str:
 
 
 def _shown(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: terminal(value) if isinstance(value, str) else value for name, value in figures.items()}
+    return {name: shown(value) if isinstance(value, str) else value for name, value in figures.items()}
 
 
 # ---- the page's requests, as JSON ----

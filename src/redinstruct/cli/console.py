@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from redinstruct.errors import RedInstructError
-from redinstruct.safetext import redact, terminal
+from redinstruct.safetext import in_json, shown, terminal
 
 if TYPE_CHECKING:
     from redinstruct.progress import OnProgress, Progress
@@ -42,12 +42,12 @@ def _out(text: str) -> None:
 
 def clean(text: str) -> str:
     """A text of any origin on one line, without secrets, and without anything that moves the cursor."""
-    return terminal(redact(text))
+    return shown(text)
 
 
 def say(text: str = "", *, multiline: bool = False) -> None:
     """One line on standard output (or a block, where line breaks are meant)."""
-    _out(terminal(redact(text), multiline=multiline) + "\n")
+    _out(shown(text, multiline=multiline) + "\n")
 
 
 def say_folded(text: str, *, indent: str = "") -> None:
@@ -72,7 +72,7 @@ def say_heading(title: str, *details: str) -> None:
 def note(text: str, *, multiline: bool = False) -> None:
     """One line on standard error. Where nobody reads it any more, the work goes on."""
     with contextlib.suppress(OSError):
-        _write(sys.stderr, terminal(redact(text), multiline=multiline) + "\n")
+        _write(sys.stderr, shown(text, multiline=multiline) + "\n")
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -97,19 +97,7 @@ def say_json(document: object) -> None:
     """
     import msgspec
 
-    from redinstruct.safetext import storable
-
-    def safe(value: object) -> object:
-        if isinstance(value, str):
-            # A lone surrogate has no UTF-8; it leaves in its reversible escape.
-            return redact(storable(value))
-        if isinstance(value, Mapping):
-            return {redact(storable(str(k))): safe(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [safe(v) for v in value]
-        return value
-
-    data = msgspec.json.format(msgspec.json.encode(safe(document)), indent=2).decode()
+    data = msgspec.json.format(msgspec.json.encode(in_json(document)), indent=2).decode()
     _out((data if data.isascii() and "\x7f" not in data else _NOT_PLAIN.sub(_json_escape, data)) + "\n")
 
 
@@ -138,7 +126,7 @@ def say_table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), i
     columns = [column for column in rows[0] if column or any(row[column] for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
-        heading = Text(terminal(redact(column), multiline=True), style="bold")
+        heading = Text(shown(column, multiline=True), style="bold")
         table.add_column(heading, justify="right" if column in right else "left", overflow="fold", vertical="top")
     for row in rows:
         table.add_row(*(Text(clean(row[column])) for column in columns))

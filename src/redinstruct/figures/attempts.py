@@ -11,7 +11,7 @@ import msgspec
 
 from redinstruct.figures.scores import utility_in
 from redinstruct.run import AttemptView, Store, SummaryStore
-from redinstruct.safetext import short_hash
+from redinstruct.safetext import in_json, short_hash
 from redinstruct.types import MEASURES, JudgeCard
 
 
@@ -87,4 +87,4 @@ def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
             for row, card in spoke or judges[:1]:
                 about = {"run": number, "model": config.model, "measure": card.measure, "judge_id": card.id}
                 for view in store.attempts(row):
-                    yield json.dumps({**about, **attempt_document(view, content)}) + "\n"
+                    yield json.dumps(in_json({**about, **attempt_document(view, content)})) + "\n"

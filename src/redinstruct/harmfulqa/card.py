@@ -29,7 +29,7 @@ import msgspec
 from redinstruct.harmfulqa.files import json_line
 from redinstruct.harmfulqa.formats import trainable, turn_weight
 from redinstruct.harmfulqa.rows import Collected, Colour, Dialogue
-from redinstruct.safetext import redact, terminal
+from redinstruct.safetext import in_markdown, redact
 
 SCHEMA = "redinstruct.card/1"
 SEED = 0
@@ -286,14 +286,12 @@ _DELETION = (
     "`redinstruct purge RUN` deletes the collection with everything in its folder.",
     "Exported files are copies outside it: delete each of them, and what was trained on them, apart.",
 )
-# Not the underscore within a word, nor brackets that no link can be made of: ids are to stay readable.
-_MARKUP = re.compile(r"[\\`*{}\[\]<>#|&~$]|\b_|_\b|:(?=//)|(?<=www)\.")
 
 
 def _text(value: object) -> str:
     """A value that is nothing but text in Markdown, and in the HTML that Markdown becomes."""
-    shown = "not recorded" if value is None else value if isinstance(value, str) else _in_words(value)
-    return _MARKUP.sub(lambda m: f"&#{ord(m[0])};", terminal(shown))
+    said = "not recorded" if value is None else value if isinstance(value, str) else _in_words(value)
+    return in_markdown(said)
 
 
 def _in_words(value: object) -> str:

@@ -6,7 +6,6 @@ HTML or new table cell comes of it. Not promised: other dialects.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from redinstruct.figures.comparison import Result
@@ -16,18 +15,8 @@ from redinstruct.render.changes import change_certainty, change_headline
 from redinstruct.render.overview import Project
 from redinstruct.render.useful import change_row, margin_in_words, utility_rows
 from redinstruct.render.words import TITLES, failures_in_words, in_doubt, judge_name, verdict
-from redinstruct.safetext import terminal
+from redinstruct.safetext import in_markdown
 from redinstruct.types import MEASURES
-
-# A backslash escapes punctuation in CommonMark, but neither a pipe in a cell of GitHub's tables, nor what autolinks,
-# mentions and issue numbers are made of: those become character references. No name ever starts a line.
-_SPECIAL = re.compile(r"[*_~\[\]!$]|[|<>&@#\\`]|:(?=/)|(?<=www)\.", re.IGNORECASE)
-_ESCAPED = frozenset("*_~[]!$")
-
-
-def plain(text: str) -> str:
-    """A stranger's text as Markdown that shows it, on one line."""
-    return _SPECIAL.sub(lambda m: f"\\{m[0]}" if m[0] in _ESCAPED else f"&#{ord(m[0])};", terminal(text))
 
 
 def markdown_text(project: Project) -> str:
@@ -49,17 +38,17 @@ def markdown_text(project: Project) -> str:
 
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return [
-        _row([plain(column) for column in rows[0]]),
+        _row([in_markdown(column) for column in rows[0]]),
         _row(["---"] * len(rows[0])),
-        *(_row([plain(cell) for cell in row.values()]) for row in rows),
+        *(_row([in_markdown(cell) for cell in row.values()]) for row in rows),
     ]
 
 
 def _change(result: Result) -> list[str]:
     if result.difference is None:
-        return [f"**not comparable**: {plain(result.name)}: {plain(result.why)}.", ""]
+        return [f"**not comparable**: {in_markdown(result.name)}: {in_markdown(result.why)}.", ""]
     return [
-        f"**{result.verdict}**: {plain(change_headline(result))} {plain(change_certainty(result))}",
+        f"**{result.verdict}**: {in_markdown(change_headline(result))} {in_markdown(change_certainty(result))}",
         "",
     ]
 
@@ -68,22 +57,22 @@ def _block(run: int | None, results: Sequence[ResultFigures], everyone: Sequence
     said = verdict(results)
     where = "" if run is None else f"Run {run}: "
     lines = [
-        f"## {where}{plain(said.model)}, {TITLES[said.measure].lower()}",
+        f"## {where}{in_markdown(said.model)}, {TITLES[said.measure].lower()}",
         "",
         # Marks before a blank are no emphasis: a name may begin with one.
-        f"**{plain(said.headline.strip())}** {plain(said.certainty)}",
+        f"**{in_markdown(said.headline.strip())}** {in_markdown(said.certainty)}",
         "",
-        f"Judge: {plain(judge_name(results[0], everyone))} ({plain(said.judge_id)})",
+        f"Judge: {in_markdown(judge_name(results[0], everyone))} ({in_markdown(said.judge_id)})",
         "",
         *_rates(results),
         "",
-        *(f"- **{caveat.word}**: {plain(caveat.meaning)}" for caveat in said.caveats),
+        *(f"- **{caveat.word}**: {in_markdown(caveat.meaning)}" for caveat in said.caveats),
         "",
     ]
     for result in results:
         if result.failures:
-            failed = plain(failures_in_words(result))
-            lines += [f"Without a verdict in {plain(result.bank)}, {plain(result.prompt)}: {failed}.", ""]
+            failed = in_markdown(failures_in_words(result))
+            lines += [f"Without a verdict in {in_markdown(result.bank)}, {in_markdown(result.prompt)}: {failed}.", ""]
     return lines
 
 
@@ -99,7 +88,7 @@ def _rates(results: Sequence[ResultFigures]) -> list[str]:
         corrected = "people's own labels" if result.judge is None else corrected
         lines.append(
             _row(
-                (plain(result.bank), plain(result.prompt) + in_doubt(result),
+                (in_markdown(result.bank), in_markdown(result.prompt) + in_doubt(result),
                  f"{counts.total:,}", f"{counts.first:,}",
                  with_interval(rate.judged), with_interval(rate.all), f"{low} to {high}", corrected,
                  percent(result.coverage) + (" (provisional)" if result.provisional else ""))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from redinstruct.figures.numbers import Figure, percent
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures, plain
 from redinstruct.run import Store, judges_of, named_judge
-from redinstruct.safetext import terminal
+from redinstruct.safetext import in_markup, shown
 from redinstruct.types import MEASURES
 
 FIGURES = ("judged", "all", "corrected")
@@ -110,17 +109,15 @@ class Run:
     def __repr__(self) -> str:
         results = self._results()
         told = "; ".join(f"{_name(result, results)} {_rate(result.rate.judged)}" for result in results)
-        return (
-            f"Run({str(self.path)!r}, model={self.config.model!r}, {self.config.measure}: {terminal(told)} % of judged)"
-        )
+        return shown(f"Run({str(self.path)!r}, model={self.config.model!r}, {self.config.measure}: {told} % of judged)")
 
     def __rich_repr__(self) -> Iterator[Any]:
-        yield str(self.path)
-        yield "model", self.config.model
+        yield shown(str(self.path))
+        yield "model", shown(self.config.model)
         yield "measure", self.config.measure
         results = self._results()
         for result in results:
-            yield terminal(_name(result, results)), f"{_rate(result.rate.judged)} % of judged"
+            yield shown(_name(result, results)), f"{_rate(result.rate.judged)} % of judged"
 
     def _repr_html_(self) -> str:
         head = (
@@ -135,10 +132,10 @@ class Run:
         results = self._results()
         rows = [_cells(result, results) for result in results]
         return (
-            f"<table><caption>{_safe(self.config.model)}: {_safe(self.config.measure)}</caption>"
-            f"<thead><tr>{''.join(f'<th>{_safe(cell)}</th>' for cell in head)}</tr></thead><tbody>"
+            f"<table><caption>{in_markup(self.config.model)}: {in_markup(self.config.measure)}</caption>"
+            f"<thead><tr>{''.join(f'<th>{in_markup(cell)}</th>' for cell in head)}</tr></thead><tbody>"
             + "".join(
-                "<tr>" + "".join(f'<td style="white-space:nowrap">{_safe(cell)}</td>' for cell in row) + "</tr>"
+                "<tr>" + "".join(f'<td style="white-space:nowrap">{in_markup(cell)}</td>' for cell in row) + "</tr>"
                 for row in rows
             )
             + "</tbody></table>"
@@ -185,18 +182,13 @@ def _x(share: float) -> float:
 
 def _line(name: str, rate: Figure, y: int) -> str:
     low, high = (_x(end) for end in (rate.low, rate.high))
-    shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    label = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
     point = "" if rate.estimate is None else f'<circle cx="{_x(rate.estimate):.1f}" cy="{y}" r="4" stroke="none"/>'
     return (
-        f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end" stroke="none">{_safe(shown)}</text>'
+        f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end" stroke="none">{in_markup(label)}</text>'
         f'<path d="M{low:.1f} {y}H{high:.1f}" stroke-width="2"/>{point}'
         f'<text x="{_RIGHT + 12}" y="{y + 4}" stroke="none">{_rate(rate)}</text>'
     )
-
-
-def _safe(text: object) -> str:
-    """Text for HTML and SVG: nothing acts in a browser, control characters are seen, and XML can hold it."""
-    return escape(terminal(str(text))).translate({0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"})
 
 
 def _rate(rate: Figure | None) -> str:

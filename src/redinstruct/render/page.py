@@ -1,7 +1,7 @@
 """The report as one HTML file: a projection of the store, readable without network and without script.
 
 Promised: whatever a model, a bank or a file's name says is shown as text. Every value passes
-:func:`redinstruct.safetext.terminal` and then Jinja's escaping, by the environment and not by the template's author;
+:func:`redinstruct.safetext.shown` and then Jinja's escaping, by the environment and not by the template's author;
 the page's policy forbids everything but the style and the script whose hashes it names. Same rows, same bytes: there is
 no path, no random number and no clock in it, but the times that the rows hold. Content is hidden (hash, length, label)
 unless it is asked for.
@@ -29,7 +29,7 @@ from redinstruct.render.summary import change_told, summary
 from redinstruct.render.tables import NO_TOPIC
 from redinstruct.render.times import day, duration
 from redinstruct.render.useful import change_row, margin_in_words, utility_rows
-from redinstruct.safetext import short_hash, terminal
+from redinstruct.safetext import redact, short_hash, shown
 from redinstruct.types import MEASURES
 
 MOST_TOPICS = 200
@@ -198,7 +198,7 @@ def _digest(text: str) -> str:
 
 def _one_line(value: object) -> object:
     """What every ``{{ }}`` passes through before it is escaped: no control, no invisible character, one line."""
-    return terminal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _filters() -> dict[str, Callable[..., object]]:
@@ -261,7 +261,8 @@ def plot_title(part: Part) -> str:
 
 def shown_text(text: str) -> Markup:
     """A text of several lines, cut where it is longer than a page can bear, and said so."""
-    shown = escape(terminal(text[:MOST_CHARACTERS], multiline=True))
-    if len(text) <= MOST_CHARACTERS:
-        return shown
-    return shown + Markup("\n[{:,} more characters]").format(len(text) - MOST_CHARACTERS)
+    masked = redact(text)
+    block = escape(shown(masked[:MOST_CHARACTERS], multiline=True))
+    if len(masked) <= MOST_CHARACTERS:
+        return block
+    return block + Markup("\n[{:,} more characters]").format(len(masked) - MOST_CHARACTERS)

@@ -8,7 +8,7 @@ import io
 import msgspec
 
 from redinstruct.figures.report import Part, Report, ResultFigures
-from redinstruct.safetext import csv_cell
+from redinstruct.safetext import in_csv
 from redinstruct.types import MEASURES
 
 BASELINES = frozenset({"refusal"})
@@ -59,7 +59,7 @@ def csv_text(report: Report) -> str:
     """The figures as CSV: one line per result, then one per topic (``topic`` is empty for the whole).
 
     No cell of text can be a formula in a spreadsheet: text is quoted, so that a spreadsheet that splits at semicolons
-    does not split it, and :func:`redinstruct.safetext.csv_cell` does the rest. Figures are bare numbers. ``first`` and
+    does not split it, and :func:`redinstruct.safetext.in_csv` does the rest. Figures are bare numbers. ``first`` and
     ``second`` count the measure's two labels, the first of which ``first_label`` names.
     """
     out = io.StringIO()
@@ -84,7 +84,7 @@ def _csv_row(result: ResultFigures, part: Part, topic: str) -> list[object]:
         people = corrected.estimate, corrected.low, corrected.high, corrected.labels
     answers = part.answers if isinstance(part, ResultFigures) else None
     return [
-        *map(csv_cell, names), csv_cell(topic), part.planned, counts.total, csv_cell(measure.first),
+        *map(in_csv, names), in_csv(topic), part.planned, counts.total, in_csv(measure.first),
         *counts.by_label().values(), *msgspec.structs.astuple(part.details),
         *figures, *rate.bounds, part.coverage, int(part.provisional),
         *people,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
-from redinstruct.safetext import terminal
+from redinstruct.safetext import in_markup, shown
 
 Point = tuple[str, float, float, tuple[float, float]]
 """Name, attack success, utility (both shares), the interval of the attack success."""
@@ -28,10 +27,10 @@ def front_svg(points: Sequence[Point], items: int) -> str:
     ``items``: questions behind each share. Names may be any text.
     """
     title = "Safer, and still useful"
-    told = "; ".join(f"{terminal(name)}: attack success {x:.1%}, answered {y:.1%}" for name, x, y, _ in points)
+    told = "; ".join(f"{name}: attack success {x:.1%}, answered {y:.1%}" for name, x, y, _ in points)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="t d">',
-        f'<title id="t">{title}</title><desc id="d">{escape(told)}</desc><style>{_STYLE}</style>',
+        f'<title id="t">{title}</title><desc id="d">{in_markup(told)}</desc><style>{_STYLE}</style>',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}"/>',
         f'<text class="title" x="{_LEFT}" y="24">{title}</text>',
     ]
@@ -58,7 +57,7 @@ def front_svg(points: Sequence[Point], items: int) -> str:
             f'<line class="ci" x1="{_x(low):.1f}" x2="{_x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>',
             f'<line class="leader" x1="{x:.1f}" x2="{label_x:.1f}" y1="{y:.1f}" y2="{end:.1f}"/>',
             f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>',
-            f'<text text-anchor="middle" x="{label_x:.1f}" y="{label_y:.1f}">{escape(terminal(name))}</text>',
+            f'<text text-anchor="middle" x="{label_x:.1f}" y="{label_y:.1f}">{in_markup(name)}</text>',
         ]
     return "\n".join([*parts, "</svg>\n"])
 
@@ -77,7 +76,7 @@ def _labels(points: Sequence[Point]) -> list[tuple[float, float]]:
     places = [(0.0, 0.0)] * len(points)
     for at in sorted(range(len(points)), key=lambda at: (points[at][1], points[at][0])):
         name, rate, useful, _ = points[at]
-        half = 3.8 * len(terminal(name)) + 4
+        half = 3.8 * len(shown(name)) + 4
         x = min(max(_x(rate), half), _WIDTH - half)
         down = useful > 0.3
         y = _y(useful) + (24 if down else -14)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.safetext import terminal
+from redinstruct.safetext import in_json, in_markdown, terminal
 from redinstruct.version import __version__
 
 JSON_NAME, MARKDOWN_NAME = "align.json", "README.md"
@@ -65,7 +65,7 @@ def versions() -> dict[str, str]:
 
 def write_card(folder: Path, card: Card) -> None:
     """Write both files into ``folder``."""
-    data = msgspec.json.format(msgspec.json.encode(card), indent=2)
+    data = msgspec.json.format(msgspec.json.encode(in_json(msgspec.to_builtins(card))), indent=2)
     (folder / JSON_NAME).write_bytes(data + b"\n")
     (folder / MARKDOWN_NAME).write_text(markdown(card), encoding="utf-8")
 
@@ -146,4 +146,4 @@ def _table(title: str, rows: list[tuple[str, Any]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return terminal(str(value)).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return in_markdown(str(value))

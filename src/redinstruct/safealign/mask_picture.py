@@ -6,7 +6,6 @@ its escapes (:func:`redinstruct.safetext.terminal`), on a terminal as in the SVG
 
 from __future__ import annotations
 
-import html
 import unicodedata
 from typing import Literal
 
@@ -15,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import Stream
-from redinstruct.safetext import terminal
+from redinstruct.safetext import in_markup, terminal
 
 Sign = Literal["learn", "mask", "penalise"]
 _COLOURS: dict[Sign, tuple[str, str]] = {
@@ -86,7 +85,7 @@ class Picture(msgspec.Struct, frozen=True):
             parts.append(_box(cell, x, y, wide))
             x += wide + _GAP
         height = y + _LINE + _MARGIN
-        title = html.escape(self.summary())
+        title = in_markup(self.summary())
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" role="img" font-family="monospace" font-size="12">'
@@ -125,7 +124,7 @@ def _columns(text: str) -> int:
 
 def _box(cell: Cell, x: float, y: float, wide: float) -> str:
     fill, ink = _COLOURS[cell.sign]
-    shown = html.escape(cell.text)
+    shown = in_markup(cell.text)
     weight = "" if cell.sign == "mask" else f'<text x="{x + 4:.1f}" y="{y + 23}" font-size="8">{cell.weight:+g}</text>'
     return (
         f'<g fill="{ink}"><rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="16" rx="3" fill="{fill}"/>'
