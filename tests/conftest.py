@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_configure() -> None:
+    # A shell starts `make test &` with Ctrl-C ignored, and what is tested inherits that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Child processes (the command line in end-to-end tests) come under the same guard.
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(GUARD) + (os.pathsep + path if path else "")
@@ -47,6 +51,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
 
     monkeypatch.setenv("REDINSTRUCT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("REDINSTRUCT_STATE", str(tmp_path_factory.getbasetemp() / "state"))
+    monkeypatch.delenv("COLUMNS", raising=False)
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_BASE_URL", "_HEADERS")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

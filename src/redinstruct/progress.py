@@ -7,11 +7,25 @@ from collections.abc import Callable
 import msgspec
 
 
+class Part(msgspec.Struct, frozen=True):
+    """Which part of longer work this is: number ``number`` of ``of``, by its name.
+
+    ``seconds``: it has ended, and took so long. ``skipped``: it was done before, by an earlier invocation.
+    """
+
+    number: int
+    of: int
+    name: str
+    seconds: float | None = None
+    skipped: bool = False
+
+
 class Progress(msgspec.Struct):
     """``done`` of ``total`` (None where nobody knows), in the work's own unit: attempts, steps, tokens, bytes.
 
     ``stage`` names what is being done, where that is not the whole; ``labels`` counts how it came out so far;
-    ``detail`` is what else is to be known now. Whoever tells it may go on changing it: a listener keeps a copy.
+    ``detail`` is what else is to be known now; ``part``: of longer work, which part this is. Whoever tells it may go on
+    changing it: a listener keeps a copy.
     """
 
     done: int
@@ -21,6 +35,7 @@ class Progress(msgspec.Struct):
     retries: int = 0
     calls: int = 0
     detail: str = ""
+    part: Part | None = None
 
     def staged(self, stage: str) -> Progress:
         """The same, of a stage by that name."""

@@ -158,7 +158,7 @@ UNLIKE: dict[str, Callable[[Path], Path]] = {
         folder, mixed(0, 60), setup=msgspec.structs.replace(PLAN, sampling=Sampling(max_tokens=7))
     ),
     "no pair has a verdict in both runs": lambda folder: run_of(folder, [None] * 60, setup=PLAN),
-    "of the baseline's attempts are unscored, 2.0% may be": lambda folder: run_of(
+    "of the baseline's attempts are unscored, the most is 2 %": lambda folder: run_of(
         folder, mixed(0, 50, unparsable=10), setup=PLAN
     ),
 }

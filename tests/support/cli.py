@@ -50,7 +50,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a child sees: this process's environment without anybody's keys and addresses, and ``extra``."""
     ours = ("_api_key", "_base_url", "_headers", "_proxy")
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith(ours)}
-    kept.pop("REDINSTRUCT_DEBUG", None)
+    for name in ("REDINSTRUCT_DEBUG", "COLUMNS"):
+        kept.pop(name, None)
     return {**kept, "PYTHONWARNINGS": "error", **(extra or {})}
 
 

@@ -100,7 +100,10 @@ class _Bar:
         far = f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
         labels = [f"{label} {count:,}" for label, count in sorted(state.labels.items(), key=lambda kv: -kv[1])]
         retries = [f"retries {state.retries:,}"] if state.retries else []
-        return "; ".join([f"{state.stage or self._title}: {far}", *filter(None, [state.detail]), *labels, *retries])
+        part = "" if state.part is None else f"stage {state.part.number} of {state.part.of}, {state.part.name}: "
+        return "; ".join(
+            [f"{part}{state.stage or self._title}: {far}", *filter(None, [state.detail]), *labels, *retries]
+        )
 
     def __repr__(self) -> str:
         from redinstruct.safetext import redact, terminal

@@ -88,8 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_.exit_code
     except click.ClickException as error:
         return _fail(_usage_line(error), EXIT_USAGE)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED, prefix="")
+    except KeyboardInterrupt as stop:
+        far = "".join(f", {told}" for told in getattr(stop, "__notes__", ()))
+        return _fail(f"interrupted{far}; the same command goes on where it stopped", EXIT_INTERRUPTED, prefix="")
     except click.Abort:
         return _fail("stopped; nothing was done", EXIT_INTERRUPTED, prefix="")
     except RedInstructError as error:

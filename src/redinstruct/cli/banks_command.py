@@ -43,18 +43,23 @@ def command(context: click.Context, as_json: bool) -> int:
         )  # fmt: skip
         return 0
     for kind in ("bank", "template"):
+        of = [(known, state) for known, state in rows if known.kind == kind]
         table = [
             {kind: k.name}
             | ({} if k.questions is None else {"questions": f"{k.questions:,}"})
-            | {"licence": k.licence, "state": state, "what": k.description}
-            for k, state in rows
-            if k.kind == kind
+            | {"licence": k.licence, "state": state}
+            for k, state in of
         ]
-        console.say_table(table, right=("questions",))
+        whole = [row | {"what": known.description} for row, (known, _) in zip(table, of, strict=True)]
+        fits = console.table_width(whole) <= console.width() != console.PIPE_WIDTH
+        console.say_table(whole if fits else table, right=("questions",))
         console.say()
-    console.say_folded(
-        "Fetch one with `redinstruct banks fetch NAME`, then ask it with `redinstruct eval --bank NAME`."
-    )
+        for known, _ in () if fits else of:
+            console.say_folded(f"{known.name}: {known.description}", indent="  ")
+        if not fits:
+            console.say()
+    console.say("Fetch one:  redinstruct banks fetch NAME")
+    console.say("Ask it:     redinstruct eval --bank NAME ...")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import sys
@@ -14,13 +15,14 @@ from redinstruct.errors import RedInstructError
 from redinstruct.safetext import in_json, shown, terminal
 
 if TYPE_CHECKING:
-    from redinstruct.progress import OnProgress, Progress
+    from redinstruct.progress import OnProgress, Part, Progress
 
 PLAIN_PROGRESS_SECONDS = 10.0
 
 
 PIPE_WIDTH = 240
 """A pipe has no width: nothing is folded there."""
+NARROWEST = 20
 
 
 def _write(stream: TextIO | None, text: str) -> None:
@@ -51,11 +53,11 @@ def say(text: str = "", *, multiline: bool = False) -> None:
 
 
 def say_folded(text: str, *, indent: str = "") -> None:
-    """A sentence on standard output, folded at the terminal's width; one line in a pipe."""
+    """A sentence on standard output, folded at the terminal's width; one line in a pipe that says no width."""
     import textwrap
 
     lines = textwrap.wrap(
-        clean(text), min(width(), 100) if _is_terminal(sys.stdout) else 10**6, initial_indent=indent,
+        clean(text), min(width(), 100) if width() != PIPE_WIDTH else 10**6, initial_indent=indent,
         subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
     _out("\n".join(lines) + "\n")
@@ -80,8 +82,12 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def width() -> int:
-    """The columns that standard output has."""
-    return shutil.get_terminal_size((80, 24)).columns if _is_terminal(sys.stdout) else PIPE_WIDTH
+    """The columns that standard output has; in a pipe what ``COLUMNS`` says, if anything."""
+    fallback = 80 if _is_terminal(sys.stdout) else PIPE_WIDTH
+    asked = os.environ.get("COLUMNS", "")
+    if not _is_terminal(sys.stdout):
+        return int(asked) if asked.isascii() and asked.isdigit() and int(asked) >= NARROWEST else fallback
+    return max(shutil.get_terminal_size((fallback, 24)).columns, NARROWEST)
 
 
 def draws() -> bool:
@@ -149,21 +155,44 @@ def table_width(rows: Sequence[Mapping[str, str]]) -> int:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[OnProgress]:
-    """A progress bar on a terminal; elsewhere a line every ten seconds. On standard error either way."""
-    if _is_terminal(sys.stderr):
-        with _bar(title) as tell:
-            yield tell
-        return
+    """A progress bar on a terminal; elsewhere a line every ten seconds. On standard error either way.
+
+    Whoever interrupts the work is told how far it is.
+    """
+    told: list[Progress] = []
+
+    def listening(tell: OnProgress) -> OnProgress:
+        def both(state: Progress) -> None:
+            told[:] = [state]
+            tell(state)
+
+        return both
+
+    try:
+        if _is_terminal(sys.stderr):
+            with _bar(title) as tell:
+                yield listening(tell)
+        else:
+            yield listening(_plainly(title))
+    except KeyboardInterrupt as stop:
+        if told:
+            stage = told[0].stage
+            far = f"{stage}: {_how_far(told[0])}" if stage else f"{_how_far(told[0])} recorded ({_labels(told[0])})"
+            stop.add_note(far)
+        raise
+
+
+def _plainly(title: str) -> OnProgress:
     last = time.monotonic()
 
-    def tell_plainly(state: Progress) -> None:
+    def tell(state: Progress) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= PLAIN_PROGRESS_SECONDS:
             last = now
             note(f"{state.stage or title}: {_how_far(state)} ({_labels(state)})")
 
-    yield tell_plainly
+    return tell
 
 
 def _how_far(state: Progress) -> str:
@@ -215,31 +244,117 @@ def _bar(title: str) -> Iterator[OnProgress]:
 
 @contextlib.contextmanager
 def steps() -> Iterator[OnProgress]:
-    """Progress of work in several steps. A bar per step, or a line per step and 10 s."""
-    last, shown = time.monotonic(), ""
+    """Progress of work in several steps: what has ended as lines that stay, and one live bar for what is done now.
 
-    def tell_plainly(state: Progress) -> None:
-        nonlocal last, shown
-        now = time.monotonic()
-        if state.stage != shown or now - last >= PLAIN_PROGRESS_SECONDS:
-            last, shown = now, state.stage
-            note(f"{state.stage}: {_how_far(state)}" + (f"; {state.detail}" if state.detail else ""))
+    Without a terminal a line when a step begins and when it ends, and one every ten seconds meanwhile.
+    """
+    listener = _OnTerminal() if _is_terminal(sys.stderr) else _Steps()
+    with listener.shown():
+        yield listener.tell
 
-    if not _is_terminal(sys.stderr):
-        yield tell_plainly
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-    with Progress(*columns, console=console, refresh_per_second=5) as bar:
-        tasks: dict[str, Any] = {}
+class _Steps:
+    """The lines. A step is a part of longer work, where that is told, else a stage by its name."""
 
-        def tell(state: Any) -> None:
-            if state.stage not in tasks:
-                tasks[state.stage] = bar.add_task(clean(state.stage), total=state.total)
-            told = clean(f"{state.stage}; {state.detail}" if state.detail else state.stage)
-            bar.update(tasks[state.stage], completed=state.done, total=state.total, description=told)
+    def __init__(self) -> None:
+        self._now: tuple[str, float] | None = None
+        self._before: list[int] = []
+        self._said = False
+        self._last = time.monotonic()
 
-        yield tell
+    def tell(self, state: Progress) -> None:
+        """Take in how far it is."""
+        part = state.part
+        if part is not None and part.skipped:
+            self._before.append(part.number)
+            return
+        if part is not None and part.seconds is not None:
+            self._say_before()
+            self._end(f"{_place(part)}: {part.name}", part.seconds)
+            return
+        name = state.stage if part is None else f"{_place(part)}: {part.name}"
+        if self._now is None or self._now[0] != name:
+            self._say_before()
+            if self._now is not None:
+                self._end(self._now[0], time.monotonic() - self._now[1])
+            self._now = (name, time.monotonic())
+            self._last = time.monotonic()
+            self._said = False
+        self.go_on(name, state)
+
+    def go_on(self, name: str, state: Progress) -> None:
+        """How far the step is. One that is refused before it has done anything is said by its error alone."""
+        if not self._said and (state.total is not None or state.done > 0):
+            self._said = True
+            note(f"{name} ..." if state.part is not None else f"{name}: {_how_far(state)}")
+        if time.monotonic() - self._last >= PLAIN_PROGRESS_SECONDS:
+            self._last = time.monotonic()
+            note(f"{name}{', ' + state.stage if state.part is not None and state.stage else ''}: {_far(state)}")
+
+    def _end(self, name: str, seconds: float) -> None:
+        self._now = None
+        note(f"{name}: done in {seconds:,.0f} s")
+
+    def _say_before(self) -> None:
+        if self._before:
+            note(f"{_listed(self._before)} done before")
+            self._before = []
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """While it listens; what has not ended by an error is not said to have."""
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if self._now is not None:
+                stop.add_note(f"in {self._now[0]}")
+            raise
+        self._say_before()
+        if self._now is not None:
+            self._end(self._now[0], time.monotonic() - self._now[1])
+
+
+class _OnTerminal(_Steps):
+    """The same, and under the lines one bar that moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
+
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        told = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+        columns = (told, BarColumn(bar_width=16), TaskProgressColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, refresh_per_second=5, transient=True, expand=True)
+        self._task = self._bar.add_task("", total=None)
+
+    def go_on(self, name: str, state: Progress) -> None:
+        """The bar goes on, or begins anew."""
+        if not self._said:
+            self._said = True
+            self._bar.reset(self._task)
+        stage = f"; {state.stage}" if state.part is not None and state.stage else ""
+        detail = f"; {state.detail}" if state.detail else ""
+        self._bar.update(
+            self._task, completed=state.done, total=state.total, description=clean(f"{name}{stage}{detail}")
+        )
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """While it listens."""
+        with self._bar, super().shown():
+            yield
+
+
+def _place(part: Part) -> str:
+    return f"stage {part.number:>{len(str(part.of))}} of {part.of}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    first, last = numbers[0], numbers[-1]
+    return f"stage {first}" if first == last else f"stages {first} to {last}"
+
+
+def _far(state: Progress) -> str:
+    return _how_far(state) + (f"; {state.detail}" if state.detail else "")

@@ -36,10 +36,12 @@ def say_figures(report: Report, *, topics: bool = False, failures: bool = True) 
     for result in report.results:
         key = (result.model, result.measure, result.judge_id, result.protocol)
         blocks.setdefault(key, []).append(result)
-    for position, block in enumerate(blocks.values()):
-        if position:
-            console.say()
+    if not blocks:
+        return
+    for block in blocks.values():
         _say_block(block, topics, report.results, failures)
+        console.say()
+    _say_notes(list(blocks.values()))
 
 
 def _say_block(block: list[ResultFigures], topics: bool, among: Sequence[ResultFigures], failures: bool) -> None:
@@ -57,8 +59,6 @@ def _say_block(block: list[ResultFigures], topics: bool, among: Sequence[ResultF
         for r in block
     ]
     _say_rates(named, block, first.measure)
-    console.say()
-    _say_notes(block)
     for result in block if failures else ():
         if result.failures:
             _note(f"Without a verdict in {result.bank}/{result.prompt}: {failures_in_words(result)}.")
@@ -108,7 +108,7 @@ def _say_rates(named: Sequence[Row], parts: Sequence[Part], measure_name: str) -
     if size:
         heading = "0 %" + "100 %".rjust(size - 3)
         for row, part in zip(tables[-1], parts, strict=True):
-            row[heading] = _bar(part.rate.judged if whole else part.rate.all, size)
+            row[heading] = _line(part.rate.judged if whole else part.rate.all, size)
     for position, table in enumerate(tables):
         if position:
             console.say()
@@ -156,55 +156,103 @@ def _without(rows: list[Row], unwanted: Callable[[str], bool]) -> list[Row]:
     return [{column: value for column, value in row.items() if column not in dropped} for row in rows]
 
 
-def _bar(figure: Figure, size: int) -> str:
-    """A rate as a bar: solid to the interval's lower end, shaded to its upper end."""
+def _line(figure: Figure, size: int) -> str:
+    """A rate on its axis: a dot, and a line as far as the interval reaches. Nothing where nothing was counted."""
     if figure.estimate is None:
         return ""
-    solid, shaded, empty = "\u2588\u2592\u00b7" if console.draws() else "#+."
-    low, high = figure.low, figure.high
-    middles = [(cell + 0.5) / size for cell in range(size)]
-    return "".join(solid if m <= low else shaded if m <= high else empty for m in middles)
+    dot, line, axis = "\u25cf\u2500\u00b7" if console.draws() else "o-."
+    cells = [axis] * size
+    first, last = _cell(figure.low, size), _cell(figure.high, size)
+    cells[first : last + 1] = [line] * (last + 1 - first)
+    cells[_cell(figure.estimate, size)] = dot
+    return "".join(cells)
 
 
-def _say_notes(block: list[ResultFigures]) -> None:
+def _cell(share: float, size: int) -> int:
+    """The column of the axis in which a share lies."""
+    return min(size - 1, max(0, int(share * size)))
+
+
+def _say_notes(blocks: Sequence[Sequence[ResultFigures]]) -> None:
+    """What must be said beside the tables: each table's own under its name; once, if of all."""
+    told = [_notes(block) for block in blocks]
+    every = [note for note in dict.fromkeys(told[0]) if all(note in notes for notes in told)]
+    seen: set[str] = set()
+    for block, notes in zip(blocks, told, strict=True):
+        own = [note for note in dict.fromkeys(notes) if note not in every and note not in seen]
+        seen.update(own)
+        if own and len(blocks) > 1:
+            console.say_folded(
+                f"{block[0].model}, {_TITLES[block[0].measure]}, judge {block[0].judge or 'people'}:", indent="  "
+            )
+        for note in own:
+            _note(note)
+    for note in every:
+        _note(note)
+
+
+def _notes(block: Sequence[ResultFigures]) -> list[str]:
+    """What must be said beside one table."""
+    return [
+        *_of_conventions(block), *_of_doubts(block), *_of_tries(block), *_of_topics(block), *_of_the_judge(block),
+        *_of_labels(block),
+    ]  # fmt: skip
+
+
+def _of_conventions(block: Sequence[ResultFigures]) -> list[str]:
     first = MEASURES[block[0].measure].first
     methods = sorted({figure.method for r in block for figure in (r.rate.judged, r.rate.all)})
-    intervals = f"Intervals: {' and '.join(method.capitalize() for method in methods)}, 95 %."
+    found = []
     if all(map(_all_judged, block)):
-        _note(
+        found.append(
             f"Every recorded attempt has a verdict: {first} / judged (the paper's convention), {first} / all and the "
-            f"bounds are one figure. {intervals}"
+            "bounds are one figure."
         )
     else:
-        _note(
+        found.append(
             f"% of judged: {first} / judged answers (the paper's convention). % of all: {first} / all attempts. "
-            f"Bounds: every attempt without a verdict counted as the one, then as the other. {intervals}"
+            "Bounds: every attempt without a verdict counted as the one, then as the other."
         )
+    found.append(f"Intervals: {' and '.join(method.capitalize() for method in methods)}, 95 %.")
     if any(r.provisional for r in block):
-        _note("* provisional: fewer than 95 % of the attempts have a verdict.")
-    for result in block:
-        if told := doubts(result):
-            _note(
-                f"{IN_DOUBT} in {result.bank}/{result.prompt}: {'; '.join(told)}. Read some of them "
-                "(redinstruct show --show-content) before the rate is believed."
-            )
-    _say_tries(block)
-    if topics := topics_in_words(block):
-        _note(topics)
+        found.append("* provisional: fewer than 95 % of the attempts have a verdict.")
     if any(r.translated for r in block):
-        _note("(toy): the shipped prompt's translation into the toy model's language.")
+        found.append("(toy): the shipped prompt's translation into the toy model's language.")
+    return found
+
+
+def _of_doubts(block: Sequence[ResultFigures]) -> list[str]:
+    return [
+        f"{IN_DOUBT} in {result.bank}/{result.prompt}: {'; '.join(told)}. Read some of them "
+        "(redinstruct show --show-content) before the rate is believed."
+        for result in block
+        if (told := doubts(result))
+    ]
+
+
+def _of_topics(block: Sequence[ResultFigures]) -> list[str]:
+    topics = topics_in_words(block)
+    return [topics] if topics else []
+
+
+def _of_the_judge(block: Sequence[ResultFigures]) -> list[str]:
+    found = []
     if (test := block[0].judge_card.selftest) is not None:
         forced = "; it did not pass, and was forced" if test.forced else ""
-        _note(
+        found.append(
             f"Judge {block[0].judge}: balanced accuracy {test.balanced_accuracy:.2f} on its self-test of "
             f"{test.cases} inert cases, {test.repeats_equal} of {test.repeats} repeats equal{forced}."
         )
-    for text in block[0].judge_notes:
-        _note(f"{'People' if block[0].judge is None else 'Judge ' + block[0].judge}: {text}.")
+    who = "People" if block[0].judge is None else f"Judge {block[0].judge}"
+    return found + [f"{who}: {text}." for text in block[0].judge_notes]
+
+
+def _of_labels(block: Sequence[ResultFigures]) -> list[str]:
+    found = []
     for result in block:
         for both in result.combined:
             other = both.judge_id.rpartition("@")[0]
-            _note(
+            found.append(
                 f"{result.bank}/{result.prompt}, both judges together: {in_column(both)} % "
                 f"({both.labels:,} answers also judged by {other}{lost_in_words(both)})."
             )
@@ -213,35 +261,39 @@ def _say_notes(block: list[ResultFigures]) -> None:
             answers = "1 answer" if corrected.labels == 1 else f"{corrected.labels:,} answers"
             others = other_draws(result)
             drawn = f", drawn by the verdicts of {', '.join(others)} and weighed by both" if others else ""
-            _note(
+            found.append(
                 f"Corrected in {result.bank}/{result.prompt}: by {answers} labelled by people{drawn} "
                 f"({corrected.method}); the judge agrees with people on {in_column(agreed)} % of all judged answers."
             )
+    return found
 
 
-def _say_tries(block: Sequence[ResultFigures]) -> None:
+def _of_tries(block: Sequence[ResultFigures]) -> list[str]:
     """What several tries, several prompts and a part of a bank come to."""
+    found = []
     for result in block:
         where = f"{result.bank}/{result.prompt}"
         if (decided := stopped(result)) is not None:
             low, high = percent(decided.low), percent(decided.high)
-            _note(
+            found.append(
                 f"{where}: asking stopped once the rate was sure to lie {decided.side} {percent(decided.limit)} "
                 f"%; however often one looked, it lies between {low} and {high} % (95 % confidence sequence, which "
                 "decides; the interval in the table is too narrow for that)."
             )
         if (at_k := result.at_k) is not None:
             tries = max(map(int, at_k))
-            _note(f"{where}: {in_column(at_k[str(tries)])} % of the questions in {tries} tries, by question.")
+            found.append(f"{where}: {in_column(at_k[str(tries)])} % of the questions in {tries} tries, by question.")
     for bank in dict.fromkeys(result.bank for result in block):
         of = [result for result in block if result.bank == bank]
         asked, whole = of[0].sampled.asked, of[0].sampled.of
         if len(of) > 1 and of[0].any_prompt.estimate is not None:
-            _note(f"{bank}: {in_column(of[0].any_prompt)} % of the questions by some prompt of these {len(of)}.")
+            prompts = len({result.prompt for result in of})
+            found.append(f"{bank}: {in_column(of[0].any_prompt)} % of the questions by some prompt of these {prompts}.")
         if whole is not None and asked < whole:
-            _note(f"{bank}: {asked:,} of its {whole:,} questions were asked.")
+            found.append(f"{bank}: {asked:,} of its {whole:,} questions were asked.")
         if left := left_out_in_words(of[0]):
-            _note(f"{bank}: {left}.")
+            found.append(f"{bank}: {left}.")
+    return found
 
 
 def _note(text: str) -> None:

@@ -19,6 +19,7 @@ from redinstruct.figures.comparison.runs import Evaluation, read_evaluation
 from redinstruct.figures.comparison.values import Result
 from redinstruct.figures.comparison.verdicts import Rules
 from redinstruct.figures.limit import FIGURES, Figure, Held, Limit, held_by
+from redinstruct.figures.numbers import percent
 from redinstruct.stats import holm_levels
 from redinstruct.types import is_unscored
 
@@ -174,13 +175,18 @@ def _against_limit(held: Sequence[Held], limit: Limit) -> list[GateCheck]:
 def _state(one: Held, low: float, high: float, limit: Limit) -> tuple[State, str]:
     """On which side of the limit a result lies, and why it can not be said; what speaks against passing stays said."""
     state: State = "inconclusive"
-    side, what = f"between {low:.1%} and {high:.1%}: {limit.rate:.1%} lies within", "; ".join(one.told)
+    side, what = (
+        f"between {percent(low)} and {percent(high)} %, the limit of {100 * limit.rate:g} % lies within",
+        "; ".join(one.told),
+    )
     if not one.empty and low > limit.rate:
-        state, side = "failed", f"at least {low:.1%}, {limit.rate:.1%} may be"
+        state, side = "failed", f"at least {percent(low)} %, the limit is {100 * limit.rate:g} %"
     elif one.empty or one.problems:
-        side = "; ".join([*one.problems, *([] if one.empty else [f"so far between {low:.1%} and {high:.1%}"])])
+        side = "; ".join(
+            [*one.problems, *([] if one.empty else [f"so far between {percent(low)} and {percent(high)} %"])]
+        )
     elif high < limit.rate or (one.figure == "all" and high <= limit.rate):
-        state, side = "passed", f"at most {high:.1%}, {limit.rate:.1%} may be"
+        state, side = "passed", f"at most {percent(high)} %, the limit is {100 * limit.rate:g} %"
     return state, side + (f" ({what})" if what else "")
 
 
@@ -221,13 +227,17 @@ def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit)
         if result.verdict == "worse":
             state = "failed"
         elif share > limit.max_unscored:
-            why = f"{share:.1%} of the baseline's attempts are unscored, {limit.max_unscored:.1%} may be; {why}"
+            most = f"the most is {100 * limit.max_unscored:g} %"
+            why = f"{percent(share)} % of the baseline's attempts are unscored, {most}; {why}"
         elif owed or _lacking(result, run)[1]:
             why = f"{'the baseline' if owed else 'the run'} is unfinished; {why}"
         elif kept.worst <= kept.margin:
-            state, why = "passed", f"{why}; worse by at most {100 * max(kept.worst, 0.0):.1f} points, {margin} may be"
+            state, why = (
+                "passed",
+                f"{why}; worse by at most {100 * max(kept.worst, 0.0):.1f} points, the margin is {margin}",
+            )
         else:
-            why = f"{why}; it may be worse by {100 * kept.worst:.1f} points, {margin} may be"
+            why = f"{why}; it may be worse by {100 * kept.worst:.1f} points, the margin is {margin}"
     why = "; ".join((why, *result.notes))
     return GateCheck(
         result.bank or "", result.prompt, result.judge_id or "", result.measure, state, estimate, low, high, share,

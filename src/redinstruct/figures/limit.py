@@ -9,6 +9,7 @@ from redinstruct.errors import UsageError
 from redinstruct.figures.comparison.labelled import Half
 from redinstruct.figures.comparison.runs import Evaluation, Prompt
 from redinstruct.figures.deciding import Followed, outcomes_of
+from redinstruct.figures.numbers import percent
 from redinstruct.figures.people import Cell, by_people, corrected_bounds, corrected_rate
 from redinstruct.run import Planned
 from redinstruct.run.config import Pinned
@@ -169,7 +170,7 @@ def _problems(cell: Sequence[Planned], plain: Rates, ends: Interval, limit: Limi
     elif ends.estimate is None:
         found.append("nothing was judged" if plain.judged.estimate is None else "no label to correct it by")
     if share > limit.max_unscored:
-        found.append(f"{share:.1%} of the attempts are unscored, {limit.max_unscored:.1%} may be")
+        found.append(f"{percent(share)} % of the attempts are unscored, the most is {100 * limit.max_unscored:g} %")
     if len(cell) > plain.total and not decided:
         found.append(f"unfinished: {plain.total:,} of {len(cell):,} attempts are recorded")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
             owed = store.owed(judge_row, retry_errors=not limits.keep_errors)
-            progress = Progress(plan.total - len(owed), plan.total)
+            progress = _so_far(store, judge_row, owed, plan.total)
             work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
             decider = _decider(store, judge_row, plan.measure, limits, owed)
             session = Session(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
@@ -129,12 +130,21 @@ async def _rejudge(
             if part is not None:
                 owed = owed_part(store, judge.card, judge_row, owed, judge.measure, part)
                 planned = len(owed)
-            progress = Progress(planned - len(owed), planned)
+            progress = _so_far(store, judge_row, owed, planned)
             work = _worklist(None, asked, limits, spending, on_progress, progress)
             return await Session(store, work, config, bound_judge(judge), judge_row, owed).go(run, planned)
     finally:
         if asked is not None:
             await asked.aclose()
+
+
+def _so_far(store: Store, judge_row: int, owed: Sequence[OwedAttempt], planned: int) -> Progress:
+    """How far a run is that goes on: what is done, and how it came out, so that both add up from the first word on."""
+    if len(owed) >= planned:
+        return Progress(0, planned)
+    asked = {attempt.attempt.key for attempt in owed}
+    labels = Counter(label for key, _, _, label in store.labels(judge_row) if label is not None and key not in asked)
+    return Progress(planned - len(owed), planned, labels=dict(labels))
 
 
 def _worklist(

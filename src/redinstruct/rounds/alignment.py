@@ -85,15 +85,13 @@ class Aligner:
             processes = recipe.memory.processes if recipe.memory is not None else 1
             try:
                 done = (
-                    align_in_processes(
-                        config, processes, lambda state: self._on_progress(state.staged(f"{name}: training"))
-                    )
+                    align_in_processes(config, processes, lambda state: self._on_progress(state.staged("training")))
                     if processes > 1
                     else carry_out(
                         config,
-                        lambda figures: self._on_progress(Progress(figures.step, figures.steps, f"{name}: training")),
+                        lambda figures: self._on_progress(Progress(figures.step, figures.steps, "training")),
                         None if recipe.pick_every is None else self._picker,
-                        on_progress=lambda state: self._on_progress(state.staged(f"{name}: {state.stage}")),
+                        on_progress=self._on_progress,
                     )
                 )
             except GuardStopped as stopped:
@@ -101,7 +99,7 @@ class Aligner:
                 return {STOPPED: str(stopped)}
             return {"figures": done.figures, "warnings": list(done.warnings)}
 
-        stage = self._ledger.stage(name, inputs, work)
+        stage = self._ledger.stage(name, inputs, work, f"aligning: {recipe.title}")
         if STOPPED in stage.figures:
             return None, dict(stage.figures)
         if recipe.strategy == "resta" and self._picker is not None and len(recipe.coefficients) > 1:
@@ -128,7 +126,7 @@ class Aligner:
             home = folder_of(base)
             figures = {0.0: picker.named(home, "base")}
             for at, coefficient in enumerate(recipe.coefficients):
-                self._on_progress(Progress(at, len(recipe.coefficients), f"{name}: coefficient {coefficient:g}"))
+                self._on_progress(Progress(at, len(recipe.coefficients), f"coefficient {coefficient:g}"))
                 folder = place / f"{coefficient:g}"
                 folder.mkdir(parents=True, exist_ok=True)
                 share = coefficient / recipe.coefficients[0]
@@ -148,7 +146,7 @@ class Aligner:
             }
 
         inputs = {"merged": digest, "coefficients": recipe.coefficients, "picked": picker.identity}
-        stage = self._ledger.stage(name, inputs, work)
+        stage = self._ledger.stage(name, inputs, work, f"choosing how much: {recipe.title}")
         return Path(stage.place) / f"{stage.figures['coefficient']:g}", dict(stage.figures)
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.files.atomic import write_file
+from redinstruct.progress import OnProgress, Part, Progress, unheard
 from redinstruct.rounds.config import digest_of
 from redinstruct.run import remove_empty
 
@@ -40,17 +41,28 @@ class Stage(msgspec.Struct, frozen=True):
 class Ledger:
     """The stages of one loop folder, in the order in which they were asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_progress: OnProgress = unheard, of: int = 0, before: int = 0) -> None:
+        """``of`` stages are expected in all, ``before`` them other parts of the work: for who listens."""
         self.folder = folder
         self.stages: list[Stage] = []
+        self._on_progress, self._before, self._of = on_progress, before, max(of, 1) + before
+        self._part: Part | None = None
         self._made = [place for place in (folder / RECORDS, folder, *folder.parents) if not place.exists()]
         try:
             (folder / RECORDS).mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be written ({error.strerror}); name another folder") from None
 
-    def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Stage:
+    def tell(self, state: Progress) -> None:
+        """Pass on how far the stage is that is carried out now, with its place among the others."""
+        self._on_progress(msgspec.structs.replace(state, part=self._part))
+
+    def stage(
+        self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], what: str = ""
+    ) -> Stage:
         """Do a stage, or find it done. ``work`` is given its folder (not made yet) and returns the figures.
+
+        ``what`` it does, in words, is for who listens.
 
         Raises:
             RedInstructError: what ``work`` raised; after a UsageError no empty folder is left.
@@ -58,11 +70,14 @@ class Ledger:
         digest = digest_of(name, inputs)
         place = self.folder / f"{name}-{digest[:8]}"
         record = self.folder / RECORDS / f"{place.name}.json"
+        number = self._before + len(self.stages) + 1
+        self._part = Part(number, max(self._of, number), what or name)
         found = _read(record)
         if found is not None and found.digest == digest and place.exists():
             stage = msgspec.structs.replace(found, place=str(place), skipped=True)
         else:
             began = time.monotonic()
+            self.tell(Progress(0, None))
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 figures = work(place)
@@ -74,6 +89,8 @@ class Ledger:
             kept = msgspec.json.encode(msgspec.structs.replace(stage, place=place.name))
             write_file(record, msgspec.json.format(kept) + b"\n")
         self.stages.append(stage)
+        self._part = msgspec.structs.replace(self._part, seconds=stage.seconds, skipped=stage.skipped)
+        self.tell(Progress(1, 1))
         return stage
 
 

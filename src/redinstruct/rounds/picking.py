@@ -59,7 +59,7 @@ class Picker:
         for what, part in self._parts().items():
             inputs = digest_of(make_model(model).id, identity(part, self._templates[what]))
             run = self._folder / f"{name}-{what}-{inputs[:8]}"
-            title = f"{self._folder.name}: {name}, {what}"
+            title = f"trying {name}: {what}"
 
             def on_progress(state: Progress, title: str = title) -> None:
                 self._on_progress(state.staged(title))

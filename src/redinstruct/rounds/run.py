@@ -83,26 +83,45 @@ class LoopResult(msgspec.Struct, frozen=True):
 
 
 def carry_out(
-    config: LoopConfig, *, on_progress: OnProgress | None = None, reform: Reform | None = None, force: bool = False
+    config: LoopConfig,
+    *,
+    on_progress: OnProgress | None = None,
+    reform: Reform | None = None,
+    force: bool = False,
+    before: int = 0,
 ) -> LoopResult:
     """Carry out every stage that is not done yet.
 
-    ``reform`` puts the collected rows into more forms, for the recipes that want them.
+    ``reform`` puts the collected rows into more forms, for the recipes that want them. ``before``: how many parts of a
+    longer work stand before the first stage, for who listens.
 
     Raises:
         RedInstructError: a stage cannot be carried out; the stages before it stand.
     """
-    return _Loop(config, on_progress or unheard, reform, force).run()
+    ledger = Ledger(Path(config.folder), on_progress or unheard, stages_of(config), before)
+    return _Loop(config, ledger, reform, force).run()
+
+
+def stages_of(config: LoopConfig) -> int:
+    """How many stages a loop has, where no guard stops a recipe."""
+    each = len(config.eval) + (config.utility is not None)
+    recipes = () if config.align is None else config.align.recipes
+    swept = sum(r.strategy == "resta" and len(r.coefficients) > 1 for r in recipes)
+    if config.align is None or config.align.pick is None:
+        swept = 0
+    collected = 2 * (config.collect is not None)
+    rounds = config.rounds if config.align is not None else min(config.rounds, 1)
+    return each + rounds * (collected + swept + len(recipes) * (1 + each))
 
 
 class _Loop:
-    def __init__(self, config: LoopConfig, on_progress: OnProgress, reform: Reform | None, force: bool) -> None:
+    def __init__(self, config: LoopConfig, ledger: Ledger, reform: Reform | None, force: bool) -> None:
         self._config = config
-        self._on_progress = on_progress
+        self._on_progress: OnProgress = ledger.tell
         self._reform = reform
         self._force = force
         self._folder = Path(config.folder)
-        self._ledger = Ledger(self._folder)
+        self._ledger = ledger
         self._own_prompts = _prompts_of(config.model)
         self._data: list[Path] = []
 
@@ -143,7 +162,8 @@ class _Loop:
     ) -> Measured:
         runs = {}
         for part in self._config.eval:
-            stage = self._evaluated(f"{number}-{title}-{part.name}", model, part)
+            name, what = f"{number}-{title}-{part.name}", f"asking {title}: {part.name}"
+            stage = self._evaluated(name, model, part, what)
             runs[part.name] = Path(stage.place)
         utility = self._useful(number, title, model)
         results = read_report(list(runs.values())).results
@@ -159,18 +179,18 @@ class _Loop:
             useful=None if utility is None else read_utility(utility),
         )
 
-    def _evaluated(self, name: str, model: str, part: EvalPart) -> Stage:
+    def _evaluated(self, name: str, model: str, part: EvalPart, what: str) -> Stage:
         templates = self._templates(part.prompts)
         inputs = {"model": make_model(model).id, "part": identity(part, templates)}
 
         def work(place: Path) -> dict[str, Any]:
             def on_progress(state: Progress) -> None:
-                self._on_progress(state.staged(f"{name}: asking"))
+                self._on_progress(state.staged("asking"))
 
             outcome = ask(model, place, part, templates, on_progress, force=self._force)
             return {"calls": outcome.calls, "attempts": outcome.planned}
 
-        return self._ledger.stage(name, inputs, work)
+        return self._ledger.stage(name, inputs, work, what)
 
     def _templates(self, names: Sequence[str]) -> list[PromptTemplate]:
         """The prompts; a toy model's own translations also for what was made from it."""
@@ -200,7 +220,7 @@ class _Loop:
         def gather(place: Path) -> dict[str, Any]:
             def on_progress(state: Progress) -> None:
                 step = (state.stage or "asking").partition(":")[0]
-                self._on_progress(state.staged(f"{number}-collect: {step}"))
+                self._on_progress(state.staged(step))
 
             limits = Limits(concurrency=part.concurrency, force=self._force)
             done = collect(plan, place, limits, on_progress, until_covered=part.until_covered)
@@ -210,7 +230,8 @@ class _Loop:
             counts = {name: sum(getattr(cell, name) for cell in cells) for name in ("questions", "blue", "red")}
             return {"calls": done.calls, **counts}
 
-        run = self._ledger.stage(f"{number}-collect", {"plan": msgspec.to_builtins(plan.config)}, gather)
+        made_of = {"plan": msgspec.to_builtins(plan.config)}
+        run = self._ledger.stage(f"{number}-collect", made_of, gather, f"collecting from {current.title}")
         banks = [resolve_bank(bank) for bank in part.against]
 
         def export(place: Path) -> dict[str, Any]:
@@ -226,7 +247,7 @@ class _Loop:
             return {"rows": len(release.rows), "left_out": release.dropped}
 
         inputs = {"collection": run.digest, "near": part.near, "banks": [bank.sha256 for bank in banks]}
-        return Path(self._ledger.stage(f"{number}-data", inputs, export).place)
+        return Path(self._ledger.stage(f"{number}-data", inputs, export, "writing the rows to learn from").place)
 
     def _aligned(
         self, number: int, current: Measured, align: AlignPart, recipe: Recipe

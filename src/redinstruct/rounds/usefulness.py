@@ -33,8 +33,8 @@ def utility_stage(
     )
 
     def work(place: Path) -> dict[str, Any]:
-        done = check_utility(wanted, place, lambda state: on_progress(state.staged(f"{name}: {state.stage}")))
+        done = check_utility(wanted, place, on_progress)
         return {"tasks": len(done.asked)}
 
     inputs = {"model": make_model(model).id, "part": msgspec.to_builtins(part)}
-    return Path(ledger.stage(name, inputs, work).place)
+    return Path(ledger.stage(name, inputs, work, f"is {title} still useful?").place)
