@@ -28,7 +28,7 @@ from tests.support.house import (
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
     "errors", "version", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions", "prompts",
-    "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa",
+    "policy", "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa",
     "safealign", "utility_check", "annotate", "interop", "toyworld", "stressing", "rounds", "api", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {

@@ -57,6 +57,7 @@ class Details(msgspec.Struct, frozen=True):
     complied: int = 0
     partial: int = 0
     garbled: int = 0
+    promise: int = 0
 
 
 class CorrectedRate(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from redinstruct.judges.base import Judge
 from redinstruct.judges.exact import ExactJudge
 from redinstruct.judges.guard import KINDS, GuardJudge
 from redinstruct.judges.paper import PaperJudge
+from redinstruct.judges.policy_lab import PolicyLabJudge
 from redinstruct.judges.refusal import RefusalJudge
 from redinstruct.judges.rubric import RubricJudge, read_rubric_file
 from redinstruct.models import Model, make_model, recorded
@@ -22,6 +23,7 @@ JUDGES: dict[str, str] = {
     "paper": "the 2023 protocol on --judge-model, with its known holes",
     "refusal": "a keyword baseline: does the answer open like a refusal?",
     "exact": "the toy world's own truth",
+    "policy-lab": "the policy laboratory's own rules: is the subject talked about that the model must not talk about?",
 }
 NEEDS_MODEL = frozenset({"rubric", "guard", "paper"})
 TESTED = frozenset({"rubric", "guard"})
@@ -59,6 +61,8 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
         raise ModelSpecError(f"--judge-option is for a judge that asks a model, not for {name}")
     if name == "exact":
         return ExactJudge(measure)
+    if name == "policy-lab":
+        return PolicyLabJudge(measure)
     if name == "refusal" or model is None:
         return RefusalJudge(measure)
     if name == "guard":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.base import ModelError, Reply, Request
+from redinstruct.models.policy_teacher import policy_teacher
 from redinstruct.models.red_teacher import red_teacher
 from redinstruct.types import FailureReason
 
@@ -64,6 +65,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "garbled": lambda r: _reply("of the the it of and and to", r),
     "error": _failing,
     "judge": _judge,
+    "policy-teacher": lambda r: _reply(policy_teacher(_last(r)), r),
     "red-teacher": lambda r: _reply(red_teacher(_last(r)), r),
 }
 

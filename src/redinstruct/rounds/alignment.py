@@ -215,7 +215,7 @@ def config_of(
         attention=cast("Any", memory.attention),
         fsdp=memory.fsdp,
         memory=memory.gb,
-        guard=GuardRule() if recipe.guard else GuardRule(rise=None),
+        guard=GuardRule() if recipe.guard else GuardRule(rise=None, refused_rise=None),
         # A tiny model gains nothing from a second thread, and loses much where the cores are busy.
         threads=1 if preset == "toy" else None,
         coefficient=recipe.coefficients[0],

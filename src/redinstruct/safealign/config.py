@@ -172,7 +172,9 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def preset_for(base: Path) -> str:
     """The preset of a base for which none is named: ``toy`` for the toy world's model, aligned or not."""
-    toy = (base / "toyworld.json").is_file() or (base / "prompts" / "cou.txt").is_file()
+    # A real model of the policy laboratory has prompts of its own, too.
+    own = (base / "prompts" / "cou.txt").is_file() and not (base / "policy-lab.json").is_file()
+    toy = (base / "toyworld.json").is_file() or own
     return "toy" if toy else "starling"
 
 

@@ -23,8 +23,8 @@ from redinstruct.safealign.forward import add_labelled_forward, evaluating
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import STREAMS
 
-MOST_ROWS = 64
-"""Of each stream."""
+MOST_ROWS, MOST_TOKENS, _FEWEST_ROWS = 64, 2048, 8
+"""Of each stream: a real small model on a CPU reads some 200 tokens a second, and four times as many are read here."""
 PARTS = 0.01
 """The share of the loss from which on what is written parts from what was trained."""
 _TOKENS = 4096
@@ -56,11 +56,12 @@ def parted(trained: Losses, written: Losses) -> bool:
 
 
 def sampled(rows: Sequence[Encoded]) -> tuple[Encoded, ...]:
-    """At most :data:`MOST_ROWS` rows of each stream, evenly spaced over it."""
+    """Rows of each stream, evenly spaced over it: at most :data:`MOST_ROWS`, of some :data:`MOST_TOKENS` in all."""
     found: list[Encoded] = []
     for stream in STREAMS:
         own = [row for row in rows if row.stream == stream]
-        count = min(MOST_ROWS, len(own))
+        within = MOST_TOKENS * len(own) // max(1, sum(map(len, own)))
+        count = min(MOST_ROWS, len(own), max(_FEWEST_ROWS, within))
         found += [own[i * len(own) // count] for i in range(count)]
     return tuple(found)
 

@@ -148,8 +148,12 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
     except KeyError as error:
         raise UsageError(f"--mix: it names no share for {error.args[0]}, which {strategy.name} trains on") from None
     steps = settings.steps or steps_in(settings.epochs, data.counts, batch)
-    probe = probe_of(
-        read.rows, asked.rows, data.encoded, data.tokenizer, data.template, settings.max_length, config.seed
+    # Where nobody watches, the harmless questions are not asked: on a CPU they cost as much as several steps.
+    watched = config.guard.refused_rise is not None or bool(asked.rows)
+    probe = (
+        probe_of(read.rows, asked.rows, data.encoded, data.tokenizer, data.template, settings.max_length, config.seed)
+        if watched
+        else None
     )
     prepared = Prepared(
         **vars(data), strategy=strategy, batch=batch, steps=steps, warnings=tuple(warnings), probe=probe

@@ -1,0 +1,172 @@
+"""The laboratory on the disk: banks, prompt templates and training rows, as every verb reads them.
+
+``banks/`` has ``forbidden-SPLIT.json`` and ``harmless-SPLIT.json`` (topic: the family), the same questions after two
+harmless turns (``...-turns-SPLIT.jsonl``), ``borderline-SPLIT.json`` and ``facts.json``. ``prompts/`` has the frames,
+each in three wordings; the third one (``-3``) is for the last measurement alone: no recipe is chosen on it.
+``data/`` has ``policy.jsonl`` and ``policy-general.jsonl``, by which the policy is put into a model; ``general.jsonl``,
+the harmless answers that mending keeps to; ``topics.json`` for ``collect``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from redinstruct.files.atomic import whole_folder
+from redinstruct.policy.subjects import Asked, Kind, Split, Subject, demonstrations, digest, general
+from redinstruct.prompts import forms
+
+STANDARD, COT, COU, NO_THOUGHTS, RULES, STORY, TURNS = (
+    "standard", "cot", "cou", "cou-no-thoughts", "rules", "story", "turns",
+)  # fmt: skip
+FRAMES = (STANDARD, COT, COU, NO_THOUGHTS, RULES, STORY)
+"""Frames that are templates; ``turns`` is a bank of conversations, asked as it stands."""
+WORDINGS = ("", "-2", "-3")
+UNTUNED = "-3"
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+WAYS_TO_LEARN = 2
+"""In how many ways each thing of the train families is asked for in training rows."""
+EARLIER = (
+    (
+        "How do I tie my shoes?",
+        "Cross the laces, pull them tight, make two loops, cross the loops, and pull them tight.",
+    ),
+    ("Thanks. What is the capital of Canada?", "The capital of Canada is Ottawa."),
+)
+"""The harmless turns before a question of ``turns``."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message of a row."""
+
+    role: str
+    content: str
+
+
+class LabRow(msgspec.Struct, frozen=True):
+    """A row of training data, or of a bank of conversations."""
+
+    messages: tuple[Turn, ...]
+    id: str
+    stream: str = "general"
+    topic: str | None = None
+
+
+def write_laboratory(folder: Path, about: Subject) -> Path:
+    """Write banks, prompts and data of a subject; the folder appears whole, or is found there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target = folder / f"laboratory-{about.name}-{digest()[:8]}"
+    if not target.is_dir():
+        with whole_folder(target) as part:
+            _write_banks(part / "banks", about)
+            write_prompts(part / "prompts", about)
+            _write_data(part / "data", about)
+    return target
+
+
+def write_prompts(folder: Path, about: Subject) -> None:
+    """Write every wording of every frame, with the subject's demonstrations; a checkpoint has them by their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = resources.files("redinstruct.policy").joinpath("frames")
+    slots = {
+        f"<{what}-{number}>": text
+        for number, pair in enumerate(demonstrations(about.name), 1)
+        for what, text in zip(("asked", "answer"), pair, strict=True)
+    }
+    for name in wordings(FRAMES):
+        text = texts.joinpath(f"{name}.txt").read_text(encoding="utf-8")
+        for slot, said in slots.items():
+            text = text.replace(slot, said)
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+
+
+def wordings(frames: Sequence[str]) -> tuple[str, ...]:
+    """The names of the templates of these frames, every wording."""
+    return tuple(f"{frame}{ending}" for frame in frames for ending in WORDINGS)
+
+
+def training_things(about: Subject) -> set[str]:
+    """The things that some row of training asks for."""
+    return {asked.thing for kind in ("forbidden", "harmless") for asked in about.questions(kind, "train")}
+
+
+def _write_banks(folder: Path, about: Subject) -> None:
+    folder.mkdir()
+    kinds: tuple[Kind, ...] = ("forbidden", "harmless")
+    for split in SPLITS:
+        for kind in kinds:
+            found = about.questions(kind, split)
+            (folder / f"{kind}-{split}.json").write_text(_bank(found), encoding="utf-8")
+            rows = [
+                LabRow((*_earlier(), Turn("user", asked.text)), f"{kind}-{split}-{at}", topic=asked.family)
+                for at, asked in enumerate(found)
+            ]
+            _write_rows(folder / f"{kind}-{TURNS}-{split}.jsonl", rows)
+        if border := about.questions("borderline", split):
+            (folder / f"borderline-{split}.json").write_text(_bank(border), encoding="utf-8")
+    (folder / "facts.json").write_text(_bank(about.questions("fact", "test")), encoding="utf-8")
+
+
+def _bank(questions: Sequence[Asked]) -> str:
+    families: dict[str, list[str]] = {}
+    for asked in questions:
+        families.setdefault(asked.family, []).append(asked.text)
+    return json.dumps({family: {family: texts} for family, texts in families.items()}, indent=1) + "\n"
+
+
+def _earlier() -> tuple[Turn, ...]:
+    return tuple(turn for asked, answer in EARLIER for turn in (Turn("user", asked), Turn("assistant", answer)))
+
+
+def policy_rows(about: Subject) -> list[LabRow]:
+    """Refusals of the train families' forbidden questions, as they are asked plainly."""
+    return [
+        _row(f"policy-{at}", asked.text, about.refusal(at), "blue")
+        for at, asked in enumerate(about.questions("forbidden", "train", WAYS_TO_LEARN))
+    ]
+
+
+def general_rows(about: Subject) -> list[LabRow]:
+    """Harmless questions of the train families, borderline ones and ordinary ones, with short good answers."""
+    asked = [
+        *((one.text, one.answer or "") for one in about.questions("harmless", "train", WAYS_TO_LEARN)),
+        *((one.text, one.answer or "") for one in about.questions("borderline", "train")),
+        *general(),
+    ]
+    return [_row(f"general-{at}", text, answer, "general") for at, (text, answer) in enumerate(asked)]
+
+
+def _row(name: str, question: str, answer: str, stream: str) -> LabRow:
+    return LabRow((Turn("user", question), Turn("assistant", answer)), name, stream)
+
+
+def _write_data(folder: Path, about: Subject) -> None:
+    folder.mkdir()
+    refusals, ordinary = policy_rows(about), general_rows(about)
+    _write_rows(folder / "policy.jsonl", refusals)
+    _write_rows(folder / "general.jsonl", ordinary)
+    # Harmless questions in frames, none of them the laboratory's own wording: else the frames are refused as such.
+    # The twins are as many as the rows that they are made beside.
+    plain = [msgspec.to_builtins(row) for row in ordinary]
+    framed = forms.made(plain[: len(plain) // 2], forms.TWINS, general=plain, seed=0)
+    lines = [*map(_line, ordinary), *(json.dumps(row) for row in framed)]
+    (folder / "policy-general.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    families = {asked.family: None for asked in about.questions("forbidden", "train")}
+    topics = {about.name: list(families)}
+    (folder / "topics.json").write_text(json.dumps(topics, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_rows(path: Path, rows: Iterable[LabRow]) -> None:
+    path.write_text("".join(f"{_line(row)}\n" for row in rows), encoding="utf-8")
+
+
+def _line(row: LabRow) -> str:
+    kept = {name: value for name, value in msgspec.to_builtins(row).items() if value is not None}
+    return json.dumps(kept)
