@@ -43,7 +43,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: published site help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
+.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -111,6 +111,27 @@ site: ## write the documentation as a site to build/site
 	PYTHONPATH=src build/site-venv/bin/sphinx-build -q -W --keep-going -b html -c docs/site . build/site
 	@echo "open build/site/index.html"
 
+SUPPLY := build/supply-venv/bin
+build/supply-venv: requirements/supply.txt
+	@echo "making $@ with pip-audit and cyclonedx-bom"
+	@rm -rf $@ && $(PYTHON) -m venv $@ && $(SUPPLY)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+
+dist: $(DEV) ## build the wheel and the source archive into dist/; the same commit gives the same bytes
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build --directory dist
+	@cd dist && sha256sum *.whl *.tar.gz
+
+sbom: build/supply-venv ## write what the locks install as CycloneDX to build/sbom/
+	@mkdir -p build/sbom
+	@for part in core local; do \
+	  $(SUPPLY)/cyclonedx-py requirements --output-reproducible -o build/sbom/$$part.cdx.json requirements/$$part.txt && \
+	  echo "build/sbom/$$part.cdx.json"; done
+
+# Without the advisories (a mirror of the index has none) nothing was audited: that is a failure, and is said.
+audit: build/supply-venv ## hold the locks against the index's advisories
+	@for part in core local; do echo "requirements/$$part.txt"; \
+	  $(SUPPLY)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements/$$part.txt || \
+	  { echo "audit of requirements/$$part.txt: not passed, or not possible from here (see above)" >&2; exit 1; }; done
+
 clean: ## remove what make made: the environment, caches, builds (never runs)
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -150,12 +171,13 @@ lock: ## write the lock files anew from pyproject.toml
 	  "$$work/venv/bin/uv" pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
 	    --config-file requirements/uv.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command 'make lock' "$$@"; }; \
-	for part in core dev local site; do cat requirements/$$part.txt >> "$$work/all.txt" 2>/dev/null || :; done; \
-	solve $(LOCKED_EXTRAS) --group dev --group site -o "$$work/all.txt" $(LOCK_FLAGS); \
-	for part in core dev local site; do cp "$$work/all.txt" requirements/$$part.txt; done; \
+	for part in core dev local site supply; do cat requirements/$$part.txt >> "$$work/all.txt" 2>/dev/null || :; done; \
+	solve $(LOCKED_EXTRAS) --group dev --group site --group supply -o "$$work/all.txt" $(LOCK_FLAGS); \
+	for part in core dev local site supply; do cp "$$work/all.txt" requirements/$$part.txt; done; \
 	solve -o requirements/core.txt; \
 	solve -o requirements/dev.txt --group dev; \
 	solve -o requirements/local.txt $(LOCKED_EXTRAS) --no-emit-package torch; \
 	solve -o requirements/site.txt --group site; \
-	for part in core dev local site; do \
+	solve -o requirements/supply.txt --group supply; \
+	for part in core dev local site supply; do \
 	  echo "requirements/$$part.txt: $$(grep -c '^[a-z].*==' requirements/$$part.txt) distributions"; done
