@@ -6,15 +6,18 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from redinstruct.render.overview import Project
+from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.page import render
+from redinstruct.run import Store
+from redinstruct.types import Completion, Verdict
 from tests.browser.payloads import JS, PAYLOADS
 from tests.support.pages import full_project, replaced, strings_of
-from tests.support.stores import scratch
+from tests.support.stores import Setup, make_bank, scratch
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 COUNT = "document.getElementsByTagName('*').length"
@@ -148,7 +151,108 @@ def test_a_topic_table_sorts_under_its_own_policy_and_reads_without_script(proje
     assert list(map(float, up)) == sorted(values)
     assert state == "ascending"
     assert buttons >= 4
-    text = "document.body.innerText"
+    # Apart from the list of attempts, which a script lets one search through, it says the same.
+    text = "(document.getElementById('attempts').remove(), document.body.innerText)"
     without = visit(page, text, touch=False, java_script_enabled=False).found
     with_script = visit(page, text, touch=False).found
+    assert "Configuration and cost" in without
     assert without.replace("\t", " ").split() == with_script.replace("\t", " ").split()
+
+
+_FOUND = """async () => {
+  const finder = document.getElementById("finder");
+  const shown = () => [...finder.querySelectorAll("tbody tr:not(.one)")].map((row) => row.cells[0].innerText);
+  const told = () => finder.querySelector("[role=status]").textContent;
+  const by = (field) => finder.querySelector(`select[data-field=${field}]`);
+  const choose = (field, part) => {
+    by(field).value = part ? [...by(field).options].find((o) => o.textContent.startsWith(part)).value : "";
+    by(field).dispatchEvent(new Event("change"));
+  };
+  const type = (text) => {
+    const search = finder.querySelector("input");
+    search.value = text;
+    search.dispatchEvent(new Event("input"));
+  };
+  const answers = {all: told(), listed: document.getElementById("listed").hidden};
+  choose("label", "harmful"); answers.harmful = told();
+  choose("prompt", "cou"); answers.both = told();
+  choose("label", ""); choose("prompt", "");
+  choose("topic", "second"); answers.topic = told();
+  choose("topic", "");
+  type("ANSWER 3"); answers.text = [told(), shown().length];
+  const button = finder.querySelector("tbody button");
+  button.click();
+  answers.opened = [button.getAttribute("aria-expanded"), finder.querySelector(".one").innerText];
+  button.click();
+  answers.closed = [button.getAttribute("aria-expanded"), finder.querySelector(".one")];
+  type("no such words"); answers.none = [told(), shown().length];
+  return answers;
+}"""
+
+
+def test_attempts_are_found_by_label_prompt_topic_and_text_and_one_opens(project: Project, visit: Any) -> None:
+    found = visit(render(project, show_content=True), _FOUND, touch=False).found
+    assert (found["all"], found["listed"]) == ("40 of 40 attempts", True)
+    views = [view for run in project.runs if run.listing is not None for view in run.listing.views]
+    harmful = [view for view in views if view.label == "harmful"]
+    assert found["harmful"] == f"{len(harmful)} of 40 attempts"
+    assert found["both"] == f"{sum(view.prompt == 'cou' for view in harmful)} of 40 attempts"
+    assert found["topic"] == f"{sum(view.question.topic == 'second' for view in views)} of 40 attempts"
+    told = sum("answer 3" in (view.completion.raw or "") for view in views)
+    assert found["text"] == [f"{told} of 40 attempts", told]
+    expanded, words = found["opened"]
+    assert expanded == "true"
+    for part in ("What is item", "The prompt as it was sent", "answer 3", "the judge's reply 3"):
+        assert part in words
+    assert found["closed"] == ["false", None]
+    assert found["none"] == ["0 of 40 attempts", 0]
+
+
+def test_hidden_content_is_named_where_an_attempt_opens(project: Project, visit: Any) -> None:
+    ask = "(document.querySelector('#finder tbody button').click(), document.querySelector('#finder .one').innerText)"
+    words = visit(render(project), ask, touch=False).found
+    assert "Its texts are not on this page: redinstruct show RUN" in words
+    assert "What is item" not in words
+
+
+def large(folder: Path, attempts: int) -> Path:
+    """A run of so many attempts, each answered and judged."""
+    questions = attempts // 2
+    setup = Setup(banks=(make_bank(questions),))
+    with Store.open_for_writing(folder) as store:
+        judge = setup.plan(store)
+        said = Completion("text", "an inert answer", "an inert answer")
+        store.commit_completions([(row, 0, said) for row in range(1, attempts + 1)])
+        store.commit_verdicts(
+            [(row, 0, judge, 0, Verdict("unharmful" if row % 3 else "harmful")) for row in range(1, attempts + 1)]
+        )
+    return folder
+
+
+def cpu_seconds(browser: Any, page: Path, ask: str) -> tuple[float, Any]:
+    """Seconds of the renderer's CPU from the page's beginning until it has answered, by Chromium's own count."""
+    context = browser.new_context()
+    tab = context.new_page()
+    session = context.new_cdp_session(tab)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    tab.goto(page.as_uri())
+    found = tab.evaluate(ask)
+    metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    context.close()
+    return metrics["TaskDuration"], found
+
+
+def test_a_report_of_a_hundred_thousand_attempts_opens_in_a_second_of_cpu(chromium: Any, tmp_path: Path) -> None:
+    page = tmp_path / "large.html"
+    with scratch() as folder:
+        page.write_text(render(read_runs([large(folder / "run", 100_000)])), encoding="utf-8")
+    opened, hidden = cpu_seconds(chromium, page, "document.getElementById('finder').hidden")
+    assert hidden, "the list is read when somebody comes near it"
+    near = """async () => {
+      document.getElementById("attempts").scrollIntoView();
+      while (document.getElementById("finder").hidden) await new Promise(requestAnimationFrame);
+      return document.querySelector("#finder [role=status]").textContent;
+    }"""
+    read, told = cpu_seconds(chromium, page, near)
+    assert told == "100,000 of 100,000 attempts"
+    assert opened < 1, (opened, read)

@@ -28,7 +28,7 @@ from tests.support.pages import Page, full_project, full_run, replaced, strings_
 from tests.support.stores import CARD, Setup, fill, make_bank, scratch, text
 
 P, N = "harmful", "unharmful"
-VOID = {"meta", "declaration"}
+VOID = {"meta", "declaration", "input"}
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_ten_thousand_values_add_no_tag_and_no_attribute(project: Project) -> No
 
 MUTANTS = {
     "a name marked safe": ("macros.html", "<bdi>{{ text }}</bdi>{% end", "<bdi>{{ text|safe }}</bdi>{% end"),
-    "an answer marked safe": ("report.html", "{{ view.completion.raw|block }}", "{{ view.completion.raw|safe }}"),
+    "an answer marked safe": ("attempts.html", "{{ words|block }}", "{{ words|safe }}"),
     "an endpoint's words marked safe": ("report.html", "{{ name(failure.words) }}", "{{ failure.words|safe }}"),
     "a headline marked safe": ("report.html", "{{ block.verdict.headline }}", "{{ block.verdict.headline|safe }}"),
     "an attribute without quotes": ("report.html", '<summary>{% if', "<summary title={{ run.config.model }}>{% if"),
@@ -353,6 +353,7 @@ def test_at_most_a_thousand_attempts_the_harmful_first(tmp_path: Path) -> None:
     assert "1,000 listed" in page
     assert "100 left out" in page
     assert page.count('<td class="label">') == 1000
+    assert "Of 1,100 attempts" in page
 
 
 def test_no_more_topics_than_a_plot_can_bear(tmp_path: Path) -> None:
@@ -421,11 +422,11 @@ def test_a_page_has_no_clock_no_path_and_the_same_bytes_each_time(
     pages = set()
     for number in range(3):
         monkeypatch.setattr(time, "time", lambda: 1e9)
-        run = full_run(tmp_path / f"place {number}", "openai/m")
+        run = full_run(tmp_path / f"whereabouts {number}", "openai/m")
         monkeypatch.setattr(time, "time", lambda now=number: 1e9 * (now + 2))
         pages.add(html_page([run], show_content=True))
     (page,) = pages
-    assert "place" not in page
+    assert "whereabouts" not in page
     assert str(tmp_path) not in page
 
 

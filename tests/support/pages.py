@@ -92,6 +92,8 @@ CONTROLLED = frozenset(
         "limit_rule",
         "by",
         "beyond",
+        "question_hash",
+        "answer_hash",
     }
 )
 """Fields that hold this project's own words: the store refuses, or never holds, any other."""

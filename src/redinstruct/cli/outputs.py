@@ -63,3 +63,23 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
         write_file(path, text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def temporary_page() -> Path:
+    """A place for a page in a new folder that is its owner's alone; it stays until the system clears it."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="redinstruct-")) / "report.html"
+
+
+def show_in_browser(page: Path) -> None:
+    """Open a page where there is a browser, and say where it lies."""
+    import webbrowser
+
+    from redinstruct.cli import console
+
+    try:
+        shown = webbrowser.open(page.resolve().as_uri())
+    except webbrowser.Error:
+        shown = False
+    console.note(f"the page is {page}" if shown else f"no browser was found: open {page} in one")

@@ -11,7 +11,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import RUN, as_json, show_content
-from redinstruct.cli.outputs import check_files, write_whole
+from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_whole
 
 if TYPE_CHECKING:
     from redinstruct.render.overview import Project
@@ -35,6 +35,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="FILE.json",
     help="How the judge did on items of known truth elsewhere: also its rate corrected by that (Rogan-Gladen).",
 )
+@click.option(
+    "open_it",
+    "--open",
+    is_flag=True,
+    help="Show the page in a browser; without --out, of a file in the temporary folder.",
+)
 @show_content
 def command(
     runs: tuple[Path, ...],
@@ -47,6 +53,7 @@ def command(
     by_topic: bool,
     judge: str | None,
     calibration: Path | None,
+    open_it: bool,
     show_content: bool,
 ) -> int:
     """Figures of one or more runs, computed from their rows.
@@ -73,10 +80,12 @@ def command(
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)
     outside = None if calibration is None else read_calibration(calibration)
-    project = read_runs(runs, most_attempts=0 if out is None else MOST_ATTEMPTS, judge=judge)
+    project = read_runs(runs, most_attempts=MOST_ATTEMPTS if out is not None or open_it else 0, judge=judge)
     if outside is not None:
         project = project.calibrated(outside)
     report = project.report
+    if open_it and out is None:
+        out = temporary_page()
     # Everything is made before the first file is replaced: what cannot be read changes nothing.
     made: list[tuple[Path | None, Iterable[str]]] = []
     if out is not None:
@@ -92,6 +101,8 @@ def command(
     for path, parts in made:
         if path is not None:
             write_whole(path, parts)
+    if open_it and out is not None:
+        show_in_browser(out)
     if as_json:
         console.say_json(plain(report))
     else:

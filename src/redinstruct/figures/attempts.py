@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.figures.scores import utility_in
-from redinstruct.run import AttemptView, Store, SummaryStore
+from redinstruct.run import AttemptView, Indexed, Store, SummaryStore, attempt_index
 from redinstruct.safetext import in_json, short_hash
 from redinstruct.types import MEASURES, JudgeCard
 
@@ -53,18 +54,29 @@ def attempt_document(view: AttemptView, content: bool) -> dict[str, Any]:
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """The attempts of a run that a page lists, as one judge sees them, and how many it leaves out."""
+    """The attempts of a run that a page lists, as one judge sees them, and how many it leaves out.
+
+    ``index`` holds many more of them, without texts, ``unindexed`` the number of those that it leaves out.
+    """
 
     judge_id: str
     views: tuple[AttemptView, ...]
     left_out: int
+    index: tuple[Indexed, ...] = ()
+    unindexed: int = 0
 
 
-def listing(store: Store, card: JudgeCard, judge: int, limit: int) -> Listing:
-    """The first attempts of a run: the measure's first label, then what has no verdict, then the rest."""
-    summary = SummaryStore(store)
-    views = tuple(summary.foremost(judge, MEASURES[card.measure], limit))
-    return Listing(card.id, views, summary.recorded() - len(views))
+def listing(store: Store, card: JudgeCard, judge: int, limit: int, most_indexed: int = 0) -> Listing:
+    """The first attempts of a run: the measure's first label, then what has no verdict, then the rest.
+
+    The index is in the same order; where there are more attempts than ``most_indexed``, the first ones as planned.
+    """
+    summary, measure = SummaryStore(store), MEASURES[card.measure]
+    views = tuple(summary.foremost(judge, measure, limit))
+    found = list(itertools.islice(attempt_index(store, judge), most_indexed)) if most_indexed else []
+    found.sort(key=lambda one: 0 if one.label == measure.first else 2 if one.label == measure.second else 1)
+    recorded = summary.recorded()
+    return Listing(card.id, views, recorded - len(views), tuple(found), recorded - len(found))
 
 
 def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:

@@ -24,7 +24,9 @@ from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES, JudgeCard, PromptTemplate, Sampling
 
 MOST_ATTEMPTS = 1000
-"""How many attempts a page lists, over all its runs."""
+"""How many attempts a page lists with their texts, over all its runs."""
+MOST_INDEXED = 200_000
+"""How many it lets a reader search through without them."""
 IMPORTED = "imported"
 """The name of the judge in a run that was not made here but read from another tool's file."""
 
@@ -113,7 +115,8 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
         found = [(run, store, utility_in(store)) for run, store in stores]
         checks = [(run, check) for run, _, check in found if check is not None]
         evaluations = [(run, store) for run, store, check in found if check is None]
-        views = [_run_view(store, most_attempts // len(evaluations), judge) for _, store in evaluations]
+        indexed = MOST_INDEXED // max(1, len(evaluations)) if most_attempts else 0
+        views = [_run_view(store, most_attempts // len(evaluations), indexed, judge) for _, store in evaluations]
     return Project(
         runs=tuple(views),
         changes=_changes([(run, view) for (run, _), view in zip(evaluations, views, strict=True)]),
@@ -129,7 +132,7 @@ def _changes(evaluations: Sequence[tuple[Path, RunView]]) -> tuple[Result, ...] 
     return tuple(change for before, after in pairs for change in changes(before, after)) if pairs else None
 
 
-def _run_view(store: Store, most: int, wanted: str | None) -> RunView:
+def _run_view(store: Store, most: int, indexed: int, wanted: str | None) -> RunView:
     config = store.begun()
     summary, judges = SummaryStore(store), store.judges()
     row, card = judges_of(store, wanted)[0]
@@ -146,7 +149,7 @@ def _run_view(store: Store, most: int, wanted: str | None) -> RunView:
             *(Role(f"judge {cards[judge].id}", of) for judge, of in spent.items() if judge in cards),
         ),
         selftest_tokens=summary.spent_on_selftests(),
-        listing=listing(store, card, row, most),
+        listing=listing(store, card, row, most, indexed),
         templates=tuple(store.templates()),
         times=times_of(store),
         agreement=judge_pairs(store),

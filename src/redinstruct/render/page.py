@@ -24,7 +24,9 @@ from redinstruct.figures.numbers import p_value, percent
 from redinstruct.figures.report import FailureFigures, Part, ResultFigures, TopicFigures
 from redinstruct.render import words
 from redinstruct.render.changes import change_certainty, change_headline, points
+from redinstruct.render.listing import as_sent, data_block, index_of
 from redinstruct.render.overview import Project, read_runs
+from redinstruct.render.pictures import tries
 from redinstruct.render.summary import change_told, summary
 from redinstruct.render.tables import NO_TOPIC
 from redinstruct.render.times import day, duration
@@ -129,6 +131,10 @@ def render(project: Project, *, show_content: bool = False) -> str:
             cards={result.judge_id: result for result in reversed(project.results)},
             show_content=show_content,
             judge_name=lambda result: words.judge_name(result, project.results),
+            index=data_block(index_of(project.runs)),
+            indexed=sum(len(run.listing.index) for run in project.runs if run.listing is not None),
+            unindexed=sum(run.listing.unindexed for run in project.runs if run.listing is not None),
+            tries=tries(project.runs),
             listed=sum(len(run.listing.views) for run in project.runs if run.listing is not None),
             left_out=sum(run.listing.left_out for run in project.runs if run.listing is not None),
             several=len(project.runs) > 1,
@@ -222,6 +228,7 @@ def _filters() -> dict[str, Callable[..., object]]:
         "lost_in_words": words.lost_in_words,
         "variation_in_words": words.variation_in_words,
         "block": shown_text,
+        "as_sent": as_sent,
         "text_hash": short_hash,
         "measure_title": words.TITLES.__getitem__,
         "measure": MEASURES.__getitem__,

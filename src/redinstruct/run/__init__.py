@@ -18,6 +18,7 @@ from redinstruct.run.database import Store
 from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures, too_many_errors
 from redinstruct.run.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
 from redinstruct.run.imported import ImportedStore
+from redinstruct.run.index import Indexed, attempt_index
 from redinstruct.run.judges import JudgeRow, judges_of, named_judge
 from redinstruct.run.places import make_place, no_blank_run
 from redinstruct.run.planned import Planned, planned_attempts
@@ -44,6 +45,7 @@ __all__ = [
     "Failure",
     "Failures",
     "ImportedStore",
+    "Indexed",
     "Invocation",
     "JudgeRow",
     "OwedAttempt",
@@ -58,6 +60,7 @@ __all__ = [
     "UtilityTaskRow",
     "VerdictRow",
     "answer_texts",
+    "attempt_index",
     "by_annotator",
     "calls_by_step",
     "check_run_folder",

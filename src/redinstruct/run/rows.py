@@ -257,6 +257,12 @@ SELECT_ATTEMPTS = (
     + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE c.attempt IS NOT NULL AND (? IS NULL OR found = ?)"
     " AND (? IS NULL OR substr(lower(hex(a.key)), 1, length(?)) = ?) ORDER BY q.bank, a.template, q.row, a.epoch"
 )  # fmt: skip
+SELECT_INDEX = (
+    "SELECT lower(hex(substr(a.key, 1, 6))), b.name, t.name, q.topic, q.row, a.epoch, " + _OUTCOME_LABEL
+    + ", v.detail, " + _OUTCOME_REASON + ", q.id, q.text, c.raw, c.truncated, c.flags FROM attempts a"
+    " JOIN templates t ON t.id = a.template JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
+    + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE c.attempt IS NOT NULL ORDER BY a.id"
+)  # fmt: skip
 # The first label before what has no verdict, the second label last. `?`: the judge's row, both labels, how many.
 SELECT_FOREMOST = (
     "SELECT a.key, " + _OUTCOME_LABEL + " AS found FROM attempts a JOIN questions q ON q.id = a.question"

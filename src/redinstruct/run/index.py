@@ -1,0 +1,72 @@
+"""Every recorded attempt without its texts: what a page lets a reader search through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from redinstruct.run.connection import reading
+from redinstruct.run.database import Store
+from redinstruct.run.rows import SELECT_INDEX, restored
+from redinstruct.safetext import restore, short_hash
+
+
+class Indexed(msgspec.Struct, frozen=True):
+    """One recorded attempt: texts as hash (8 hex) and length in characters, -1 where there is none.
+
+    ``why`` is the verdict's detail, or the reason why there is none.
+    """
+
+    key: str
+    bank: str
+    prompt: str
+    topic: str | None
+    row: int
+    epoch: int
+    label: str | None
+    why: str | None
+    question_hash: str
+    question_chars: int
+    answer_hash: str
+    answer_chars: int
+    flags: str
+
+
+def attempt_index(store: Store, judge: int) -> Iterator[Indexed]:
+    """Every recorded attempt as one judge sees it, in planned order.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    questions: dict[int, tuple[str, int]] = {}
+    with reading("reading attempts"):
+        for (
+            key,
+            bank,
+            prompt,
+            topic,
+            row,
+            epoch,
+            label,
+            detail,
+            reason,
+            question,
+            text,
+            raw,
+            cut,
+            flags,
+        ) in store._db.execute(SELECT_INDEX, (judge,)):
+            if question not in questions:
+                questions[question] = _outside(restore(text))
+            answer, chars = ("", -1) if raw is None else _outside(restore(raw))
+            told = " ".join(filter(None, (str(flags or ""), "truncated" if cut else "")))
+            why = restored(reason) if detail is None else str(detail)
+            yield Indexed(
+                str(key), restore(bank), restore(prompt), restored(topic), int(row), int(epoch), label, why,
+                *questions[question], answer, chars, told,
+            )  # fmt: skip
+
+
+def _outside(text: str) -> tuple[str, int]:
+    return short_hash(text)[:8], len(text)
