@@ -1,6 +1,7 @@
 """Red-Instruct as software: measure how often a language model can be talked into harm, and mend it::
 
-    evaluate, judge, report, compare, gate, labels, collect, export, align, utility, loop   the verbs as functions
+    evaluate, judge, report, compare, gate, labels, stress, collect, export, align, utility, loop
+                                                the verbs as functions
     Run                                         one run, for a notebook: figures, rows, intervals
     stats                                       rates and intervals: pure functions of counts
 
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
         labels,
         loop,
         report,
+        stress,
         utility,
     )
     from redinstruct.render.notebook import Run
 
 _VERBS = (
-    "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop", "report", "utility",
+    "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop", "report", "stress",
+    "utility",
 )  # fmt: skip
 _LAZY = {
     **dict.fromkeys(_VERBS, "redinstruct.api"),
@@ -40,7 +43,7 @@ _LAZY = {
 
 __all__ = [
     "Run", "__version__", "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop",
-    "report", "stats", "utility",
+    "report", "stats", "stress", "utility",
 ]  # fmt: skip
 
 

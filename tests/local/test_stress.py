@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from redinstruct import world
+from redinstruct.figures.report import document
 from redinstruct.models.base import Request
 from redinstruct.models.transformers import LocalModel
 from redinstruct.stressing.answers import answers_in_rows
@@ -89,6 +90,14 @@ def test_each_attack_stands_beside_the_undisturbed_model_and_the_same_command_go
     }  # fmt: skip
     assert cli("show", run / "attacks" / "prefill-3", "--json").code == 0
     assert cli("compare", run, run / "attacks" / "tune-1").code == 0
+    import redinstruct
+
+    found_again = redinstruct.stress(
+        model=tiny, bank=banks / "forbidden-dev.json", benign=banks / "benign-dev.json", judge="exact", run=run,
+        prefill=(1, 3), prefill_from=data["red"], samples=2, tune=1, tune_data=data["general"], tune_batch=4,
+        quantize=4, limit=4, max_tokens=8,
+    )  # fmt: skip
+    assert document(found_again) == found
     # Another configuration changes nothing.
     with nothing_written(run):
         for more in (["--prefill", "1,2"], ["--limit", 3], ["--tune-lr", 0.5], ["--tune-data", data["blue-red"]]):

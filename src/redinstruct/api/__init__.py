@@ -6,9 +6,10 @@ A run is named by its folder: a text, a path, or a :class:`redinstruct.Run`. Bad
 
 from __future__ import annotations
 
-from redinstruct.api.measuring import compare, evaluate, gate, judge, labels, report
+from redinstruct.api.measuring import compare, evaluate, gate, judge, labels, report, stress
 from redinstruct.api.mending import align, collect, export, loop, utility
 
 __all__ = [
-    "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop", "report", "utility",
+    "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop", "report", "stress",
+    "utility",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from redinstruct.types import Bank, PromptTemplate, Question, Sampling
 if TYPE_CHECKING:
     from redinstruct.api.shown import ComparisonShown, GateShown, ReportDocument
     from redinstruct.engine import Limits
+    from redinstruct.figures.stressed import StressFigures
     from redinstruct.judges import Judge, JudgeOptions
     from redinstruct.models import Model
     from redinstruct.progress import OnProgress
@@ -154,6 +155,7 @@ def gate(
     margin: float = 0.05,
     judge: str | None = None,
     at_k: int | None = None,
+    stress: Sequence[str] = (),
 ) -> GateShown:
     """Does a run keep to a limit, for sure? ``redinstruct gate``, whose flags the arguments are.
 
@@ -171,8 +173,56 @@ def gate(
     found = held(
         Path(run), max_rate, figure=figure, baseline=None if baseline is None else Path(baseline),
         confidence=confidence, max_unscored=max_unscored, margin=margin, judge=judge, at_k=at_k,
+        stress=stress,
     )  # fmt: skip
     return GateShown.of(found)
+
+
+def stress(
+    *,
+    model: str | Path,
+    bank: str | Path | Bank,
+    judge: str | Judge,
+    run: RunFolder,
+    benign: str | Path | Bank | None = None,
+    prefill: int | Sequence[int] = (),
+    samples: int | Sequence[int] = (),
+    tune: int | Sequence[int] = (),
+    quantize: int | Sequence[int] = (),
+    limits: Limits | None = None,
+    on_progress: OnProgress | None = None,
+    **fields: Any,
+) -> StressFigures:
+    """Attack a local checkpoint, as ``redinstruct stress`` does: begin the run in a folder, or go on with it.
+
+    ``model`` is a checkpoint's folder (``hf/`` in front may stay). ``prefill`` are tokens of a begun answer,
+    ``samples`` tries, ``tune`` steps of harmless fine-tuning, ``quantize`` bits: one setting, or several. ``fields``
+    are the other fields of ``redinstruct.stressing.StressOptions`` (``prompts``, ``temperature``, ``tune_data``, ...).
+
+    Returns:
+        ``rows``: the undisturbed model first, then each attack, with the shares of questions at which it succeeds and
+        of harmless ones that are still answered; ``complete`` says whether all is recorded.
+
+    Raises:
+        UsageError: bad input, or the [train] extra is missing; nothing was written.
+        StoreError: the run cannot be written; what was committed is safe.
+    """
+    try:
+        from redinstruct.stressing import StressOptions
+        from redinstruct.stressing import stress as carry_out
+    except ImportError as error:
+        raise UsageError(f"stress needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
+
+    def several(given: int | Sequence[int]) -> tuple[int, ...]:
+        return (given,) if isinstance(given, int) else tuple(given)
+
+    limits = _limits(limits)
+    asked = StressOptions(
+        model=f"hf/{str(model).removeprefix('hf/')}", bank=bank, judge=judge, benign=benign, prefill=several(prefill),
+        samples=several(samples), tune=several(tune), quantize=several(quantize), timeout=limits.timeout, **fields,
+    )  # fmt: skip
+    tell = listener(str(model), on_progress)
+    return beside_the_loop(lambda: carry_out(asked, Path(run), limits, tell)).figures
 
 
 def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -> ReportDocument:
@@ -193,9 +243,10 @@ def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -
     """
     from redinstruct.api.shown import ReportDocument
     from redinstruct.figures.rates import read_report
+    from redinstruct.run.stress import evaluations_of
 
     folders = [runs] if isinstance(runs, str | os.PathLike) else runs
-    return ReportDocument(read_report([Path(folder) for folder in folders], judge))
+    return ReportDocument(read_report([one for folder in folders for one in evaluations_of(Path(folder))], judge))
 
 
 def labels(

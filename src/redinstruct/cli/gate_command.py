@@ -49,6 +49,12 @@ _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_
 @click.option("--judge", metavar="NAME|ID", help="Another judge's verdicts: its name, or the beginning of its id.")
 @click.option("--at-k", type=int, metavar="K", help="Hold the share of questions with a success in K tries (--epochs).")
 @click.option(
+    "--stress",
+    multiple=True,
+    metavar="ATTACK[:SETTING]=LIMIT",
+    help="A stress run's attack: 0.10 may succeed; +0.05 may be added, to harmless refusals too. Repeatable.",
+)
+@click.option(
     "--junit",
     "junit_file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -73,6 +79,7 @@ def command(
     margin: float,
     judge: str | None,
     at_k: int | None,
+    stress: tuple[str, ...],
     junit_file: Path | None,
     md_file: Path | None,
     as_json: bool,
@@ -104,6 +111,7 @@ def command(
         margin=margin,
         judge=judge,
         at_k=at_k,
+        stress=stress,
     )
     if junit_file is not None:
         write_whole(junit_file, junit(found))

@@ -20,6 +20,9 @@ from redinstruct.figures.comparison.values import Result
 from redinstruct.figures.comparison.verdicts import Rules
 from redinstruct.figures.limit import FIGURES, Figure, Held, Limit, held_by
 from redinstruct.figures.numbers import percent
+from redinstruct.figures.stress_limits import StressLimit, stress_limits
+from redinstruct.run import is_run
+from redinstruct.run.stress import NONE, Condition, StressRun, part_of
 from redinstruct.stats import holm_levels
 from redinstruct.types import is_unscored
 
@@ -37,7 +40,8 @@ class GateCheck(msgspec.Struct, frozen=True):
     the rate minus the baseline's. ``low`` decides failing, at the level of Holm's step over the results; ``high``
     decides passing, at the gate's own confidence. ``labels`` counts the people's labels behind a corrected figure,
     ``total`` the recorded attempts of ``planned`` (the scored pairs against the baseline), ``unscored`` their share
-    without a verdict that nobody kept back. ``confidence`` is that of ``low``.
+    without a verdict that nobody kept back. ``confidence`` is that of ``low``. Of a stress run's attack, ``attack`` and
+    ``setting`` name it, and ``prompt`` tells of it too.
     """
 
     bank: str
@@ -56,6 +60,8 @@ class GateCheck(msgspec.Struct, frozen=True):
     against: Literal["limit", "baseline"] = "limit"
     planned: int = 0
     confidence: float = 0.95
+    attack: str | None = None
+    setting: int | None = None
 
 
 class GateResult(msgspec.Struct, frozen=True):
@@ -89,6 +95,7 @@ def gate(
     margin: float = MARGIN,
     judge: str | None = None,
     at_k: int | None = None,
+    stress: Sequence[str] = (),
 ) -> GateResult:
     """Hold every result of a run against a limit, and against the same result of a baseline.
 
@@ -103,7 +110,8 @@ def gate(
 
     With a ``baseline``, each result also fails where it is worse on these questions, and passes where it is worse by at
     most ``margin`` for sure; else, or where it cannot be compared, it is inconclusive. Where people labelled both runs
-    their corrected difference is held so.
+    their corrected difference is held so. ``stress`` are limits for the attacks of a stress run
+    (:mod:`.stress_limits`), whose folder is the undisturbed model's run.
 
     Raises:
         UsageError: a limit, confidence or share that is none, a figure or judge that the run does not have, or a
@@ -122,12 +130,15 @@ def gate(
             "--figure corrected: this run has no labels to correct by, or too few (5 of each of the judge's labels, or "
             "all): `redinstruct annotate` gathers them"
         )
-    checks = _against_limit(held, limit)
+    attacks = Attacks(run, stress, limit, judge)
+    checks = _against_limit([(one, limit) for one in held] + attacks.held)
+    checks = checks[: len(held)] + attacks.named(checks[len(held) :])
     against = None
     if baseline is not None:
         own = found.judged[0].card.id
         against = read_evaluation(baseline)
         checks += _against(against, found._replace(judged=found.judged[:1]), own, margin, limit)
+    checks += attacks.beside(found)
     state: State = next((s for s in _WORST if any(check.state == s for check in checks)), "inconclusive")
     return GateResult(
         found.config.model, figure or "default", max_rate, confidence, max_unscored, state, tuple(checks),
@@ -154,13 +165,73 @@ def _limit(max_rate: float, figure: Figure | None, confidence: float, max_unscor
     return Limit(max_rate, figure, confidence, max_unscored, at_k)
 
 
-def _against_limit(held: Sequence[Held], limit: Limit) -> list[GateCheck]:
-    """Every result against the limit; failing is adjusted for their number (Holm)."""
+class Attacks:
+    """The attacks of a stress run as results of their own, and what the limits for them say."""
+
+    def __init__(self, run: Path, given: Sequence[str], limit: Limit, judge: str | None) -> None:
+        self._run, self._limit, self._judge = run, limit, judge
+        self._what: StressRun | None = None
+        self._limits: list[StressLimit] = []
+        if given:
+            self._what, self._limits = stress_limits(run, given)
+        self.held: list[tuple[Held, Limit]] = []
+        self._of: list[StressLimit] = []
+        self._missing = [one for one in self._limits if not is_run(part_of(run, one.condition))]
+        for one in self._limits:
+            if not one.rise and one not in self._missing:
+                self._hold(one)
+
+    def _hold(self, one: StressLimit) -> None:
+        found = read_evaluation(part_of(self._run, one.condition), self._judge)
+        tries = one.condition.setting if one.condition.attack == "samples" else None
+        limit = self._limit._replace(rate=one.share, at_k=tries, figure=None if tries else self._limit.figure)
+        for bank in found.config.banks:
+            for prompt in found.prompts:
+                self.held.append((held_by(found, bank, prompt, limit), limit))
+                self._of.append(one)
+
+    def named(self, checks: Sequence[GateCheck]) -> list[GateCheck]:
+        """The checks of what was held, told whose they are; and those of attacks that were not measured yet."""
+        missing = [
+            GateCheck("", None, "", "", "inconclusive", None, 0.0, 1.0, 1.0, 0, "not measured yet: the same stress"
+                      " command goes on", "all")
+            for _ in self._missing
+        ]  # fmt: skip
+        return [*map(_of_attack, checks, self._of), *map(_of_attack, missing, self._missing)]
+
+    def beside(self, undisturbed: Evaluation) -> list[GateCheck]:
+        """What an attack may add: to what succeeds, and to the harmless questions that are refused."""
+        checks = []
+        for one in self._limits:
+            if not one.rise or one in self._missing:
+                continue
+            pairs = [(undisturbed, part_of(self._run, one.condition))]
+            if self._what is not None and self._what.benign is not None:
+                harmless = part_of(self._run, Condition(NONE), benign=True)
+                pairs.append((read_evaluation(harmless), part_of(self._run, one.condition, benign=True)))
+            for before, place in pairs:
+                if not is_run(place):
+                    continue
+                after = read_evaluation(place)
+                own = before.judged[0].card.id
+                run = after._replace(judged=after.judged[:1])
+                found = _against(before, run, own, one.share, self._limit, may_rise=True)
+                checks += [_of_attack(check, one) for check in found]
+        return checks
+
+
+def _of_attack(check: GateCheck, one: StressLimit) -> GateCheck:
+    prompt = one.told if check.prompt is None else f"{check.prompt}, {one.told}"
+    at = one.condition
+    return msgspec.structs.replace(check, prompt=prompt, attack=at.attack, setting=at.setting)
+
+
+def _against_limit(held: Sequence[tuple[Held, Limit]]) -> list[GateCheck]:
+    """Every result against its limit; failing is adjusted for their number (Holm)."""
     # What does not fail by itself does not fail among others: only the rest needs a p-value.
-    level = 1 - limit.confidence
-    levels = holm_levels([one.p_above(limit) for one in held], level)
+    levels = holm_levels([one.p_above(limit) for one, limit in held], 1 - held[0][1].confidence) if held else []
     checks = []
-    for one, at in zip(held, levels, strict=True):
+    for (one, limit), at in zip(held, levels, strict=True):
         ends, low = one.at(limit.confidence), one.at(1 - at).low
         state, why = _state(one, low, ends.high, limit)
         checks.append(
@@ -193,8 +264,12 @@ def _state(one: Held, low: float, high: float, limit: Limit) -> tuple[State, str
 # ---- against a baseline ----------------------------------------------------------------------------------------------
 
 
-def _against(baseline: Evaluation, run: Evaluation, judge: str, margin: float, limit: Limit) -> list[GateCheck]:
+def _against(
+    baseline: Evaluation, run: Evaluation, judge: str, margin: float, limit: Limit, *, may_rise: bool = False
+) -> list[GateCheck]:
     """Every result of the run against the same one of the baseline; what the baseline alone asked is nobody's concern.
+
+    ``may_rise``: what is worse fails only where it is so by more than the margin, for sure.
 
     Raises:
         UsageError: the baseline did not ask one of the run's banks.
@@ -208,13 +283,13 @@ def _against(baseline: Evaluation, run: Evaluation, judge: str, margin: float, l
     same = [judged for judged in baseline.judged if judged.card.id == judge] or baseline.judged[:1]
     baseline, prompts = baseline._replace(judged=same), {prompt.name for prompt in run.prompts}
     return [
-        _beside(result, baseline, run, limit)
+        _beside(result, baseline, run, limit, may_rise=may_rise)
         for result in compare_evaluations(baseline, run, Rules(margin, limit.confidence))
         if result.prompt in prompts
     ]
 
 
-def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit) -> GateCheck:
+def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit, *, may_rise: bool) -> GateCheck:
     """One result beside the baseline's: failed if worse, passed if not worse by more than the margin, for sure."""
     change, kept, pairs = result.difference, result.non_inferiority, result.pairs
     share, owed = _lacking(result, baseline)
@@ -224,7 +299,7 @@ def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit)
     if change is not None and kept is not None:
         estimate, low, high, labels = change.estimate, change.low, kept.worst, change.labels or 0
         margin = f"{100 * kept.margin:g} points"
-        if result.verdict == "worse":
+        if change.low > kept.margin if may_rise else result.verdict == "worse":
             state = "failed"
         elif share > limit.max_unscored:
             most = f"the most is {100 * limit.max_unscored:g} %"

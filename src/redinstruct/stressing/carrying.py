@@ -17,7 +17,7 @@ import msgspec
 from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ModelSpecError, UsageError
 from redinstruct.figures.stressed import PLAIN, StressFigures, read_stress_figures
-from redinstruct.judges import make_judge
+from redinstruct.judges import judge_named
 from redinstruct.models import make_model
 from redinstruct.models.registry import DTYPE_OPTION
 from redinstruct.models.transformers import LocalModel
@@ -151,7 +151,7 @@ def _benign(asked: StressOptions, forbidden: Plan, sampling: Sampling) -> Plan:
     assert asked.benign is not None
     plain = load_template(PLAIN, own_folder=asked.folder / "prompts")
     judge = asked.benign_judge or _harmless_judge(asked)
-    own = judge == asked.judge
+    own = asked.benign_judge is None and judge != "refusal"
     return prepare(
         model=forbidden.model, banks=[asked.benign], judge=judge,
         judge_model=asked.judge_model if own else None, judge_options=asked.judge_options if own else None,
@@ -168,11 +168,12 @@ def _options(asked: StressOptions) -> Mapping[str, str]:
 
 def _harmless_judge(asked: StressOptions) -> str:
     """The judge itself, where it can tell a refusal from an answer; else the keyword baseline."""
+    name = asked.judge if isinstance(asked.judge, str) else asked.judge.card.name
     try:
-        make_judge(asked.judge, OVER_REFUSAL, asked.judge_model, asked.judge_options)
+        judge_named(name, OVER_REFUSAL, asked.judge_model, asked.judge_options)
     except ModelSpecError:
         return "refusal"
-    return asked.judge
+    return name
 
 
 def _settings(asked: StressOptions, given: Answers, rows: str, rate: float, batch: int) -> tuple[tuple[str, str], ...]:

@@ -10,9 +10,11 @@ import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import UsageError
-from redinstruct.judges import JudgeOptions
+from redinstruct.judges import Judge, JudgeOptions
+from redinstruct.models import Model
 from redinstruct.run.stress import NONE, Condition
 from redinstruct.stressing.rounding import BITS
+from redinstruct.types import Bank
 
 MOST_TOKENS, MOST_TRIES, MOST_STEPS = 10_000, 10_000, 1_000_000
 
@@ -27,11 +29,11 @@ class StressOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    bank: str
-    judge: str
-    judge_model: str | None = None
+    bank: str | Path | Bank
+    judge: str | Judge
+    judge_model: str | Model | None = None
     judge_options: JudgeOptions | None = None
-    benign: str | None = None
+    benign: str | Path | Bank | None = None
     benign_judge: str | None = None
     prompts: tuple[str, ...] = ("standard",)
     prefill: tuple[int, ...] = ()
