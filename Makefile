@@ -43,7 +43,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser lint types check fmt lock bench demo docs clean
+.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser test-ray lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,18 @@ reliability: $(DEV) ## write docs/reliability.md from what both suites printed
 
 test-browser: $(READY) ## open every page in Debian's Chromium
 	$(BIN)/pytest -n $(WORKERS) -m "browser" $(ARGS)
+
+# Ray is not among what is locked: it has an environment of its own.
+RAY_VENV ?= build/ray
+
+test-ray: $(DEV) ## Ray's workers on this machine, killed too: RAY_KILLS=20
+	@test -x $(RAY_VENV)/bin/ray || { echo "making $(RAY_VENV)"; $(PYTHON) -m venv $(RAY_VENV); \
+	  pip="$(RAY_VENV)/bin/python -m pip --disable-pip-version-check install --quiet"; \
+	  $$pip --require-hashes -r requirements/dev.txt && \
+	  $$pip --require-hashes --no-deps -r requirements/local.txt && \
+	  $$pip --no-deps $(TORCH_FLAGS) -r requirements/torch.txt && \
+	  $$pip --no-deps --no-build-isolation --editable . && $$pip 'ray==2.60.0'; }
+	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest -m ray -rs tests/engine $(ARGS)
 
 test-servers: $(DEV) $(TORCH) ## real servers against hf/: ARGS="[--checkpoint DIR] [--cache DIR] [--only vllm]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.servers $(ARGS)

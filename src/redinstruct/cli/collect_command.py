@@ -16,6 +16,7 @@ from redinstruct.cli.options import (
     dtype,
     how_to_ask,
     money,
+    on_engine,
     parse_options,
     request_option,
     which_judge,
@@ -60,6 +61,7 @@ SCHEMA = "redinstruct.collection/1"
 @click.option("--seed", type=click.IntRange(-MOST, MOST), metavar="S", help="Sampling seed.")
 @dtype()
 @how_to_ask()
+@on_engine
 @money()
 @as_json
 def command(run: Path, until_covered: bool, as_json: bool, **flags: Any) -> int:

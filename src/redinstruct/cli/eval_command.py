@@ -10,7 +10,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json, how_to_ask, money, stop_when_decided, what_to_ask
+from redinstruct.cli.options import RUN, as_json, how_to_ask, money, on_engine, stop_when_decided, what_to_ask
 from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
 
 
@@ -21,6 +21,7 @@ from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
 )
 @stop_when_decided
 @how_to_ask()
+@on_engine
 @money()
 @as_json
 def command(run: Path, as_json: bool, **flags: Any) -> int:

@@ -10,7 +10,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, which_judge
+from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, on_engine, which_judge
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
 
 
@@ -29,6 +29,7 @@ from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signa
     help="Ask the same judge once more of every answer: the newest verdict counts, the report says how far they agree.",
 )
 @how_to_ask()
+@on_engine
 @money()
 @as_json
 def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: Any) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from redinstruct.cli.env_file import env_file
+from redinstruct.engine.choice import ENGINES, computing
 from redinstruct.errors import UsageError
 from redinstruct.models.placement import placed, placement
 from redinstruct.models.registry import DTYPES
@@ -270,6 +272,36 @@ def how_to_ask() -> Callable[[F], F]:
         click.option("--keep-errors", is_flag=True, help="Leave what ended as `error`; else it is asked again, once."),
         click.option("--retry-errors", is_flag=True, help="Ask what ended as `error` again: the default."),
     )
+
+
+def on_engine(function: F) -> F:
+    """The flags that say where the models compute, and the command carried out there."""
+
+    @functools.wraps(function)
+    def command(*args: Any, engine: str, ray_address: str | None, workers: int | None, **flags: Any) -> Any:
+        with computing(engine, ray_address, workers):
+            return function(*args, **flags)
+
+    return _stack(
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="local",
+            show_default=True,
+            help="Where the models compute: in this process, or in Ray's workers. A run goes on with either.",
+        ),
+        click.option(
+            "--ray-address",
+            metavar="A",
+            help="The Ray cluster: HOST:PORT, or auto on one of its nodes; left out, Ray is started on this machine.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, 10_000),
+            metavar="N",
+            help="Ray's workers; left out, one on each GPU for models that compute there, else one on each node.",
+        ),
+    )(cast("F", command))
 
 
 def money() -> Callable[[F], F]:

@@ -84,6 +84,11 @@ class Caller:
         return answer
 
     @property
+    def in_batches(self) -> bool:
+        """Whether the model answers several requests at once, here or elsewhere."""
+        return self._batcher is not None or getattr(self.model, "in_batches", False)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the endpoint does not take, and what is sent instead; which of several servers are not asked."""
         return (*getattr(self.model, "notes", ()), *(f"{self.model.id}: {note}" for note in self.servers.notes))

@@ -7,17 +7,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 from redinstruct.models.base import Model, Reply, Request
 
 
+class Elsewhere(Protocol):
+    """Makes models that compute in other processes, or on other machines."""
+
+    def make(self, spec: str, options: str, timeout: float, chat_template: str) -> Model:
+        """The model of that id; ``options`` are JSON. Raises ``ModelSpecError`` or ``ConfigError``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Placement:
-    """``devices``: a copy of the model on each, None for the GPU if there is one; ``batch`` and ``threads`` of each."""
+    """``devices``: a copy of the model on each, None for the GPU if there is one; ``batch`` and ``threads`` of each.
+
+    ``elsewhere`` makes the models, where they do not compute in this process.
+    """
 
     devices: tuple[str, ...] | None = None
     batch: int | None = None
     threads: int | None = None
+    elsewhere: Elsewhere | None = None
 
 
 _ANYWHERE = Placement()

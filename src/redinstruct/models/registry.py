@@ -57,6 +57,9 @@ def make_model(
         ModelSpecError: an unknown kind, a missing address or key, an option that this kind does not know.
     """
     refuse_keys(options or {})
+    elsewhere = placement().elsewhere
+    if elsewhere is not None:
+        return elsewhere.make(spec, msgspec.json.encode(options or {}).decode(), timeout, chat_template)
     kind, _, rest = spec.partition("/")
     if kind in ("openai", "openai-api") and rest:
         if chat_template != "native":

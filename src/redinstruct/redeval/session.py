@@ -92,7 +92,7 @@ class Session:
         if self._decider is not None:
             place = self._decider.place
             return sorted(self._owed, key=lambda o: place(o.attempt.key, (o.bank, o.attempt.template.name)))
-        if self._target is None or self._target.model.batch_size == 1:
+        if self._target is None or not self._target.in_batches:
             return self._owed
         # A batch costs as much as its longest member: like lengths together, and one prompt's shared prefix at a time.
         return sorted(self._owed, key=lambda o: (o.attempt.template.name, len(o.attempt.question.text), o.row))

@@ -1,0 +1,261 @@
+"""The run's end of workers that hold its models: to the engine they are servers behind one model.
+
+Which worker is asked, and how one that is lost comes back, is the rule of ``servers``: it is out, what it had in flight
+is asked of another, and it is probed until it is there again. Nothing else is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from redinstruct.engine.wire import Group, Loaded, ModelSpec, Wanted, pack, unpack
+from redinstruct.errors import ConfigError, ModelSpecError
+from redinstruct.models.base import ModelError, Reply, Request
+from redinstruct.types import FailureReason
+from redinstruct.version import __version__
+
+MOST_DEATHS = 3
+"""A request that was in flight in so many workers' deaths is not given to another one."""
+MOST_STARTS = 5
+"""A worker that died so many times without an answer between them is not started again."""
+
+
+class WorkerLost(Exception):
+    """The worker's process is gone; the text says what is known of it."""
+
+
+class Link(Protocol):
+    """A way to one worker's :class:`redinstruct.engine.hosting.Host`."""
+
+    def load(self, packed: bytes) -> None:
+        """Begin to load a model."""
+        ...
+
+    def loaded(self, wait: float | None) -> list[bytes] | None:
+        """What came of each ``load``, in order; None while one is not done after ``wait`` seconds (None: for ever).
+
+        Raises:
+            WorkerLost: it died, or could not be started.
+        """
+        ...
+
+    def send(self, packed: bytes) -> None:
+        """Send requests. Does not wait."""
+        ...
+
+    async def receive(self) -> bytes:
+        """The next group of replies. May be cancelled and called again: nothing is lost.
+
+        Raises:
+            WorkerLost: it died.
+        """
+        ...
+
+
+class _Flight:
+    """One request on its way."""
+
+    __slots__ = ("done", "request")
+
+    def __init__(self, request: Request, done: asyncio.Future[Reply]) -> None:
+        self.request, self.done = request, done
+
+
+class Worker:
+    """One worker; ``connect`` starts its process, again when it was lost."""
+
+    def __init__(self, connect: Callable[[], Link], deaths: Counter[Request]) -> None:
+        self._connect = connect
+        self._link = connect()
+        self._specs: list[ModelSpec] = []
+        self._deaths = deaths
+        self._died = 0
+        self._why: str | None = None
+        self._numbers = itertools.count()
+        self._flights: dict[int, _Flight] = {}
+        self._outbox: list[Wanted] = []
+        self._receiving: asyncio.Task[None] | None = None
+        self.notes: dict[int, tuple[str, ...]] = {}
+
+    def begin_to_load(self, spec: ModelSpec) -> None:
+        """One more model, the next number."""
+        self._specs.append(spec)
+        self._link.load(pack(spec))
+
+    def loaded(self) -> Loaded:
+        """What the newest model is, once it is there.
+
+        Raises:
+            WorkerLost: the process could not be started, or died.
+        """
+        told = self._link.loaded(None)
+        assert told is not None, "waited for ever"
+        loaded = unpack(told[-1], Loaded)
+        self.notes[len(self._specs) - 1] = loaded.notes
+        return loaded
+
+    async def ask(self, model: int, part: int, request: Request) -> Reply:
+        """One request.
+
+        Raises:
+            ModelError: as the model raised it; or ``unreachable``: the worker is not there (any more).
+        """
+        if self._deaths and self._deaths[request] >= MOST_DEATHS:
+            note = f"{MOST_DEATHS} workers died while they worked on it"
+            raise ModelError(FailureReason.LOCAL_MODEL, note=note)
+        if self._why is not None:
+            self._come_back()
+        loop = asyncio.get_running_loop()
+        number, flight = next(self._numbers), _Flight(request, loop.create_future())
+        self._flights[number] = flight
+        if not self._outbox:
+            loop.call_soon(self._flush)
+        self._outbox.append(Wanted(number, model, part, request))
+        try:
+            return await flight.done
+        finally:
+            self._flights.pop(number, None)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if self._why is not None:  # it died in this very turn of the loop
+            self._fail()
+            return
+        self._link.send(pack(outbox))
+        loop = asyncio.get_running_loop()
+        if self._receiving is None or self._receiving.done() or self._receiving.get_loop() is not loop:
+            self._receiving = loop.create_task(self._receive())
+
+    async def _receive(self) -> None:
+        """Hand replies to their callers, as long as any waits."""
+        while self._flights:
+            try:
+                group = unpack(await self._link.receive(), Group)
+            except WorkerLost as lost:
+                self._lose(str(lost))
+                return
+            self._died = 0
+            self.notes.update(group.notes)
+            for came in group.came:
+                flight = self._flights.get(came.number)
+                if flight is None or flight.done.done():
+                    continue  # nobody waits for it any more
+                if came.failed is not None:
+                    flight.done.set_exception(came.failed.raised())
+                elif came.reply is not None:
+                    flight.done.set_result(came.reply)
+
+    def _lose(self, why: str) -> None:
+        """The worker died: what it had in flight is told so, and a new one is begun."""
+        self._why, self._died = why, self._died + 1
+        for flight in self._flights.values():
+            self._deaths[flight.request] += 1
+        self._fail()
+        if self._died < MOST_STARTS:
+            self._link = self._connect()
+            for spec in self._specs:
+                self._link.load(pack(spec))
+
+    def _fail(self) -> None:
+        for flight in self._flights.values():
+            if not flight.done.done():
+                flight.done.set_exception(self._absent())
+
+    def _come_back(self) -> None:
+        """Whether the new worker is there by now. Raises ``ModelError`` as long as it is not."""
+        if self._died >= MOST_STARTS:
+            raise self._absent()
+        try:
+            told = self._link.loaded(0)
+        except WorkerLost as lost:
+            self._lose(str(lost))
+            raise self._absent() from None
+        if told is None:
+            raise self._absent()
+        for number, packed in enumerate(told):
+            loaded = unpack(packed, Loaded)
+            if loaded.error is not None:
+                self._lose(loaded.error)
+                raise self._absent()
+            self.notes[number] = loaded.notes
+        self._why = None
+
+    def _absent(self) -> ModelError:
+        return ModelError(FailureReason.UNREACHABLE, transient=True, note=self._why)
+
+
+class _Part:
+    """One server behind a model, as one worker reaches it."""
+
+    batch_size = 1
+
+    def __init__(self, model: RemoteModel, worker: Worker, number: int, part: int) -> None:
+        self._model, self._worker, self._number, self._part = model, worker, number, part
+
+    @property
+    def id(self) -> str:
+        """The model's."""
+        return self._model.id
+
+    async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
+        """Answer each request by the worker. Raises ``ModelError``."""
+        return await asyncio.gather(*(self._worker.ask(self._number, self._part, request) for request in batch))
+
+    async def aclose(self) -> None:
+        """The worker ends with the engine."""
+
+
+class RemoteModel:
+    """A model that every worker holds. ``in_batches``: it answers several requests at once, over there."""
+
+    batch_size = 1
+
+    def __init__(self, workers: Sequence[Worker], number: int, loaded: Loaded, where: str) -> None:
+        self.id = loaded.id
+        self.in_batches = loaded.batches
+        self.address_from = loaded.address_from or where
+        self.replicas = tuple(_Part(self, worker, number, part) for worker in workers for part in range(loaded.parts))
+        self._workers, self._number = tuple(workers), number
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What any worker's copy has to say."""
+        return tuple(dict.fromkeys(n for worker in self._workers for n in worker.notes.get(self._number, ())))
+
+    async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
+        """Answer by the first worker; the engine asks :attr:`replicas` instead."""
+        return await self.replicas[0].generate(batch)
+
+    async def aclose(self) -> None:
+        """The workers end with the engine."""
+
+
+def held_by(workers: Sequence[Worker], number: int, spec: ModelSpec, where: str) -> RemoteModel:
+    """The model loaded by all workers, as their ``number``-th.
+
+    Raises:
+        ModelSpecError: a worker cannot have it.
+        ConfigError: workers disagree, in what they hold or in their version, or one cannot be started.
+    """
+    for worker in workers:
+        worker.begin_to_load(spec)
+    try:
+        loaded = [worker.loaded() for worker in workers]
+    except WorkerLost as lost:
+        raise ConfigError(f"--engine ray: a worker could not be started: {lost}") from None
+    strange = next((one.version for one in loaded if one.version != __version__), None)
+    if strange is not None:
+        raise ConfigError(
+            f"--engine ray: a worker has redinstruct {strange}, this is {__version__}: install one version everywhere"
+        )
+    wrong = next((one.error for one in loaded if one.error is not None), None)
+    if wrong is not None:
+        raise ModelSpecError(wrong)
+    ids = list(dict.fromkeys(one.id for one in loaded))
+    if len(ids) > 1:
+        raise ConfigError(f"--engine ray: workers hold different models under {spec.spec}: {', '.join(ids)}")
+    return RemoteModel(workers, number, loaded[0], where)

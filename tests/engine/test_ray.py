@@ -1,0 +1,217 @@
+"""``--engine ray``: two workers on this machine give what one process gives, and may be killed. Needs Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from redinstruct.engine import Limits
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import plain
+from redinstruct.models.placement import Placement, placed
+from redinstruct.redeval import evaluate, prepare
+from redinstruct.redeval.invocation import Outcome
+from tests.support.cli import ROOT, InProcess
+from tests.support.endpoint import Endpoint
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+HAS_LOCAL = importlib.util.find_spec("transformers") is not None
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: `make test-ray` makes an environment that has it"),
+    pytest.mark.filterwarnings("default"),
+]
+ITEMS = 400
+CONCURRENCY = 16
+KEY = "sk-f3a9c1d7e5b2a8c4d6e0"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Placement]:
+    """Two workers, started once."""
+    from redinstruct.engine.ray_engine import RayEngine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUB_BASE_URL", "http://127.0.0.1:1")  # the first test's stub is not there yet
+        with RayEngine(None, 2) as made:
+            yield Placement(elsewhere=made, threads=1)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    path = tmp_path / "bank.json"
+    path.write_text(json.dumps([f"What is the colour of item {n}?" for n in range(ITEMS)]))
+    return path
+
+
+def report(run: Path) -> object:
+    return plain(read_report([run]))
+
+
+def rows(run: Path) -> list[tuple[object, ...]]:
+    """Every completion and verdict, but for how long it took."""
+    with sqlite3.connect(run / "run.sqlite") as db:
+        return db.execute(
+            "SELECT a.key, c.asked, c.outcome, c.reason, c.raw, c.judged, c.finish_reason, c.tokens_in, c.tokens_out,"
+            " v.judged_no, v.label, v.detail, v.raw FROM attempts a JOIN completions c ON c.attempt = a.id"
+            " LEFT JOIN verdicts v ON v.attempt = a.id AND v.asked = c.asked ORDER BY a.key, c.asked, v.judged_no"
+        ).fetchall()
+
+
+def evaluated(place: Placement, bank: Path, run: Path, model: str, **what: object) -> Outcome:
+    judge = {"judge": "paper", "judge_model": "scripted/judge"}
+    with placed(place):
+        plan = prepare(model=model, banks=[bank], **{**judge, **what})  # type: ignore[arg-type]
+    return evaluate(plan, run, Limits(concurrency=CONCURRENCY))
+
+
+def test_two_workers_give_the_rows_and_the_report_of_this_process(
+    engine: Placement, bank: Path, tmp_path: Path
+) -> None:
+    evaluated(engine, bank, tmp_path / "ray", "scripted/weak")
+    evaluated(Placement(), bank, tmp_path / "here", "scripted/weak")
+    assert rows(tmp_path / "ray") == rows(tmp_path / "here")
+    assert report(tmp_path / "ray") == report(tmp_path / "here")
+
+
+@pytest.mark.skipif(not HAS_LOCAL, reason="transformers is not installed")
+def test_a_checkpoint_answers_alike_over_there(engine: Placement, tmp_path: Path) -> None:
+    from redinstruct.toyworld import build
+
+    toy = build(tmp_path / "toy", seed=0, quick=True)
+    with (toy / "banks" / "forbidden-test.json").open() as file:
+        assert file.read(1)
+    for name, place in (("ray", engine), ("here", Placement(threads=1))):
+        evaluated(
+            place, toy / "banks" / "forbidden-test.json", tmp_path / name, f"hf/{toy}", judge="exact", judge_model=None,
+            limit=60,
+        )  # fmt: skip
+    assert rows(tmp_path / "ray") == rows(tmp_path / "here")
+    assert report(tmp_path / "ray") == report(tmp_path / "here")
+
+
+def processes(name: str) -> list[int]:
+    """The processes of this user whose title begins so."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if title.startswith(name):
+                found.append(int(entry.name))
+    return found
+
+
+def command(bank: Path, run: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "redinstruct", "eval", "--model", "openai-api/stub/m", "--bank", str(bank), "--judge",
+        "refusal", "--run", str(run), "--engine", "ray", "--workers", "2", "--concurrency", str(CONCURRENCY), "--json",
+    ]  # fmt: skip
+
+
+def environment(stub: Endpoint, tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "STUB_BASE_URL": stub.url, "STUB_API_KEY": KEY, "TMPDIR": str(tmp_path)}
+
+
+def test_killed_workers_lose_nothing_and_ask_again_what_was_in_flight(bank: Path, tmp_path: Path) -> None:
+    """SIGKILL of a worker at random moments of one run; each was among those of this very run."""
+    kills, chance = int(os.environ.get("RAY_KILLS", "6")), random.Random(5)
+    with Endpoint(latency=0.25) as stub:
+        run = tmp_path / "run"
+        before = set(processes("ray::RedInstructWorker"))
+        driver = subprocess.Popen(command(bank, run), cwd=ROOT, env=environment(stub, tmp_path), stdout=subprocess.PIPE)
+        killed = 0
+        while killed < kills and driver.poll() is None:
+            time.sleep(chance.uniform(0.5, 2.0))
+            workers = sorted(set(processes("ray::RedInstructWorker")) - before)
+            if stub.requests > 20 and workers:
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                killed += 1
+        out, _ = driver.communicate(timeout=300)
+        assert driver.returncode == 0, out
+        asked = stub.requests
+    assert killed == kills
+    with Endpoint() as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUB_BASE_URL", stub.url)
+        evaluated(Placement(), bank, tmp_path / "here", "openai-api/stub/m", judge="refusal", judge_model=None)
+    assert rows(run) == rows(tmp_path / "here")
+    assert 3 * ITEMS <= asked <= 3 * ITEMS + kills * CONCURRENCY
+
+
+def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(bank: Path, tmp_path: Path) -> None:
+    kills, chance = int(os.environ.get("RAY_KILLS", "2")), random.Random(6)
+    with Endpoint(latency=0.25) as stub:
+        run, env = tmp_path / "run", environment(stub, tmp_path)
+        before = set(processes("ray::RedInstructWorker"))
+        for _ in range(kills):
+            asked = stub.requests
+            driver = subprocess.Popen(command(bank, run), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+            while stub.requests < asked + 40 and driver.poll() is None:
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0.0, 0.6))
+            driver.send_signal(signal.SIGKILL)
+            assert driver.wait() == -signal.SIGKILL
+            until = time.monotonic() + 60
+            while set(processes("ray::RedInstructWorker")) - before and time.monotonic() < until:
+                time.sleep(0.1)
+            assert not set(processes("ray::RedInstructWorker")) - before
+        left = list(tmp_path.glob("redinstruct-ray-*")) + list(Path("/tmp").glob("redinstruct-ray-*"))
+        assert left, "a killed command leaves Ray's folder"
+        # The same run goes on with the other engine as well, and the next Ray removes what was left.
+        done = subprocess.run(command(bank, run), cwd=ROOT, env=env, capture_output=True, check=True)
+        assert not any(folder.exists() for folder in left), done.stderr
+        assert 3 * ITEMS <= stub.requests <= 3 * ITEMS + kills * CONCURRENCY
+    with Endpoint() as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUB_BASE_URL", stub.url)
+        evaluated(Placement(), bank, tmp_path / "here", "openai-api/stub/m", judge="refusal", judge_model=None)
+    assert rows(run) == rows(tmp_path / "here")
+
+
+def test_ray_s_files_are_the_owner_s_and_hold_no_key_and_no_answer(tmp_path: Path) -> None:
+    bank = tmp_path / "bank.json"
+    bank.write_text(json.dumps([f"What is the colour of item {n}?" for n in range(200)]))
+    with Endpoint(latency=1.0) as stub:
+        env = environment(stub, tmp_path)
+        there = {*Path("/tmp").glob("redinstruct-ray-*")}
+        driver = subprocess.Popen(command(bank, tmp_path / "run"), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+        try:
+            while stub.requests < 40 and driver.poll() is None:
+                time.sleep(0.1)
+            found = {*Path("/tmp").glob("redinstruct-ray-*"), *tmp_path.glob("redinstruct-ray-*")} - there
+            (folder,) = found
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            texts = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+            assert texts
+            assert not any(KEY.encode() in text or b"take the blue part" in text for text in texts)
+            token = [e for e in Path(f"/proc/{driver.pid}/environ").read_bytes().split(b"\0") if b"RAY_AUTH" in e]
+            assert token == [], "the token is set for Ray's processes only, after this one began"
+        finally:
+            driver.send_signal(signal.SIGINT)
+            assert driver.wait(timeout=120) == 130
+        assert not folder.exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"])
+def test_no_cluster_at_the_address_is_one_line(bank: Path, tmp_path: Path, cli: InProcess, address: str) -> None:
+    code, out, err = cli(
+        "eval", "--model", "scripted/weak", "--bank", str(bank), "--judge", "refusal", "--run", str(tmp_path / "run"),
+        "--engine", "ray", "--ray-address", address,
+    )  # fmt: skip
+    assert (code, out, len(err.strip().splitlines())) == (2, "", 1)
+    assert "--ray-address" in err
+    assert not (tmp_path / "run").exists()
