@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import random
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import redinstruct
 from redinstruct.engine import Limits
+from redinstruct.engine.choice import Ray
 from redinstruct.engine.hosting import Host
 from redinstruct.engine.remote import MOST_DEATHS, MOST_STARTS
 from redinstruct.engine.wire import Came, Failed, Group, Loaded, ModelSpec, Wanted, pack, unpack
-from redinstruct.errors import ConfigError, ModelSpecError
+from redinstruct.errors import ConfigError, ModelSpecError, UsageError
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
 from redinstruct.models import scripted
@@ -24,6 +27,7 @@ from redinstruct.redeval import evaluate, prepare
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.types import FailureReason, Message, Sampling
 from redinstruct.version import __version__
+from tests.support.cli import InProcess
 from tests.support.workers import Nearby, NearbyEngine
 
 REQUEST = Request((Message("user", "What colour is it?"),), Sampling(max_tokens=8))
@@ -247,3 +251,28 @@ def test_a_key_that_an_answer_repeats_stays_with_the_worker_that_knows_it(monkey
     packed = asyncio.run(go())
     assert key.encode() not in packed
     assert unpack(packed, Group).came[0].reply is not None
+
+
+def test_the_engine_s_flags_are_checked_before_anything_else(bank: Path, place: Path, cli: InProcess) -> None:
+    told = ("eval", "--model", "scripted/weak", "--bank", str(bank), "--judge", "refusal", "--run", str(place / "run"))
+    assert "are for --engine ray" in cli(*told, "--workers", "2").error_line
+    assert "are for --engine ray" in cli(*told, "--ray-address", "auto").error_line
+    assert "leave it out" in cli(*told, "--engine", "ray", "--device", "cpu").error_line
+    assert not (place / "run").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed here")
+def test_without_ray_one_line_says_what_to_install(bank: Path, place: Path, cli: InProcess) -> None:
+    told = ("eval", "--model", "scripted/weak", "--bank", str(bank), "--judge", "refusal", "--run", str(place / "run"))
+    assert "pip install 'redinstruct[ray]'" in cli(*told, "--engine", "ray").error_line
+    assert not (place / "run").exists()
+
+
+def test_objects_do_not_travel(bank: Path, place: Path) -> None:
+    with pytest.raises(UsageError, match="by id"):
+        redinstruct.evaluate(
+            model=scripted.scripted("weak"), bank=bank, judge="refusal", run=place / "run", engine=Ray(workers=2)
+        )
+    with pytest.raises(UsageError, match="unknown --engine"):
+        redinstruct.evaluate(model="scripted/weak", bank=bank, judge="refusal", run=place / "run", engine="slurm")
+    assert not (place / "run").exists()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +17,7 @@ from redinstruct.types import Bank, PromptTemplate, Question, Sampling
 if TYPE_CHECKING:
     from redinstruct.api.shown import ComparisonShown, GateShown, ReportDocument
     from redinstruct.engine import Limits
+    from redinstruct.engine.choice import Ray
     from redinstruct.figures.stressed import StressFigures
     from redinstruct.judges import Judge, JudgeOptions
     from redinstruct.models import Model
@@ -50,6 +53,7 @@ def evaluate(
     system: str | None = None,
     columns: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    engine: str | Ray = "local",
     on_progress: OnProgress | None = None,
 ) -> Outcome:
     """Measure a model, as ``redinstruct eval`` does: begin, resume or extend the run in a folder.
@@ -57,7 +61,7 @@ def evaluate(
     ``model``, ``judge`` and ``judge_model`` are ids, as on the command line, or objects of one's own that satisfy
     :class:`redinstruct.models.Model` and :class:`redinstruct.judges.Judge`. ``bank`` is a file, a known name, a
     :class:`~redinstruct.types.Bank`, several of these, or the questions themselves. ``options`` are further fields of
-    an endpoint's request, ``system`` the system prompt's text, ``columns`` a bank's own columns: purpose -> column.
+    a request, ``system`` is a text, ``columns`` maps purposes, ``engine`` is "local", "ray" or engine.choice.Ray.
 
     Returns:
         How the invocation ended: ``planned`` and ``recorded`` attempts, ``calls`` made now, ``complete``.
@@ -65,21 +69,25 @@ def evaluate(
     Raises:
         UsageError: bad input; nothing was written.
         StoreError: the run cannot be written; what was committed is safe.
-
     Source: RED-EVAL, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
     from redinstruct.redeval import evaluate as carry_out
     from redinstruct.redeval import prepare
 
-    limits = _limits(limits)
-    plan = prepare(
-        model=model, banks=_banks(bank), judge=judge, judge_model=judge_model, judge_options=judge_options,
-        prompts=_prompts(prompts), measure=measure, limit=limit, epochs=epochs, dedupe=dedupe, sampling=sampling,
-        chat_template=chat_template, protocol=protocol, options=options, system=system, columns=columns,
-        timeout=limits.timeout,
-    )  # fmt: skip
-    tell = listener(plan.config.model, on_progress)
-    return beside_the_loop(lambda: carry_out(plan, Path(run), limits, tell))
+    with _computed_by(engine, model, judge_model):
+        plan = prepare(
+            model=model, banks=_banks(bank), judge=judge, judge_model=judge_model, judge_options=judge_options,
+            prompts=_prompts(prompts), measure=measure, limit=limit, epochs=epochs, dedupe=dedupe, sampling=sampling,
+            chat_template=chat_template, protocol=protocol, options=options, system=system, columns=columns,
+            timeout=_limits(limits).timeout)  # fmt: skip
+        work = partial(carry_out, plan, Path(run), _limits(limits), listener(plan.config.model, on_progress))
+        return beside_the_loop(work)
+
+
+def _computed_by(engine: str | Ray, *models: object) -> AbstractContextManager[None]:
+    from redinstruct.engine.choice import computed_by
+
+    return computed_by(engine, *models)
 
 
 def judge(
@@ -91,6 +99,7 @@ def judge(
     sample: int | None = None,
     again: bool = False,
     limits: Limits | None = None,
+    engine: str | Ray = "local",
     on_progress: OnProgress | None = None,
 ) -> Outcome:
     """Judge a run's recorded answers by another judge, as ``redinstruct judge`` does. Never samples; resumes.
@@ -109,9 +118,10 @@ def judge(
 
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
-    return beside_the_loop(
-        lambda: rejudge(Path(run), judge, judge_model, _limits(limits), tell, judge_options, sample, again)
-    )
+    with _computed_by(engine, judge_model):
+        return beside_the_loop(
+            lambda: rejudge(Path(run), judge, judge_model, _limits(limits), tell, judge_options, sample, again)
+        )
 
 
 def compare(

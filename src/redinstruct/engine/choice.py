@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from redinstruct.errors import UsageError
 from redinstruct.models.placement import placed, placement
 
 ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Ray's workers: ``address`` of a cluster (None: Ray is started on this machine), and how many ``workers``."""
+
+    address: str | None = None
+    workers: int | None = None
+
+
+def computed_by(engine: str | Ray, *models: object) -> contextlib.AbstractContextManager[None]:
+    """As :func:`computing`, for the Python functions: ``engine`` by name or as :class:`Ray`.
+
+    Raises:
+        UsageError: a model that is an object: it stays in this process.
+    """
+    if isinstance(engine, Ray):
+        how = computing("ray", engine.address, engine.workers)
+    else:
+        how = computing(engine)
+    if engine != "local" and not all(model is None or isinstance(model, str) for model in models):
+        raise UsageError("engine: Ray's workers take models by id; an object stays in this process: engine='local'")
+    return how
 
 
 @contextlib.contextmanager
