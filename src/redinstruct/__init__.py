@@ -26,15 +26,17 @@ if TYPE_CHECKING:
         judge,
         labels,
         loop,
+        merge,
         report,
+        shard,
         stress,
         utility,
     )
     from redinstruct.render.notebook import Run
 
 _VERBS = (
-    "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop", "report", "stress",
-    "utility",
+    "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop", "merge", "report",
+    "shard", "stress", "utility",
 )  # fmt: skip
 _LAZY = {
     **dict.fromkeys(_VERBS, "redinstruct.api"),
@@ -43,7 +45,7 @@ _LAZY = {
 
 __all__ = [
     "Run", "__version__", "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop",
-    "report", "stats", "stress", "utility",
+    "merge", "report", "shard", "stats", "stress", "utility",
 ]  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def test_a_first_denied_answer_is_recorded_as_soon_as_another_one_comes(tmp_path
 
 PUBLIC = {
     "Run", "__version__", "align", "collect", "compare", "evaluate", "export", "gate", "judge", "labels", "loop",
-    "report", "stats", "stress", "utility",
+    "merge", "report", "shard", "stats", "stress", "utility",
 }  # fmt: skip
 STATS = {
     "PROVISIONAL_BELOW", "Calibration", "Decision", "Interval", "Paired", "Rates", "WeakJudge", "bounds", "clustered",

@@ -17,7 +17,7 @@ from tests.support.cli import environment
 from tests.support.kills import ROOT
 from tests.support.tally import faults, tally
 
-EVERY = ("eval", "judge", "collect", "import", "labels", "report", "export", "purge")
+EVERY = ("eval", "judge", "collect", "import", "labels", "report", "export", "shard", "merge", "purge")
 
 
 def disturbed(place: Path, what: str, count: int, *names: str) -> list[tuple[str, int, list[str]]]:
@@ -64,7 +64,7 @@ def test_a_signal_to_stop(place: Path, verb: str) -> None:
 
 
 @faults
-@pytest.mark.parametrize("verb", ["eval", "collect", "import", "report"])
+@pytest.mark.parametrize("verb", ["eval", "collect", "import", "report", "shard", "merge"])
 def test_a_full_disk(place: Path, verb: str) -> None:
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=False).returncode != 0:
         pytest.skip("nothing can be mounted here")

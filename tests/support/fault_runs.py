@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.cli import main as redinstruct
+from redinstruct.errors import EXIT_INCONCLUSIVE
 from redinstruct.models import Reply, Request, scripted
 from tests.support.kills import at_every_operation, dies_at
 
@@ -33,6 +34,10 @@ _LOADED = ("scipy.stats", "numpy.random", "rich.table", "rich.progress", "jinja2
 ITEMS = 12
 IN_FLIGHT = 4
 SECONDS_OF_DAY = 86_400
+
+
+def _at(place: str) -> tuple[str, ...]:
+    return (*EVAL[:-1], place)
 
 
 class Scenario(NamedTuple):
@@ -48,6 +53,7 @@ class Scenario(NamedTuple):
 
 EVAL = ("eval", "--model", "scripted/weak", "--bank", "bank.json", "--judge", "paper", "--judge-model",
         "scripted/judge", "--prompt", "cot", "--concurrency", str(IN_FLIGHT), "--run", "run")  # fmt: skip
+BEGUN = (*EVAL, "--max-calls", "0")
 REPORT = ("report", "run", "--json")
 COLLECT = ("collect", "--teacher", "scripted/red-teacher", "--answerer", "scripted/weak", "--judge", "refusal",
            "--topics", "topics.json", "--per-subtopic", "2", "--blue", "1", "--run", "run")  # fmt: skip
@@ -62,6 +68,10 @@ SCENARIOS = (
                                  "a.md", "--csv", "a.csv", "--junit", "a.xml"), (),
              ("a.jsonl", "a.md", "a.csv", "a.xml")),
     Scenario("export", (COLLECT,), EXPORT, (), ("out.jsonl", "out.jsonl.card.json")),
+    Scenario("shard", (BEGUN,), ("shard", "run", "--of", "3", "--out", "shards"),
+             (("report", "shards/1", "--json"), ("report", "shards/3", "--json"))),
+    Scenario("merge", (BEGUN, ("shard", "run", "--of", "2", "--out", "shards"), _at("shards/1"), _at("shards/2")),
+             ("merge", "shards/1", "shards/2", "--run", "run"), (REPORT,)),
     Scenario("purge", (EVAL,), ("purge", "run", "--yes"), (), gone="run"),
 )  # fmt: skip
 
@@ -127,7 +137,7 @@ class Disturbed:
         shutil.copytree(inputs, self._ready)
         os.chdir(self._ready)
         for command in self.scenario.setup:
-            if (done := call(*command))[0] != 0:
+            if (done := call(*command))[0] != (EXIT_INCONCLUSIVE if command == BEGUN else 0):
                 return f"{command[0]}: {done}"
         shutil.copytree(self._ready, self._whole)
         os.chdir(self._whole)

@@ -32,6 +32,8 @@ VERBS: dict[str, str] = {
     "labels": "People's labels: what they say, and to and from CSV, Argilla, Label Studio.",
     "show": "List a run's attempts, or read one.",
     "import": "Make a run of answers that were collected elsewhere.",
+    "shard": "Deal a run out to machines without a common network.",
+    "merge": "Put the shards of a run together again.",
     "plan": "What an eval would cost: calls, tokens, money. Asks nothing.",
     "banks": "List the known question banks, or fetch one.",
     "models": "How to name a model, and what each kind reads.",

@@ -75,7 +75,7 @@ def listing(store: Store, card: JudgeCard, judge: int, limit: int, most_indexed:
     views = tuple(summary.foremost(judge, measure, limit))
     found = list(itertools.islice(attempt_index(store, judge), most_indexed)) if most_indexed else []
     found.sort(key=lambda one: 0 if one.label == measure.first else 2 if one.label == measure.second else 1)
-    recorded = summary.recorded()
+    recorded = store.recorded()
     return Listing(card.id, views, recorded - len(views), tuple(found), recorded - len(found))
 
 

@@ -95,7 +95,7 @@ def whole_file(target: Path, *, public: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(handle)
         part.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -133,7 +133,7 @@ def whole_folder(target: Path, *, mode: int = 0o755) -> Iterator[Path]:
         _sync(part)
         part.chmod(mode)
         _put_in_place(part, target, aside)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         # After an exchange this is what stood there before.
         with contextlib.suppress(OSError):
@@ -232,13 +232,14 @@ def _present(path: Path) -> bool:
 def _sync(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
         if path.is_dir() and not path.is_symlink():
-            _sync_folder(path)
+            sync_folder(path)
         elif path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk. Raises ``OSError``."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

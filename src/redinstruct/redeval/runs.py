@@ -22,6 +22,7 @@ from redinstruct.run import (
     OwedAttempt,
     Store,
     check_run_folder,
+    check_shard_stays,
     is_run,
     make_place,
     no_blank_run,
@@ -65,12 +66,13 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
             owed = store.owed(judge_row, retry_errors=not limits.keep_errors)
-            progress = _so_far(store, judge_row, owed, plan.total)
+            total = store.planned()  # of a shard: its part
+            progress = _so_far(store, judge_row, owed, total)
             work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
             decider = _decider(store, judge_row, plan.measure, limits, owed)
             session = Session(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
             with no_blank_run(store, store.is_blank, made, begun=begun), _no_denied_plan(store, before):
-                return await session.go(run, plan.total)
+                return await session.go(run, total)
     finally:
         for model in (plan.model, plan.judge_model):
             if model is not None:
@@ -233,3 +235,4 @@ def _check_config(store: Store, config: RunConfig, run: Path) -> None:
     stored = store.config()
     if stored is not None:
         check_same_run(stored, config, str(run))
+        check_shard_stays(store, config)

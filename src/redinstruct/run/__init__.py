@@ -20,10 +20,12 @@ from redinstruct.run.folder import STORE_NAME, check_run_folder, is_own_file, is
 from redinstruct.run.imported import ImportedStore
 from redinstruct.run.index import Indexed, attempt_index
 from redinstruct.run.judges import JudgeRow, judges_of, named_judge
+from redinstruct.run.merging import Merged, merge
 from redinstruct.run.places import make_place, no_blank_run
 from redinstruct.run.planned import Planned, planned_attempts
 from redinstruct.run.purging import importing_place, purge, purge_places
 from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
+from redinstruct.run.shards import Shards, check_shard_stays, shard, shard_of
 from redinstruct.run.stops import note_stop, stops
 from redinstruct.run.summary import Spent, SummaryStore
 from redinstruct.run.times import Invocation, Times, times_of
@@ -48,9 +50,11 @@ __all__ = [
     "Indexed",
     "Invocation",
     "JudgeRow",
+    "Merged",
     "OwedAttempt",
     "Planned",
     "SettleRule",
+    "Shards",
     "Spent",
     "Store",
     "StoredCall",
@@ -64,6 +68,7 @@ __all__ = [
     "by_annotator",
     "calls_by_step",
     "check_run_folder",
+    "check_shard_stays",
     "failed_calls",
     "failures",
     "importing_place",
@@ -71,6 +76,7 @@ __all__ = [
     "is_run",
     "judges_of",
     "make_place",
+    "merge",
     "named_judge",
     "no_blank_run",
     "note_stop",
@@ -79,6 +85,8 @@ __all__ = [
     "purge_places",
     "remove_empty",
     "settle",
+    "shard",
+    "shard_of",
     "stops",
     "times_of",
     "too_many_errors",

@@ -317,14 +317,16 @@ class Store:
     ) -> int:
         """Write down, in one transaction, what the run is to ask; rows that stand already stay.
 
-        Returns the judge's row. The configuration is added when it is new or larger.
+        Returns the judge's row. The configuration is added when it is new or larger; where it is neither, everything
+        stands, and ``attempts`` is not read: a shard so keeps to its part.
         """
         with self._transaction("planning the run", durable=True) as db:
             db.execute(
                 "INSERT OR IGNORE INTO meta (key, value) VALUES ('secret', ?)", (secrets.token_bytes(SECRET_BYTES),)
             )
             db.execute("INSERT INTO sessions (at, version) VALUES (?, ?)", (time.time(), __version__))
-            plans.add(db, config, banks, templates, attempts)
+            if not plans.stands(db, config):
+                plans.add(db, config, banks, templates, attempts)
             return self._judge_row(db, card)
 
     def planned_so_far(self) -> plans.Mark:
@@ -431,6 +433,18 @@ class Store:
                 CountRow(restore(bank), restore(prompt), restored(topic), label, detail, restored(reason), count)
                 for bank, prompt, topic, label, detail, reason, count in self._db.execute(SELECT_COUNTS, (judge,))
             ]
+
+    def planned(self) -> int:
+        """How many attempts the run, or this shard of it, has."""
+        with translated("counting"):
+            row: tuple[int] = self._db.execute("SELECT count(*) FROM attempts").fetchone()
+        return row[0]
+
+    def recorded(self) -> int:
+        """How many attempts have an answer, or a reason why there is none."""
+        with translated("counting"):
+            row: tuple[int] = self._db.execute("SELECT count(DISTINCT attempt) FROM completions").fetchone()
+        return row[0]
 
     def is_blank(self) -> bool:
         """Whether nothing was recorded yet."""

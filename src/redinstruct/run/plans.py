@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from redinstruct.run.config import RunConfig
-from redinstruct.run.rows import question_values, stored, to_json
+from redinstruct.run.rows import from_json, question_values, stored, to_json
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
 
@@ -22,6 +22,19 @@ class Mark(NamedTuple):
     config: int
     question: int
     attempt: int
+
+
+def stands(db: sqlite3.Connection, config: RunConfig) -> bool:
+    """Whether this very plan was written already: plans are added whole, with their configuration.
+
+    Raises:
+        ValueError: the configuration does not read.
+    """
+    last = db.execute("SELECT body FROM configs ORDER BY id DESC LIMIT 1").fetchone()
+    if last is None:
+        return False
+    stored = from_json(last[0], RunConfig)
+    return (stored.digest, stored.limit, stored.epochs) == (config.digest, config.limit, config.epochs)
 
 
 def add(

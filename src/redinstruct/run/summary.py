@@ -82,9 +82,3 @@ class SummaryStore:
             keys = [key for key, _ in self.store._db.execute(SELECT_FOREMOST, first)]
             for key in keys:
                 yield view_from(*self.store._db.execute(SELECT_ATTEMPT, (judge, key)).fetchone())
-
-    def recorded(self) -> int:
-        """How many attempts have an answer, or a reason why there is none."""
-        with reading("counting"):
-            row: tuple[int] = self.store._db.execute("SELECT count(DISTINCT attempt) FROM completions").fetchone()
-        return row[0]

@@ -1,7 +1,7 @@
 """A run that is made at once, of what was recorded elsewhere: it appears as a whole or not at all.
 
-It is written, sealed and closed beside its place, and one rename of the folder puts it there; a kill leaves no run, and
-what it leaves is known to the next one, and to ``purge``.
+It is written, sealed and closed beside its place, and one rename puts it there; a kill leaves what was there before.
+What else it leaves is known to the next one, and to ``purge``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from redinstruct.errors import ConfigError, RedInstructError
+from redinstruct.errors import ConfigError, RedInstructError, StoreError
+from redinstruct.files.atomic import sync_folder
+from redinstruct.run.connection import connect_for_writing, opening
 from redinstruct.run.database import Store
-from redinstruct.run.folder import check_run_folder, remove_empty
+from redinstruct.run.folder import STORE_NAME, break_seal, check_run_folder, lock_folder, remove_empty, seal
 from redinstruct.run.places import make_place
 from redinstruct.run.purging import importing_place, purge, purge_places
 
@@ -24,6 +26,66 @@ def whole_run(folder: Path, write: Callable[[Store], object]) -> None:
     Raises:
         ConfigError: the place cannot be made, or something else stands there; nothing is left behind.
     """
+    with _written(folder, write) as part:
+        try:
+            part.replace(folder)
+            sync_folder(folder.parent)
+        except OSError as error:
+            raise ConfigError(f"--run {folder}: cannot be made ({error.strerror}); name a new folder") from error
+
+
+def remade_run(folder: Path, write: Callable[[Store], object]) -> None:
+    """Write a run's store anew, then put it in the place of the one that stands there; on any error, that one stays.
+
+    Nobody can record in the run meanwhile. What else lies in the folder stays. ``write`` closes whatever it reads the
+    old store by.
+
+    Args:
+        folder: a run's folder, absolute.
+        write: fills the new store.
+
+    Raises:
+        StoreError: the run is in use, or the new store cannot be written.
+    """
+    lock = lock_folder(folder)
+    try:
+        with _written(folder, write) as part:
+            _take_place(part, folder, lock)
+        purge(part)
+    except OSError as error:
+        raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
+    finally:
+        os.close(lock)
+
+
+def _take_place(part: Path, folder: Path, lock: int) -> None:
+    """Put the new store where the old one is. The old bytes keep a name of ours, by which ``purge`` overwrites them.
+
+    A reader would go on with its log's index beside a file that is gone: there must be none, and none may begin.
+    """
+    (part / f"{STORE_NAME}-journal").hardlink_to(folder / STORE_NAME)
+    break_seal(lock)
+    try:
+        with opening(folder), contextlib.closing(connect_for_writing(folder)) as old:
+            old.execute("PRAGMA locking_mode=EXCLUSIVE")
+            old.execute("BEGIN EXCLUSIVE")
+            old.execute("COMMIT")
+            (checked,) = old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[:1]
+            if checked:
+                raise StoreError(f"{folder}: its log is locked")
+            (part / STORE_NAME).replace(folder / STORE_NAME)
+            sync_folder(folder)
+    except StoreError as error:
+        if "locked" in str(error):
+            raise StoreError(f"{folder} is in use by another redinstruct process; wait, and merge again") from error
+        raise
+    finally:
+        seal(folder, lock)
+
+
+@contextlib.contextmanager
+def _written(folder: Path, write: Callable[[Store], object]) -> Iterator[Path]:
+    """The folder beside its place that holds the new run, written and closed; removed on any error."""
     part = importing_place(folder)
     with _named_as(part, folder):
         if part.is_symlink():
@@ -35,7 +97,7 @@ def whole_run(folder: Path, write: Callable[[Store], object]) -> None:
         try:
             with Store.open_for_writing(part) as store:
                 write(store)
-            _rename(part, folder)
+            yield part
         except BaseException:
             with contextlib.suppress(RedInstructError, OSError):
                 purge(part)
@@ -50,15 +112,3 @@ def _named_as(part: Path, folder: Path) -> Iterator[None]:
         yield
     except RedInstructError as error:
         raise type(error)(str(error).replace(str(part), str(folder))) from error
-
-
-def _rename(part: Path, folder: Path) -> None:
-    try:
-        part.replace(folder)
-        handle = os.open(folder.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise ConfigError(f"--run {folder}: cannot be made ({error.strerror}); name a new folder") from error
