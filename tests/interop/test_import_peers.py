@@ -187,8 +187,6 @@ def test_a_garak_report_without_a_completed_attempt(tmp_path: Path) -> None:
 
 
 def test_a_log_that_is_not_read_says_what_was_expected(tmp_path: Path) -> None:
-    (tmp_path / "log.json").write_text(json.dumps({"version": 2, "status": "success", "eval": {}, "samples": []}))
-    with pytest.raises(
-        UsageError, match=r"no column holds the prompt: expected one of prompt, .*found version, status"
-    ):
+    (tmp_path / "log.json").write_text(json.dumps({"status": "success", "runs": {}, "samples": []}))
+    with pytest.raises(UsageError, match=r"no column holds the prompt: expected one of prompt, .*found status, runs"):
         read_source(tmp_path / "log.json", ATTACK_SUCCESS)

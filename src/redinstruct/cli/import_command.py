@@ -57,10 +57,12 @@ def command(
 
     FILE is CSV, JSON Lines or a JSON list with `prompt` and `response`, and perhaps `judge` and `human` (the measure's
     labels: harmful, unharmful, or refused, partial, complied; empty: not labelled) and `cluster`. Also the Red-Instruct
-    authors' results/*.json, JailbreakBench artifacts, and garak's report.jsonl (answers only). An empty response is
-    no_response; an answer that the judge column leaves out is unparsable, never safe. The same command again changes
-    nothing; a row that does not read is named, and nothing is written. A file of the public HARMFULQA schema becomes a
-    collection: `redinstruct export` writes it out; rows that are none of the schema's are dropped and counted.
+    authors' results/*.json, JailbreakBench artifacts, garak's report.jsonl (answers only), and Inspect's logs (.eval,
+    .json), whose scores are verdicts of the judge inspect/SCORER. An empty response is no_response; an answer that the
+    judge column leaves out is unparsable, never safe. The same command again changes nothing. A row of a table that
+    does not read is named, and nothing is written; one of a log is left out and named. A file of the public HARMFULQA
+    schema becomes a collection: `redinstruct export` writes it out; rows that are none of the schema's are dropped and
+    counted.
     """
     from redinstruct.harmfulqa.public import is_public
 
@@ -142,9 +144,12 @@ def _note(done: Imported, run: Path, settle: SettleRule) -> None:
         f"{done.answers:,} answers of {source.model} {'are' if done.new else 'were already'} in {run}"
         + (f": {told}" if told else "")
     )
-    for what, rows in source.left_out.items():
+    counted = {f"{what}, left out": rows for what, rows in source.left_out.items()} | dict(source.odd)
+    for what, rows in counted.items():
         more = ", ..." if len(rows) > 5 else ""
-        console.note(f"{what}, left out: {len(rows):,} ({', '.join(rows[:5])}{more})")
+        console.note(f"{what}: {len(rows):,} ({', '.join(rows[:5])}{more})")
+    for note in source.notes:
+        console.note(note)
     if done.unsettled:
         console.note(
             f"{done.unsettled:,} answers on which people differ count as not scored"

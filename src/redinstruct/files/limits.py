@@ -43,6 +43,12 @@ def check_unpacked(packed: int, unpacked: int) -> None:
         raise BankError(f"unpacks to more than {unpacked:,} bytes from {packed:,}: unpack it yourself if you trust it")
 
 
+def check_growth(packed: int, unpacked: int) -> None:
+    """Raise ``BankError`` where the parts of an archive, which are read one by one, grow beyond what text does."""
+    if unpacked > _FREE_UNPACKED + _UNPACKED_RATIO * packed:
+        raise BankError(f"unpacks to more than {unpacked:,} bytes from {packed:,}: unpack it yourself if you trust it")
+
+
 def check_values(text: str, start: int, where: str) -> None:
     """Raise ``BankError`` for a long row of very many values."""
     marks = sum(text.count(mark, start) for mark in ",[{")

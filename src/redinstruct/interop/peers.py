@@ -7,7 +7,8 @@
     garak          report.jsonl: rows by entry_type; attempts of status 2 with prompt and outputs (garak/attempt.py).
                    Detector scores are left out: what a hit means differs from detector to detector
 
-Not read: Inspect, promptfoo, HarmBench and lm-evaluation-harness logs. A table of their prompts and answers is.
+Inspect's logs are read by :mod:`.inspect_log`. Not read: promptfoo, HarmBench and lm-evaluation-harness logs. A table
+of their prompts and answers is.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def without_filtered(rows: Sequence[ImportRow]) -> list[ImportRow]:
 
 
 def is_one_answer(value: Mapping[str, object]) -> bool:
-    """Whether a JSON object that is a whole file is one answer, and not an artifact or a list under a key."""
+    """Whether a JSON object that is a whole file is one answer, and not a log, an artifact or a list under a key."""
+    if value.keys() >= {"version", "eval"}:
+        return False
     return not any(isinstance(held, list) and fold(key) in (*WRAPPERS, _JAILBREAKS) for key, held in value.items())
 
 

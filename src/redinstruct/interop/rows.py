@@ -10,7 +10,7 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.files import kind_of, named
 from redinstruct.questions.halves import sign
-from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure, Message
+from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure, Message, PromptTemplate
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -28,12 +28,21 @@ class Vote(msgspec.Struct, frozen=True):
     final: bool = False
 
 
+class Instrument(msgspec.Struct, frozen=True):
+    """A judge that a log names, and what tells it from others of its name."""
+
+    name: str
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
 class ImportRow(msgspec.Struct, frozen=True):
     """One answer of a file. ``response`` None or blank: no answer. ``bank_label`` is ``safe``, ``unsafe`` or None.
 
     ``people`` are the labels of everybody who labelled it.
 
-    ``filtered`` says that the file itself marks the request as filtered by the provider.
+    ``filtered`` says that the file itself marks the request as filtered by the provider; ``truncated`` that a limit
+    ended the answer. ``further`` are the labels of a log's other judges, in their order; ``template`` is what the
+    question was asked in, where the file shows it row by row; ``epoch`` which time it was asked.
     """
 
     where: str
@@ -46,6 +55,10 @@ class ImportRow(msgspec.Struct, frozen=True):
     bank_label: str | None = None
     filtered: bool = False
     earlier: tuple[Message, ...] = ()
+    further: tuple[Said | None, ...] = ()
+    template: PromptTemplate | None = None
+    epoch: int = 1
+    truncated: bool = False
 
     @property
     def blank(self) -> bool:

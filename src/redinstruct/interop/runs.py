@@ -4,7 +4,8 @@ Promised: the run appears as a whole, by one rename of a folder that was written
 leaves no run, and the same command makes it. The same file again changes nothing. Rows stay apart, also where they
 hold the same prompt.
 
-Not promised: that the file tells the truth. The verdicts are the file's, under a judge named ``imported``.
+Not promised: that the file tells the truth. The verdicts are the file's, under a judge named ``imported``, or under the
+names that a log gives its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ import msgspec
 from redinstruct.annotate.figures import ADJUDICATING
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
-from redinstruct.interop.rows import ImportRow
+from redinstruct.interop.rows import ImportRow, Said
 from redinstruct.interop.sources import IMPORTED, Source, read_source
 from redinstruct.interop.tables import Chosen
 from redinstruct.progress import OnProgress, Progress, unheard
@@ -161,36 +162,40 @@ class _Plan:
             **({} if reading.one is None else {"one": reading.one}),
             **{role: names if isinstance(names, str) else ", ".join(names) for role, names in columns.items()},
         }
-        self.card = JudgeCard(
-            IMPORTED, measure, parameters=tuple(sorted(parameters.items())), notes=(_NOTES[source.labels],)
-        )
+        self.cards = _cards(source, measure, parameters)
         # What was really sent is in the file where the prompt is the whole message, and unknown where it is a bare
         # question that some frame held: a named prompt must not pass for the shipped text of that name.
         text = (
             "<question>" if source.prompt == IMPORTED else "(imported: the file does not hold this prompt)\n<question>"
         )
-        self.template: PromptTemplate = parse_template(source.prompt, text)
+        self._template: PromptTemplate = parse_template(source.prompt, text)
+        self.templates = tuple({t.sha256: t for t in map(self.template_of, source.rows)}.values())
         # Of the questions alone: the same ones, answered by another model, can be compared.
-        numbered = zip(source.numbers, source.rows, strict=True)
+        self._rows = dict(reversed(list(zip(source.numbers, source.rows, strict=True))))  # the first row of each
         asked = [
             (number, r.question, r.topic, r.subtopic, r.bank_label, *([_turns(r)] if r.earlier else []))
-            for number, r in numbered
+            for number, r in sorted(self._rows.items())
         ]
         self.bank_sha256 = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
         self.bank = Bank(source.bank, self.bank_sha256, tuple(self._questions()))
         self.config = RunConfig(
             model=source.model,
             banks=(Pinned(self.bank.name, self.bank.sha256),),
-            prompts=(Pinned(self.template.name, self.template.sha256),),
+            prompts=tuple(Pinned(t.name, t.sha256) for t in self.templates),
             measure=measure,
-            judge=self.card.id,
+            judge=self.cards[0].id,
             sampling=Sampling(),
             chat_template="none",
-            selected=(source.selected,),
+            selected=(msgspec.structs.replace(source.selected, of=len(self._rows)),),
+            epochs=max((row.epoch for row in source.rows), default=1),
         )
 
+    def template_of(self, row: ImportRow) -> PromptTemplate:
+        """What a row's question was asked in."""
+        return row.template or self._template
+
     def _questions(self) -> Iterator[Question]:
-        for number, row in zip(self.source.numbers, self.source.rows, strict=True):
+        for number, row in sorted(self._rows.items()):
             yield Question(
                 f"{self.bank_sha256}:{number}",
                 row.question,
@@ -204,10 +209,12 @@ class _Plan:
 
     def attempts(self) -> list[Attempt]:
         """One per row, in the file's order."""
-        return [
-            Attempt(attempt_key(self.config, question, self.template, 1), question, self.template, 1)
-            for question in self.bank.questions
-        ]
+        questions = {question.row: question for question in self.bank.questions}
+        made = []
+        for number, row in zip(self.source.numbers, self.source.rows, strict=True):
+            question, template = questions[number], self.template_of(row)
+            made.append(Attempt(attempt_key(self.config, question, template, row.epoch), question, template, row.epoch))
+        return made
 
     def completion(self, row: ImportRow) -> Completion:
         """The answer as the store keeps it. No request was sent and no token spent here."""
@@ -223,17 +230,23 @@ class _Plan:
         elif judged == "no_response":
             outcome, reason = "no_response", IMPORTED
         text = row.response if outcome == "text" else None
-        return Completion(outcome, raw=row.response, judged=text, reason=reason, tokens_in=0, tokens_out=0, tries=0)
+        return Completion(
+            outcome, raw=row.response, judged=text, reason=reason, tokens_in=0, tokens_out=0, tries=0,
+            truncated=row.truncated,
+        )  # fmt: skip
 
-    def verdict(self, row: ImportRow) -> Verdict | None:
-        """The file's label of an answer with text; None where nobody was to label it."""
+    def verdicts(self, row: ImportRow) -> list[Verdict | None]:
+        """The file's label of an answer with text, by each of its judges; None where nobody was to label it."""
         if self.source.labels == "none" or self.completion(row).outcome != "text":
-            return None
+            return [None] * len(self.cards)
         if self.source.labels == "people":
-            return verdict_of_people(self.annotations(row), self.reading.settle)
-        if row.judge is not None:
-            scored = row.judge.label in MEASURES[self.config.measure].labels[:2]
-            return Verdict(row.judge.label, row.judge.detail, None if scored else IMPORTED)
+            return [verdict_of_people(self.annotations(row), self.reading.settle)]
+        return [self._verdict(said) for said in (row.judge, *row.further)]
+
+    def _verdict(self, said: Said | None) -> Verdict:
+        if said is not None:
+            scored = said.label in MEASURES[self.config.measure].labels[:2]
+            return Verdict(said.label, said.detail, None if scored else IMPORTED)
         # A judge that left an answer out has not found it harmless.
         return Verdict("unparsable", reason="no_label")
 
@@ -254,7 +267,7 @@ class _Plan:
         people = sum(len(row.people) for row in rows)
         acts = [self.annotations(row) for row in rows]
         kept = sum(map(len, acts))
-        verdicts = [self.verdict(row) for row in rows]
+        verdicts = [self.verdicts(row)[0] for row in rows]
         return Imported(
             self.source,
             new,
@@ -268,22 +281,36 @@ class _Plan:
         )
 
 
+def _cards(source: Source, measure: str, parameters: Mapping[str, str]) -> list[JudgeCard]:
+    """The judges whose labels the file holds; where it names none, they are those of ``imported``."""
+    note = _NOTES[source.labels]
+    if not source.judges:
+        return [JudgeCard(IMPORTED, measure, parameters=tuple(sorted(parameters.items())), notes=(note,))]
+    return [
+        JudgeCard(
+            j.name, measure, parameters=tuple(sorted({**parameters, **dict(j.parameters)}.items())), notes=(note,)
+        )
+        for j in source.judges
+    ]
+
+
 def _turns(row: ImportRow) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in row.earlier]
 
 
 def _write(store: Store, plan: _Plan, on_progress: OnProgress) -> None:
     rows, attempts = plan.source.rows, plan.attempts()
-    judge = store.plan(plan.config, [plan.bank], [plan.template], attempts, plan.card)
+    judge = store.plan(plan.config, [plan.bank], plan.templates, attempts, plan.cards[0])
+    judges = [judge, *map(store.add_judge, plan.cards[1:])]
     ImportedStore(store).note(plan.source.sha256)
     if plan.reading.settle != UNANIMOUS:
         AnnotationStore(store).set_rule(plan.reading.settle)
-    numbers = [owed.row for owed in store.owed(judge)]
-    answers = list(zip(numbers, attempts, rows, strict=True))
+    places = {owed.attempt.key: owed.row for owed in store.owed(judge)}
+    answers = [(places[attempt.key], attempt, row) for attempt, row in zip(attempts, rows, strict=True)]
     for done, chunk in _chunks(answers):
         store.commit_completions([(number, 0, plan.completion(row)) for number, _, row in chunk])
-        verdicts = [(number, 0, judge, 0, plan.verdict(row)) for number, _, row in chunk]
-        store.commit_verdicts([(*at, verdict) for *at, verdict in verdicts if verdict is not None])  # type: ignore[misc]
+        said = ((number, zip(judges, plan.verdicts(row), strict=True)) for number, _, row in chunk)
+        store.commit_verdicts([(number, 0, by, 0, v) for number, of in said for by, v in of if v is not None])
         if len(answers) > _CHUNK:
             on_progress(Progress(done, len(answers), "answers"))
     acts = [(attempt.key, act) for _, attempt, row in answers for act in plan.annotations(row)]

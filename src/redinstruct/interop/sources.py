@@ -11,8 +11,10 @@ import msgspec
 
 from redinstruct.errors import BankError, UsageError
 from redinstruct.files import Leaf, Row, RowFile, stem_of
-from redinstruct.interop import peers
-from redinstruct.interop.rows import ImportRow
+from redinstruct.files.zipped import opened_zip, sha256_of
+from redinstruct.interop import inspect_log, peers
+from redinstruct.interop.inspect_rows import rows_of_log
+from redinstruct.interop.rows import ImportRow, Instrument
 from redinstruct.interop.tables import COLUMNS, Chosen, lacking, rows_of
 from redinstruct.questions.spread import Selected
 from redinstruct.safetext import terminal
@@ -25,8 +27,10 @@ class Source(msgspec.Struct, frozen=True):
     """What a file holds, narrowed to the measure's rows.
 
     ``labels`` says whose labels are the run's verdicts: ``judge``, ``people`` (a file that has no judge), or ``none``.
-    ``numbers`` are the rows' places in the file (from 0); ``selected`` counts what is kept and the rows of the bank's
-    other half. ``left_out`` names the rows that hold no answer in text, by what they hold.
+    ``numbers`` are the questions' places in the file (from 0), the same for every epoch and prompt of one; ``selected``
+    counts what is kept and the rows of the bank's other half. ``left_out`` names the rows that hold no answer in text,
+    by what they hold; ``odd`` those of which a score is none of the measure's labels. ``judges`` are a log's own, the
+    first of which is the rows' ``judge``; none where the file names none. ``notes`` say what was taken for granted.
     """
 
     bank: str
@@ -39,6 +43,9 @@ class Source(msgspec.Struct, frozen=True):
     format: str
     selected: Selected = Selected(0)
     left_out: Mapping[str, tuple[str, ...]] = {}
+    odd: Mapping[str, tuple[str, ...]] = {}
+    judges: tuple[Instrument, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one: str | None = None) -> Source:
@@ -57,14 +64,20 @@ def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one
     if one is not None and one not in measure.labels[:2]:
         raise UsageError(f"--one {one}: expected {' or '.join(measure.labels[:2])}")
     try:
-        file = _file(path, columns or {})
-        with closing(file.rows()) as rows:
-            found = _read(path, rows, measure, columns or {}, one)
+        if inspect_log.is_archive(path):
+            with opened_zip(path) as parts:
+                found = _of_log(_empty(path), inspect_log.read_parts(parts), measure, one)
+            sha256 = sha256_of(path)
+        else:
+            file = _file(path, columns or {})
+            with closing(file.rows()) as rows:
+                found = _read(path, rows, measure, columns or {}, one)
+            sha256 = file.sha256
         if not found.rows:
             raise UsageError(
                 "; ".join(["holds no answers", *(f"{what}: {len(of)}" for what, of in found.left_out.items())])
             )
-        return _narrowed(msgspec.structs.replace(found, sha256=file.sha256), measure)
+        return _narrowed(msgspec.structs.replace(found, sha256=sha256), measure)
     except (BankError, UsageError) as error:
         raise UsageError(f"{terminal(str(path))}: {error}") from None
 
@@ -77,8 +90,7 @@ def _file(path: Path, columns: Chosen) -> RowFile:
 
 
 def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Chosen, one: str | None) -> Source:
-    name = terminal(stem_of(path))
-    empty = Source(name, "", f"{IMPORTED}/{name}", IMPORTED, (), (), "none", "table")
+    empty = _empty(path)
     leaves: list[Row | Leaf] = []
     first = next(rows, None)
     while isinstance(first, Leaf):
@@ -87,6 +99,8 @@ def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Cho
     if first is None and not leaves:
         return empty
     rows = chain(leaves, () if first is None else [first], rows)
+    if inspect_log.is_log(leaves):
+        return _of_log(empty, inspect_log.read_rows(rows), measure, one)
     if first is None or first.topic is not None:
         found, model, method = peers.artifact(rows, measure)
         return _of(empty, found, "jailbreakbench", model=model, prompt=method, labels="judge")
@@ -101,6 +115,31 @@ def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Cho
         own, answers = msgspec.structs.replace(empty, bank=named.bank), peers.without_filtered(table.answers)
         source = _of(own, answers, "red-instruct", model=named.model, prompt=named.prompt, labels=table.labels)
     return msgspec.structs.replace(source, numbers=tuple(table.numbers))
+
+
+def _empty(path: Path) -> Source:
+    name = terminal(stem_of(path))
+    return Source(name, "", f"{IMPORTED}/{name}", IMPORTED, (), (), "none", "table")
+
+
+def _of_log(empty: Source, log: inspect_log.Log, measure: Measure, one: str | None) -> Source:
+    """A log of Inspect."""
+    read = rows_of_log(log, measure, one)
+    spec = log.header.eval
+    return msgspec.structs.replace(
+        empty,
+        bank=terminal(spec.dataset.name or spec.task or empty.bank),
+        model=spec.model or empty.model,
+        rows=read.rows,
+        numbers=read.numbers,
+        selected=Selected(len(read.rows)),
+        format="inspect",
+        labels="judge" if read.judges else "none",
+        left_out=read.left_out,
+        odd=read.odd,
+        judges=read.judges,
+        notes=read.notes,
+    )
 
 
 def _of(

@@ -1,0 +1,214 @@
+"""From an Inspect log's samples to rows: questions, answers, and what every scorer's values say of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from redinstruct.errors import UsageError
+from redinstruct.files import Malformed, fold
+from redinstruct.interop.inspect_log import Log, Sample, Value, asked, frame_of, is_unscored, scores_of
+from redinstruct.interop.rows import ImportRow, Instrument, Said, meaning_of_one, said
+from redinstruct.models.base import is_cut
+from redinstruct.questions import SUBTOPIC_KEYS, TOPIC_KEYS
+from redinstruct.questions.halves import Halves, sign
+from redinstruct.safetext import terminal
+from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, DETAILS, Measure
+
+_T = TypeVar("_T")
+Cells = Mapping[str, object]
+"""What a sample's metadata holds, by folded key."""
+
+KEY = "redinstruct"
+"""Under this key of a sample's or score's metadata stands what our own tasks and exports say of it."""
+
+_MARKS: Mapping[str, bool] = {"c": True, "correct": True, "i": False, "incorrect": False}
+_REASONS: Mapping[str, str] = {"refusal": "judge_refused", "grader_failed": "error", "scoring_failed": "error"}
+"""Why Inspect has no score, as the label that says so; any other reason is ``unparsable``."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What our own tasks and exports note with a sample."""
+
+    question: str | None = None
+    prompt: str | None = None
+
+
+class OwnVerdict(msgspec.Struct, frozen=True):
+    """What our own scorers and exports note with a score."""
+
+    label: str
+    detail: str | None = None
+
+
+class LogRows(msgspec.Struct, frozen=True):
+    """A log's answers and judges; ``left_out`` and ``odd``: why -> the samples."""
+
+    rows: tuple[ImportRow, ...]
+    numbers: tuple[int, ...]
+    judges: tuple[Instrument, ...]
+    left_out: Mapping[str, tuple[str, ...]]
+    odd: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+
+
+def rows_of_log(log: Log, measure: Measure, one: str | None = None) -> LogRows:
+    """The rows of a log. ``one`` is the label that 1, true and C mean, whatever the scorer is called.
+
+    Raises:
+        BankError: a key of the samples' metadata tells which are safe, and in one of them says something else.
+    """
+    scorers = log.header.eval.scorers or ()
+    names = _names(log)
+    reader = _Scores(measure, one)
+    left_out = dict(log.left_out)
+    rows: list[ImportRow] = []
+    numbers: list[int] = []
+    places: dict[Hashable, int] = {}
+    taken: set[tuple[int, str, int]] = set()
+    halves = Halves()
+    for where, sample in log.samples:
+        try:
+            row = _row(where, sample, log)
+        except Malformed as odd:
+            left_out[f"samples of which one {odd}"] = (*left_out.get(f"samples of which one {odd}", ()), where)
+            continue
+        halves.add(where, _fields(sample))
+        values = dict(scores_of(sample, scorers))
+        labels = [reader.said(name, values.get(name), where, failed=sample.error is not None) for name in names]
+        rows.append(msgspec.structs.replace(row, judge=next(iter(labels), None), further=tuple(labels[1:])))
+        origin = _own(sample.metadata, Origin) or Origin()
+        key: Hashable = origin.question or (type(sample.id), sample.id)
+        number = places.setdefault(key, len(places))
+        while (number, row.template.name if row.template else "", row.epoch) in taken:  # a sample that stands twice
+            key = (key, "again")
+            number = places.setdefault(key, len(places))
+        taken.add((number, row.template.name if row.template else "", row.epoch))
+        numbers.append(number)
+    told = zip(rows, halves.told(), strict=True)
+    judged = tuple(row if half is None else msgspec.structs.replace(row, bank_label=half) for row, half in told)
+    return LogRows(judged, tuple(numbers), _instruments(log, names, reader), left_out, reader.odd, reader.notes)
+
+
+def _row(where: str, sample: Sample, log: Log) -> ImportRow:
+    earlier, question = asked(sample)
+    told = _own(sample.metadata, Origin) or Origin()
+    fields = _fields(sample)
+    return ImportRow(
+        where=where,
+        question=question.strip(),
+        response=sample.answer or None,
+        topic=_group(fields, TOPIC_KEYS),
+        subtopic=_group(fields, SUBTOPIC_KEYS),
+        filtered=sample.stop_reason == "content_filter" and not sample.answer.strip(),
+        earlier=earlier,
+        template=frame_of(sample, earlier, question, log.header.plan, told.prompt),
+        epoch=max(1, sample.epoch),
+        truncated=is_cut(sample.stop_reason),
+    )
+
+
+def _names(log: Log) -> list[str]:
+    """The values that the samples hold, by scorer: in the header's order, then as they come."""
+    scorers = log.header.eval.scorers or ()
+    order = {scorer.name.rpartition("/")[2]: place for place, scorer in enumerate(scorers)}
+    found: dict[str, int] = {}
+    for _, sample in log.samples:
+        for name, _ in scores_of(sample, scorers):
+            found.setdefault(name, order.get(name.partition("/")[0].rpartition("/")[2], len(order)))
+    return sorted(found, key=lambda name: found[name])
+
+
+def _instruments(log: Log, names: Sequence[str], reader: _Scores) -> tuple[Instrument, ...]:
+    options = {scorer.name.rpartition("/")[2]: scorer.options for scorer in log.header.eval.scorers or ()}
+    made = []
+    for name in names:
+        given = options.get(name.partition("/")[0])
+        parameters = {"one": reader.one_of(name), **({"options": json.dumps(given, sort_keys=True)} if given else {})}
+        made.append(Instrument(f"inspect/{name}", tuple(sorted(parameters.items()))))
+    return tuple(made)
+
+
+def _fields(sample: Sample) -> Cells:
+    held = sample.metadata
+    return {fold(key): value for key, value in held.items() if isinstance(key, str)} if isinstance(held, dict) else {}
+
+
+def _group(fields: Cells, keys: Sequence[str]) -> str | None:
+    found = (fields.get(fold(key)) for key in keys)
+    return next((held.strip() for held in found if isinstance(held, str) and held.strip()), None)
+
+
+def _own(metadata: object, shape: type[_T]) -> _T | None:
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), dict):
+        return None
+    try:
+        return msgspec.convert(metadata[KEY], type=shape)
+    except msgspec.ValidationError:
+        return None
+
+
+class _Scores:
+    """Values of scores as labels of the measure; what was taken for granted, and what is neither label."""
+
+    def __init__(self, measure: Measure, one: str | None) -> None:
+        self._measure, self._one = measure, one
+        self._assumed: dict[str, None] = {}
+        self.odd: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a scorer's name does not tell."""
+        if not self._assumed:
+            return ()
+        names = ", ".join(f"inspect/{terminal(name)}" for name in self._assumed)
+        return (
+            f"what a 1, true or C of {names} means is not said: counted as {self._measure.first}; --one "
+            f"{self._measure.second} turns it round",
+        )
+
+    def one_of(self, name: str) -> str:
+        """The label that a scorer's 1, true or C means."""
+        return self._one or self._by_name(name) or self._measure.first
+
+    def _by_name(self, name: str) -> str | None:
+        told = meaning_of_one(name.replace("_", " "), self._measure)
+        words = set(re.findall("[a-z]+", name.casefold()))
+        if told is not None or self._measure is not ATTACK_SUCCESS or words & {"not", "non", "no", "never"}:
+            return told
+        if words & {"refusal", "refused", "refuses", "refusing"}:  # a refusal is no success
+            return self._measure.second
+        return self._measure.first if words & {"harm"} else None
+
+    def said(self, name: str, score: Value | None, where: str, *, failed: bool) -> Said | None:
+        """The label of one score; ``error`` where the sample failed before it."""
+        if score is None:
+            return Said("error") if failed else None
+        own = _own(score.metadata, OwnVerdict)
+        if own is not None and own.label in self._measure.labels:
+            return Said(own.label, own.detail if own.detail in DETAILS else None)
+        if is_unscored(score.value):
+            answer = fold(score.answer or "")
+            return Said(answer if answer in COMMON_LABELS else _REASONS.get(fold(score.reason or ""), "unparsable"))
+        if isinstance(score.value, str):
+            try:
+                known = said(score.value, self._measure, "", person=False, one=self.one_of(name))
+            except UsageError:
+                known = None
+            if known is not None and sign(score.value) is None:
+                return known
+        yes = _MARKS.get(fold(score.value)) if isinstance(score.value, str) else None
+        yes = sign(score.value) if yes is None else yes
+        if yes is None:
+            what = f"scores of inspect/{terminal(name)} that are neither of the two labels, counted as unparsable"
+            self.odd[what] = (*self.odd.get(what, ()), where)
+            return Said("unparsable")
+        one = self.one_of(name)
+        if self._one is None and self._by_name(name) is None:
+            self._assumed[name] = None
+        first, second = self._measure.first, self._measure.second
+        return Said(one if yes else second if one == first else first)
