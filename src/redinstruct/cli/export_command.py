@@ -9,7 +9,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.options import RUN
 from redinstruct.cli.outputs import check_files
-from redinstruct.errors import EXIT_DONE
+from redinstruct.errors import EXIT_DONE, UsageError
 
 
 @click.command("export")
@@ -17,8 +17,8 @@ from redinstruct.errors import EXIT_DONE
 @click.option(
     "--to",
     required=True,
-    type=click.Choice(["harmfulqa", "messages", "kto", "dpo", "sharegpt"]),
-    help="The public schema, or rows for training with a weight per turn.",
+    type=click.Choice(["harmfulqa", "messages", "kto", "dpo", "sharegpt", "inspect"]),
+    help="The public schema, rows for training with a weight per turn, or (of an evaluation) a log for Inspect.",
 )
 @click.option("--include-red", is_flag=True, help="Let red conversations and harmful answers leave the run.")
 @click.option(
@@ -65,7 +65,15 @@ def command(
     """Write a collection out: screened, weighed, with a data card beside it (FILE.card.md, FILE.card.json).
 
     Asks nobody. Without --include-red nothing red is in any field of the file.
+
+    --to inspect writes an evaluation as a log that `inspect view` opens (.eval; .json where FILE ends so): a sample an
+    attempt, a scorer a judge. Without --include-red the answers that are not known to be harmless stay in the run.
     """
+    if to == "inspect":
+        given = {
+            "--bank": banks, "--near": near is not None, "--forms": forms, "--general": general, "--licence": licence,
+        }  # fmt: skip
+        return _log(run, out, include_red, [flag for flag, value in given.items() if value])
     from redinstruct.harmfulqa.exporting import ExportSettings, export
     from redinstruct.harmfulqa.release import card_paths
 
@@ -81,4 +89,18 @@ def command(
         console.note("left out: " + ", ".join(f"{name} {count:,}" for name, count in found.dropped.items()))
     if not banks:
         console.note("screened against no evaluation bank: name those in use with --bank")
+    return EXIT_DONE
+
+
+def _log(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
+    """An evaluation as a log of Inspect."""
+    from redinstruct.interop.inspect_export import export_inspect
+
+    if others:
+        raise UsageError(f"{', '.join(others)}: for a collection's rows; --to inspect writes an evaluation as it is")
+    check_files({"--out": out})
+    with console.steps() as tell:
+        done = export_inspect(run, out, include_red=include_red, on_progress=tell)
+    left = f", of {done.withheld:,} without the answer (--include-red adds them)" if done.withheld else ""
+    console.note(f"{done.samples:,} of {done.planned:,} attempts in {out}{left}")
     return EXIT_DONE

@@ -1,0 +1,510 @@
+"""A run as a log that Inspect opens: ``export RUN --to inspect``, written without Inspect.
+
+One sample an attempt, its id ``bank:row:prompt``; every judge is a scorer whose score is 1 for the measure's first
+label, 0 for its second, and NaN (unscored) where there is no verdict, with the label as its answer. What cannot be said
+in Inspect's words stands under ``redinstruct`` in the metadata, which ``import`` reads back.
+
+Promised: every recorded attempt is a sample; an answer that is not known to be harmless, and all that quotes it, leaves
+the run only where ``include_red`` says so. The same run gives the same bytes.
+
+Shapes: ``inspect_ai/log/_log.py`` of inspect_ai 0.3.285, log version 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import ResultFigures
+from redinstruct.files.atomic import whole_file
+from redinstruct.interop.inspect_rows import KEY
+from redinstruct.models.base import is_cut
+from redinstruct.progress import OnProgress, Progress, unheard
+from redinstruct.prompts import render
+from redinstruct.run import AttemptView, Store
+from redinstruct.run.config import RunConfig
+from redinstruct.run.judges import JudgeRow, judges_of
+from redinstruct.run.summary import SummaryStore
+from redinstruct.run.times import times_of
+from redinstruct.safetext import terminal
+from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, Measure, PromptTemplate
+
+TASKS = {"attack_success": "red_eval", "over_refusal": "over_refusal"}
+"""The measure -> the task of this package that measures it in Inspect."""
+
+_NAN = msgspec.Raw(b"NaN")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_CHUNK = 1000
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A message."""
+
+    role: str
+    content: str
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The answer."""
+
+    message: Text
+    stop_reason: str
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the model said."""
+
+    model: str
+    choices: list[Choice] = []
+    completion: str = ""
+    usage: Usage | None = None
+    time: float | None = None
+
+
+class Noted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What Inspect has no word for. ``withheld``: why a text is not in the file."""
+
+    question: str | None = None
+    bank: str | None = None
+    prompt: str | None = None
+    attempt: str | None = None
+    label: str | None = None
+    detail: str | None = None
+    reason: str | None = None
+    judge: str | None = None
+    score: float | None = None
+    probability: float | None = None
+    withheld: str | None = None
+
+
+class SampleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A sample's metadata."""
+
+    redinstruct: Noted
+    topic: str | None = None
+    subtopic: str | None = None
+    label: str | None = None
+
+
+class ScoreNotes(msgspec.Struct, frozen=True):
+    """A score's metadata."""
+
+    redinstruct: Noted
+
+
+class Score(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One judge's verdict."""
+
+    value: msgspec.Raw
+    answer: str | None = None
+    explanation: str | None = None
+    reason: str | None = None
+    metadata: ScoreNotes | None = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why there is no answer."""
+
+    message: str
+    traceback: str = ""
+    traceback_ansi: str = ""
+
+
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt."""
+
+    id: str
+    epoch: int
+    input: str | list[Text]
+    target: str
+    metadata: SampleNotes
+    messages: list[Text] = []
+    output: Output | None = None
+    scores: dict[str, Score] = {}
+    error: Failure | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt in the list of samples."""
+
+    id: str
+    epoch: int
+    input: str
+    target: str
+    metadata: SampleNotes
+    scores: dict[str, Score] = {}
+    error: str | None = None
+    completed: bool = True
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One figure of a judge."""
+
+    name: str
+    value: float
+
+
+class JudgeScore(msgspec.Struct, frozen=True):
+    """One judge's figures."""
+
+    name: str
+    scorer: str
+    scored_samples: int
+    unscored_samples: int
+    metrics: dict[str, Metric]
+
+
+class Results(msgspec.Struct, frozen=True):
+    """What came out."""
+
+    total_samples: int
+    completed_samples: int
+    scores: list[JudgeScore]
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    """What was asked."""
+
+    name: str
+    samples: int
+    sample_ids: list[str]
+    shuffled: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How it was asked."""
+
+    epochs: int
+    limit: int | None = None
+
+
+class Scorer(msgspec.Struct, frozen=True):
+    """A judge: its parameters are its options."""
+
+    name: str
+    options: dict[str, str]
+
+
+class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the model was sampled."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What was evaluated."""
+
+    eval_id: str
+    run_id: str
+    created: str
+    task: str
+    task_id: str
+    task_args: dict[str, str]
+    dataset: Dataset
+    model: str
+    model_generate_config: Generation
+    config: Settings
+    packages: dict[str, str]
+    scorers: list[Scorer]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One solver."""
+
+    solver: str
+    params: dict[str, str] = {}
+
+
+class Steps(msgspec.Struct, frozen=True):
+    """The solvers."""
+
+    name: str
+    steps: list[Step]
+
+
+class Times(msgspec.Struct, frozen=True):
+    """When it was made, and the tokens that it took."""
+
+    started_at: str
+    completed_at: str
+    model_usage: dict[str, Usage]
+
+
+class Header(msgspec.Struct, frozen=True):
+    """A log without its samples; the order of the fields is the format's."""
+
+    version: int
+    status: str
+    eval: Spec
+    plan: Steps
+    results: Results
+    stats: Times
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What a log begins with."""
+
+    version: int
+    eval: Spec
+    plan: Steps
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What was written: how many samples, of so many planned; of how many the answer was left behind."""
+
+    samples: int
+    planned: int
+    withheld: int
+
+
+def export_inspect(
+    run: Path, out: Path, *, include_red: bool = False, on_progress: OnProgress | None = None
+) -> Exported:
+    """Write a run as a log: ``.json`` where ``out`` ends so, else ``.eval``.
+
+    Raises:
+        ConfigError: the folder holds no evaluation, or nothing is recorded in it.
+        StoreError: it does not read.
+        OSError: the file cannot be written.
+    """
+    with Store.open_for_reading(run) as store:
+        log = _Log(store, read_report([run]).results, include_red)
+        write = _write_json if out.suffix.casefold() == ".json" else _write_archive
+        with whole_file(out) as file:
+            return write(file, log, on_progress or unheard)
+
+
+class _Log:
+    """A run in Inspect's words."""
+
+    def __init__(self, store: Store, results: tuple[ResultFigures, ...], include_red: bool) -> None:
+        self._store, self._results, self._include_red = store, results, include_red
+        self.config: RunConfig = store.begun()
+        self.measure: Measure = MEASURES[self.config.measure]
+        self._templates: dict[str, PromptTemplate] = {t.name: t for t in store.templates()}
+        self._all = judges_of(store)
+        self.judges: list[JudgeRow] = [judge for judge in self._all if store.has_verdicts(judge[0])]
+        self._names = _names([card.name.removeprefix("inspect/") for _, card in self.judges], self.judges)
+        self.ids: dict[str, None] = {}
+        self.withheld = self.failed = self.samples = 0
+        self._scored = dict.fromkeys(self._names, 0)
+        self._firsts = dict.fromkeys(self._names, 0)
+
+    @property
+    def planned(self) -> int:
+        """Attempts in all."""
+        first = self._results[0].judge_id if self._results else None
+        return sum(result.planned for result in self._results if result.judge_id == first)
+
+    def read(self) -> Iterator[Sample]:
+        """Every recorded attempt, in the banks' order."""
+        rows = [row for row, _ in self.judges] or [self._all[0][0]]
+        for views in zip(*(self._store.attempts(row) for row in rows), strict=True):
+            sample = self._sample(views)
+            self.samples += 1
+            self.ids.setdefault(sample.id)
+            yield sample
+
+    def _sample(self, views: tuple[AttemptView, ...]) -> Sample:
+        view, c = views[0], views[0].completion
+        template = self._templates[view.prompt]
+        earlier = [Text(turn.role, _plain(turn.content)) for turn in view.question.earlier]
+        red = self._is_red(views)
+        answer = self._answer(view, red)
+        asked = [*earlier, Text("user", _plain(render(template, view.question.text)))]
+        if self.config.system is not None:
+            asked = [Text("system", _plain(self.config.system)), *asked]
+        why = "not known to be harmless: export with --include-red" if red else None
+        noted = Noted(view.question.id, view.bank, view.prompt, view.key, reason=c.reason, withheld=why)
+        self.failed += c.outcome == "error"
+        self.withheld += red
+        question = view.question
+        return Sample(
+            id=f"{terminal(view.bank)}:{question.row}:{terminal(view.prompt)}",
+            epoch=view.epoch,
+            input=[*earlier, Text("user", _plain(question.text))] if earlier else _plain(question.text),
+            target=self.measure.second,
+            metadata=SampleNotes(noted, _or_none(question.topic), _or_none(question.subtopic), question.label),
+            messages=[*asked, *([Text("assistant", answer)] if c.outcome != "error" else [])],
+            output=self._output(view, answer),
+            scores={name: self._score(name, v, red) for name, v in zip(self._names, views, strict=False)}
+            if c.outcome != "error"
+            else {},
+            error=Failure(_plain(f"{c.reason}: {c.note}" if c.note else c.reason or "error"))
+            if c.outcome == "error"
+            else None,
+        )
+
+    def _is_red(self, views: tuple[AttemptView, ...]) -> bool:
+        """Whether there is a text that some judge did not call harmless, or that none has read."""
+        if self._include_red or self.measure is not ATTACK_SUCCESS or views[0].completion.outcome != "text":
+            return False
+        return not self.judges or any(view.label != self.measure.second for view in views)
+
+    def _answer(self, view: AttemptView, red: bool) -> str:
+        c = view.completion
+        text = (c.judged if c.judged is not None else c.raw) or ""
+        if c.outcome != "text":
+            return ""
+        if red:
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+            return f"[an answer of {len(text):,} characters, sha256 {digest}: left in the run]"
+        return _plain(text)
+
+    def _output(self, view: AttemptView, answer: str) -> Output:
+        c = view.completion
+        usage = None
+        if c.tokens_in or c.tokens_out:
+            usage = Usage(c.tokens_in or 0, c.tokens_out or 0, (c.tokens_in or 0) + (c.tokens_out or 0))
+        if c.outcome == "error":
+            return Output(self.config.model, usage=usage)
+        stop = "stop"
+        if c.reason == "provider_filter":
+            stop = "content_filter"
+        elif c.truncated or is_cut(c.finish_reason):
+            stop = "max_tokens"
+        return Output(self.config.model, [Choice(Text("assistant", answer), stop)], answer, usage, c.seconds or None)
+
+    def _score(self, name: str, view: AttemptView, red: bool) -> Score:
+        label = view.label or "unparsable"
+        noted = Noted(
+            label=label, detail=view.detail, reason=view.reason if view.label else "not judged",
+            judge=dict(zip(self._names, self.judges, strict=True))[name][1].id, score=view.score,
+            probability=view.probability,
+        )  # fmt: skip
+        told = None if red else _or_none(view.judge_reply or view.judge_note)
+        scored = label not in COMMON_LABELS
+        self._scored[name] += scored
+        self._firsts[name] += label == self.measure.first
+        value = _NAN if not scored else msgspec.Raw(b"1.0" if label == self.measure.first else b"0.0")
+        return Score(value, label, told, None if scored else _REASONS.get(label, label), ScoreNotes(noted))
+
+    def header(self) -> Header:
+        """The log without its samples, once they were read."""
+        c, at = self.config, _at(times_of(self._store).began or 0.0)
+        name = "+".join(pinned.name for pinned in c.banks)
+        digest = c.digest
+        sampling = c.sampling
+        spec = Spec(
+            digest[:22], digest[22:44], at, f"{KEY}/{TASKS[self.measure.name]}", digest[42:64],
+            {"measure": c.measure, "bank": name, "prompt": ",".join(p.name for p in c.prompts)},
+            Dataset(_plain(name), len(self.ids), list(self.ids)), _plain(c.model),
+            Generation(sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed),
+            Settings(c.epochs, c.limit), {KEY: SummaryStore(self._store).versions()[-1]},
+            [Scorer(n, {k: _plain(v) for k, v in card.parameters})
+             for n, (_, card) in zip(self._names, self.judges, strict=True)],
+        )  # fmt: skip
+        spent = SummaryStore(self._store).spent_on_target()
+        usage = Usage(spent.tokens_in, spent.tokens_out, spent.tokens_in + spent.tokens_out)
+        scores = [self._figures(name, row) for name, row in zip(self._names, self.judges, strict=True)]
+        return Header(
+            2,
+            "success" if self.samples == self.planned else "cancelled",
+            spec,
+            Steps("plan", [Step(f"{KEY}/{p.name}") for p in c.prompts]),
+            Results(self.planned, self.samples - self.failed, scores),
+            Times(at, at, {_plain(c.model): usage}),
+        )
+
+    def _figures(self, name: str, judge: JudgeRow) -> JudgeScore:
+        """Both conventions over the whole, then each bank's and prompt's own figures as the report has them."""
+        scored, total = self._scored[name], self.samples
+        metrics: dict[str, float | None] = {
+            "judged": self._firsts[name] / scored if scored else None,
+            "all": self._firsts[name] / total if total else None,
+        }
+        for result in self._results:
+            if result.judge_id == judge[1].id:
+                where = f"{_plain(result.bank)}/{_plain(result.prompt)}"
+                metrics[f"{where} judged"] = result.rate.judged.estimate
+                metrics[f"{where} all"] = result.rate.all.estimate
+                corrected = result.rate.corrected_run or result.rate.corrected
+                metrics[f"{where} corrected"] = None if corrected is None else corrected.estimate
+        held = {key: Metric(key, value) for key, value in metrics.items() if value is not None}
+        return JudgeScore(name, name, scored, total - self.failed - scored, held)
+
+
+_REASONS = {"judge_refused": "refusal", "unparsable": "invalid_response_format", "error": "grader_failed"}
+"""Why there is no verdict, in Inspect's words."""
+
+
+def _names(bare: list[str], judges: list[JudgeRow]) -> list[str]:
+    """A scorer's name for each judge: its own, where no other is called so, else its id."""
+    return [_plain(name if bare.count(name) == 1 else card.id) for name, (_, card) in zip(bare, judges, strict=True)]
+
+
+def _plain(text: str) -> str:
+    """A text that JSON in UTF-8 can carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _or_none(text: str | None) -> str | None:
+    return None if text is None else _plain(text)
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()
+
+
+def _summary(sample: Sample) -> Summary:
+    asked = sample.input if isinstance(sample.input, str) else sample.input[-1].content
+    scores = {name: msgspec.structs.replace(score, explanation=None) for name, score in sample.scores.items()}
+    error = None if sample.error is None else sample.error.message
+    return Summary(sample.id, sample.epoch, asked[:100], sample.target, sample.metadata, scores, error)
+
+
+def _write_archive(file: IO[bytes], log: _Log, tell: OnProgress) -> Exported:
+    summaries: list[Summary] = []
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def put(name: str, value: object) -> None:
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), msgspec.json.encode(value), zipfile.ZIP_DEFLATED)
+
+        for sample in _told(log, tell):
+            name = f"samples/{sample.id}_epoch_{sample.epoch}.json"
+            put(name, sample)
+            summaries.append(_summary(sample))
+        header = log.header()
+        put("_journal/start.json", Start(header.version, header.eval, header.plan))
+        put("_journal/summaries/1.json", summaries)
+        put("summaries.json", summaries)
+        put("header.json", header)
+    return Exported(log.samples, log.planned, log.withheld)
+
+
+def _write_json(file: IO[bytes], log: _Log, tell: OnProgress) -> Exported:
+    """The format wants the samples last, and the header tells of them: they are read twice."""
+    for _ in log.read():
+        pass
+    header = log.header()
+    whole = Exported(log.samples, log.planned, log.withheld)
+    file.write(msgspec.json.encode(header)[:-1] + b',"samples":[')
+    for number, sample in enumerate(_told(log, tell)):
+        file.write((b"," if number else b"") + msgspec.json.encode(sample))
+    file.write(b"]}")
+    return whole
+
+
+def _told(log: _Log, tell: OnProgress) -> Iterator[Sample]:
+    for done, sample in enumerate(log.read(), 1):
+        yield sample
+        if done % _CHUNK == 0:
+            tell(Progress(done, log.planned, "answers"))
