@@ -21,13 +21,14 @@ from redinstruct.files.csv_rows import csv_records, delimiter_of
 from redinstruct.files.json_rows import WRAPPERS, Doubled, Leaf, Row, json_rows, json_values
 from redinstruct.files.limits import MAX_BYTES
 from redinstruct.files.opening import decoded, digest_of, opened, stem_of, suffix_of
-from redinstruct.files.words import Malformed, fold, kind_of, listed, named, twice
+from redinstruct.files.words import Fields, Malformed, fold, kind_of, listed, named, twice
 from redinstruct.safetext import terminal
 
 __all__ = [
     "MAX_BYTES",
     "WRAPPERS",
     "Doubled",
+    "Fields",
     "JsonFile",
     "Leaf",
     "Malformed",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # One plain word is a name. Anything else that stands where a name belongs may be a question (a CSV file without its
 # header, an object from question to answer), and is not shown.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.;:-]{1,24}")
+
+
+Fields = Mapping[str, object]
+"""A JSON object, or a row by its columns, as a stranger wrote it: every value is looked at before it is believed."""
 
 
 class Malformed(Exception):

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import Malformed, fold
+from redinstruct.files import Fields, Malformed, fold
 from redinstruct.interop.inspect_log import Log, Sample, Value, asked, frame_of, is_unscored, scores_of
 from redinstruct.interop.rows import ImportRow, Instrument, Said, meaning_of_one, said
 from redinstruct.models.base import is_cut
@@ -20,9 +20,6 @@ from redinstruct.safetext import terminal
 from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, DETAILS, Measure
 
 _T = TypeVar("_T")
-Cells = Mapping[str, object]
-"""What a sample's metadata holds, by folded key."""
-
 KEY = "redinstruct"
 """Under this key of a sample's or score's metadata stands what our own tasks and exports say of it."""
 
@@ -133,12 +130,12 @@ def _instruments(log: Log, names: Sequence[str], reader: _Scores) -> tuple[Instr
     return tuple(made)
 
 
-def _fields(sample: Sample) -> Cells:
+def _fields(sample: Sample) -> Fields:
     held = sample.metadata
     return {fold(key): value for key, value in held.items() if isinstance(key, str)} if isinstance(held, dict) else {}
 
 
-def _group(fields: Cells, keys: Sequence[str]) -> str | None:
+def _group(fields: Fields, keys: Sequence[str]) -> str | None:
     found = (fields.get(fold(key)) for key in keys)
     return next((held.strip() for held in found if isinstance(held, str) and held.strip()), None)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import WRAPPERS, Leaf, Row, fold, kind_of, listed
+from redinstruct.files import WRAPPERS, Fields, Leaf, Row, fold, kind_of, listed
 from redinstruct.interop.rows import ImportRow, said
 from redinstruct.questions import TEXT_KEYS
 from redinstruct.types import ATTACK_SUCCESS, Measure
@@ -57,7 +57,7 @@ def without_filtered(rows: Sequence[ImportRow]) -> list[ImportRow]:
     ]
 
 
-def is_one_answer(value: Mapping[str, object]) -> bool:
+def is_one_answer(value: Fields) -> bool:
     """Whether a JSON object that is a whole file is one answer, and not a log, an artifact or a list under a key."""
     if value.keys() >= {"version", "eval"}:
         return False
@@ -148,7 +148,7 @@ def garak(rows: Iterable[Row]) -> GarakReport:
     return GarakReport(found, model, left_out)
 
 
-def _attempt(where: str, value: Mapping[str, object]) -> list[ImportRow]:
+def _attempt(where: str, value: Fields) -> list[ImportRow]:
     question = _asked(value.get("prompt"), "attempts whose prompt")
     if question is None or not question.strip():
         raise UsageError("attempts without a prompt in text (an image, say)")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import Row, fold, kind_of, listed, named
+from redinstruct.files import Fields, Row, fold, kind_of, listed, named
 from redinstruct.interop.raters import (
     ANNOTATOR,
     FINAL,
@@ -192,7 +192,7 @@ class _Reader:
         labelled = (*roles.human, *(roles.single[role] for role in ("judge", "adjudicated") if role in roles.single))
         self._one = {column: meaning_of_one(column, measure) or one for column in labelled}
 
-    def row(self, where: str, fields: Mapping[str, object]) -> ImportRow:
+    def row(self, where: str, fields: Fields) -> ImportRow:
         """One row's answer. Raises ``UsageError``, row and column named."""
         roles = self._roles.single
 
@@ -227,10 +227,10 @@ class _Reader:
             earlier=earlier,
         )
 
-    def _said(self, where: str, column: str, fields: Mapping[str, object]) -> Said | None:
+    def _said(self, where: str, column: str, fields: Fields) -> Said | None:
         return said(fields.get(column), self._measure, f"{where}: {column}", person=False, one=self._one[column])
 
-    def _people(self, where: str, fields: Mapping[str, object]) -> tuple[Vote, ...]:
+    def _people(self, where: str, fields: Fields) -> tuple[Vote, ...]:
         roles = self._roles
         found: list[Vote] = []
         by = roles.single.get("annotator")
