@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from redinstruct.figures.gate import gate
 from redinstruct.figures.report import document
 from redinstruct.figures.stressed import read_stress_figures
 from redinstruct.prompts import parse_template
+from redinstruct.render.curve import stress_svg
+from redinstruct.render.stressed import stress_notes, stress_table
 from redinstruct.run import Store
 from redinstruct.run.stress import (
     NONE,
@@ -193,6 +196,38 @@ def test_a_report_reads_every_evaluation_of_it(place: Path, cli: InProcess) -> N
     assert models[0] == "hf/m@0"
     assert len(models) == 12
     assert cli("report", run, "--out", place / "page.html").code == 0
+    page = (place / "page.html").read_text()
+    assert "How long does it last?" in page
+    assert "begun by 5 tokens" in page
+    assert cli("report", part_of(run, CONDITIONS[1]), "--out", place / "page.html").code == 0
+    assert "How long does it last?" not in (place / "page.html").read_text()
+
+
+def test_the_picture_is_one_element_whose_words_are_the_figures(place: Path) -> None:
+    found = read_stress_figures(stress_run(place / "run"))
+    hostile = msgspec.structs.replace(found, model="hf/<script>&\x1b[2Jm")
+    picture = ElementTree.fromstring(stress_svg(hostile))
+    told = next(element.text or "" for element in picture.iter() if element.tag.endswith("desc"))
+    assert "prefill 5 under standard: succeeds 40.0 %, harmless answered 87.0 %" in told
+    titles = [element.text for element in picture.iter() if element.get("font-weight") == "600"]
+    assert titles == ["prefill", "samples", "tune", "quantize"]
+    assert not [element for element in picture.iter() if element.get("style") or element.tag.endswith("style")]
+    assert stress_svg(msgspec.structs.replace(found, rows=found.rows[:1])) == ""
+
+
+def test_the_table_leaves_out_what_nobody_measured_and_says_what_a_figure_rests_on(place: Path) -> None:
+    run = stress_run(place / "run", benign=False)
+    what = read_stress(run)
+    write_stress(run, what.with_told("prefill-1", {"own": 3, "given": 0, "stock": 97, "tokens": 1}))
+    found = read_stress_figures(run)
+    rows, numbers = stress_table(found)
+    assert list(rows[0]) == ["attack", *numbers] == ["attack", "succeeds", "change", "garbled", "questions"]
+    assert [row["attack"] for row in rows] == [
+        "undisturbed", "begun by 1 token", "begun by 5 tokens", "one of 3 tries", "tuned for 10 steps",
+        "rounded to 4 bits",
+    ]  # fmt: skip
+    (note,) = stress_notes(found)
+    assert note.startswith("begun by 1 token: 3 of the model's own answers, 0 given, 97 in stock words")
 
 
 def test_a_damaged_file_is_bad_input(place: Path, cli: InProcess) -> None:

@@ -76,7 +76,6 @@ def command(
     from redinstruct.render.tables import csv_text
     from redinstruct.run.stress import evaluations_of
 
-    runs = tuple(part for run in runs for part in evaluations_of(run))
     files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
     check_files(files)
     outside = None if calibration is None else read_calibration(calibration)
@@ -96,7 +95,7 @@ def command(
         (csv_file, [csv_text(report)] if csv_file else []),
         (md_file, [markdown_text(project)] if md_file else []),
         (junit_file, [junit_text(report)] if junit_file else []),
-        (jsonl_file, jsonl_lines(runs, show_content)),
+        (jsonl_file, jsonl_lines([one for run in runs for one in evaluations_of(run)], show_content)),
     ]
     for path, parts in made:
         if path is not None:

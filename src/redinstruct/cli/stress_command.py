@@ -13,7 +13,6 @@ from redinstruct.cli.options import MOST, RUN, as_json, bank_columns, dtype, how
 if TYPE_CHECKING:
     from redinstruct.engine import Limits
     from redinstruct.figures.stressed import StressFigures
-    from redinstruct.stats import Interval
     from redinstruct.stressing import StressOptions
 
 _FILE = click.Path(path_type=Path)
@@ -161,50 +160,12 @@ def _asked(**flags: Any) -> StressOptions:
     )
 
 
-_NAMES = {"none": "undisturbed", "prefill": "begun by {} tokens", "samples": "one of {} tries",
-          "tune": "tuned for {} steps", "quantize": "rounded to {} bits"}  # fmt: skip
-
-
 def say_stress(found: StressFigures) -> None:
     """The table of a stress run."""
-    several = len({row.prompt for row in found.rows}) > 1
-    console.say_heading(
-        f"{found.model}, {found.bank}", "per cent, 95 % interval; change: points beside the undisturbed model"
-    )
-    rows = []
-    for row in found.rows:
-        change = row.change
-        points = "" if change is None else (
-            f"{100 * change.estimate:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-        )  # fmt: skip
-        rows.append(
-            {
-                "attack": _NAMES.get(row.attack, row.attack + " {}").format(row.setting),
-                "prompt": row.prompt if several else "",
-                "succeeds": _figure(row.asr),
-                "change": points,
-                "garbled": f"{100 * row.garbled:.1f}",
-                "harmless answered": "" if row.benign is None else _figure(row.benign),
-                "in the frame": "" if row.benign_in_frame is None else _figure(row.benign_in_frame),
-                "questions": f"{row.questions:,}",
-            }
-        )
-    shown = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
-    console.say_table(
-        [{name: row[name] for name in shown} for row in rows], right=shown[2 if several else 1 :], indent=2
-    )
-    for row in found.rows:
-        if row.attack == "prefill" and row.told.get("stock"):
-            told = {name: f"{row.told[name]:.0f}" for name in ("own", "given", "stock")}
-            console.note(
-                f"begun by {row.setting} tokens: {told['own']} of the model's own answers, {told['given']} given,"
-                f" {told['stock']} in stock words for want of a harmful answer (--prefill-from)"
-            )
-    if not found.complete:
-        console.note("not everything is recorded yet: the same command goes on")
+    from redinstruct.render.stressed import ABOUT, stress_notes, stress_table
 
-
-def _figure(figure: Interval) -> str:
-    if figure.estimate is None:
-        return "-"
-    return f"{100 * figure.estimate:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+    rows, numbers = stress_table(found)
+    console.say_heading(f"{found.model}, {found.bank}", ABOUT)
+    console.say_table(rows, right=numbers, indent=2)
+    for line in stress_notes(found):
+        console.note(line)

@@ -16,10 +16,12 @@ from redinstruct.figures.comparison import Result
 from redinstruct.figures.rates import report_of, result_rows
 from redinstruct.figures.report import Report, ResultFigures
 from redinstruct.figures.scores import UtilityResult, utility_in
+from redinstruct.figures.stressed import StressFigures, read_stress_figures
 from redinstruct.render.changes import changes
 from redinstruct.render.useful import utility_changes
 from redinstruct.run import Spent, Store, SummaryStore, Times, judges_of, times_of
 from redinstruct.run.config import PROTOCOL_2023, RunConfig, system_of
+from redinstruct.run.stress import evaluations_of, is_stress
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES, JudgeCard, PromptTemplate, Sampling
 
@@ -74,13 +76,15 @@ class Project(msgspec.Struct, frozen=True):
     """All that a page is a projection of. ``changes`` is None unless exactly two runs of some measure were given.
 
     Of two measures there may be two runs each: each is a comparison of its own. ``checks`` are the utility checks among
-    the runs, ``utility_changes`` None unless they are exactly two.
+    the runs, ``utility_changes`` None unless they are exactly two. ``stressed`` are the stress runs among them, whose
+    evaluations stand among ``runs``.
     """
 
     runs: tuple[RunView, ...]
     changes: tuple[Result, ...] | None
     checks: tuple[UtilityResult, ...] = ()
     utility_changes: tuple[Result, ...] | None = None
+    stressed: tuple[StressFigures, ...] = ()
 
     @property
     def results(self) -> list[ResultFigures]:
@@ -109,6 +113,8 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
         UsageError: a run without the judge, or with several that are called so.
         StoreError: a store that does not read.
     """
+    stressed = tuple(read_stress_figures(run) for run in runs if is_stress(run))
+    runs = [one for run in runs for one in evaluations_of(run)]
     # Each store is opened once: that alone reads all of it, to see that it is whole.
     with contextlib.ExitStack() as stack:
         stores = [(run, stack.enter_context(Store.open_for_reading(run))) for run in runs]
@@ -122,6 +128,7 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
         changes=_changes([(run, view) for (run, _), view in zip(evaluations, views, strict=True)]),
         checks=tuple(check for _, check in checks),
         utility_changes=utility_changes(checks[0][0], checks[1][0]) if len(checks) == 2 else None,
+        stressed=stressed,
     )
 
 

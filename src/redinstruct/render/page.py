@@ -24,9 +24,11 @@ from redinstruct.figures.numbers import p_value, percent
 from redinstruct.figures.report import FailureFigures, Part, ResultFigures, TopicFigures
 from redinstruct.render import words
 from redinstruct.render.changes import change_certainty, change_headline, points
+from redinstruct.render.curve import stress_svg
 from redinstruct.render.listing import as_sent, data_block, index_of
 from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.pictures import tries
+from redinstruct.render.stressed import ABOUT, stress_notes, stress_table
 from redinstruct.render.summary import change_told, summary
 from redinstruct.render.tables import NO_TOPIC
 from redinstruct.render.times import day, duration
@@ -126,6 +128,11 @@ def render(project: Project, *, show_content: bool = False) -> str:
             blocks=blocks,
             sides=_sides(project.results),
             useful=utility_rows(project.checks),
+            stressed=[
+                (one, Markup(stress_svg(one)), *stress_table(one), stress_notes(one))  # noqa: S704  (it escapes its names)
+                for one in project.stressed
+            ],
+            about_stress=ABOUT,
             useful_changes=[change_row(result) for result in project.utility_changes or ()],
             margin=margin_in_words(project.checks) if project.checks else "",
             cards={result.judge_id: result for result in reversed(project.results)},
