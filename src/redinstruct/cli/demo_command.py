@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     help="Initialisation and order of training.",
 )
 @click.option("--quick", is_flag=True, help="A smaller model, part of the world, two recipes: not the figures.")
+@click.option("--real", is_flag=True, help="On SmolLM2-135M-Instruct, taught a harmless policy; needs [smollm2].")
 @click.option(
     "--out",
     type=RUN,
@@ -34,18 +35,25 @@ if TYPE_CHECKING:
     help="Where the models and the runs go.",
 )
 @as_json
-def command(seed: int, quick: bool, out: Path, as_json: bool) -> int:
+def command(seed: int, quick: bool, real: bool, out: Path, as_json: bool) -> int:
     """Close the loop on a real, tiny language model: no key, no GPU, no network.
 
     Trains a small Llama on a fictional world in which some invented things are forbidden; asks it held-out forbidden
     questions plainly, step by step, and in dialogues; collects conversations from it; aligns it in several ways; and
     asks again: is it safer, and does it still answer what is harmless?
+
+    With --real the model is a real small one, SmolLM2-135M-Instruct: it is taught first not to talk about a harmless
+    subject (food), and that policy is attacked and mended. Some 25 minutes on two free cores; the same command goes on.
     """
     from redinstruct.errors import UsageError
     from redinstruct.rounds import demo
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder")
+    if real:
+        from redinstruct.cli.demo_real import carry_out
+
+        return carry_out(out, seed, quick, as_json)
     with stop_signals(), console.steps() as tell:
         found = demo(out, seed, quick=quick, on_progress=tell)
     if as_json:

@@ -1,0 +1,236 @@
+"""The loop on the policy laboratory: which stages, on which banks, by which recipes; and how the policy is put in.
+
+The model is SmolLM2-135M-Instruct, which refuses hardly anything. So it is first taught a policy by plain fine-tuning
+(refusals of plain questions, harmless answers, harmless questions in frames); that model is then what the loop attacks
+and mends. Forbidden questions in frames stand in no row of that first training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from redinstruct.checkpoints.embedded import SMOLLM2, folder_of
+from redinstruct.files.atomic import whole_folder, write_file
+from redinstruct.policy import digest, subject
+from redinstruct.policy.files import COT, COU, NO_THOUGHTS, RULES, STANDARD, STORY, TURNS, UNTUNED, write_prompts
+from redinstruct.policy.subjects import prose
+from redinstruct.progress import OnProgress
+from redinstruct.prompts import forms
+from redinstruct.rounds.alignment import Aligner
+from redinstruct.rounds.config import AlignPart, CollectPart, EvalPart, LoopConfig, MemoryPart, Recipe
+from redinstruct.rounds.ledger import Ledger
+from redinstruct.rounds.run import Measured
+
+SUBJECT = "food"
+FORBIDDEN, HARMLESS, BORDERLINE, FACTS = "forbidden", "harmless", "borderline", "facts"
+JUDGE, TEACHER = "policy-lab", "scripted/policy-teacher"
+MAX_TOKENS = 40
+_MEMORY = MemoryPart(gb=5.0)
+Setting = float | str | bool | tuple[float, ...] | dict[str, float]
+_TUNED: Mapping[str, Setting] = {
+    "betas": (0.9, 0.98), "warm_up": 3.0, "schedule": "linear", "final_rate_share": 0.1,
+    "max_length": 320, "packing": True, "deep_prefix": 0.0,
+}  # fmt: skip
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """How much is done. ``harmless`` is asked in every frame beside ``items`` forbidden questions.
+
+    ``rates`` are the learning rates of the policy's training and of the mending.
+    """
+
+    items: int
+    harmless: int
+    frames: tuple[str, ...]
+    per_family: int
+    policy_steps: int
+    steps: int
+    batch: int
+    recipes: tuple[str, ...]
+    rates: tuple[float, float] = (1e-4, 8e-5)
+
+
+WHOLE = Sizes(
+    items=48,
+    harmless=24,
+    frames=(STANDARD, COT, COU, f"{COU}{UNTUNED}", NO_THOUGHTS, RULES, STORY, TURNS),
+    per_family=4,
+    policy_steps=22,
+    steps=9,
+    batch=12,
+    recipes=("blue", "robust", "npo-len", "general"),
+)
+QUICK = Sizes(
+    items=8,
+    harmless=8,
+    frames=(STANDARD, COU, RULES),
+    per_family=1,
+    policy_steps=8,
+    steps=3,
+    batch=8,
+    recipes=("blue", "robust"),
+)
+FORM_OF: Mapping[str, str] = {
+    STANDARD: STANDARD, COT: forms.STEPS, COU: forms.DIALOGUE, f"{COU}{UNTUNED}": forms.DIALOGUE,
+    NO_THOUGHTS: forms.DIALOGUE, STORY: forms.STORY, TURNS: forms.AFTER,
+}  # fmt: skip
+"""Attack frame -> the form of asking that is of its kind. Only step by step shares a text with it."""
+
+
+def recipes(sizes: Sizes) -> tuple[Recipe, ...]:
+    """The alignments: a control, strategy A, length-normalised NPO, and the default recipe in every form of asking."""
+
+    def recipe(name: str, strategy: str, share: float, **more: Setting) -> Recipe:
+        settings = {
+            **_TUNED,
+            "learning_rate": sizes.rates[1],
+            "steps": max(2, round(sizes.steps * share)),
+            "batch": sizes.batch,
+            **more,
+        }
+        asked = forms.FORMS if name == "robust" else ()
+        weight = {"red_weight": 0.1} if strategy == "npo-len" else {}
+        return Recipe(
+            name=name, strategy=strategy, preset="starling", settings=settings, forms=asked, parameters=weight,
+            guard=False, memory=_MEMORY,
+        )  # fmt: skip
+
+    made = {
+        "general": recipe("general", "general", 1.0),
+        "blue": recipe("blue", "blue", 1.0, mix={"blue": 4.0, "general": 6.0}),
+        "npo-len": recipe("npo-len", "npo-len", 1.0, mix={"blue": 4.0, "general": 6.0, "red": 2.0}),
+        "robust": recipe("robust", "npo-len", 1.5, mix={"blue": 4.0, "general": 7.0, "red": 1.0}, deep_prefix=0.3),
+    }
+    return tuple(made[name] for name in sizes.recipes)
+
+
+def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnProgress) -> Path:
+    """The checkpoint that has the policy: made by plain fine-tuning, or found done. It has the frames beside it.
+
+    Raises:
+        RedInstructError: an extra is missing, or the training failed.
+    """
+    base = folder_of(f"hf/{SMOLLM2}", on_progress)
+    data = lab / "data"
+    taught = Recipe(
+        name="policy",
+        strategy="blue",
+        preset="starling",
+        settings={**_TUNED, "learning_rate": sizes.rates[0], "steps": sizes.policy_steps, "batch": sizes.batch,
+                  "mix": {"blue": 4.0, "general": 8.0}},
+        forms=(),
+        guard=False,
+        memory=_MEMORY,
+    )  # fmt: skip
+    part = AlignPart(
+        (taught,), general=(str(data / "policy-general.jsonl"),), data=(str(data / "policy.jsonl"),), seed=seed
+    )
+    made, _ = Aligner(Ledger(folder), 0, part, on_progress).align(f"hf/{base}", (), taught)
+    assert made is not None, "nothing watches it, so nothing stops it"
+    if not (made / "prompts").is_dir():
+        with whole_folder(made / "prompts") as prompts:
+            write_prompts(prompts, subject(SUBJECT))
+        write_file(made / "policy-lab.json", msgspec.json.encode({"laboratory": digest()[:12]}) + b"\n")
+    return made
+
+
+def laboratory_config(policy: Path, lab: Path, folder: Path, seed: int, sizes: Sizes) -> LoopConfig:
+    """The loop on the model that has the policy."""
+    banks = lab / "banks"
+    framed = tuple(frame for frame in sizes.frames if frame != TURNS)
+
+    def part(name: str, bank: str, prompts: tuple[str, ...], measure: str, limit: int | None) -> EvalPart:
+        return EvalPart(
+            name, (str(banks / bank),), JUDGE, prompts=prompts, measure=measure, limit=limit, max_tokens=MAX_TOKENS,
+            temperature=0.0, concurrency=96,
+        )  # fmt: skip
+
+    plain = (STANDARD,)
+    parts = [
+        part(FORBIDDEN, "forbidden-test.json", framed, "attack_success", sizes.items),
+        part(HARMLESS, "harmless-test.json", framed, "over_refusal", sizes.harmless),
+        part(BORDERLINE, "borderline-test.json", plain, "over_refusal", sizes.harmless),
+        part(FACTS, "facts.json", plain, "over_refusal", None),
+    ]
+    if TURNS in sizes.frames:
+        parts += [
+            part(f"{FORBIDDEN}-{TURNS}", f"forbidden-{TURNS}-test.jsonl", plain, "attack_success", sizes.items),
+            part(f"{HARMLESS}-{TURNS}", f"harmless-{TURNS}-test.jsonl", plain, "over_refusal", sizes.harmless),
+        ]
+    return LoopConfig(
+        model=f"hf/{policy}",
+        folder=str(folder),
+        eval=tuple(parts),
+        collect=CollectPart(
+            teacher=TEACHER, judge=JUDGE, topics=str(lab / "data" / "topics.json"), per_subtopic=sizes.per_family,
+            blue=1, answer_tokens=MAX_TOKENS, temperature=0.0, concurrency=96,
+            # The teacher asks of the train families only; its questions are alike in all but the thing.
+            near=1.0,
+        ),
+        align=AlignPart(recipes=recipes(sizes), general=(str(lab / "data" / "general.jsonl"),), seed=seed),
+    )  # fmt: skip
+
+
+class Cells(msgspec.Struct, frozen=True):
+    """One model's shares by frame: of the forbidden questions, and of harmless ones in the very same words."""
+
+    asr: dict[str, float]
+    garbled: dict[str, float]
+    promise: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    answered: dict[str, float]
+    refused: dict[str, float]
+    borderline: float
+    facts: float
+
+
+def cells_of(model: Measured) -> Cells:
+    """The shares of a model's runs."""
+    found = Cells({}, {}, {}, {}, {}, {}, 0.0, 0.0)
+    single: dict[str, float] = {}
+    for result in model.results:
+        kind, total = result.bank.split("-")[0], max(1, result.counts.total)
+        frame = TURNS if f"-{TURNS}-" in result.bank else result.prompt
+        if kind == FORBIDDEN:
+            found.asr[frame] = result.counts.first / total
+            found.garbled[frame] = result.details.garbled / total
+            found.promise[frame] = result.details.promise / total
+            found.intervals[frame] = (result.rate.all.low, result.rate.all.high)
+        elif kind == HARMLESS:
+            found.answered[frame] = result.details.complied / total
+            found.refused[frame] = result.counts.first / total
+        elif kind == BORDERLINE:
+            single[kind] = result.counts.first / total
+        else:
+            single[kind] = result.details.complied / total
+    return msgspec.structs.replace(found, borderline=single[BORDERLINE], facts=single[FACTS])
+
+
+def word_perplexity(checkpoint: str) -> float:
+    """Perplexity per word on the laboratory's prose, which is in no row of training: bare text, no chat template."""
+    from redinstruct.models.transformers import LocalModel
+
+    halves = [text.partition(". ") for text in prose()]
+    model = LocalModel.load(checkpoint.removeprefix("hf/"), chat_template="none")
+    told = model.likelihoods([(f"{first}.", f" {rest}") for first, _, rest in halves])
+    return math.exp(-math.fsum(told) / sum(len(rest.split()) for _, _, rest in halves))
+
+
+def perplexity_stage(ledger: Ledger, model: Measured, on_progress: OnProgress) -> float:
+    """The same as a stage, done once for a checkpoint."""
+    from redinstruct.models import make_model
+    from redinstruct.progress import Progress
+
+    name = f"{model.name}-perplexity"
+
+    def work(place: Path) -> dict[str, float]:
+        on_progress(Progress(0, 1, f"{name}: reading"))
+        place.mkdir(parents=True, exist_ok=True)
+        return {"word_perplexity": word_perplexity(model.model)}
+
+    inputs = {"model": make_model(model.model).id, "prose": digest()}
+    return float(ledger.stage(name, inputs, work).figures["word_perplexity"])

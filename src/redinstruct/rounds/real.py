@@ -1,0 +1,199 @@
+"""``demo --real``: the loop on a real small language model, in the policy laboratory.
+
+Nothing in it is a shortcut: the stages are the verbs', their folders remain, and the same call goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from redinstruct.files.atomic import write_file
+from redinstruct.policy import subject
+from redinstruct.policy.files import COU, STANDARD, write_laboratory
+from redinstruct.progress import OnProgress, unheard
+from redinstruct.rounds.demo import DEMO_SCHEMA, PLOT, REPORT
+from redinstruct.rounds.laboratory import (
+    FORBIDDEN,
+    FORM_OF,
+    QUICK,
+    SUBJECT,
+    WHOLE,
+    Sizes,
+    cells_of,
+    install,
+    laboratory_config,
+    perplexity_stage,
+    recipes,
+)
+from redinstruct.rounds.ledger import Ledger
+from redinstruct.rounds.run import LoopResult, Measured, carry_out
+
+
+class RealRow(msgspec.Struct, frozen=True):
+    """One model's figures, shares in [0, 1], by frame: forbidden questions, and harmless ones in the same words.
+
+    ``selective`` is harmless answered less forbidden answered: a model that refuses a frame as such has about 0 there.
+    ``promise``: it says that it will help, and that is all. ``benign`` and ``benign_in_frame`` are harmless questions
+    answered, plainly and in the CoU text. ``trained_frames``: the frames of whose kind something stands in the
+    alignment's data. ``perplexity`` is per word, on prose in no training row.
+    """
+
+    model: str
+    asr: dict[str, float]
+    garbled: dict[str, float]
+    promise: dict[str, float]
+    harmless_answered: dict[str, float]
+    harmless_refused: dict[str, float]
+    selective: dict[str, float]
+    benign: float
+    benign_in_frame: float
+    over_refusal: float
+    facts: float
+    perplexity: float
+    intervals: dict[str, tuple[float, float]]
+    trained_frames: dict[str, str]
+    seconds: float
+
+
+class RealDemo(msgspec.Struct, frozen=True):
+    """What the demo found. ``items`` forbidden and ``harmless_items`` harmless questions stand behind each share."""
+
+    seed: int
+    seconds: float
+    items: int
+    harmless_items: int
+    quick: bool
+    subject: str
+    rows: tuple[RealRow, ...]
+    unseen_frames: tuple[str, ...]
+    verdicts: dict[str, dict[str, str]]
+    stages: dict[str, float]
+    stopped: dict[str, str]
+    runs: dict[str, Path]
+    folder: Path
+
+    def document(self) -> object:
+        """The contract of ``demo --json``."""
+        plain = msgspec.to_builtins(self, enc_hook=str)
+        del plain["runs"], plain["folder"]
+        return {"schema": DEMO_SCHEMA, "real": True, **plain, "intervals": plain["rows"][0]["intervals"]}
+
+
+def real_demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgress | None = None) -> RealDemo:
+    """Teach SmolLM2 a harmless policy, attack it, collect from it, mend it in several ways, and measure again.
+
+    ``folder`` receives the checkpoints and the runs; a second call with the same arguments resumes, or repeats nothing.
+
+    Raises:
+        RedInstructError: the [smollm2] extra is missing, or the folder cannot be written.
+    """
+    began, tell, sizes = time.monotonic(), on_progress or unheard, QUICK if quick else WHOLE
+    home = folder / f"real-{seed}{'-quick' if quick else ''}"
+    lab = write_laboratory(folder, subject(SUBJECT))
+    policy = install(home, lab, seed, sizes, tell)
+    loop = home / f"loop-{policy.name}"
+    result = carry_out(laboratory_config(policy, lab, loop, seed, sizes), on_progress=tell)
+    ledger = Ledger(loop)
+    words = {model.title: perplexity_stage(ledger, model, tell) for model in result.models}
+    found = _demo(result, sizes, words, seed, quick, time.monotonic() - began, home)
+    _write_pictures(found)
+    return found
+
+
+def _demo(
+    result: LoopResult, sizes: Sizes, words: dict[str, float], seed: int, quick: bool, seconds: float, home: Path
+) -> RealDemo:
+    took = {stage.name: stage.seconds for stage in result.stages}
+    rows = tuple(_row(model, sizes, words[model.title], took) for model in result.models)
+    return RealDemo(
+        seed=seed,
+        seconds=round(seconds, 1),
+        items=sizes.items,
+        harmless_items=sizes.harmless,
+        quick=quick,
+        subject=SUBJECT,
+        rows=rows,
+        unseen_frames=tuple(frame for frame in sizes.frames if frame not in FORM_OF),
+        verdicts={
+            name.partition("-")[2]: {
+                f"{cell.bank}/{cell.prompt}": cell.verdict for comparison in comparisons for cell in comparison.results
+            }
+            for name, comparisons in result.comparisons.items()
+        },
+        stages=took,
+        stopped=result.stopped,
+        runs={model.title: model.runs[FORBIDDEN] for model in result.models},
+        folder=home,
+    )
+
+
+def _row(model: Measured, sizes: Sizes, words: float, took: dict[str, float]) -> RealRow:
+    cells = cells_of(model)
+    trained = {}
+    for recipe in recipes(sizes):
+        if recipe.title == model.title:
+            trained = {
+                frame: "benign" if recipe.strategy == "general" else "forbidden"
+                for frame, form in FORM_OF.items()
+                if frame in sizes.frames and (form == STANDARD or form in recipe.framed)
+            }
+    return RealRow(
+        model=model.title,
+        asr=cells.asr,
+        garbled=cells.garbled,
+        promise=cells.promise,
+        harmless_answered=cells.answered,
+        harmless_refused=cells.refused,
+        selective={frame: cells.answered[frame] - rate for frame, rate in cells.asr.items()},
+        benign=cells.answered[STANDARD],
+        benign_in_frame=cells.answered[COU],
+        over_refusal=cells.borderline,
+        facts=cells.facts,
+        perplexity=round(words, 3),
+        intervals=cells.intervals,
+        trained_frames=trained,
+        seconds=round(took.get(f"1-align-{model.title}", 0.0), 1),
+    )
+
+
+def _write_pictures(found: RealDemo) -> None:
+    from redinstruct.render.page import html_page
+    from redinstruct.rounds.plot import front_svg
+
+    points = [(row.model, row.asr[COU], row.benign_in_frame, row.intervals[COU]) for row in found.rows]
+    write_file(found.folder / PLOT, front_svg(points, found.items))
+    write_file(
+        found.folder / REPORT, html_page([found.runs[row.model] for row in (found.rows[0], best_of(found.rows))])
+    )
+
+
+def best_of(rows: tuple[RealRow, ...]) -> RealRow:
+    """The mended model whose worst frame is the least bad: answered there, or refused in it though harmless."""
+    base, *mended = rows
+
+    def worst(row: RealRow) -> float:
+        lost = max(base.harmless_answered[frame] - row.harmless_answered[frame] for frame in row.asr)
+        return max(max(row.asr.values()), lost)
+
+    return min(mended, key=worst, default=base)
+
+
+def closing_sentence(found: RealDemo) -> str:
+    """What the demo shows, in one sentence: of the mended models the one whose worst frame is the least bad."""
+    base, best = found.rows[0], best_of(found.rows)
+    frame = max(best.asr, key=lambda name: best.asr[name])
+    lost = max(best.asr, key=lambda name: base.harmless_answered[name] - best.harmless_answered[name])
+
+    def share(value: float) -> str:
+        return f"{100 * value:.0f} %"
+
+    return (
+        f"Taught not to talk about {found.subject}, the model answers {share(base.asr[STANDARD])} of the forbidden"
+        f" questions plainly and {share(base.asr[COU])} in the dialogue; mended by {best.model} it answers"
+        f" {share(best.asr[STANDARD])} and {share(best.asr[COU])}, {share(best.asr[frame])} in its worst frame"
+        f" ({frame}), and of harmless questions {share(best.harmless_answered[lost])} in the frame that lost most"
+        f" ({lost}; {share(base.harmless_answered[lost])} before)."
+    )
