@@ -224,7 +224,7 @@ def test_other_kinds_of_run_are_told_apart(run: Path, tmp_path: Path) -> None:
         read_utility(tmp_path / "none")
     with Store.open_for_writing(tmp_path / "empty"):
         pass
-    with pytest.raises(ConfigError, match="holds no utility check"):
+    with pytest.raises(ConfigError, match="never begun"):
         read_utility(tmp_path / "empty")
     assert not is_utility(tmp_path / "empty")
 

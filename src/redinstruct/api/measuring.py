@@ -290,11 +290,11 @@ def labels(
     from redinstruct.annotate.figures import summary
     from redinstruct.annotate.session import judge_of
     from redinstruct.figures.report import document
-    from redinstruct.run import Store, is_run
+    from redinstruct.run import NAMED, Store, is_run, no_run
 
     folder = Path(run)
     if not is_run(folder):
-        raise UsageError(f"{folder}: there is no run in this folder")
+        raise no_run(folder, NAMED["evaluation"])
     if source is not None:
         take_labels(folder, Path(source), kind, annotator, judge)
     if settle is not None:

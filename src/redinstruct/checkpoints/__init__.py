@@ -69,6 +69,10 @@ def check_configuration(folder: Path, shown: str, *, own: Collection[str] = ()) 
         ModelSpecError: see :func:`check`.
     """
     if not (folder / "config.json").is_file():
+        if (folder / "run.sqlite").is_file():
+            raise ModelSpecError(
+                f"{shown} holds a run (`redinstruct eval`, `collect` or `utility`), not a checkpoint (a model's folder)"
+            )
         raise ModelSpecError(f"{shown}: no config.json there; hf/ takes the folder of a transformers checkpoint")
     for pattern in _IDENTITY:
         for path in sorted(folder.glob(pattern)):

@@ -45,10 +45,10 @@ def command(
     """
     from redinstruct.annotate.session import Session
     from redinstruct.figures.people import follow_people
-    from redinstruct.run import Store, is_run
+    from redinstruct.run import NAMED, Store, is_run, no_run
 
     if not is_run(run):
-        raise UsageError(f"{run}: there is no run in this folder")
+        raise no_run(run, NAMED["evaluation"])
     serve = _server()
     with Store.open_for_writing(run) as store:
         session = Session(store, annotator or _account(), judge=judge, sample=sample, seed=seed, adjudicate=adjudicate)

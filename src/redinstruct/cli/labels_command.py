@@ -55,12 +55,12 @@ def command(
     """
     from redinstruct.annotate.exchange import settle_by
     from redinstruct.annotate.session import judge_of
-    from redinstruct.run import Store, is_run
+    from redinstruct.run import NAMED, Store, is_run, no_run
 
     if out is not None and source is not None:
         raise UsageError("--export and --import: one at a time")
     if not is_run(run):
-        raise UsageError(f"{run}: there is no run in this folder")
+        raise no_run(run, NAMED["evaluation"])
     check_files({"--export": out})
     if source is not None:
         _import(run, source, kind, annotator, judge)

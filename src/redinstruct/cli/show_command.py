@@ -48,7 +48,7 @@ def command(
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
     from redinstruct.figures.attempts import attempt_document
-    from redinstruct.run import CollectionStore, Store, failures, judges_of, named_judge
+    from redinstruct.run import NAMED, CollectionStore, Store, failures, judges_of, named_judge
     from redinstruct.types import MEASURES
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
@@ -57,7 +57,9 @@ def command(
     with Store.open_for_reading(run) as store:
         if CollectionStore(store).begun:
             if judge_name is not None:
-                raise UsageError(f"{run} holds a collection: it has the verdicts of its own judge, --judge names none")
+                raise UsageError(
+                    f"{run} holds {NAMED['collection']}: it has the verdicts of its own judge, --judge names none"
+                )
             return show_collection(run, attempt, label, limit, show_content, as_json)
         store.config()  # a utility check says that it is one
         judges = store.judges()

@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from redinstruct.errors import ConfigError
-from redinstruct.run import Store, UtilityStore, UtilityTaskRow
+from redinstruct.run import NAMED, Store, UtilityStore, UtilityTaskRow
 from redinstruct.run.rows import from_json
 from redinstruct.stats import Interval, wilson
 
@@ -278,10 +278,10 @@ def read_utility(run: Path) -> UtilityResult:
         ConfigError: there is no run in the folder, or a run of another kind.
         StoreError: it is damaged.
     """
-    with Store.open_for_reading(run) as store:
+    with Store.open_for_reading(run, NAMED["utility check"]) as store:
         found = _found(store)
     if found is None:
-        raise ConfigError(f"{run}: holds no utility check (`redinstruct utility`)")
+        raise ConfigError(f"{run}: the run was never begun; nothing is recorded in it")
     return found
 
 

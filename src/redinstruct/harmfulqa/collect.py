@@ -18,6 +18,7 @@ from redinstruct.judges import Judge, bound_judge
 from redinstruct.progress import OnProgress
 from redinstruct.redeval.runs import spending_of, tested
 from redinstruct.run import (
+    NAMED,
     CollectionStore,
     Failures,
     Store,
@@ -207,11 +208,11 @@ def read_collection(run: Path) -> Collection:
         ConfigError: there is no collection in the folder.
         StoreError: it is damaged.
     """
-    with Store.open_for_reading(run) as store:
+    with Store.open_for_reading(run, NAMED["collection"]) as store:
         rows = CollectionStore(store)
         body = rows.config()
         if body is None:
-            raise ConfigError(f"{run}: no collection was begun in this folder")
+            raise ConfigError(f"{run}: the run was never begun; nothing is recorded in it")
         config = read_config(body)
         if config.published is not None:
             return Collection(config, harvest_of(config, [call.reply or "" for _, _, call in rows.calls()]))

@@ -16,7 +16,7 @@ from redinstruct.figures.attempts import attempt_document
 from redinstruct.figures.numbers import Figure, percent
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures, plain
-from redinstruct.run import Store, judges_of, named_judge
+from redinstruct.run import NAMED, Store, judges_of, named_judge
 from redinstruct.safetext import in_markup, shown
 from redinstruct.types import MEASURES
 
@@ -39,7 +39,7 @@ class Run:
             StoreError: the store does not read.
         """
         self.path = Path(path)
-        with Store.open_for_reading(self.path) as store:
+        with Store.open_for_reading(self.path, NAMED["evaluation"]) as store:
             self.config = store.begun()
 
     def __fspath__(self) -> str:

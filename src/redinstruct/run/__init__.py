@@ -20,6 +20,7 @@ from redinstruct.run.folder import STORE_NAME, check_run_folder, is_own_file, is
 from redinstruct.run.imported import ImportedStore
 from redinstruct.run.index import Indexed, attempt_index
 from redinstruct.run.judges import JudgeRow, judges_of, named_judge
+from redinstruct.run.kinds import NAMED, check_kind, no_run, what_is
 from redinstruct.run.merging import Merged, merge
 from redinstruct.run.places import make_place, no_blank_run
 from redinstruct.run.planned import Planned, planned_attempts
@@ -34,6 +35,7 @@ from redinstruct.run.whole import whole_run
 
 __all__ = [
     "MAJORITY",
+    "NAMED",
     "STORE_NAME",
     "UNANIMOUS",
     "Annotated",
@@ -67,6 +69,7 @@ __all__ = [
     "attempt_index",
     "by_annotator",
     "calls_by_step",
+    "check_kind",
     "check_run_folder",
     "check_shard_stays",
     "failed_calls",
@@ -79,6 +82,7 @@ __all__ = [
     "merge",
     "named_judge",
     "no_blank_run",
+    "no_run",
     "note_stop",
     "planned_attempts",
     "purge",
@@ -91,5 +95,6 @@ __all__ = [
     "times_of",
     "too_many_errors",
     "verdict_history",
+    "what_is",
     "whole_run",
 ]

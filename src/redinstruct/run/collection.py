@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from redinstruct.errors import ConfigError
 from redinstruct.run.connection import reading
 from redinstruct.run.database import Store, begin
+from redinstruct.run.kinds import check_kind
 from redinstruct.run.rows import blob, restored, said, stored
 from redinstruct.safetext import storable
 from redinstruct.types import PromptTemplate
@@ -56,12 +56,11 @@ class CollectionStore:
         """The newest configuration (JSON), None in a run that was never begun.
 
         Raises:
-            ConfigError: the run is an evaluation.
+            ConfigError: the run is of another kind.
         """
         with reading("reading the configuration"):
             row = self.store._db.execute("SELECT body FROM collections ORDER BY id DESC LIMIT 1").fetchone()
-        if row is None and self.store.config() is not None:
-            raise ConfigError(f"{self.store.folder} holds an evaluation (`redinstruct eval`), not a collection")
+        check_kind(self.store._db, self.store.folder, "collection")
         return None if row is None else str(row[0])
 
     @property

@@ -50,6 +50,7 @@ from redinstruct.run.folder import (
     remove_own,
     seal,
 )
+from redinstruct.run.kinds import A_RUN, check_kind, no_run
 from redinstruct.run.marks import mark_until
 from redinstruct.run.rows import (
     SELECT_ATTEMPT,
@@ -148,17 +149,18 @@ class Store:
         return cls(folder, connection, lock, created=created)
 
     @classmethod
-    def open_for_reading(cls, folder: Path) -> Self:
+    def open_for_reading(cls, folder: Path, wanted: str = A_RUN) -> Self:
         """Open an existing run without being able to change it, one of an older version too.
 
-        A run that a kill left without tables reads as empty.
+        A run that a kill left without tables reads as empty. ``wanted`` is what is looked for, to be said where
+        something else is there.
 
         Raises:
             ConfigError: there is no run in the folder.
             StoreError: it is damaged, holds what this program never makes, or was made by a newer version.
         """
         if not is_run(folder):
-            raise ConfigError(f"{folder}: there is no run in this folder")
+            raise no_run(folder, wanted)
         check_plain(folder)
         sealed = check_seal(folder)
         connection: sqlite3.Connection | None = None
@@ -275,12 +277,7 @@ class Store:
             row = self._db.execute("SELECT body FROM configs ORDER BY id DESC LIMIT 1").fetchone()
             if row is not None:
                 return from_json(row[0], RunConfig)
-            collects = self._db.execute("SELECT 1 FROM collections LIMIT 1").fetchone() is not None
-            useful = self._db.execute("SELECT 1 FROM utility_runs LIMIT 1").fetchone() is not None
-        if useful:
-            raise ConfigError(f"{self.folder} holds a utility check (`redinstruct utility`), not an evaluation")
-        if collects:
-            raise ConfigError(f"{self.folder} holds a collection (`redinstruct collect`), not an evaluation")
+        check_kind(self._db, self.folder, "evaluation")
         return None
 
     def begun(self) -> RunConfig:

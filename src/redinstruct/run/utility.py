@@ -12,9 +12,9 @@ import time
 
 import msgspec
 
-from redinstruct.errors import ConfigError
 from redinstruct.run.connection import reading
 from redinstruct.run.database import Store, begin
+from redinstruct.run.kinds import check_kind
 from redinstruct.run.rows import blob
 from redinstruct.safetext import restore, storable
 
@@ -44,12 +44,11 @@ class UtilityStore:
         """The newest configuration (JSON), None in a run that was never begun.
 
         Raises:
-            ConfigError: the run is an evaluation or a collection.
+            ConfigError: the run is of another kind.
         """
         with reading("reading the configuration"):
             row = self.store._db.execute("SELECT body FROM utility_runs ORDER BY id DESC LIMIT 1").fetchone()
-        if row is None and self.store.config() is not None:
-            raise ConfigError(f"{self.store.folder} holds an evaluation (`redinstruct eval`), not a utility check")
+        check_kind(self.store._db, self.store.folder, "utility check")
         return None if row is None else str(row[0])
 
     def begin(self, digest: str, body: str) -> None:
