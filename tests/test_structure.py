@@ -29,7 +29,8 @@ from tests.support.house import (
 ROOMS = (
     "errors", "version", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions", "prompts",
     "policy", "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa",
-    "safealign", "utility_check", "annotate", "interop", "toyworld", "stressing", "rounds", "api", "cli", "__main__",
+    "safealign", "utility_check", "annotate", "viewer", "interop", "toyworld", "stressing", "rounds", "api", "cli",
+    "__main__",
 )  # fmt: skip
 HEAVY = {
     "torch",
@@ -55,7 +56,7 @@ SOCKET_FILES = (
     "models/proxies.py",
     "banks/__init__.py",
     "engine/ray_engine.py",
-    "annotate/server.py",
+    "annotate/serving.py",
 )
 NEVER = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "requests", "httpx"}
 

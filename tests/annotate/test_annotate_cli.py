@@ -134,7 +134,7 @@ def test_no_run_and_no_folder(cli: InProcess, tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken(cli: InProcess, folder: Path) -> None:
     pytest.importorskip("uvicorn")
-    from redinstruct.annotate.server import listen
+    from redinstruct.annotate.serving import listen
 
     taken = listen(0)
     try:

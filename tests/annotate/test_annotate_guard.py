@@ -21,7 +21,8 @@ pytest.importorskip("uvicorn")
 import uvicorn
 
 from redinstruct.annotate.guard import HOST, MOST_BYTES, SAFE_HEADERS, new_token, refusal
-from redinstruct.annotate.server import application, listen
+from redinstruct.annotate.server import application
+from redinstruct.annotate.serving import listen
 from redinstruct.annotate.session import PATHS, Session
 from redinstruct.run import AnnotationStore, Store
 from tests.support.labelling import Client, Page, make_run, page_headers

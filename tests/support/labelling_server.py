@@ -59,9 +59,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def served(run: Path, *flags: object) -> Iterator[Server]:
+def served(run: Path, *flags: object, verb: str = "annotate") -> Iterator[Server]:
     """A server that is gone afterwards, whatever happens."""
-    process = start("annotate", run, *flags)
+    process = start(verb, run, *flags)
     try:
         yield Server(process)
     finally:

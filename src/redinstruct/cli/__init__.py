@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "gate": "Does a run keep to a limit, for sure? Exit 0, 10 or 11.",
     "annotate": "Label a random part by hand, in the browser; the report then corrects the judge.",
     "labels": "People's labels: what they say, and to and from CSV, Argilla, Label Studio.",
+    "view": "All runs of a folder in the browser: list, filter, compare two, open any report.",
     "show": "List a run's attempts, or read one.",
     "import": "Make a run of answers that were collected elsewhere.",
     "shard": "Deal a run out to machines without a common network.",

@@ -74,12 +74,17 @@ def temporary_page() -> Path:
 
 def show_in_browser(page: Path) -> None:
     """Open a page where there is a browser, and say where it lies."""
-    import webbrowser
-
     from redinstruct.cli import console
 
+    found = in_browser(page.resolve().as_uri())
+    console.note(f"the page is {page}" if found else f"no browser was found: open {page} in one")
+
+
+def in_browser(address: str) -> bool:
+    """Open an address; whether there was a browser to do it."""
+    import webbrowser
+
     try:
-        shown = webbrowser.open(page.resolve().as_uri())
+        return webbrowser.open(address)
     except webbrowser.Error:
-        shown = False
-    console.note(f"the page is {page}" if shown else f"no browser was found: open {page} in one")
+        return False

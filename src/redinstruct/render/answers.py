@@ -163,7 +163,7 @@ def bad(facts: Facts) -> Iterable[str]:
     yield (
         "Nobody knows yet: no answer was judged."
         if facts.leading
-        else "Not measured: no attack stands here (`redinstruct eval`)."
+        else "Not measured: no attack stands here (redinstruct eval)."
     )
 
 
@@ -177,7 +177,7 @@ def helped(facts: Facts) -> Iterable[str]:
     known = [(name, result) for name, result in worst if result is not None]
     if len(known) > 1:
         yield f"The highest rate of each: {'; '.join(f'{name} {_rate(result)}' for name, result in known[:6])}."
-        yield "Not tested question by question: `redinstruct compare` does, for two runs."
+        yield "Not tested question by question: redinstruct compare does, for two runs."
         return
     yield "Nothing was compared. Give the report a second run, of a mended model, to see what changed."
 
@@ -193,14 +193,14 @@ def cost(facts: Facts) -> Iterable[str]:
     elif known:
         yield f"Harmless requests refused: {'; '.join(known[:4])}."
     else:
-        yield "Harmless requests refused: not measured (`redinstruct eval --measure over_refusal`)."
+        yield "Harmless requests refused: not measured (redinstruct eval --measure over_refusal)."
     useful = [change for change in facts.project.utility_changes or () if change.difference is not None]
     if useful:
         told = [f"{c.name} {_moved(c)}" for c in useful[:2]]
         more = f"; {len(useful) - 2} more below" if len(useful) > 2 else ""
         yield f"Usefulness: {'; '.join(told)}{more}."
     elif not facts.project.checks:
-        yield "Usefulness: not measured (`redinstruct utility`)."
+        yield "Usefulness: not measured (redinstruct utility)."
     else:
         yield "Usefulness: see the rows below."
     spent = [role.spent for run in facts.project.runs for role in run.roles]

@@ -106,6 +106,12 @@ class CollectionStore:
                 texts = [restored(text) for text in (reply, reason, note, finish)]
                 yield blob(key), asked, msgspec.convert((outcome, *texts, *rest), StoredCall)
 
+    def answered(self) -> int:
+        """How many different calls were made."""
+        with reading("counting"):
+            row: tuple[int] = self.store._db.execute("SELECT count(DISTINCT key) FROM calls").fetchone()
+        return row[0]
+
     def is_blank(self) -> bool:
         """Whether no call was recorded yet."""
         with reading("looking for calls"):

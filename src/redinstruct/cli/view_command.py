@@ -1,0 +1,47 @@
+"""``redinstruct view``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from redinstruct.cli import console
+from redinstruct.cli.outputs import in_browser
+from redinstruct.errors import UsageError
+
+
+@click.command("view")
+@click.argument("folder", type=click.Path(path_type=Path), required=False, metavar="[DIR]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, metavar="P", help="0: any free one."
+)
+@click.option("open_it", "--open", is_flag=True, help="Show the list in a browser too.")
+def command(folder: Path | None, port: int, open_it: bool) -> int:
+    """All runs of a folder in the browser: list them, find some, open a report, compare two by two clicks.
+
+    DIR is looked through five folders deep; left out, it is `runs` where there is such a folder, else this one. The
+    page is on this machine only, at the address that is printed. Nothing is written; Ctrl-C ends.
+    """
+    place = folder if folder is not None else Path("runs") if Path("runs").is_dir() else Path()
+    if not place.is_dir():
+        raise UsageError(f"{place}: there is no such folder")
+
+    def ready(address: str) -> None:
+        console.say(f"The runs of {place.resolve().name or place}. Open in a browser:")
+        console.say(f"  {address}")
+        console.say("Nothing is written. Ctrl-C ends.")
+        if open_it and not in_browser(address):
+            console.note("no browser was found: open the address in one")
+
+    _server()(place.resolve(), port, ready)
+    return 0
+
+
+def _server() -> Callable[[Path, int, Callable[[str], None]], None]:
+    try:
+        from redinstruct.viewer.server import serve
+    except ImportError as error:
+        raise UsageError(f"view needs the [ui] extra ({error.name}): pip install 'redinstruct[ui]'") from None
+    return serve
