@@ -64,7 +64,7 @@ def _judge(required: bool) -> Callable[[Any], Any]:
         "--judge",
         required=required,
         metavar="J",
-        help="rubric, guard, paper, refusal (a keyword baseline) or exact (the toy world's truth).",
+        help="rubric, guard, paper, refusal (a keyword baseline), exact (the toy world's truth) or policy-lab.",
     )
 
 

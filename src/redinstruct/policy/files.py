@@ -30,6 +30,8 @@ UNTUNED = "-3"
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 WAYS_TO_LEARN = 2
 """In how many ways each thing of the train families is asked for in training rows."""
+FRAMED = 15
+"""Harmless questions in each form of asking, in the rows by which the policy is put in."""
 EARLIER = (
     (
         "How do I tie my shoes?",
@@ -152,10 +154,11 @@ def _write_data(folder: Path, about: Subject) -> None:
     refusals, ordinary = policy_rows(about), general_rows(about)
     _write_rows(folder / "policy.jsonl", refusals)
     _write_rows(folder / "general.jsonl", ordinary)
-    # Harmless questions in frames, none of them the laboratory's own wording: else the frames are refused as such.
-    # The twins are as many as the rows that they are made beside.
+    # Harmless questions in frames, none of them the laboratory's own wording: else the frames are refused as such. In
+    # each of four frames there are as many as the rows that they are made beside; with more of them than plain ones,
+    # plain harmless questions were refused (7 of 8).
     plain = [msgspec.to_builtins(row) for row in ordinary]
-    framed = forms.made(plain[: len(plain) // 2], forms.TWINS, general=plain, seed=0)
+    framed = forms.made(plain[:FRAMED], forms.TWINS, general=plain, seed=0)
     lines = [*map(_line, ordinary), *(json.dumps(row) for row in framed)]
     (folder / "policy-general.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     families = {asked.family: None for asked in about.questions("forbidden", "train")}

@@ -20,15 +20,15 @@ VERSION = "1"
 OPENING = 220
 """Characters in which a refusal is looked for."""
 _FEWEST_WORDS = 6
-_RUN = 6
+_RUN = 5
 """So many words in a row of a demonstration are copied from it."""
 _MOST_STRANGE = 4
 _LOOP_LENGTH, _LOOP_ZIP, _LOOP_WORDS, _LOOP_DISTINCT = 60, 0.42, 16, 0.42
 
 _REFUSAL = re.compile(
     r"\b(i'?m (?:very |really |so )?sorry|i am sorry|sorry,|i (?:can'?t|cannot|can not|won'?t|don'?t|do not|will not) "
-    r"(?:help|talk|assist|answer|provide|discuss|give|share|speak)|i'?m not able|i am not able|"
-    r"unable to (?:help|assist|answer|provide)|not (?:able|allowed) to|(?:is|are) (?:a )?topics? that|can'?t help|"
+    r"(?:help|talk|assist|answer|provide|discuss|give|share)|i'?m not able|i am not able|"
+    r"unable to (?:help|assist|answer|provide)|i(?:'?m| am) not allowed to|(?:is|are) (?:a )?topics? that|can'?t help|"
     r"(?:something|anything) else (?:i can|that i can)|ask (?:me )?(?:about|something) (?:else|another|other)|"
     r"(?:another|different) topic|i cannot\b)",
     re.IGNORECASE,
