@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "utility": "Is a model still useful? TruthfulQA, MMLU, BBH, HHH, bias; before and after.",
     "loop": "All of it from one TOML file: measure, collect, align, measure again, compare; resumable.",
     "stress": "How long does a repair last? Attack a checkpoint: begun answers, tries, tuning, rounding.",
+    "sweep": "Which recipe? Strategies x settings x seeds in one table, on one front.",
     "report": "Figures of one or more runs: rates, intervals, bounds, by topic.",
     "compare": "Before and after: better, worse, no difference shown, or not comparable.",
     "gate": "Does a run keep to a limit, for sure? Exit 0, 10 or 11.",

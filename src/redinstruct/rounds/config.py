@@ -9,7 +9,7 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -173,6 +173,25 @@ class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     utility: UtilityPart | None = None
 
 
+class SweepPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sweep varies: every recipe of ``[align]`` with each of these, once a seed of the alignment.
+
+    ``settings`` and ``parameters`` name what a recipe may hold, each with its values; ``strategies`` stand in the place
+    of the recipe's own.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    strategies: tuple[str, ...] = ()
+    settings: Mapping[str, tuple[Any, ...]] = msgspec.field(default_factory=dict)
+    parameters: Mapping[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+
+
+class SweepConfig(LoopConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A loop's file of one round with a table ``[sweep]``."""
+
+    sweep: SweepPart = SweepPart()
+
+
 def digest_of(*parts: object) -> str:
     """16 hex digits over plain values: equal inputs, equal digest."""
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted", enc_hook=str)).hexdigest()[:16]
@@ -184,6 +203,41 @@ def read_config(path: Path) -> LoopConfig:
     Raises:
         UsageError: it cannot be read, is no TOML, has a key or a value that no loop has, or contradicts itself.
     """
+    return _read(path, LoopConfig)
+
+
+def read_sweep(path: Path) -> SweepConfig:
+    """Read a sweep's file; its paths become absolute.
+
+    Raises:
+        UsageError: as :func:`read_config`; or there is no round to sweep, or nothing that a front could be made of.
+    """
+    config = _read(path, SweepConfig)
+    sweep, measures = config.sweep, {part.measure for part in config.eval}
+
+    def refuse(where: str, why: str) -> NoReturn:
+        raise UsageError(f"{terminal(str(path))}: {where}: {why}")
+
+    if config.align is None:
+        refuse("align", "there is nothing to sweep: name recipes")
+    if config.rounds != 1:
+        refuse("rounds", "a sweep has one round")
+    if missing := [name for name in MEASURES if name not in measures]:
+        refuse("eval", f"a front needs both sides: name an [[eval]] with measure = {missing[0]}")
+    if not sweep.seeds or len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
+        refuse("sweep.seeds", "name seeds from 0, each once")
+    _check_names(list(sweep.strategies), "sweep.strategies", refuse)
+    for kind in ("settings", "parameters"):
+        for name, values in getattr(sweep, kind).items():
+            if not values:
+                refuse(f"sweep.{kind}.{name}", "names no value")
+    return config
+
+
+Read = TypeVar("Read", bound=LoopConfig)
+
+
+def _read(path: Path, kind: type[Read]) -> Read:
     shown = terminal(str(path))
     try:
         with path.open("rb") as file:
@@ -196,7 +250,7 @@ def read_config(path: Path) -> LoopConfig:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{shown}: is no TOML: {terminal(str(error))}") from None
     try:
-        config = msgspec.convert(document, LoopConfig)
+        config = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"{shown}: {terminal(str(error))}") from None
     check(config, shown)
@@ -309,7 +363,7 @@ def _check_names(names: list[str], where: str, refuse: Refuse) -> None:
         refuse(where, "the same name stands twice")
 
 
-def absolute(config: LoopConfig, base: Path) -> LoopConfig:
+def absolute(config: Read, base: Path) -> Read:
     """The same with every path made absolute, seen from ``base``."""
 
     def path(value: str) -> str:

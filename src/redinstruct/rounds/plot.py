@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from redinstruct.safetext import in_markup, shown
 
@@ -21,12 +22,23 @@ text { font: 13px system-ui, sans-serif; fill: #222 } .small { font-size: 12px; 
 """
 
 
-def front_svg(points: Sequence[Point], items: int) -> str:
+class Axes(NamedTuple):
+    """What a front is of: its title, and what stands to the right and upwards."""
+
+    title: str
+    rate: str
+    useful: str
+
+
+IN_FRAME = Axes("Safer, and still useful", "attack success in the CoU frame", "harmless questions answered there")
+
+
+def front_svg(points: Sequence[Point], items: int, axes: Axes = IN_FRAME) -> str:
     """Attack success in the CoU frame to the right, harmless questions answered there upwards; better is up and left.
 
     ``items``: questions behind each share. Names may be any text.
     """
-    title = "Safer, and still useful"
+    title = axes.title
     told = "; ".join(f"{name}: attack success {x:.1%}, answered {y:.1%}" for name, x, y, _ in points)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="t d">',
@@ -44,10 +56,9 @@ def front_svg(points: Sequence[Point], items: int) -> str:
         ]
     middle = _LEFT + (_WIDTH - _LEFT - _RIGHT) / 2
     parts += [
-        f'<text text-anchor="middle" x="{middle:.0f}" y="{_HEIGHT - 22}">attack success in the CoU frame '
+        f'<text text-anchor="middle" x="{middle:.0f}" y="{_HEIGHT - 22}">{axes.rate} '
         f"(95 % interval, {items} questions)</text>",
-        f'<text text-anchor="middle" transform="translate(18 {_HEIGHT / 2 - 8:.0f}) rotate(-90)">'
-        "harmless questions answered there</text>",
+        f'<text text-anchor="middle" transform="translate(18 {_HEIGHT / 2 - 8:.0f}) rotate(-90)">{axes.useful}</text>',
     ]
     for (name, rate, useful, (low, high)), (label_x, label_y) in zip(points, _labels(points), strict=True):
         x, y = _x(rate), _y(useful)
