@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "plan": "What an eval would cost: calls, tokens, money. Asks nothing.",
     "banks": "List the known question banks, or fetch one.",
     "models": "How to name a model, and what each kind reads.",
+    "seal": "Encrypt a run's texts on the disk, or change the key.",
     "purge": "Overwrite and remove a run folder.",
 }
 

@@ -19,6 +19,7 @@ from redinstruct.cli.options import (
     on_engine,
     parse_options,
     request_option,
+    seal_option,
     which_judge,
 )
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals, with_dtype
@@ -63,6 +64,7 @@ SCHEMA = "redinstruct.collection/1"
 @how_to_ask()
 @on_engine
 @money()
+@seal_option
 @as_json
 def command(run: Path, until_covered: bool, as_json: bool, **flags: Any) -> int:
     """Collect questions and blue (safe) conversations, and red ones with --red, from any teacher.

@@ -10,7 +10,16 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json, how_to_ask, money, on_engine, stop_when_decided, what_to_ask
+from redinstruct.cli.options import (
+    RUN,
+    as_json,
+    how_to_ask,
+    money,
+    on_engine,
+    seal_option,
+    stop_when_decided,
+    what_to_ask,
+)
 from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
 
 
@@ -23,6 +32,7 @@ from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
 @how_to_ask()
 @on_engine
 @money()
+@seal_option
 @as_json
 def command(run: Path, as_json: bool, **flags: Any) -> int:
     """Measure how often a model can be talked into harm.

@@ -9,7 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json, columns_from
+from redinstruct.cli.options import RUN, as_json, columns_from, seal_option
 from redinstruct.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     "--settle", type=click.Choice(["unanimous", "majority"]), default="unanimous", show_default=True,
     help="When several people's labels of one answer count as one: all agree, or more than half do.",
 )  # fmt: skip
+@seal_option
 @as_json
 def command(
     file: Path,

@@ -338,6 +338,22 @@ stop_when_decided = click.option(
     help="Stop asking a bank under a prompt once its rate surely lies above, or below, RATE; asks in random order.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else there.")
+
+
+def _sealing(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from redinstruct.run.encryption import sealing
+
+        context.with_resource(sealing())
+
+
+seal_option = click.option(
+    "--seal",
+    is_flag=True,
+    expose_value=False,
+    callback=_sealing,
+    help="Encrypt questions and answers on the disk, by the key in REDINSTRUCT_SEAL_KEY(_FILE).",
+)
 show_content = click.option(
     "--show-content", is_flag=True, help="Show questions and answers; they may be harmful to read."
 )

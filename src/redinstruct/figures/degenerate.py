@@ -8,37 +8,21 @@ answers make sense; a garbled answer without a loop is the judge's to see.
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from redinstruct.prompts.thoughts import LEFT
-from redinstruct.run import Planned, Store, answer_texts
+from redinstruct.run import Planned, Store, answer_texts, sealed_answers
+from redinstruct.run.looks import is_looping, opening
 from redinstruct.types import Measure, is_unread, is_withheld
 
 DOUBTFUL_FROM = 0.10
 """Above this share of answers that say nothing no rate stands without a word about them."""
 
-_TAIL = 1500
-"""How much of a text's end is looked at, in characters: a loop never ends by itself."""
-_TOKENS = 200
-"""How many words of it."""
-_FEWEST = 24
-"""With fewer words a loop cannot be told from emphasis."""
-_NEW = 0.5
-"""Below this share of new triples of words, the end of a text says what it has said already."""
-_TABLE = 0.2
-"""From this share of numbers on a text is about them."""
-_PACKED = 0.55
-"""A tail that does not shrink to this is no loop: the cheap test before the exact one."""
-OPENING = 60
-"""How many characters two answers must have in common at their beginning to open alike."""
 SEVERAL = 3
 """To how many questions answers must open alike: two may by chance, or by asking nearly the same."""
-_WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\u0e00-\u0e7f]|\w+")
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -68,34 +52,18 @@ class Look(msgspec.Struct, frozen=True):
 
 def look_at(text: str, truncated: bool, flags: Sequence[str] = ()) -> Look:
     """One text, looked at. ``opening`` is a fingerprint of its beginning, None of a shorter text."""
-    start = " ".join(text[: 4 * OPENING].split()).casefold()[:OPENING]
-    return Look(truncated, is_looping(text), hash(start) if len(start) == OPENING else None, LEFT in flags)
+    start = opening(text)
+    return Look(truncated, is_looping(text), None if start is None else hash(start), LEFT in flags)
 
 
 def looks_of(store: Store) -> dict[bytes, Look]:
     """What is kept of every answer's text, by its attempt's key."""
+    if store.locked:
+        return {
+            key: Look(cut, held.looping, held.mark or None, LEFT in flags)
+            for key, held, cut, flags in sealed_answers(store)
+        }
     return {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)}
-
-
-def is_looping(text: str) -> bool:
-    """Whether the end of a text repeats itself: fewer than half of its last triples of words are new.
-
-    Numbers count as one word, so that a counter does not hide a loop, unless they are the matter itself (a table);
-    signs of scripts without spaces count as words.
-    """
-    tail = text[-_TAIL:]
-    packed = tail.encode("utf-8", "surrogatepass")
-    if len(packed) < 2 * _FEWEST or len(zlib.compress(packed, 1)) > _PACKED * len(packed):
-        return False
-    words = _WORD.findall(tail)[-_TOKENS:]
-    counters = sum(map(str.isdigit, words))
-    if counters < _TABLE * len(words):
-        words = ["#" if word.isdigit() else word for word in words]
-    if len(words) < _FEWEST:
-        # One endless word, or nothing but white space.
-        return len(packed) >= 8 * _FEWEST and len(set(tail)) <= len(tail) / 20
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    return len(set(triples)) < _NEW * len(triples)
 
 
 def answers_of(outcomes: Sequence[Planned], looks: Mapping[bytes, Look], measure: Measure) -> Answers:

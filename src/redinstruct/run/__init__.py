@@ -12,7 +12,7 @@ from redinstruct.run.annotations import (
     by_annotator,
     settle,
 )
-from redinstruct.run.answers import answer_texts, verdict_history
+from redinstruct.run.answers import answer_texts, sealed_answers, verdict_history
 from redinstruct.run.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.run.database import Store
 from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures, too_many_errors
@@ -88,6 +88,7 @@ __all__ = [
     "purge",
     "purge_places",
     "remove_empty",
+    "sealed_answers",
     "settle",
     "shard",
     "shard_of",

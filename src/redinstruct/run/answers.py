@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
-from redinstruct.run.rows import SELECT_HISTORY, SELECT_TEXTS, blob, restored
+from redinstruct.run.encryption import Outside, outside
+from redinstruct.run.rows import SELECT_HISTORY, SELECT_SEALED, SELECT_TEXTS, blob, restored
 
 
 def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool, tuple[str, ...]]]:
@@ -18,6 +19,17 @@ def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool, tuple[str, ..
     with reading("reading answers"):
         for key, text, truncated, flags in store._db.execute(SELECT_TEXTS):
             yield blob(key), restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
+
+
+def sealed_answers(store: Store) -> Iterator[tuple[bytes, Outside, bool, tuple[str, ...]]]:
+    """The same of a sealed store without its key: in the text's place what is known of it.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    with reading("reading answers"):
+        for key, value, truncated, flags in store._db.execute(SELECT_SEALED):
+            yield blob(key), outside(value), bool(truncated), tuple(str(flags).split()) if flags else ()
 
 
 def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:

@@ -15,7 +15,7 @@ import msgspec
 from redinstruct.run.connection import reading
 from redinstruct.run.database import Store, begin
 from redinstruct.run.kinds import check_kind
-from redinstruct.run.rows import blob, restored, said, stored
+from redinstruct.run.rows import INSERT_CALL, blob, restored, said, stored
 from redinstruct.safetext import storable
 from redinstruct.types import PromptTemplate
 
@@ -85,8 +85,7 @@ class CollectionStore:
         """Commit calls, in one transaction, before anything is made of them."""
         with self.store._transaction("recording calls") as db:
             db.executemany(
-                "INSERT INTO calls (key, asked, step, role, request, request_bytes, outcome, reason, note, reply,"
-                " finish_reason, tokens_in, tokens_out, tries, seconds) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                INSERT_CALL,
                 [
                     (row.key, row.asked, row.step, row.role, row.request, row.request_bytes, row.call.outcome,
                      stored(row.call.reason), stored(row.call.note), said(row.call.reply),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from redinstruct.errors import DamagedStore, StoreError, TemplateError
+from redinstruct.run.encryption import failure
 from redinstruct.run.folder import STORE_NAME, has_log
 from redinstruct.run.schema import check_schema, check_whole
 
@@ -24,6 +25,8 @@ def translated(what: str) -> Iterator[None]:
         raise StoreError(f"{what} was refused ({error})") from error
     except sqlite3.OperationalError as error:
         text = " ".join(str(error).split())
+        if "user-defined function" in text and (why := failure()) is not None:
+            raise why from error
         if "full" in text:
             raise StoreError(
                 f"the disk is full: {what} stopped; what was committed is safe, free space and run again"

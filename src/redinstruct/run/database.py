@@ -35,6 +35,7 @@ from redinstruct.run.connection import (
     reading,
     translated,
 )
+from redinstruct.run.encryption import Seal, attach, require_key
 from redinstruct.run.folder import (
     LOCK_NAME,
     STORE_NAME,
@@ -50,9 +51,11 @@ from redinstruct.run.folder import (
     remove_own,
     seal,
 )
-from redinstruct.run.kinds import A_RUN, check_kind, no_run
+from redinstruct.run.kinds import A_RUN, check_kind, kind_of, no_run
 from redinstruct.run.marks import mark_until
 from redinstruct.run.rows import (
+    INSERT_COMPLETION,
+    INSERT_VERDICT,
     SELECT_ATTEMPT,
     SELECT_ATTEMPTS,
     SELECT_COUNTS,
@@ -94,12 +97,14 @@ class Store:
     """One run's rows. Use :meth:`open_for_writing` or :meth:`open_for_reading`; both are context managers.
 
     A ``Store`` is used by one thread at a time (the engine hands it to its writer thread while a run is under way).
+    ``sealed``: its texts are encrypted; ``locked``: there is no key to read them by.
     """
 
     def __init__(
-        self, folder: Path, connection: sqlite3.Connection, lock: int | None, *, created: bool = False
+        self, folder: Path, connection: sqlite3.Connection, lock: int | None, seal: Seal, *, created: bool = False
     ) -> None:
         self.folder = folder
+        self.sealed, self.locked = seal.sealed, seal.locked
         self.created = created
         self._db = connection
         self._lock = lock
@@ -137,16 +142,18 @@ class Store:
                 # Looked at before the first byte changes: another program's file is left as it is.
                 if check_origin(connection):
                     check(connection, folder, sealed=sealed)
+                    require_key(connection, folder, blank=kind_of(connection) is None)
                 break_seal(lock)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
                 migrate(connection)
+                kept = attach(connection, folder, writes=True, blank=kind_of(connection) is None)
         except BaseException:
             if connection is not None:
                 connection.close()
             os.close(lock)
             raise
-        return cls(folder, connection, lock, created=created)
+        return cls(folder, connection, lock, kept, created=created)
 
     @classmethod
     def open_for_reading(cls, folder: Path, wanted: str = A_RUN) -> Self:
@@ -174,7 +181,7 @@ class Store:
                     connection.close()
                     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
                     migrate(connection)
-                return cls(folder, connection, None)
+                return cls(folder, connection, None, attach(connection, folder, writes=False))
         except BaseException:
             if connection is not None:
                 connection.close()
@@ -396,8 +403,7 @@ class Store:
         """Commit answers, in one transaction, before anything judges them."""
         with self._transaction("recording answers") as db:
             db.executemany(
-                "INSERT INTO completions (attempt, asked, outcome, reason, note, raw, judged, finish_reason, tokens_in,"
-                " tokens_out, truncated, flags, tries, seconds, thought) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                INSERT_COMPLETION,
                 [completion_values(row) for row in rows],
             )
             mark_until(db)
@@ -406,8 +412,7 @@ class Store:
         """Commit verdicts, in one transaction, synced to the disk."""
         with self._transaction("recording verdicts", durable=True) as db:
             db.executemany(
-                "INSERT INTO verdicts (attempt, asked, judge, judged_no, label, detail, reason, raw, tokens_in,"
-                " tokens_out, tries, score, probability, note) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                INSERT_VERDICT,
                 [verdict_values(row) for row in rows],
             )
             mark_until(db)

@@ -29,10 +29,11 @@ from redinstruct.prompts import parse_template
 from redinstruct.run.config import RunConfig, attempt_key
 from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
+from redinstruct.run.encryption import sealing
 from redinstruct.run.folder import check_run_folder, is_run
 from redinstruct.run.joining import Answer, answers_in, joined
 from redinstruct.run.marks import UNTIL
-from redinstruct.run.rows import question_from, restored, to_json
+from redinstruct.run.rows import INSERT_COMPLETION, INSERT_VERDICT, question_from, restored, to_json
 from redinstruct.run.shards import INSERT_ATTEMPT, PLAN_TABLES, ShardMark, shard_of
 from redinstruct.run.whole import remade_run, whole_run
 from redinstruct.safetext import restore
@@ -43,14 +44,7 @@ _Told = tuple[int, list[Answer]]
 MOST_AT_ONCE = 200
 """Each is an open database; more are merged in steps."""
 _CHUNK = 2_000
-_INSERT_COMPLETION = (
-    "INSERT INTO completions (attempt, asked, outcome, reason, note, raw, judged, finish_reason, tokens_in, tokens_out,"
-    " truncated, flags, tries, seconds, thought) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-)
-_INSERT_VERDICT = (
-    "INSERT INTO verdicts (attempt, asked, judge, judged_no, label, detail, reason, raw, tokens_in, tokens_out, tries,"
-    " score, probability, note) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-)
+_META = "SELECT key, value FROM meta WHERE key NOT IN ('shard', 'seal') AND key NOT GLOB 'until *'"
 _ATTEMPTS = "SELECT id, key, question, template, epoch FROM attempts ORDER BY id"
 
 
@@ -126,7 +120,8 @@ def merge(shards: Sequence[Path], run: Path, on_progress: OnProgress | None = No
             planned, recorded = store.planned(), store.recorded()
             open_stores.close()
 
-        (remade_run if stands else whole_run)(folder, write)
+        with sealing(any(one.store.sealed for one in sources)):
+            (remade_run if stands else whole_run)(folder, write)
     return Merged(run, planned, recorded, shared, parts, again)
 
 
@@ -258,7 +253,7 @@ def _write_sessions(db: sqlite3.Connection, sources: Sequence[_Source]) -> None:
 def _write_meta(db: sqlite3.Connection, sources: Sequence[_Source]) -> None:
     limits: dict[bytes, None] = {}
     for one in sources:
-        for key, value in one.db.execute("SELECT key, value FROM meta WHERE key <> 'shard' AND key NOT GLOB 'until *'"):
+        for key, value in one.db.execute(_META):
             if key == "stops":
                 limits |= dict.fromkeys(value.split())
             db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?,?)", (key, value))
@@ -320,8 +315,8 @@ def _write_rows(store: Store, sources: Sequence[_Source], tell: OnProgress) -> i
         if not completions:
             break
         with store._transaction("merging answers") as db:
-            db.executemany(_INSERT_COMPLETION, completions)
-            db.executemany(_INSERT_VERDICT, verdicts)
+            db.executemany(INSERT_COMPLETION, completions)
+            db.executemany(INSERT_VERDICT, verdicts)
         tell(Progress(done, total, "answers"))
     _write_labels(store, sources, judges, moved)
     return shared

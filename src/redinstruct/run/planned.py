@@ -8,6 +8,7 @@ from typing import NamedTuple
 from redinstruct.questions import same_text
 from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
+from redinstruct.run.encryption import outside
 from redinstruct.run.rows import SELECT_PLANNED, blob, restored
 from redinstruct.safetext import restore
 
@@ -56,13 +57,21 @@ REPEATED_FROM = 1.5
 """From how many rows a text, over a bank, its texts are repeated as a rule: then rows of one text are one question."""
 
 
+_QUESTIONS = "SELECT id, bank, row, text, earlier FROM questions ORDER BY bank, row"
+_SEALED = "SELECT id, bank, row, text, earlier FROM main.questions ORDER BY bank, row"
+
+
 def _units(store: Store) -> dict[int, int]:
     """A question's row in the store -> the bank's row that it is counted under."""
-    first: dict[tuple[int, str, str | None], int] = {}
+    first: dict[tuple[int, str | int, str | int | None], int] = {}
     found: list[tuple[int, int, int, int]] = []
-    rows = store._db.execute("SELECT id, bank, row, text, earlier FROM questions ORDER BY bank, row")
-    for question, bank, row, text, earlier in rows:
-        found.append((question, bank, row, first.setdefault((bank, same_text(restore(text)), earlier), row)))
+    for question, bank, row, text, earlier in store._db.execute(_SEALED if store.locked else _QUESTIONS):
+        told: tuple[str | int, str | int | None] = (
+            (outside(text).mark, None if earlier is None else outside(earlier).mark)
+            if store.locked
+            else (same_text(restore(text)), earlier)
+        )
+        found.append((question, bank, row, first.setdefault((bank, *told), row)))
     texts, asked = Counter(bank for bank, _, _ in first), Counter(bank for _, bank, _, _ in found)
     repeated = {bank for bank in texts if asked[bank] >= REPEATED_FROM * texts[bank]}
     return {question: unit if bank in repeated else row for question, bank, row, unit in found}

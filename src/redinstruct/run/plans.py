@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from redinstruct.run.config import RunConfig
-from redinstruct.run.rows import from_json, question_values, stored, to_json
+from redinstruct.run.rows import INSERT_QUESTION, from_json, question_values, stored, to_json
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
 
@@ -73,7 +73,7 @@ def take_back(db: sqlite3.Connection, to: Mark) -> None:
     if db.execute("SELECT 1 FROM completions WHERE attempt > ? LIMIT 1", (to.attempt,)).fetchone() is not None:
         return
     db.execute("DELETE FROM attempts WHERE id > ?", (to.attempt,))
-    db.execute("DELETE FROM questions WHERE id > ?", (to.question,))
+    db.execute("DELETE FROM main.questions WHERE id > ?", (to.question,))
     db.execute("DELETE FROM configs WHERE id > ?", (to.config,))
 
 
@@ -89,9 +89,8 @@ def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
         question = attempt.question
         if question.id not in known:
             cursor = db.execute(
-                "INSERT INTO questions (bank, row, text, topic, subtopic, language, label, earlier)"
-                " VALUES (?,?,?,?,?,?,?,?)",
-                (bank_rows[question.id.partition(":")[0]], question.row, *question_values(question)),
+                INSERT_QUESTION,
+                (None, bank_rows[question.id.partition(":")[0]], question.row, *question_values(question)),
             )
             assert cursor.lastrowid is not None
             known[question.id] = cursor.lastrowid

@@ -165,6 +165,28 @@ def view_from(hexkey: str, bank: str, prompt: str, *row: Any) -> AttemptView:
     )  # fmt: skip
 
 
+# Texts are written through seal(): encrypted in a sealed run (:mod:`redinstruct.run.encryption`), else as they are.
+INSERT_QUESTION = (
+    "INSERT INTO main.questions (id, bank, row, text, topic, subtopic, language, label, earlier) VALUES (?1, ?2, ?3,"
+    " seal('questions.text', ?4, ?2, ?3), ?5, ?6, ?7, ?8, seal('questions.earlier', ?9, ?2, ?3))"
+)
+INSERT_COMPLETION = (
+    "INSERT INTO main.completions (attempt, asked, outcome, reason, note, raw, judged, finish_reason, tokens_in,"
+    " tokens_out, truncated, flags, tries, seconds, thought) VALUES (?1, ?2, ?3, ?4, ?5,"
+    " seal('completions.raw', ?6, ?1, ?2), seal('completions.judged', ?7, ?1, ?2), ?8, ?9, ?10, ?11, ?12, ?13, ?14,"
+    " seal('completions.thought', ?15, ?1, ?2))"
+)
+INSERT_VERDICT = (
+    "INSERT INTO main.verdicts (attempt, asked, judge, judged_no, label, detail, reason, raw, tokens_in, tokens_out,"
+    " tries, score, probability, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
+    " seal('verdicts.raw', ?8, ?1, ?2, ?3, ?4), ?9, ?10, ?11, ?12, ?13, ?14)"
+)
+INSERT_CALL = (
+    "INSERT INTO main.calls (key, asked, step, role, request, request_bytes, outcome, reason, note, reply,"
+    " finish_reason, tokens_in, tokens_out, tries, seconds) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
+    " seal('calls.reply', ?10, ?1, ?2), ?11, ?12, ?13, ?14, ?15)"
+)
+
 # The newest completion of an attempt, and the newest verdict on it. `?` is the judge's row.
 _LATEST_COMPLETION = """
     LEFT JOIN completions c ON c.attempt = a.id
@@ -224,6 +246,12 @@ SELECT_TEXTS = (
     "SELECT a.key, coalesce(c.judged, c.raw), c.truncated, c.flags FROM attempts a"
     + _LATEST_COMPLETION + " WHERE c.outcome = 'text' ORDER BY a.id"
 )  # fmt: skip
+# What a sealed store tells of its texts without a key.
+SELECT_SEALED = (
+    "SELECT a.key, coalesce(c.judged, c.raw), c.truncated, c.flags FROM attempts a LEFT JOIN main.completions c"
+    " ON c.attempt = a.id AND c.asked = (SELECT max(asked) FROM main.completions WHERE attempt = a.id)"
+    " WHERE c.outcome = 'text' ORDER BY a.id"
+)
 SELECT_HISTORY = (
     "SELECT a.key, v.label FROM attempts a" + _LATEST_COMPLETION
     + " JOIN verdicts v ON v.attempt = c.attempt AND v.asked = c.asked AND v.judge = ? ORDER BY a.id, v.judged_no"

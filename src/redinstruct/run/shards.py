@@ -24,6 +24,7 @@ from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run.config import RunConfig
 from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
+from redinstruct.run.encryption import sealing
 from redinstruct.run.folder import (
     LOCK_NAME,
     STORE_NAME,
@@ -33,7 +34,7 @@ from redinstruct.run.folder import (
     make_private_folder,
 )
 from redinstruct.run.purging import purge
-from redinstruct.run.rows import blob
+from redinstruct.run.rows import INSERT_QUESTION, blob
 
 MOST_SHARDS = 10_000
 _CHUNK = 10_000
@@ -45,13 +46,12 @@ PLAN_TABLES = (
     ),
     (
         "SELECT id, bank, row, text, topic, subtopic, language, label, earlier FROM questions ORDER BY id",
-        "INSERT INTO questions (id, bank, row, text, topic, subtopic, language, label, earlier)"
-        " VALUES (?,?,?,?,?,?,?,?,?)",
+        INSERT_QUESTION,
     ),
 )
 """What is asked, but for the attempts: each table as it is read and written."""
 _SHARED = (
-    ("SELECT key, value FROM meta", "INSERT OR REPLACE INTO meta (key, value) VALUES (?,?)"),
+    ("SELECT key, value FROM meta WHERE key <> 'seal'", "INSERT OR REPLACE INTO meta (key, value) VALUES (?,?)"),
     ("SELECT id, at, version FROM sessions", "INSERT INTO sessions (id, at, version) VALUES (?,?,?)"),
     ("SELECT id, digest, body, at FROM configs", "INSERT INTO configs (id, digest, body, at) VALUES (?,?,?,?)"),
     *PLAN_TABLES,
@@ -200,7 +200,7 @@ def _deal(store: Store, out: Path, parts: Sequence[array[int]], tell: OnProgress
     done, total = 0, sum(map(len, parts))
     with _written(out), whole_folder(out, mode=0o700) as place, _no_bytes_left(place):
         base = place / ".base"
-        with Store.open_for_writing(base) as fresh:
+        with sealing(store.sealed), Store.open_for_writing(base) as fresh:
             _copy_shared(store, fresh)
         for number, part in enumerate(parts, 1):
             _write(store, base, place / str(number), ShardMark(number, len(parts)), part)

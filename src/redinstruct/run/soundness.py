@@ -12,6 +12,7 @@ import sqlite3
 from typing import get_args
 
 from redinstruct.run.config import RunConfig
+from redinstruct.run.encryption import SEALED_COLUMNS
 from redinstruct.run.rows import from_json, stored
 from redinstruct.types import DETAILS, MEASURES, Act, CompletionOutcome, JudgeCard
 
@@ -58,6 +59,9 @@ def why_unsound(db: sqlite3.Connection) -> str | None:
 def _odd_kind(db: sqlite3.Connection) -> str | None:
     for table, statement in EVERY_ROW.items():
         kinds = {name: _KINDS[kind] for name, kind in db.execute(_COLUMNS, (table,))}
+        sealed = db.execute("SELECT 1 FROM main.meta WHERE key = 'seal'").fetchone() is not None
+        if sealed:  # what is encrypted is bytes in a column of text
+            kinds |= {name: str | bytes | None for name in kinds if f"{table}.{name}" in SEALED_COLUMNS}
         rows = db.execute(statement)
         columns = [(column[0], kinds[column[0]]) for column in rows.description]
         for row in rows:
