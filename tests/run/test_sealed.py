@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from redinstruct.errors import ConfigError, DamagedStore, UsageError
-from redinstruct.run import Store
+from redinstruct.run import Store, check_run_folder
 from redinstruct.run.encryption import FILE_NAME, KEY_NAME, NEW_NAME, attach, sealing
 from tests.support.cli import InProcess, tree
 
@@ -45,7 +45,7 @@ def unchanged(folder: Path) -> Iterator[None]:
     assert quiet() == before
 
 
-def ask(cli: InProcess, bank: Path, run: Path, *flags: object, model: str = "scripted/echo") -> None:
+def ask(cli: InProcess, bank: Path, run: Path, *flags: object, model: str = "scripted/comply") -> None:
     done = cli("eval", "--model", model, "--bank", bank, "--judge", "refusal", "--run", run, *flags)
     assert done.code == 0, done.err
 
@@ -172,7 +172,7 @@ def test_a_collection_is_sealed_and_exported(cli: InProcess, place: Path) -> Non
 
 
 def test_a_text_that_was_changed_or_moved_does_not_read(cli: InProcess, place: Path, bank: Path) -> None:
-    ask(cli, bank, place / "run", "--seal")
+    ask(cli, bank, place / "run", "--seal", model="scripted/echo")
     with Store.open_for_reading(place / "run") as store:
         found = store._db.execute("SELECT raw, attempt, asked FROM main.completions ORDER BY id LIMIT 2").fetchall()
         (one, attempt, asked), (two, _, _) = found
@@ -195,10 +195,11 @@ def test_a_text_that_was_changed_or_moved_does_not_read(cli: InProcess, place: P
         seal.unseal("completions.judged", one, attempt, asked)
 
 
-def test_sealing_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sealing_without_a_key_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_NAME)
-    with pytest.raises(ConfigError, match="openssl rand"), sealing():
-        pass
+    with sealing(), pytest.raises(ConfigError, match="openssl rand"):
+        check_run_folder(place / "new")
     monkeypatch.setenv(FILE_NAME, "/nowhere/key")
-    with pytest.raises(UsageError, match="can not be read"), sealing():
-        pass
+    with sealing(), pytest.raises(UsageError, match="can not be read"):
+        check_run_folder(place / "new")
+    check_run_folder(place / "new")

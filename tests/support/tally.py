@@ -61,7 +61,7 @@ _NOT_REACHED = """
   tests that SECURITY.md names, whose counts (10,000 cells, 30,000 requests, ...) stand in their names and are not
   printed here. Mutation scores were not measured.
 - Coverage-guided fuzzing takes 20,000 inputs for each reader, where atheris is installed, not hours.
-- Nothing is encrypted at rest; there is no bundle for reviewers; dependencies were not audited.
+- Texts are encrypted at rest only in sealed runs ([Sealed runs](sealing.md)); dependencies were not audited.
 """
 
 

@@ -17,8 +17,8 @@ from redinstruct.errors import EXIT_DONE, UsageError
 @click.option(
     "--to",
     required=True,
-    type=click.Choice(["harmfulqa", "messages", "kto", "dpo", "sharegpt", "inspect"]),
-    help="The public schema, rows for training with a weight per turn, or (of an evaluation) a log for Inspect.",
+    type=click.Choice(["harmfulqa", "messages", "kto", "dpo", "sharegpt", "inspect", "bundle"]),
+    help="The public schema, rows for training with a weight per turn; of an evaluation: a log for Inspect, a bundle.",
 )
 @click.option("--include-red", is_flag=True, help="Let red conversations and harmful answers leave the run.")
 @click.option(
@@ -68,12 +68,16 @@ def command(
 
     --to inspect writes an evaluation as a log that `inspect view` opens (.eval; .json where FILE ends so): a sample an
     attempt, a scorer a judge. Without --include-red the answers that are not known to be harmless stay in the run.
+
+    --to bundle writes a zip for reviewers: all figures, every attempt's labels and hashes, no text, and the digest by
+    which they know it (`unzip -d D FILE; cd D; sha256sum -c SHA256SUMS; sha256sum SHA256SUMS`).
     """
-    if to == "inspect":
+    if to in ("inspect", "bundle"):
         given = {
             "--bank": banks, "--near": near is not None, "--forms": forms, "--general": general, "--licence": licence,
         }  # fmt: skip
-        return _log(run, out, include_red, [flag for flag, value in given.items() if value])
+        others = [flag for flag, value in given.items() if value]
+        return _log(run, out, include_red, others) if to == "inspect" else _bundle(run, out, include_red, others)
     from redinstruct.harmfulqa.exporting import ExportSettings, export
     from redinstruct.harmfulqa.release import card_paths
 
@@ -89,6 +93,25 @@ def command(
         console.note("left out: " + ", ".join(f"{name} {count:,}" for name, count in found.dropped.items()))
     if not banks:
         console.note("screened against no evaluation bank: name those in use with --bank")
+    return EXIT_DONE
+
+
+def _bundle(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
+    """An evaluation's figures and labels for reviewers, without any text."""
+    from redinstruct.files.atomic import write_file
+    from redinstruct.render.bundle import bundle
+
+    if others or include_red:
+        named = ", ".join([*others, *(["--include-red"] if include_red else [])])
+        raise UsageError(f"{named}: for rows that hold texts; --to bundle writes figures and labels, and no text")
+    check_files({"--out": out})
+    made = bundle(run)
+    try:
+        write_file(out, made.content)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
+    console.say(f"sha256 of its SHA256SUMS: {made.digest}")
+    console.note(f"{made.attempts:,} attempts without their texts in {out}; tell the digest to whoever reads it")
     return EXIT_DONE
 
 

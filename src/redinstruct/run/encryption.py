@@ -183,19 +183,23 @@ def _place(column: str, place: tuple[object, ...]) -> bytes:
 
 @contextlib.contextmanager
 def sealing(on: bool = True) -> Iterator[None]:
-    """Runs that are begun meanwhile are sealed, where ``on``.
-
-    Raises:
-        ConfigError: there is no key.
-        UsageError: it is too short, or the library is missing.
-    """
-    if on:
-        _aead(_derived(_key_to_seal_by(), b"is there all that it takes?"))
+    """Runs that are begun meanwhile are sealed, where ``on``."""
     token = _MAY_SEAL.set(on or _MAY_SEAL.get())
     try:
         yield
     finally:
         _MAY_SEAL.reset(token)
+
+
+def check_sealing() -> None:
+    """Pass where new runs are not to be sealed, or can be: before anything is asked or written.
+
+    Raises:
+        ConfigError: there is no key.
+        UsageError: it is too short, or the library is missing.
+    """
+    if _MAY_SEAL.get():
+        _aead(_derived(_key_to_seal_by(), b"is there all that it takes?"))
 
 
 @contextlib.contextmanager

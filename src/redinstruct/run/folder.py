@@ -20,6 +20,7 @@ from pathlib import Path
 
 from redinstruct.errors import ConfigError, DamagedStore, StoreError
 from redinstruct.files.atomic import open_plain
+from redinstruct.run.encryption import check_sealing
 
 STORE_NAME = "run.sqlite"
 LOCK_NAME = "run.lock"
@@ -96,12 +97,15 @@ def check_run_folder(folder: Path) -> None:
     """Pass when the folder is a run, or can become one.
 
     Raises:
-        ConfigError: it is a file, or holds other things.
+        ConfigError: it is a file, or holds other things; or it is to be sealed, and can not be.
     """
     if "\0" in str(folder):
         raise ConfigError(f"--run {str(folder)!r}: is no folder's name")
     try:
-        if is_run(folder) or not (folder.exists() or folder.is_symlink()):
+        if is_run(folder):
+            return
+        check_sealing()
+        if not (folder.exists() or folder.is_symlink()):
             return
         if not folder.is_dir():
             raise ConfigError(f"--run {folder}: is not a folder")
