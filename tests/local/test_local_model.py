@@ -635,3 +635,14 @@ def test_drawing_from_the_likeliest_few_gives_the_token_of_a_sorted_vocabulary(s
         at = int((ordered.cumsum(-1) <= draws[row] * ordered.sum()).sum())
         # Rounding of a sum may move it by one.
         assert whole[row] in {int(order[max(0, min(699, at + shift))]) for shift in (-1, 0, 1)}
+
+
+def test_the_id_of_a_folder_is_known_without_loading_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from redinstruct.models import id_of, make_model
+
+    loaded = make_model(f"hf/{tiny}").id
+    monkeypatch.setattr(LocalModel, "load", None)
+    assert id_of(f"hf/{tiny}") == loaded
+    assert id_of("scripted/refuse") == "scripted/refuse"
+    with pytest.raises(TypeError):  # no folder: it is asked for as before
+        id_of("hf/some/where")

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from redinstruct.models.base import Model, ModelError, Reply, Request
-from redinstruct.models.registry import MODEL_KINDS, ModelKind, make_model, recorded
+from redinstruct.models.registry import MODEL_KINDS, ModelKind, id_of, make_model, recorded
 
-__all__ = ["MODEL_KINDS", "Model", "ModelError", "ModelKind", "Reply", "Request", "make_model", "recorded"]
+__all__ = ["MODEL_KINDS", "Model", "ModelError", "ModelKind", "Reply", "Request", "id_of", "make_model", "recorded"]

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from redinstruct.checkpoints import digest
+from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.base import Model
 from redinstruct.models.placement import Replicas, placement
@@ -77,6 +79,18 @@ def make_model(
         return scripted(rest)
     known = ", ".join(k.pattern for k in MODEL_KINDS)
     raise ModelSpecError(f"unknown model {spec!r}: known are {known}")
+
+
+def id_of(spec: str) -> str:
+    """The id under which a model's answers are recorded; a checkpoint's folder is read for it, and not loaded.
+
+    Raises:
+        ModelSpecError: as :func:`make_model`, where the id names no folder.
+    """
+    folder = folder_of(spec) if spec.startswith("hf/") else None
+    if folder is None or not folder.is_dir():
+        return make_model(spec).id
+    return f"hf/{folder.resolve().name}@{digest(folder)[:12]}"
 
 
 def recorded(options: Mapping[str, object] | None) -> tuple[tuple[str, str], ...]:

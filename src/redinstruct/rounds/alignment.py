@@ -11,7 +11,7 @@ import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import ConfigError, RedInstructError
-from redinstruct.models import make_model
+from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.prompts.forms import UNFRAMED
 from redinstruct.rounds.config import AlignPart, LoopConfig, MemoryPart, Recipe
@@ -62,7 +62,7 @@ class Aligner:
         if recipe.strategy == "general":
             safety = general
         inputs = {
-            "base": make_model(base).id,
+            "base": id_of(base),
             "recipe": _deciding(recipe),
             "seed": align.seed,
             **({"template_options": dict(align.template_options)} if align.template_options else {}),

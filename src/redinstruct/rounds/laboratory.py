@@ -222,7 +222,7 @@ def word_perplexity(checkpoint: str) -> float:
 
 def perplexity_stage(ledger: Ledger, model: Measured, on_progress: OnProgress) -> float:
     """The same as a stage, done once for a checkpoint."""
-    from redinstruct.models import make_model
+    from redinstruct.models import id_of
     from redinstruct.progress import Progress
 
     name = f"{model.name}-perplexity"
@@ -232,5 +232,5 @@ def perplexity_stage(ledger: Ledger, model: Measured, on_progress: OnProgress) -
         place.mkdir(parents=True, exist_ok=True)
         return {"word_perplexity": word_perplexity(model.model)}
 
-    inputs = {"model": make_model(model.model).id, "prose": digest()}
+    inputs = {"model": id_of(model.model), "prose": digest()}
     return float(ledger.stage(name, inputs, work).figures["word_perplexity"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
-from redinstruct.models import make_model
+from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import EvalPart, PickPart, digest_of
@@ -57,7 +57,7 @@ class Picker:
         found = {}
         model = f"hf/{checkpoint}"
         for what, part in self._parts().items():
-            inputs = digest_of(make_model(model).id, identity(part, self._templates[what]))
+            inputs = digest_of(id_of(model), identity(part, self._templates[what]))
             run = self._folder / f"{name}-{what}-{inputs[:8]}"
             title = f"trying {name}: {what}"
 

@@ -24,7 +24,7 @@ from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.judges import JudgeOptions
-from redinstruct.models import make_model
+from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.prompts.forms import check_forms
@@ -181,7 +181,7 @@ class _Loop:
 
     def _evaluated(self, name: str, model: str, part: EvalPart, what: str) -> Stage:
         templates = self._templates(part.prompts)
-        inputs = {"model": make_model(model).id, "part": identity(part, templates)}
+        inputs = {"model": id_of(model), "part": identity(part, templates)}
 
         def work(place: Path) -> dict[str, Any]:
             def on_progress(state: Progress) -> None:

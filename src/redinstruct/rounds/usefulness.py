@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.models import make_model
+from redinstruct.models import id_of
 from redinstruct.progress import OnProgress
 from redinstruct.rounds.config import UtilityPart
 from redinstruct.rounds.ledger import Ledger
@@ -36,5 +36,5 @@ def utility_stage(
         done = check_utility(wanted, place, on_progress)
         return {"tasks": len(done.asked)}
 
-    inputs = {"model": make_model(model).id, "part": msgspec.to_builtins(part)}
+    inputs = {"model": id_of(model), "part": msgspec.to_builtins(part)}
     return Path(ledger.stage(name, inputs, work, f"is {title} still useful?").place)
