@@ -23,7 +23,7 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
-class Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True, gc=False):
     """One question of a bank.
 
     ``id`` is ``<bank sha256>:<row>``, so a question that stands twice in a bank is two questions.

@@ -63,7 +63,9 @@ def looks_of(store: Store) -> dict[bytes, Look]:
             key: Look(cut, held.looping, held.mark or None, LEFT in flags)
             for key, held, cut, flags in sealed_answers(store)
         }
-    return {key: look_at(text, cut, flags) for key, text, cut, flags in answer_texts(store)}
+    same: dict[Look, Look] = {}
+    looks = ((key, look_at(text, cut, flags)) for key, text, cut, flags in answer_texts(store))
+    return {key: same.setdefault(look, look) for key, look in looks}
 
 
 def answers_of(outcomes: Sequence[Planned], looks: Mapping[bytes, Look], measure: Measure) -> Answers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 # One plain word is a name. Anything else that stands where a name belongs may be a question (a CSV file without its
 # header, an object from question to answer), and is not shown.
@@ -18,8 +19,9 @@ class Malformed(Exception):
     """What is wrong within one row. Never holds a text of it."""
 
 
+@lru_cache(maxsize=4096)
 def fold(key: str) -> str:
-    """A column's or key's name, as names are compared."""
+    """A column's or key's name, as names are compared. A file's names are the same in every row."""
     return key.strip().casefold()
 
 

@@ -217,6 +217,9 @@ class _Reader:
         self._chosen, self._digest = columns, digest
         own = columns.get("label")
         self.halves = Halves() if own is None else Halves([own], chosen=True)
+        self._keys: tuple[str, ...] | None = None
+        self._key: str | None = None
+        self._names: dict[str, str] = {}
         self._meant = _MEANT | {fold(column) for column in columns.values()}
 
     def lacks(self, columns: Sequence[str]) -> str | None:
@@ -248,8 +251,7 @@ class _Reader:
         earlier: tuple[Message, ...] = ()
         what = where
         if isinstance(value, dict):
-            self._refuse_two_spellings(value, where)
-            key = self._text_key(value)
+            key = self._text_key_of(tuple(value), where)
             if key is None:
                 raise BankError(f"{where} is an object without a question: {self._expected()}, found {listed(value)}")
             fields = {fold(name): held for name, held in value.items()}
@@ -265,15 +267,27 @@ class _Reader:
             id=f"{self._digest}:{number}",
             text=_clean(value, what, blank=False),
             row=number,
-            topic=_clean(topic or "", f"{where}: topic") or self._named("topic", TOPIC_KEYS, fields, where),
-            subtopic=_clean(subtopic or "", f"{where}: subtopic")
-            or self._named("subtopic", SUBTOPIC_KEYS, fields, where),
-            language=self._named("language", LANGUAGE_KEYS, fields, where),
+            topic=self._same(_clean(topic or "", f"{where}: topic") or self._named("topic", TOPIC_KEYS, fields, where)),
+            subtopic=self._same(
+                _clean(subtopic or "", f"{where}: subtopic") or self._named("subtopic", SUBTOPIC_KEYS, fields, where)
+            ),
+            language=self._same(self._named("language", LANGUAGE_KEYS, fields, where)),
             earlier=tuple(Message(turn.role, _clean(turn.content, what)) for turn in earlier),
         )
 
+    def _text_key_of(self, keys: tuple[str, ...], where: str) -> str | None:
+        """Most rows of a file have the same keys: what they mean is found once."""
+        if keys != self._keys:
+            self._refuse_two_spellings(keys, where)
+            self._keys, self._key = keys, self._text_key(keys)
+        return self._key
+
     def _named(self, purpose: str, keys: Sequence[str], fields: Mapping[str, object], where: str) -> str | None:
         return _first(fields, [self._chosen[purpose]] if purpose in self._chosen else keys, where)
+
+    def _same(self, name: str | None) -> str | None:
+        """The first string of that text: a million questions have a few topics."""
+        return None if name is None else self._names.setdefault(name, name)
 
     def _text_key(self, keys: Iterable[str]) -> str | None:
         there = {fold(key) for key in keys}

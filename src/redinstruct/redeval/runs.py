@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from redinstruct.engine import Limits, Party, Prices, Spending, Worklist, check_limits, in_a_loop
@@ -19,8 +18,10 @@ from redinstruct.redeval.plan import Plan
 from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import JUDGE, TARGET, Session
 from redinstruct.run import (
+    Owed,
     OwedAttempt,
     Store,
+    Wanted,
     check_run_folder,
     check_shard_stays,
     is_run,
@@ -65,9 +66,9 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             begun, before = store.config() is not None, store.planned_so_far()
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owed(judge_row, retry_errors=not limits.keep_errors)
+            owed = store.owing(judge_row, Wanted(retry_errors=not limits.keep_errors))
             total = store.planned()  # of a shard: its part
-            progress = _so_far(store, judge_row, owed, total)
+            progress = Progress(total - len(owed), total, labels=owed.settled())
             work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
             decider = _decider(store, judge_row, plan.measure, limits, owed)
             session = Session(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
@@ -127,26 +128,19 @@ async def _rejudge(
         with Store.open_for_writing(run) as store:
             judge_row = store.add_judge(judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owed(judge_row, sample=False, retry_errors=not limits.keep_errors, again=again)
+            owed = store.owing(judge_row, Wanted(False, not limits.keep_errors, again))
             planned = sum(row.count for row in store.counts(judge_row))
+            progress = Progress(planned - len(owed), planned, labels=owed.settled())
+            todo: Owed | list[OwedAttempt] = owed
             if part is not None:
-                owed = owed_part(store, judge.card, judge_row, owed, judge.measure, part)
-                planned = len(owed)
-            progress = _so_far(store, judge_row, owed, planned)
+                todo = owed_part(store, judge.card, judge_row, owed, judge.measure, part)
+                planned = len(todo)
+                progress = Progress(0, planned)
             work = _worklist(None, asked, limits, spending, on_progress, progress)
-            return await Session(store, work, config, bound_judge(judge), judge_row, owed).go(run, planned)
+            return await Session(store, work, config, bound_judge(judge), judge_row, todo).go(run, planned)
     finally:
         if asked is not None:
             await asked.aclose()
-
-
-def _so_far(store: Store, judge_row: int, owed: Sequence[OwedAttempt], planned: int) -> Progress:
-    """How far a run is that goes on: what is done, and how it came out, so that both add up from the first word on."""
-    if len(owed) >= planned:
-        return Progress(0, planned)
-    asked = {attempt.attempt.key for attempt in owed}
-    labels = Counter(label for key, _, _, label in store.labels(judge_row) if label is not None and key not in asked)
-    return Progress(planned - len(owed), planned, labels=dict(labels))
 
 
 def _worklist(
@@ -181,13 +175,11 @@ async def tested(
     return await test_judge(judge, model, limits, spending, on_progress)
 
 
-def _decider(
-    store: Store, judge_row: int, measure: Measure, limits: Limits, owed: Sequence[OwedAttempt]
-) -> Decider | None:
+def _decider(store: Store, judge_row: int, measure: Measure, limits: Limits, owed: Owed) -> Decider | None:
     config, limit = store.config(), limits.stop_when_decided
     if limit is None or config is None:
         return None
-    if owed:  # a run that is whole already stays one of a fixed size
+    if len(owed):  # a run that is whole already stays one of a fixed size
         note_stop(store, limit)
     names = {pinned.sha256: pinned.name for pinned in (*config.banks, *config.prompts)}
     planned, again = planned_attempts(store, judge_row), {one.attempt.key for one in owed}

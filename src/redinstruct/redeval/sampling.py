@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
+from collections.abc import Iterable
 
 from redinstruct.errors import ConfigError
 from redinstruct.run import OwedAttempt, Store
@@ -34,7 +35,7 @@ def drawn_keys(store: Store, measure: Measure, size: int) -> set[bytes]:
 
 
 def owed_part(
-    store: Store, card: JudgeCard, judge_row: int, owed: list[OwedAttempt], measure: Measure, size: int
+    store: Store, card: JudgeCard, judge_row: int, owed: Iterable[OwedAttempt], measure: Measure, size: int
 ) -> list[OwedAttempt]:
     """What of the part is still owed by the judge; notes in the store that it is a part.
 

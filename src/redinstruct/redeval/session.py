@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from redinstruct.models import Request
 from redinstruct.models.completions import completion_of
 from redinstruct.prompts import AnswerReader, render
 from redinstruct.redeval.invocation import Outcome, outcome_of
-from redinstruct.run import OwedAttempt, Store
+from redinstruct.run import Owed, OwedAttempt, Store
 from redinstruct.run.config import PROTOCOL_2023, RunConfig
 from redinstruct.types import (
     Completion,
@@ -40,7 +42,7 @@ class Session:
         config: RunConfig,
         judge: Judge,
         judge_row: int,
-        owed: list[OwedAttempt],
+        owed: Owed | list[OwedAttempt],
         decider: Decider | None = None,
     ) -> None:
         self._store = store
@@ -62,11 +64,13 @@ class Session:
             EndpointDenied: every attempt failed, and no other would fare better; nothing was recorded.
         """
         complete, stopped = True, None
-        if self._owed:
+        if len(self._owed):
             async with GroupWriter(self._store) as writer:
                 self._writer = writer
                 try:
-                    complete = await self._work.carry_out(self._in_order(), self._attempt, len(self._owed))
+                    # What is read while it is asked is closed before the store is: an open reader keeps its log.
+                    with contextlib.closing(one for one in self._in_order()) as jobs:
+                        complete = await self._work.carry_out(jobs, self._attempt, len(self._owed))
                     await self._work.finish()
                 except EndpointLost as lost:
                     complete, stopped = False, str(lost)
@@ -88,11 +92,14 @@ class Session:
             decisions=tuple(_in_words(self._decider, cell) for cell in self._decider.decisions),
         )
 
-    def _in_order(self) -> list[OwedAttempt]:
+    def _in_order(self) -> Iterable[OwedAttempt]:
         if self._decider is not None:
             place = self._decider.place
             return sorted(self._owed, key=lambda o: place(o.attempt.key, (o.bank, o.attempt.template.name)))
         if self._target is None or not self._target.in_batches:
+            return self._owed
+        if isinstance(self._owed, Owed):
+            self._owed.by_length()
             return self._owed
         # A batch costs as much as its longest member: like lengths together, and one prompt's shared prefix at a time.
         return sorted(self._owed, key=lambda o: (o.attempt.template.name, len(o.attempt.question.text), o.row))

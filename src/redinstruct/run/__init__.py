@@ -22,6 +22,7 @@ from redinstruct.run.index import Indexed, attempt_index
 from redinstruct.run.judges import JudgeRow, judges_of, named_judge
 from redinstruct.run.kinds import NAMED, check_kind, no_run, what_is
 from redinstruct.run.merging import Merged, merge
+from redinstruct.run.owed import Owed, Wanted
 from redinstruct.run.places import make_place, no_blank_run
 from redinstruct.run.planned import Planned, planned_attempts
 from redinstruct.run.purging import importing_place, purge, purge_places
@@ -53,6 +54,7 @@ __all__ = [
     "Invocation",
     "JudgeRow",
     "Merged",
+    "Owed",
     "OwedAttempt",
     "Planned",
     "SettleRule",
@@ -65,6 +67,7 @@ __all__ = [
     "UtilityStore",
     "UtilityTaskRow",
     "VerdictRow",
+    "Wanted",
     "answer_texts",
     "attempt_index",
     "by_annotator",

@@ -53,6 +53,7 @@ from redinstruct.run.folder import (
 )
 from redinstruct.run.kinds import A_RUN, check_kind, kind_of, no_run
 from redinstruct.run.marks import mark_until
+from redinstruct.run.owed import Owed, Wanted
 from redinstruct.run.rows import (
     INSERT_COMPLETION,
     INSERT_VERDICT,
@@ -61,7 +62,6 @@ from redinstruct.run.rows import (
     SELECT_COUNTS,
     SELECT_JUDGE_TOKENS,
     SELECT_LABELS,
-    SELECT_OWED,
     SELECT_TARGET_TOKENS,
     AttemptView,
     CompletionRow,
@@ -69,10 +69,8 @@ from redinstruct.run.rows import (
     OwedAttempt,
     VerdictRow,
     blob,
-    completion_from,
     completion_values,
     from_json,
-    question_from,
     restored,
     stored,
     to_json,
@@ -368,25 +366,11 @@ class Store:
         judgement is judged again. ``again`` adds every answer that the judge has judged: the same instrument reads it
         once more.
         """
-        templates = self._templates()
-        owed: list[OwedAttempt] = []
-        with reading("reading what is owed"):
-            for attempt, key, epoch, template, bank, *row in self._db.execute(SELECT_OWED, (judge,)):
-                question, (asked, judged_no, verdict, *completion) = row[:8], row[8:]
-                found = None if asked is None else completion_from(completion)
-                if found is None or (found.outcome == "error" and retry_errors):
-                    if not sample:
-                        continue
-                    asked, judged_no, found = (0 if asked is None else asked + 1), 0, None
-                elif found.outcome != "text":
-                    continue
-                elif verdict is None or again or (verdict == "error" and retry_errors):
-                    judged_no = 0 if judged_no is None else judged_no + 1
-                else:
-                    continue
-                what = Attempt(blob(key), question_from(*question), templates[template], epoch)
-                owed.append(OwedAttempt(attempt, what, asked, judged_no, found, restore(bank)))
-        return owed
+        return list(self.owing(judge, Wanted(sample, retry_errors, again)))
+
+    def owing(self, judge: int, wanted: Wanted) -> Owed:
+        """The same as :meth:`owed`, read one by one when its turn comes."""
+        return Owed(self.folder, self._db, self._templates(), judge, wanted)
 
     def templates(self) -> list[PromptTemplate]:
         """The run's templates, in the order of its prompts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from redinstruct.questions import same_text
 from redinstruct.run.connection import reading
@@ -11,6 +11,8 @@ from redinstruct.run.database import Store
 from redinstruct.run.encryption import outside
 from redinstruct.run.rows import SELECT_PLANNED, blob, restored
 from redinstruct.safetext import restore
+
+T = TypeVar("T", bound="str | None")
 
 
 class Planned(NamedTuple):
@@ -42,15 +44,29 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
     """
     with reading("reading outcomes"):
         units = _units(store)
+        # SQLite makes every string anew: a million rows name a few banks, topics and labels.
+        same = _Same().one
         return [
             Planned(
-                blob(key), bank, row, restored(topic), prompt, epoch, label, units[question], restored(reason),
-                detail, restored(subtopic),
+                blob(key), same(bank), row, same(restored(topic)), same(prompt), epoch, same(label), units[question],
+                same(restored(reason)), same(detail), same(restored(subtopic)),
             )
             for key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in store._db.execute(
                 SELECT_PLANNED, (judge,)
             )
         ]  # fmt: skip
+
+
+class _Same:
+    """Of equal strings the first one."""
+
+    def __init__(self) -> None:
+        self._known: dict[str | None, Any] = {}
+
+    def one(self, text: T) -> T:
+        """The first one that is equal."""
+        found: T = self._known.setdefault(text, text)
+        return found
 
 
 REPEATED_FROM = 1.5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from redinstruct.run.config import RunConfig
 from redinstruct.run.rows import INSERT_QUESTION, from_json, question_values, stored, to_json
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
+
+_CHUNK = 1_000
+_MOST_ROWS = 1 << 30
 
 
 class Mark(NamedTuple):
@@ -78,21 +82,59 @@ def take_back(db: sqlite3.Connection, to: Mark) -> None:
 
 
 def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
-    bank_rows = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM banks")}
-    template_rows = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM templates")}
-    known: dict[str, int] = {
-        f"{sha}:{row}": key
-        for key, sha, row in db.execute("SELECT q.id, b.sha256, q.row FROM questions q JOIN banks b ON b.id = q.bank")
-    }
+    banks = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM banks")}
+    templates = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM templates")}
+    known = _KnownQuestions(db)
+    questions: list[tuple[object, ...]] = []
     rows: list[tuple[bytes, int, int, int]] = []
-    for attempt in attempts:
-        question = attempt.question
-        if question.id not in known:
-            cursor = db.execute(
-                INSERT_QUESTION,
-                (None, bank_rows[question.id.partition(":")[0]], question.row, *question_values(question)),
-            )
-            assert cursor.lastrowid is not None
-            known[question.id] = cursor.lastrowid
-        rows.append((attempt.key, known[question.id], template_rows[attempt.template.sha256], attempt.epoch))
+    db.execute("PRAGMA cache_size=-32000")  # keys come in no order
+    try:
+        for attempt in attempts:
+            asked = attempt.question
+            bank = banks[asked.id.partition(":")[0]]
+            number, is_new = known.number(bank, asked.row)
+            if is_new:
+                questions.append((number, bank, asked.row, *question_values(asked)))
+            rows.append((attempt.key, number, templates[attempt.template.sha256], attempt.epoch))
+            if len(rows) == _CHUNK:
+                _flush(db, questions, rows)
+        _flush(db, questions, rows)
+    finally:
+        db.execute("PRAGMA cache_size=-2000")  # SQLite's own, in KiB
+
+
+def _flush(
+    db: sqlite3.Connection, questions: list[tuple[object, ...]], rows: list[tuple[bytes, int, int, int]]
+) -> None:
+    db.executemany(INSERT_QUESTION, questions)
     db.executemany("INSERT OR IGNORE INTO attempts (key, question, template, epoch) VALUES (?,?,?,?)", rows)
+    questions.clear()
+    rows.clear()
+
+
+class _KnownQuestions:
+    """A question's number in the store by its bank's number and its row there: 8 bytes each."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._numbers: dict[int, array[int]] = {}
+        self._last = 0
+        for number, bank, row in db.execute("SELECT id, bank, row FROM questions"):
+            self._place(bank, row)[row] = number
+            self._last = max(self._last, number)
+
+    def _place(self, bank: int, row: int) -> array[int]:
+        if not 0 <= row < _MOST_ROWS:
+            raise ValueError("a row that no bank has")
+        numbers = self._numbers.setdefault(bank, array("q"))
+        if row >= len(numbers):
+            numbers.extend([0] * (row + 1 - len(numbers)))
+        return numbers
+
+    def number(self, bank: int, row: int) -> tuple[int, bool]:
+        """The number, and whether it was given just now."""
+        numbers = self._place(bank, row)
+        if numbers[row]:
+            return numbers[row], False
+        self._last += 1
+        numbers[row] = self._last
+        return self._last, True

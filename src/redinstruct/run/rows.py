@@ -224,7 +224,23 @@ SELECT_OWED = (
     "SELECT a.id, a.key, a.epoch, a.template, b.name, b.sha256, q.row, q.text, q.topic, q.subtopic, q.language,"
     " q.label, q.earlier, c.asked, v.judged_no, v.label, " + _COMPLETION_COLUMNS + " FROM attempts a"
     " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
-    + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
+    + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE a.id = ?"
+)  # fmt: skip
+# `?`: the judge's row, whether answers are owed too, errors again, verdicts again, errors again.
+_IS_OWED = (
+    " (? AND (c.attempt IS NULL OR (c.outcome = 'error' AND ?))"
+    " OR c.outcome = 'text' AND (v.label IS NULL OR ? OR (v.label = 'error' AND ?)))"
+)
+_OWED_ROWS = "SELECT a.id, " + _OUTCOME_LABEL + " FROM attempts a" + _LATEST_COMPLETION + _LATEST_VERDICT
+SELECT_OWED_ROWS = _OWED_ROWS + " WHERE" + _IS_OWED + " ORDER BY a.id"
+# One prompt at a time, and like lengths together.
+SELECT_OWED_BY_LENGTH = (
+    "SELECT a.id, NULL FROM attempts a JOIN questions q ON q.id = a.question JOIN templates t ON t.id = a.template"
+    + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE" + _IS_OWED + " ORDER BY t.name, length(q.text), a.id"
+)  # fmt: skip
+SELECT_LABEL_COUNTS = (
+    "SELECT " + _OUTCOME_LABEL + " AS found, count(*) FROM attempts a" + _LATEST_COMPLETION + _LATEST_VERDICT
+    + " WHERE found IS NOT NULL GROUP BY 1"
 )  # fmt: skip
 # Where each judged answer's newest verdict stands. `?`: the judge's row.
 SELECT_VERDICTS = (
