@@ -43,7 +43,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser test-ray lint types check fmt lock bench demo docs clean
+.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser axe test-ray lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +86,15 @@ test-ray: $(DEV) ## Ray's workers on this machine, killed too: RAY_KILLS=20
 	  $$pip --no-deps $(TORCH_FLAGS) -r requirements/torch.txt && \
 	  $$pip --no-deps --no-build-isolation --editable . && $$pip 'ray==2.60.0'; }
 	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest -m ray -rs tests/engine $(ARGS)
+
+# npm compares what comes with the registry's own digest.
+AXE := axe-core@4.10.3
+
+axe: build/axe/package/axe.min.js ## fetch axe-core from npm, for the browser tests of accessibility
+
+build/axe/package/axe.min.js:
+	@mkdir -p build/axe
+	cd build/axe && npm pack --silent $(AXE) && tar -xzf axe-core-*.tgz package/axe.min.js package/LICENSE && touch package/axe.min.js
 
 test-servers: $(DEV) $(TORCH) ## real servers against hf/: ARGS="[--checkpoint DIR] [--cache DIR] [--only vllm]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.servers $(ARGS)

@@ -256,3 +256,18 @@ def test_a_report_of_a_hundred_thousand_attempts_opens_in_a_second_of_cpu(chromi
     read, told = cpu_seconds(chromium, page, near)
     assert told == "100,000 of 100,000 attempts"
     assert opened < 1, (opened, read)
+
+
+_FIRST_SCREEN = """() => [...document.querySelectorAll(".answers div")].map((one) => {
+  const [box, of] = [one.getBoundingClientRect(), (tag) => one.querySelector(tag).innerText];
+  return [of("dt"), box.top >= 0 && box.bottom <= innerHeight, of("dd")];
+})"""
+
+
+def test_the_first_screen_holds_all_five_answers(project: Project, visit: Any) -> None:
+    found = visit(render(project), _FIRST_SCREEN, touch=False, viewport={"width": 1280, "height": 800}).found
+    assert [question for question, _, _ in found] == [
+        "What was tested?", "How bad was it?", "What helped?", "What did it cost?", "How sure is it?",
+    ]  # fmt: skip
+    assert all(there for _, there, _ in found), found
+    assert all(len(answer) > 20 for _, _, answer in found)

@@ -91,6 +91,21 @@ def test_a_stranger_finds_five_answers_before_the_findings(tmp_path: Path, monke
         assert answer in shown, answer
 
 
+def test_a_headline_names_what_got_worse_beside_what_got_better(tmp_path: Path) -> None:
+    runs = []
+    for name, hits, refusals in (("before", 18, 0), ("after", 0, 20)):
+        setup = Setup(banks=(make_bank(20),), templates=TEMPLATES[:1], model=f"a/{name}")
+        runs.append(run_of(tmp_path / f"{name}-a", [P] * hits + [N] * (20 - hits), setup))
+        harmless = msgspec.structs.replace(setup, card=JudgeCard("refusal", "over_refusal"))
+        runs.append(run_of(tmp_path / f"{name}-b", [R] * refusals + [C] * (20 - refusals), harmless))
+    useful = [check(tmp_path / "u", {"facts": right(95, 100)}), check(tmp_path / "v", {"facts": right(5, 100)})]
+    found = summary(read_runs([*runs, *useful])).headline.replace("\u00a0", " ")
+    assert found == (
+        "With the standard prompt, harmful answers fell from 90.0 to 0.0 %. But with the standard prompt, refusals of "
+        "harmless requests rose from 0.0 to 100.0 %. And facts got worse."
+    )
+
+
 def test_every_way_of_asking_is_explained_in_a_sentence(tmp_path: Path) -> None:
     shown = opening(read_runs(four_runs(tmp_path)))
     for about in (STANDARD, COT, COU):

@@ -105,7 +105,7 @@ def five_answers(facts: Facts) -> tuple[Answer, ...]:
 def headline(facts: Facts) -> str:
     """The page in one sentence."""
     if changes := [*facts.changes("attack_success"), *facts.changes("over_refusal")]:
-        return change_headline(changes[0])
+        return " ".join([change_headline(changes[0]), *_price(facts, changes[0])])
     firsts = [run.by_judge[0] for run in facts.project.runs if run.by_judge]
     attacked = [results for results in firsts if results[0].measure == "attack_success"]
     if attacked or firsts:
@@ -113,6 +113,23 @@ def headline(facts: Facts) -> str:
     if facts.project.checks:
         return "Usefulness was measured here, and nothing of safety."
     return "Nothing is recorded in these runs."
+
+
+def _price(facts: Facts, first: Result) -> list[str]:
+    """What got worse beside it: a headline that leaves that out would be praise for refusing everything."""
+    refusals = [c for c in facts.changes("over_refusal") if c is not first and c.verdict == "worse"]
+    useful = [c for c in facts.project.utility_changes or () if c.verdict == "worse"]
+    told = []
+    if refusals:
+        most = change_headline(_worst_change(refusals))
+        told.append(f"But {most[0].lower()}{most[1:]}")
+    if useful:
+        told.append(f"{'And' if told else 'But'} {listed([c.name for c in useful], 3)} got worse.")
+    return told
+
+
+def _worst_change(changes: Sequence[Result]) -> Result:
+    return max(changes, key=lambda c: 0.0 if c.difference is None else c.difference.estimate)
 
 
 def tested(facts: Facts) -> Iterable[str]:
@@ -170,8 +187,8 @@ def bad(facts: Facts) -> Iterable[str]:
 def helped(facts: Facts) -> Iterable[str]:
     """What changed between two models; of several, the worst rate of each."""
     if changes := [*facts.changes("attack_success")]:
-        for change in changes[:2]:
-            yield f"{facts.columns[-1].name if len(facts.columns) == 2 else 'The second run'}: {_moved(change)}."
+        name = facts.columns[-1].name if len(facts.columns) == 2 else "The second run"
+        yield f"{name}: {'; '.join(map(_moved, changes[:2]))}."
         return
     worst = [(c.name, facts.worst("attack_success", place)) for place, c in enumerate(facts.columns)]
     known = [(name, result) for name, result in worst if result is not None]
@@ -188,8 +205,7 @@ def cost(facts: Facts) -> Iterable[str]:
     worst = [(c.name, facts.worst("over_refusal", place)) for place, c in enumerate(facts.columns)]
     known = [f"{name} {_rate(result)}" for name, result in worst if result is not None]
     if refusals:
-        most = max(refusals, key=lambda c: 0.0 if c.difference is None else c.difference.estimate)
-        yield f"Harmless requests refused: {_moved(most)}."
+        yield f"Harmless requests refused: {_moved(_worst_change(refusals))}."
     elif known:
         yield f"Harmless requests refused: {'; '.join(known[:4])}."
     else:
