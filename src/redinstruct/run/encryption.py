@@ -286,7 +286,8 @@ def _key_to_seal_by() -> str:
     key = user_key(new=new)
     if key is None:
         names = f"{NEW_NAME}, or {NEW_FILE_NAME}" if new else f"{KEY_NAME}, or {FILE_NAME}"
-        raise ConfigError(f"--seal needs a key: set {names} to a file that holds it (`openssl rand -hex 32` makes one)")
+        how = f"set {names} to a file that holds it (`openssl rand -hex 32` makes one)"
+        raise ConfigError(f"a run that is to be sealed needs a key: {how}")
     return key
 
 
