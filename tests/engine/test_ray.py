@@ -135,15 +135,16 @@ def test_killed_workers_lose_nothing_and_ask_again_what_was_in_flight(bank: Path
         run = tmp_path / "run"
         before = set(processes("ray::RedInstructWorker"))
         driver = subprocess.Popen(command(bank, run), cwd=ROOT, env=environment(stub, tmp_path), stdout=subprocess.PIPE)
-        killed = 0
+        killed = seen = 0
         while killed < kills and driver.poll() is None:
-            time.sleep(chance.uniform(0.5, 2.0))
+            time.sleep(chance.uniform(0.05, 0.5))
             workers = sorted(set(processes("ray::RedInstructWorker")) - before)
-            if stub.requests > 20 and workers:
+            if stub.requests > seen + CONCURRENCY and workers:
                 os.kill(chance.choice(workers), signal.SIGKILL)
-                killed += 1
+                killed, seen = killed + 1, stub.requests
         out, _ = driver.communicate(timeout=300)
         assert driver.returncode == 0, out
+        assert json.loads(out)["schema"] == "redinstruct.results/1"
         asked = stub.requests
     assert killed == kills
     with Endpoint() as stub, pytest.MonkeyPatch.context() as patch:

@@ -103,7 +103,7 @@ def test_options_of_the_chat_template_are_recorded_and_go_to_training_and_to_eva
     bank.write_text('["What is blue?"]')
     wrong = cli("eval", "--model", f"hf/{out}", "--bank", bank, "--judge", "refusal", "--run", tmp_path / "r",
                 "--model-option", "x=1")  # fmt: skip
-    assert "an hf/ model has dtype, and options of its chat template" in one_line(wrong)
+    assert "hf/ models have dtype, and options of their chat template" in one_line(wrong)
 
 
 def test_the_mask_is_shown_and_nothing_is_trained(

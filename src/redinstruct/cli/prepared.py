@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.cli.options import columns_from, parse_options
 from redinstruct.engine import Limits, Prices
 from redinstruct.errors import UsageError
@@ -48,7 +49,7 @@ def plan_from(flags: dict[str, Any]) -> Plan:
 
 def with_dtype(options: dict[str, object], model: str | None, dtype: str | None) -> dict[str, object]:
     """The options of a role. What a checkpoint computes in changes answers, and so is one of them."""
-    local = model is not None and model.startswith("hf/")
+    local = model is not None and model.startswith(LOCAL_KINDS)
     return {**options, DTYPE_OPTION: dtype} if dtype is not None and local else options
 
 

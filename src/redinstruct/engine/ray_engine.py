@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import importlib
 import importlib.util
 import logging
 import os
@@ -23,10 +24,10 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.engine.hosting import Host
 from redinstruct.engine.remote import RemoteModel, Worker, WorkerLost, held_by
 from redinstruct.engine.wire import ModelSpec
@@ -35,11 +36,10 @@ from redinstruct.models.base import Request
 from redinstruct.models.placement import placement
 from redinstruct.safetext import terminal
 
-LOCAL_KINDS = ("hf/", "vllm/")
-"""Models that compute in a worker: one on each GPU."""
 STORE_BYTES = 128 << 20
 """Ray's shared memory on this machine; a message is a few hundred kilobytes at most."""
 CONNECT_SECONDS = 10.0
+STARTS = 3
 _LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """Ray would replace the usual one by this machine's address on the network."""
 _OURS = "redinstruct-ray-"
@@ -208,31 +208,51 @@ def _ray(address: str | None) -> Iterator[Any]:
     """
     with contextlib.ExitStack() as ending:
         folder: Path | None = None
-        environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "GRPC_VERBOSITY": "NONE"}
+        environment = {"RAY_USAGE_STATS_ENABLED": "0", "GRPC_VERBOSITY": "NONE"}
         if address is None:
             environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
             folder = ending.enter_context(private_folder())
         ending.enter_context(_environment(environment))
         try:
             import ray
-
-            with _signals_kept():
-                quiet = partial(ray.init, log_to_driver=False, logging_level=logging.CRITICAL)
-                if folder is None:
-                    quiet(address=address)
-                else:
-                    quiet(
-                        address="local", include_dashboard=False, _temp_dir=str(folder / "r"),
-                        object_store_memory=STORE_BYTES, _node_ip_address=_LOOPBACK,
-                    )  # fmt: skip
         except ImportError as error:
             raise ConfigError(f"--engine ray: Ray cannot be imported ({_first_line(error)})") from None
+        _silence()
+        try:
+            with _signals_kept():
+                if folder is None:
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+                else:
+                    _start_here(ray, folder)
         except Exception as error:  # Ray raises plain ones, too
             ray.shutdown()
             where = "Ray did not start" if address is None else f"no Ray at --ray-address {address}"
             raise ConfigError(f"--engine ray: {where} ({_first_line(error)})") from None
         ending.callback(ray.shutdown)
         yield ray
+
+
+def _start_here(ray: Any, folder: Path) -> None:
+    """Start Ray on this machine; again where its own wait (half a minute) was too short for a busy one."""
+    for number in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address="local", include_dashboard=False, _temp_dir=str(folder / str(number)), log_to_driver=False,
+                object_store_memory=STORE_BYTES, _node_ip_address=_LOOPBACK, logging_level=logging.CRITICAL,
+            )  # fmt: skip
+        except Exception:
+            ray.shutdown()
+            if number == STARTS:
+                raise
+        else:
+            return
+
+
+def _silence() -> None:
+    """Ray's driver prints what its workers die of to standard output, which is the command's: JSON, perhaps."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 @contextlib.contextmanager

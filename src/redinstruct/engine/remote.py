@@ -20,8 +20,6 @@ from redinstruct.version import __version__
 
 MOST_DEATHS = 3
 """A request that was in flight in so many workers' deaths is not given to another one."""
-MOST_STARTS = 5
-"""A worker that died so many times without an answer between them is not started again."""
 
 
 class WorkerLost(Exception):
@@ -70,10 +68,9 @@ class Worker:
 
     def __init__(self, connect: Callable[[], Link], deaths: Counter[Request]) -> None:
         self._connect = connect
-        self._link = connect()
+        self._link: Link | None = connect()
         self._specs: list[ModelSpec] = []
         self._deaths = deaths
-        self._died = 0
         self._why: str | None = None
         self._numbers = itertools.count()
         self._flights: dict[int, _Flight] = {}
@@ -84,7 +81,7 @@ class Worker:
     def begin_to_load(self, spec: ModelSpec) -> None:
         """One more model, the next number."""
         self._specs.append(spec)
-        self._link.load(pack(spec))
+        self._there().load(pack(spec))
 
     def loaded(self) -> Loaded:
         """What the newest model is, once it is there.
@@ -92,7 +89,7 @@ class Worker:
         Raises:
             WorkerLost: the process could not be started, or died.
         """
-        told = self._link.loaded(None)
+        told = self._there().loaded(None)
         assert told is not None, "waited for ever"
         loaded = unpack(told[-1], Loaded)
         self.notes[len(self._specs) - 1] = loaded.notes
@@ -125,7 +122,7 @@ class Worker:
         if self._why is not None:  # it died in this very turn of the loop
             self._fail()
             return
-        self._link.send(pack(outbox))
+        self._there().send(pack(outbox))
         loop = asyncio.get_running_loop()
         if self._receiving is None or self._receiving.done() or self._receiving.get_loop() is not loop:
             self._receiving = loop.create_task(self._receive())
@@ -134,11 +131,10 @@ class Worker:
         """Hand replies to their callers, as long as any waits."""
         while self._flights:
             try:
-                group = unpack(await self._link.receive(), Group)
+                group = unpack(await self._there().receive(), Group)
             except WorkerLost as lost:
                 self._lose(str(lost))
                 return
-            self._died = 0
             self.notes.update(group.notes)
             for came in group.came:
                 flight = self._flights.get(came.number)
@@ -150,15 +146,15 @@ class Worker:
                     flight.done.set_result(came.reply)
 
     def _lose(self, why: str) -> None:
-        """The worker died: what it had in flight is told so, and a new one is begun."""
-        self._why, self._died = why, self._died + 1
+        """The worker died: what it had in flight is told so. The next call, a probe most likely, begins a new one."""
+        self._why, self._link = why, None
         for flight in self._flights.values():
             self._deaths[flight.request] += 1
         self._fail()
-        if self._died < MOST_STARTS:
-            self._link = self._connect()
-            for spec in self._specs:
-                self._link.load(pack(spec))
+
+    def _there(self) -> Link:
+        assert self._link is not None, "who is lost is not asked"
+        return self._link
 
     def _fail(self) -> None:
         for flight in self._flights.values():
@@ -167,8 +163,10 @@ class Worker:
 
     def _come_back(self) -> None:
         """Whether the new worker is there by now. Raises ``ModelError`` as long as it is not."""
-        if self._died >= MOST_STARTS:
-            raise self._absent()
+        if self._link is None:
+            self._link = self._connect()
+            for spec in self._specs:
+                self._link.load(pack(spec))
         try:
             told = self._link.loaded(0)
         except WorkerLost as lost:
@@ -203,6 +201,8 @@ class _Part:
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Answer each request by the worker. Raises ``ModelError``."""
+        if len(batch) == 1:  # as the engine asks; a task for it would be a tenth of the whole cost
+            return (await self._worker.ask(self._number, self._part, batch[0]),)
         return await asyncio.gather(*(self._worker.ask(self._number, self._part, request) for request in batch))
 
     async def aclose(self) -> None:

@@ -24,6 +24,7 @@ from typing import Literal
 
 import msgspec
 
+from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.errors import ModelSpecError
 from redinstruct.judges.base import Call, Case, note_of
 from redinstruct.judges.blocks import (
@@ -198,7 +199,7 @@ class GuardJudge:
         logprobs: bool | None = None,
     ) -> None:
         self._kind = _known(model_id, kind, measure)
-        local = model_id.startswith("hf/")
+        local = model_id.startswith(LOCAL_KINDS)
         self._delivery: Delivery = delivery or ("raw" if local else "chat")
         self._strict = strict
         self._top_logprobs = TOP_LOGPROBS if (local if logprobs is None else logprobs) else 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.errors import ModelSpecError
 from redinstruct.judges.base import Judge
 from redinstruct.judges.exact import ExactJudge
@@ -91,7 +92,7 @@ def model_of_judge(
     """The model that the judge asks. A classifier on this machine gets its whole prompt from us, without a template."""
     if not isinstance(judge_model, str):
         return judge_model
-    raw = judge.card.name == "guard" and judge_model.startswith("hf/")
+    raw = judge.card.name == "guard" and judge_model.startswith(LOCAL_KINDS)
     request = None if options is None else options.request
     return make_model(judge_model, options=request, timeout=timeout, chat_template="none" if raw else "native")
 

@@ -6,7 +6,7 @@ limits, batching and budgets. Those are the engine's, so that they are written o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -14,6 +14,8 @@ import msgspec
 from redinstruct.prompts.thoughts import spoken
 from redinstruct.types import Conversation, FailureReason, Sampling
 
+Options = Mapping[str, object]
+"""What a user sets by name: fields of a request, settings of a chat template. Their values are JSON."""
 # Finish reasons of an answer that is not whole, compared without case and marks. Mistral says model_length, Anthropic
 # model_context_window_exceeded; the last line is of providers that failed in the middle.
 _CUT = frozenset(

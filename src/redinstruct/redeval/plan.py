@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.banks import resolve_bank, resolve_template_path
-from redinstruct.checkpoints.embedded import prompts_of
+from redinstruct.checkpoints.embedded import LOCAL_KINDS, prompts_of
 from redinstruct.errors import TemplateError, UsageError
 from redinstruct.judges import Judge, JudgeOptions, judge_named, model_of_judge
 from redinstruct.models import Model, make_model, recorded
@@ -111,7 +111,7 @@ def prepare(
     read = tuple(b if isinstance(b, Bank) else resolve_bank(str(b), columns) for b in banks)
     _check_distinct("banks", [(b.name, b.sha256) for b in read])
     selections = [select(bank, measure=what, limit=limit, dedupe=dedupe) for bank in read]
-    if paper_2023 and isinstance(model, str) and model.startswith("hf/"):
+    if paper_2023 and isinstance(model, str) and model.startswith(LOCAL_KINDS):
         chat_template = "none"
     templates = _templates(prompts, model if isinstance(model, str) else None)
     target = (

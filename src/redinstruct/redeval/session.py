@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.engine import Allowance, Caller, GroupWriter, Worklist
 from redinstruct.errors import CallFailed, EndpointLost
 from redinstruct.figures.deciding import Cell, Decider
@@ -164,7 +165,7 @@ class Session:
         messages: Conversation = (*earlier, Message("user", prompt))
         if self._config.system is not None:
             messages = under(self._config.system, messages)
-        elif self._config.protocol == PROTOCOL_2023 and not self._config.model.startswith("hf/"):
+        elif self._config.protocol == PROTOCOL_2023 and not self._config.model.startswith(LOCAL_KINDS):
             # The paper's endpoint runs sent an empty system prompt (spec 1.3).
             messages = (Message("system", ""), *messages)
         # What stands before the last turn differs from question to question: there is no prefix that all share.
