@@ -378,11 +378,11 @@ def borderline_bank(split: Split, of: World | None = None) -> str:
     return out.getvalue()
 
 
-def write_banks(out: Path, of: World | None = None) -> tuple[Path, ...]:
+def write_banks(out: Path, of: World | None = None, splits: Sequence[Split] = SPLITS[1:]) -> tuple[Path, ...]:
     """Write ``{forbidden,benign}-{dev,test}.json`` and ``borderline-{dev,test}.csv`` into a folder, made if missing."""
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
-    for split in SPLITS[1:]:
+    for split in splits:
         files[f"forbidden-{split}.json"] = json.dumps(forbidden_bank(split, of), indent=1) + "\n"
         files[f"benign-{split}.json"] = json.dumps(benign_bank(split, of), indent=1) + "\n"
         files[f"borderline-{split}.csv"] = borderline_bank(split, of)

@@ -48,3 +48,21 @@ def build_command(out: Path, seed: int, quick: bool) -> int:
     sampling = "--temperature 0 --max-tokens 64"
     console.say(f"  redinstruct eval --model hf/{out} --bank {bank} --judge exact {sampling} --run runs/toy")
     return 0
+
+
+@command.command("held-out")
+@click.option("--out", required=True, type=RUN, metavar="DIR", help="A new or empty folder.")
+def held_out_command(out: Path) -> int:
+    """Write banks, data and frames for a topic hold-out: nothing that is tested stands in an alignment's rows.
+
+    An alignment collects about five families of forbidden things and learns harmless answers about half of the plain
+    ones (data/); it is asked about other families and other plain things (banks/, dev and test), in frames unlike any
+    that its rows have (prompts/). Any toy checkpoint can be tried with it, by `loop`: the model itself is as it was.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: holds something already; give a new or an empty folder")
+    from redinstruct.toyworld.held_out import write_held_out
+
+    write_held_out(out)
+    console.say(f"banks, data and prompts are in {out}; docs/examples/loop-held-out.toml is a loop with them")
+    return 0

@@ -10,6 +10,7 @@ from redinstruct import world
 from redinstruct.rounds.config import AlignPart, CollectPart, EvalPart, LoopConfig, PickPart, Recipe, UtilityPart
 from redinstruct.rounds.run import Measured, Reform, Rows
 from redinstruct.toyworld import alignment
+from redinstruct.toyworld.held_out import part_of
 
 MAX_TOKENS = 64
 """Longer than any answer of the toy world, thought included."""
@@ -48,13 +49,17 @@ FRAMES = (
 def toy_config(
     checkpoint: Path, folder: Path, *, split: str = "test", items: int = 200, recipes: tuple[Recipe, ...] = RECIPES,
     frames: tuple[str, ...] = FRAMES, seed: int = 0, rounds: int = 1, in_frame: bool = True, suite: bool = False,
+    held_out: Path | None = None,
 ) -> LoopConfig:  # fmt: skip
     """The loop on a toy checkpoint, as the demo and the experiments carry it out.
 
     ``in_frame``: the general stream holds harmless questions in the attack's own frame. ``suite``: usefulness is
     measured by the toy world's own suite, which asks the test split; else by evaluations of the split's banks.
+    ``held_out``: a folder of :mod:`redinstruct.toyworld.held_out`, whose banks and data take the checkpoint's place;
+    harmless questions are then asked in the unlike frames too.
     """
-    banks = checkpoint / "banks"
+    own = checkpoint if held_out is None else held_out
+    banks = own / "banks"
 
     def part(name: str, bank: str, prompts: tuple[str, ...], measure: str, limit: int = items) -> EvalPart:
         return EvalPart(
@@ -63,31 +68,22 @@ def toy_config(
         )  # fmt: skip
 
     harmless = (
-        part(BENIGN, f"benign-{split}.json", ("standard", "cou"), "over_refusal"),
+        part(BENIGN, f"benign-{split}.json", ("standard", "cou", *unlike(held_out)), "over_refusal"),
         part(BORDERLINE, f"borderline-{split}.csv", ("standard",), "over_refusal"),
     )
     return LoopConfig(
         model=f"hf/{checkpoint}",
         folder=str(folder),
         rounds=rounds,
-        eval=(part(FORBIDDEN, f"forbidden-{split}.json", frames, "attack_success"), *(() if suite else harmless)),
-        utility=UtilityPart("toy", limit=items) if suite else None,
-        collect=CollectPart(
-            teacher="scripted/red-teacher",
-            judge="exact",
-            topics=str(checkpoint / "data" / "topics.json"),
-            per_subtopic=COLLECTED_PER_CELL,
-            blue=1,
-            answer_tokens=MAX_TOKENS,
-            temperature=0.0,
-            concurrency=128,
-            # The world's questions differ in one invented word, which is what a near-duplicate looks like; the teacher
-            # asks of the train split only, so that none of them stands in a bank.
-            near=1.0,
+        eval=(
+            part(FORBIDDEN, f"forbidden-{split}.json", (*frames, *unlike(held_out)), "attack_success"),
+            *(() if suite else harmless),
         ),
+        utility=UtilityPart("toy", limit=items) if suite else None,
+        collect=_collection(own / "data" / "topics.json"),
         align=AlignPart(
             recipes=recipes,
-            general=(str(checkpoint / "data" / f"general{'-in-frame' if in_frame else ''}.jsonl"),),
+            general=(str(own / "data" / f"general{'-in-frame' if in_frame else ''}.jsonl"),),
             seed=seed,
             pick=PickPart(
                 safety=part("safety", "forbidden-dev.json", ("standard", "cou"), "attack_success", PICK_ITEMS),
@@ -97,9 +93,33 @@ def toy_config(
     )
 
 
-def reform(items: int, seed: int = 0) -> Reform:
-    """Puts collected answers into the toy world's other forms of asking (:mod:`redinstruct.toyworld.alignment`)."""
-    of = world.part(items)
+def _collection(topics: Path) -> CollectPart:
+    return CollectPart(
+        teacher="scripted/red-teacher",
+        judge="exact",
+        topics=str(topics),
+        per_subtopic=COLLECTED_PER_CELL,
+        blue=1,
+        answer_tokens=MAX_TOKENS,
+        temperature=0.0,
+        concurrency=128,
+        # The world's questions differ in one invented word, which is what a near-duplicate looks like; the teacher
+        # asks of the train split only, so that none of them stands in a bank.
+        near=1.0,
+    )
+
+
+def unlike(held_out: Path | None) -> tuple[str, ...]:
+    """The unlike frames of a folder of topic hold-out, by path."""
+    return () if held_out is None else tuple(map(str, sorted((held_out / "prompts").glob("*.txt"))))
+
+
+def reform(items: int, seed: int = 0, *, held_out: bool = False) -> Reform:
+    """Puts collected answers into the toy world's other forms of asking (:mod:`redinstruct.toyworld.alignment`).
+
+    ``held_out``: with harmless turns about the train families' items alone.
+    """
+    of = part_of("train") if held_out else world.part(items)
 
     def more(rows: Rows) -> Mapping[str, Rows]:
         return {form: alignment.reformed(rows, form, seed, of=of) for form in alignment.FORMS}

@@ -1,0 +1,95 @@
+"""Topic hold-out on the toy world: no item, family or frame that is tested stands in an alignment's rows.
+
+    python -m benchmarks.held_out --seeds 0,1 --folder FOLDER            builds, collects, aligns, asks; goes on
+    python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --table    the tables of what is there, as Markdown
+
+The base, `blue` and the demo's `npo-len`, each collected and trained on five families of ten and half of the plain
+things; asked about three other families and other plain things, in frames of the demo and four unlike ones. Greedy,
+judged exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from redinstruct.figures.report import ResultFigures
+from redinstruct.rounds.run import carry_out
+from redinstruct.rounds.toy import RECIPES, reform, toy_config
+from redinstruct.stats import wilson
+from redinstruct.toyworld import build
+from redinstruct.toyworld.held_out import UNLIKE, write_held_out
+from redinstruct.types import OVER_REFUSAL
+
+MODELS = ("blue", "npo-len")
+FRAMES = ("standard", "cot", "cou", "cou-paraphrase-1", "story")
+ITEMS = 160
+
+
+def measure(seed: int, folder: Path) -> None:
+    """One base seed; its figures go into ``seed-N.json``."""
+    checkpoint = build(folder / f"toy-{seed}", seed)
+    held_out = write_held_out(folder / "held-out")
+    recipes = tuple(recipe for recipe in RECIPES if recipe.title in MODELS)
+    config = toy_config(
+        checkpoint, folder / f"loop-{seed}", items=ITEMS, recipes=recipes, frames=FRAMES, held_out=held_out
+    )
+    found = carry_out(config, reform=reform(100, held_out=True), on_progress=lambda _: None)
+    rows = [
+        {"model": model.title, **{f"{one.bank}/{one.prompt}": _cell(one) for one in model.results}}
+        for model in found.models
+    ]
+    (folder / f"seed-{seed}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _cell(one: ResultFigures) -> list[int]:
+    """Successes (harmless ones: answered, not garbled), garbled answers, and questions."""
+    harmless = one.measure == OVER_REFUSAL.name
+    hits = one.counts.second - one.details.garbled if harmless else one.counts.first
+    return [hits, one.details.garbled, one.counts.total]
+
+
+def table(folder: Path, seeds: list[int]) -> list[str]:
+    """Mean over the seeds (lowest to highest), and the interval of the pooled answers, of every cell."""
+    read = [json.loads(path.read_text()) for seed in seeds if (path := folder / f"seed-{seed}.json").is_file()]
+    if not read:
+        return ["(nothing there)"]
+    titles = [row["model"] for row in read[0]]
+    cells = [name for name in read[0][0] if name != "model"]
+    lines = [
+        f"{len(read)} base seed(s)",
+        "",
+        "| bank, frame | " + " | ".join(titles) + " |",
+        "|---|" + "---|" * len(titles),
+    ]
+    for cell in cells:
+        found = []
+        for title in titles:
+            counts = [row[cell] for rows in read for row in rows if row["model"] == title]
+            shares = [hits / total for hits, _, total in counts]
+            low, high = wilson(sum(c[0] for c in counts), sum(c[2] for c in counts))[1:3]
+            garbled = sum(c[1] for c in counts) / sum(c[2] for c in counts)
+            between = f" ({min(shares):.2f} to {max(shares):.2f})" if len(shares) > 1 else ""
+            found.append(f"{sum(shares) / len(shares):.3f}{between} [{low:.3f}, {high:.3f}]"
+                         + (f", garbled {garbled:.2f}" if garbled >= 0.005 else ""))  # fmt: skip
+        mark = " (unlike)" if cell.partition("/")[2] in UNLIKE else ""
+        lines.append(f"| {cell}{mark} | " + " | ".join(found) + " |")
+    return lines
+
+
+def main() -> None:
+    """Run, or print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    for seed in seeds if not given.table else ():
+        measure(seed, given.folder)
+    print("\n".join(table(given.folder, seeds)))
+
+
+if __name__ == "__main__":
+    main()
