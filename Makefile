@@ -199,9 +199,9 @@ lock: ## write the lock files anew from pyproject.toml
 	  "$$work/venv/bin/uv" pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
 	    --config-file requirements/uv.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command 'make lock' "$$@"; }; \
-	for part in core dev local site supply; do cat requirements/$$part.txt >> "$$work/all.txt" 2>/dev/null || :; done; \
-	solve $(LOCKED_EXTRAS) --group dev --group site --group supply -o "$$work/all.txt" $(LOCK_FLAGS); \
-	for part in core dev local site supply; do cp "$$work/all.txt" requirements/$$part.txt; done; \
+	for part in core dev local site; do cat requirements/$$part.txt >> "$$work/all.txt" 2>/dev/null || :; done; \
+	solve $(LOCKED_EXTRAS) --group dev --group site -o "$$work/all.txt" $(LOCK_FLAGS); \
+	for part in core dev local site; do cp "$$work/all.txt" requirements/$$part.txt; done; \
 	solve -o requirements/core.txt; \
 	solve -o requirements/dev.txt --group dev; \
 	solve -o requirements/local.txt $(LOCKED_EXTRAS) --no-emit-package torch; \
