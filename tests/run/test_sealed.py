@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import redinstruct
 from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.run import Store, check_run_folder
 from redinstruct.run.encryption import FILE_NAME, KEY_NAME, NEW_NAME, attach, sealing
+from redinstruct.run.resealing import reseal
 from tests.support.cli import InProcess, tree
 
 pytest.importorskip("cryptography", reason="sealing needs the package cryptography")
@@ -203,3 +205,13 @@ def test_sealing_without_a_key_is_refused(place: Path, monkeypatch: pytest.Monke
     with sealing(), pytest.raises(UsageError, match="can not be read"):
         check_run_folder(place / "new")
     check_run_folder(place / "new")
+
+
+def test_a_run_that_a_function_begins_is_sealed_too(place: Path, bank: Path) -> None:
+    for name, on in (("sealed", True), ("clear", False)):
+        with sealing(on):
+            redinstruct.evaluate(model="scripted/echo", bank=bank, judge="refusal", run=place / name)
+        assert (CANARY.encode() in bytes_of(place / name)) != on
+    assert redinstruct.report(place / "sealed") == redinstruct.report(place / "clear")
+    reseal(place / "clear")
+    assert CANARY.encode() not in bytes_of(place / "clear")
