@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from redinstruct.errors import UsageError
@@ -63,6 +63,22 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
         write_file(path, text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def write_attempts(path: Path, runs: Sequence[Path], content: bool) -> None:
+    """Replace a file by the runs' attempts as Parquet, or leave the old one as it was.
+
+    Raises:
+        UsageError: the place cannot be written.
+    """
+    from redinstruct.figures.parquet import write_parquet
+    from redinstruct.files.atomic import whole_file
+
+    try:
+        with whole_file(path) as file:
+            write_parquet(file, runs, content)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def temporary_page() -> Path:

@@ -11,7 +11,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import RUN, as_json, show_content
-from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_whole
+from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_attempts, write_whole
 
 if TYPE_CHECKING:
     from redinstruct.render.overview import Project
@@ -27,6 +27,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--md", "md_file", type=_FILE, metavar="FILE", help="Verdict, rates and caveats as Markdown.")
 @click.option("--junit", "junit_file", type=_FILE, metavar="FILE", help="Figures as JUnit XML; `gate` sets a limit.")
 @click.option("--jsonl", "jsonl_file", type=_FILE, metavar="FILE", help="Every attempt as JSON Lines.")
+@click.option("--parquet", "parquet_file", type=_FILE, metavar="FILE", help="Every attempt as Parquet ([parquet]).")
 @click.option("--by-topic", is_flag=True, help="Also a table per topic on the terminal.")
 @click.option("--judge", metavar="NAME|ID", help="This judge's figures alone: its name, or the beginning of its id.")
 @click.option(
@@ -50,6 +51,7 @@ def command(
     md_file: Path | None,
     junit_file: Path | None,
     jsonl_file: Path | None,
+    parquet_file: Path | None,
     by_topic: bool,
     judge: str | None,
     calibration: Path | None,
@@ -69,6 +71,7 @@ def command(
     """
     from redinstruct.figures.attempts import jsonl_lines
     from redinstruct.figures.calibrated import calibrated_in_words, read_calibration
+    from redinstruct.figures.parquet import check_parquet
     from redinstruct.figures.report import plain
     from redinstruct.render.junit import junit_text
     from redinstruct.render.markdown import markdown_text
@@ -76,8 +79,11 @@ def command(
     from redinstruct.render.tables import csv_text
     from redinstruct.run.stress import evaluations_of
 
-    files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file}
+    files = {"--out": out, "--csv": csv_file, "--md": md_file, "--junit": junit_file, "--jsonl": jsonl_file,
+             "--parquet": parquet_file}  # fmt: skip
     check_files(files)
+    if parquet_file is not None:
+        check_parquet()
     outside = None if calibration is None else read_calibration(calibration)
     project = read_runs(runs, most_attempts=MOST_ATTEMPTS if out is not None or open_it else 0, judge=judge)
     if outside is not None:
@@ -100,6 +106,8 @@ def command(
     for path, parts in made:
         if path is not None:
             write_whole(path, parts)
+    if parquet_file is not None:
+        write_attempts(parquet_file, runs, show_content)
     if open_it and out is not None:
         show_in_browser(out)
     if as_json:

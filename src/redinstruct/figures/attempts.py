@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.figures.scores import utility_in
+from redinstruct.files import Fields
 from redinstruct.run import AttemptView, Indexed, Store, SummaryStore, attempt_index
 from redinstruct.safetext import in_json, short_hash
 from redinstruct.types import MEASURES, JudgeCard
@@ -79,6 +80,35 @@ def listing(store: Store, card: JudgeCard, judge: int, limit: int, most_indexed:
     return Listing(card.id, views, recorded - len(views), tuple(found), recorded - len(found))
 
 
+class AttemptRow(msgspec.Struct, frozen=True):
+    """One recorded attempt under one judge; ``run`` is its run's place among those that were named, from 1."""
+
+    run: int
+    model: str
+    measure: str
+    judge_id: str
+    view: AttemptView
+
+    def fields(self, content: bool) -> Fields:
+        """What a line or row of it says; texts only where they were asked for."""
+        about = {"run": self.run, "model": self.model, "measure": self.measure, "judge_id": self.judge_id}
+        return {**about, **attempt_document(self.view, content)}
+
+
+def attempt_rows(runs: Sequence[Path]) -> Iterator[AttemptRow]:
+    """Every recorded attempt of every run under every judge. Raises as :func:`jsonl_lines`."""
+    for number, run in enumerate(runs, 1):
+        with Store.open_for_reading(run) as store:
+            if utility_in(store) is not None:
+                continue
+            config = store.begun()
+            judges = store.judges()
+            spoke = [(row, card) for row, card in judges if store.has_verdicts(row)]
+            for row, card in spoke or judges[:1]:
+                for view in store.attempts(row):
+                    yield AttemptRow(number, config.model, card.measure, card.id, view)
+
+
 def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
     """Every recorded attempt of every run under every judge, as JSON Lines in ASCII: the lossless format.
 
@@ -89,14 +119,5 @@ def jsonl_lines(runs: Sequence[Path], content: bool = False) -> Iterator[str]:
         ConfigError: a folder without a run.
         StoreError: a store that does not read.
     """
-    for number, run in enumerate(runs, 1):
-        with Store.open_for_reading(run) as store:
-            if utility_in(store) is not None:
-                continue
-            config = store.begun()
-            judges = store.judges()
-            spoke = [(row, card) for row, card in judges if store.has_verdicts(row)]
-            for row, card in spoke or judges[:1]:
-                about = {"run": number, "model": config.model, "measure": card.measure, "judge_id": card.id}
-                for view in store.attempts(row):
-                    yield json.dumps(in_json({**about, **attempt_document(view, content)})) + "\n"
+    for one in attempt_rows(runs):
+        yield json.dumps(in_json(one.fields(content))) + "\n"
