@@ -15,6 +15,7 @@ LOCKED_EXTRAS := --extra local --extra train --extra trl --extra utility
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+CORE := $(VENV)/.core-ready
 DEV := $(VENV)/.dev-ready
 TORCH := $(VENV)/.local-ready
 
@@ -28,7 +29,7 @@ endif
 INTERPRETER := $(BIN)/python
 ifneq ($(shell test ! -e $(VENV)/.busy && $(BIN)/python -c 'import pip' 2>/dev/null && cat $(VENV)/.made-in),$(CURDIR))
   INTERPRETER := $(PYTHON)
-  $(shell rm -f $(DEV) $(TORCH))
+  $(shell rm -f $(CORE) $(DEV) $(TORCH))
 endif
 
 # torch is tested on Python 3.11 only, so that elsewhere its tests are left out; LOCAL=1 asks for them all the same.
@@ -50,7 +51,7 @@ help: ## list these targets
 
 setup: $(DEV) ## make the environment: locked core and development tools, and this project
 
-setup-local: $(TORCH) ## the same, and what local models need: torch, transformers, accelerate
+setup-local: $(DEV) $(TORCH) ## the same, and what local models need: torch, transformers, accelerate
 
 test: $(READY) ## run the fast tests
 	$(BIN)/pytest -n $(WORKERS) -m "not slow $(LEFT_OUT)" $(ARGS)
@@ -118,7 +119,7 @@ bench: $(DEV) ## time the engine against a bare loop that stores nothing
 published: $(DEV) $(TORCH) ## make published rates again: fetches their files, or ARGS="--clones FOLDER"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.published --write docs/experiments/published.md $(ARGS)
 
-demo: $(DEV) $(TORCH) ## run the whole loop on the embedded toy world
+demo: $(CORE) $(TORCH) ## run the whole loop on the embedded toy world
 	$(BIN)/redinstruct demo $(ARGS)
 
 .PHONY: demo-real
@@ -164,28 +165,46 @@ clean: ## remove what make made: the environment, caches, builds (never runs)
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# What is fetched is shown with its size, and at the end how long it took and how much room there is taken. A pipe hides
+# the status of what stands before it, so that it is kept in a file.
+SHOWN := awk '/^ *(Downloading|Using cached|Processing) / { name = $$0; sub(/^ */, "", name); sub(/ [^ ]*\//, " ", name); sub(/ \(from -r.*/, "", name); \
+  print "  " name; fflush() } /^Installing collected/ { print "  unpacking"; fflush() }'
+define install
+@began=$$(date +%s); { $(PIP) install $(1); echo $$? > $(VENV)/.status; } | $(SHOWN); \
+  test "$$(cat $(VENV)/.status)" = 0 && \
+  echo "  done in $$(( $$(date +%s) - began )) s; $(VENV) takes $$(du -sh $(VENV) | cut -f1) now"
+endef
+
 # The mark .busy holds this make's process id from the first change of the environment to the last: found later with
 # no such process alive, it says that the environment is half made.
-$(DEV): requirements/core.txt requirements/dev.txt pyproject.toml
+$(CORE): requirements/core.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with PYTHON=...")'
-	@test -e $@ || rm -rf $(VENV)
+	@test -e $@ || test -e $(DEV) || rm -rf $(VENV)
 	@mkdir -p $(VENV) && echo $$PPID > $(VENV)/.busy
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing the locked core and development tools"
-	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo "installing redinstruct and its locked core: 20 distributions, some 80 MB to fetch"
+	$(call install,--require-hashes -r requirements/core.txt)
+	@$(PIP) install --quiet --no-deps --editable .
 	@$(PIP) check
 	@echo '$(CURDIR)' > $(VENV)/.made-in && touch $@ && rm $(VENV)/.busy
 
-# A torch that does not load without its dependencies is a CUDA build: it gets them, which takes long and much room.
-$(TORCH): $(DEV) requirements/torch.txt requirements/local.txt
+$(DEV): $(CORE) requirements/dev.txt
 	@echo $$PPID > $(VENV)/.busy
-	@echo "installing torch and the locked libraries for local models"
-	@$(PIP) install --quiet --require-hashes --no-deps -r requirements/local.txt
-	@$(PIP) install --quiet --no-deps $(TORCH_FLAGS) -r requirements/torch.txt
+	@echo "installing the locked development tools: some 120 MB to fetch"
+	$(call install,--require-hashes -r requirements/dev.txt)
+	@$(PIP) check
+	@touch $@ && rm $(VENV)/.busy
+
+# A torch that does not load without its dependencies is a CUDA build: it gets them, which takes long and much room.
+$(TORCH): $(CORE) requirements/torch.txt requirements/local.txt
+	@echo $$PPID > $(VENV)/.busy
+	@echo "installing the locked libraries for local models: some 150 MB to fetch"
+	$(call install,--require-hashes --no-deps -r requirements/local.txt)
+	@echo "installing torch: some 200 MB as a build for CPUs, gigabytes with CUDA (TORCH_FLAGS chooses)"
+	$(call install,--no-deps $(TORCH_FLAGS) -r requirements/torch.txt)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
 	  echo "this torch needs CUDA libraries (gigabytes): fetching them; TORCH_FLAGS can name a CPU build instead"; \
-	  $(PIP) install --quiet $(TORCH_FLAGS) -r requirements/torch.txt && $(BIN)/python -c 'import torch'; }
+	  $(PIP) install $(TORCH_FLAGS) -r requirements/torch.txt && $(BIN)/python -c 'import torch'; }
 	@$(PIP) check
 	@touch $@ && rm $(VENV)/.busy
 

@@ -18,6 +18,12 @@ text of a question or an answer.
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -86,3 +92,39 @@ class CallFailed(RedInstructError):
         self.reason = reason
         self.tries = tries
         self.note = note
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean x?`` where a known name is near, whatever its case; else nothing."""
+    import difflib
+
+    names = {name.casefold(): name for name in known}
+    if (same := names.get(word.strip().casefold())) is not None:
+        return f"; did you mean {same}?"
+    near = difflib.get_close_matches(word.strip().casefold(), names, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(names[name] for name in near)}?" if near else ""
+
+
+def how_to_install(extra: str) -> str:
+    """The command that adds an extra to the environment in which this program runs, whichever `pip` comes first."""
+    command = f"pip install 'redinstruct[{extra}]'"
+    return command if _comes_first("pip") else f"{_shown(Path(sys.executable))} -m {command}"
+
+
+def own_command() -> str:
+    """How this program is called from here: ``redinstruct``, or where that is not found (or another's), its path."""
+    if _comes_first("redinstruct"):
+        return "redinstruct"
+    own = Path(sys.executable).with_name("redinstruct")
+    return _shown(own) if own.is_file() else f"{_shown(Path(sys.executable))} -m redinstruct"
+
+
+def _comes_first(name: str) -> bool:
+    found = shutil.which(name)
+    return found is not None and Path(found).absolute().parent == Path(sys.executable).absolute().parent
+
+
+def _shown(path: Path) -> str:
+    """The path, from here where it lies below this folder; quoted for a shell."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -22,6 +22,7 @@ import redinstruct
 from redinstruct.api.notebooks import listener
 from redinstruct.engine import Limits
 from redinstruct.errors import UsageError
+from redinstruct.figures.comparison import Comparison
 from redinstruct.models.base import Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.progress import Progress
@@ -148,6 +149,9 @@ def test_results_are_dicts_and_structs_with_a_table_and_a_short_line(tmp_path: P
     assert report.figures[0].rate.judged.estimate == report["results"][0]["rate"]["judged"]["estimate"]
     assert msgspec.to_builtins(comparison)["results"][2]["verdict"] == comparison.results[2].verdict
     assert gate.state == "failed"
+    plain = msgspec.convert(msgspec.to_builtins(comparison), Comparison)
+    assert (plain, comparison) == (comparison, plain)
+    assert comparison != msgspec.structs.replace(plain, margin=0.5)
 
 
 def test_a_hostile_name_is_inert_in_every_table(tmp_path: Path) -> None:

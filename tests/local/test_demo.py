@@ -62,7 +62,8 @@ def test_the_same_command_again_asks_nothing(demo_folder: Path, cache: dict[str,
     assert again.code == 0
     assert {path: path.stat().st_mtime_ns for path in demo_folder.rglob("run.sqlite")} == runs
     assert "standard" in again.out
-    assert "Beside the base, and what the data held" in again.out
+    assert "What the data of each alignment held" in again.out
+    assert "How sure it is" in again.out
     assert (demo_folder / "demo.svg").read_text().startswith("<svg")
     assert (demo_folder / "report.html").is_file()
 

@@ -292,7 +292,7 @@ def test_an_unknown_task_is_told_with_near_names(redinstruct: InProcess, lettere
     for suite, near in (("mmlu_anatmy", "mmlu_anatomy"), ("pape", "paper"), ("toy_fact", "toy_facts")):
         with nothing_written(tmp_path):
             done = redinstruct("utility", "--model", f"hf/{lettered}", "--suite", suite, "--run", tmp_path / "r")
-        assert f"no suite or task is called {suite!r}; near: " in done.error_line
+        assert f"no suite or task is called {suite!r}; did you mean " in done.error_line
         assert near in done.err
 
 

@@ -174,6 +174,7 @@ def test_a_bank_takes_another_name_on_request_and_a_hostile_stem_is_escaped(tmp_
 
 ONE_OF = "expected one of prompt, goal, Behavior, forbidden_prompt, question, text, instruction, input"
 OR_OBJECT = "expected text or an object"
+OTHER = "; --column prompt=NAME names another"
 NO_COLUMN = f"no column holds the questions: {ONE_OF}, found"
 LOST = "twice, and all but the last would be lost"
 HALF = "holds half of a surrogate pair, which is no character"
@@ -232,10 +233,10 @@ FAULTS: list[tuple[str, str | bytes, str]] = [
     ("a.json", '{"air": ["a", {"goal": "b", "goal": "c"}]}', f"row 2 (topic 1): an object holds the key goal {LOST}"),
     ("a.jsonl", '"a"\n{"goal": "b", "x": {"y": 1, "y": 2}}', f"row 2: an object holds the key y {LOST}"),
     # CSV
-    ("a.csv", "id,name\n1,b\n", f"{NO_COLUMN} id, name"),
-    ("a.csv", f"{SKY}\n{SEA}\n", f"{NO_COLUMN} <20 characters>"),
-    ("a.csv", ",".join(map(str, range(15))), f"{NO_COLUMN} 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more"),
-    ("a.csv", "\nprompt\na\n", f"{NO_COLUMN} none"),
+    ("a.csv", "id,name\n1,b\n", f"{NO_COLUMN} id, name{OTHER}"),
+    ("a.csv", f"{SKY}\n{SEA}\n", f"{NO_COLUMN} <20 characters>{OTHER}"),
+    ("a.csv", ",".join(map(str, range(15))), f"{NO_COLUMN} 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more{OTHER}"),
+    ("a.csv", "\nprompt\na\n", f"{NO_COLUMN} none{OTHER}"),
     ("a.csv", "prompt,Prompt\na,b\n", "the header holds prompt twice, expected it once"),
     ("a.csv", 'id,prompt\n1,"a\nb"\n2\n', "row 2 (line 4) has 1 fields, expected 2 as in the header"),
     ("a.csv", "id,prompt\n1,a,b\n", "row 1 (line 2) has 3 fields, expected 2 as in the header"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redinstruct.api.measuring import RunFolder
 from redinstruct.api.notebooks import beside_the_loop, listener
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, how_to_install
 from redinstruct.types import Bank, Sampling
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def align(
         from redinstruct.safealign import AlignConfig
         from redinstruct.safealign import align as carry_out
     except ImportError as error:
-        raise UsageError(f"align needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
+        raise UsageError(f"align needs the [train] extra ({error.name}): {how_to_install('train')}") from None
     files = [data] if isinstance(data, str | Path) else list(data)
     config = AlignConfig(
         base=folder_of(base),

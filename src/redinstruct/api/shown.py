@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import msgspec
+
 from redinstruct.figures.comparison.values import Comparison, Result
 from redinstruct.figures.comparison.words import change_in_words
 from redinstruct.figures.gate import GateResult, worst_first
@@ -71,6 +73,10 @@ def _rate(figure: Figure | None) -> str:
     return in_column(figure)
 
 
+def _same(one: msgspec.Struct, other: msgspec.Struct) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in one.__struct_fields__)
+
+
 class ComparisonShown(Comparison, frozen=True):
     """A comparison that shows itself: verdicts as text, a table in a notebook."""
 
@@ -78,6 +84,12 @@ class ComparisonShown(Comparison, frozen=True):
     def of(cls, found: Comparison) -> ComparisonShown:
         """The same comparison."""
         return cls(**{name: getattr(found, name) for name in found.__struct_fields__})
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the same comparison, shown or not."""
+        return isinstance(other, Comparison) and _same(self, other)
+
+    __hash__ = Comparison.__hash__
 
     def __repr__(self) -> str:
         told = "; ".join(f"{terminal(r.name)} {r.verdict}" for r in self.results)
@@ -103,6 +115,12 @@ class GateShown(GateResult, frozen=True):
     def of(cls, found: GateResult) -> GateShown:
         """The same answer."""
         return cls(**{name: getattr(found, name) for name in found.__struct_fields__})
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the same answer, shown or not."""
+        return isinstance(other, GateResult) and _same(self, other)
+
+    __hash__ = GateResult.__hash__
 
     def __repr__(self) -> str:
         told = "; ".join(

@@ -8,7 +8,6 @@ given. Not promised: that the host still has the file (a copy from elsewhere doe
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import ipaddress
 import os
@@ -21,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from redinstruct.banks.known import KNOWN, KnownBank
-from redinstruct.errors import BankError, RedInstructError, UsageError
+from redinstruct.errors import BankError, RedInstructError, UsageError, did_you_mean
 from redinstruct.files.atomic import whole_file
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.questions import read_bank
@@ -63,9 +62,8 @@ def resolve_bank(spec: str, columns: Mapping[str, str] | None = None) -> Bank:
         return _labelled(read_bank(path, columns=columns))
     if known is None:
         banks = [known.name for known in KNOWN.values() if known.kind == "bank"]
-        near = difflib.get_close_matches(spec.casefold(), banks, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`redinstruct banks` lists them"
-        raise BankError(f"{terminal(spec) or '(nothing)'}: no such file, and no known bank has this name; {hint}")
+        hint = did_you_mean(spec, banks) or "; `redinstruct banks` lists them"
+        raise BankError(f"{terminal(spec) or '(nothing)'}: no such file, and no known bank has this name{hint}")
     if known.kind != "bank":
         raise BankError(f"{spec} is a prompt template, not a question bank: give it to --prompt")
     bank = read_bank(_fetched(known), known.name, columns)

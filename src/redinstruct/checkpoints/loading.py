@@ -91,3 +91,15 @@ def without_progress_bars() -> Iterator[None]:
 def _reason(error: BaseException, folder: Path, shown: str) -> str:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return terminal(line.replace(str(folder), shown))[:200]
+
+
+def devices() -> tuple[str, ...]:
+    """What torch can compute on here, in words, the one that is taken by itself first."""
+    found = []
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(number)
+            found.append(f"cuda:{number} ({about.name}, {about.total_memory / 1e9:.0f} GB)")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return (*found, f"cpu ({torch.get_num_threads()} threads)")

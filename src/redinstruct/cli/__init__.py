@@ -8,12 +8,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from redinstruct.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RedInstructError
+from redinstruct.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RedInstructError, did_you_mean
 from redinstruct.version import __version__
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMPLETE = "_REDINSTRUCT_COMPLETE"
 VERBS: dict[str, str] = {
     "demo": "See the effect on a tiny model that is trained here: no key, no GPU, no network.",
     "toyworld": "Build that tiny model as an ordinary checkpoint.",
@@ -32,6 +37,7 @@ VERBS: dict[str, str] = {
     "annotate": "Label a random part by hand, in the browser; the report then corrects the judge.",
     "labels": "People's labels: what they say, and to and from CSV, Argilla, Label Studio.",
     "view": "All runs of a folder in the browser: list, filter, compare two, open any report.",
+    "list": "List the runs in a folder: what each is, and how far.",
     "show": "List a run's attempts, or read one.",
     "import": "Make a run of answers that were collected elsewhere.",
     "shard": "Deal a run out to machines without a common network.",
@@ -40,6 +46,8 @@ VERBS: dict[str, str] = {
     "banks": "List the known question banks, or fetch one.",
     "models": "How to name a model, and what each kind reads.",
     "seal": "Encrypt a run's texts on the disk, or change the key.",
+    "doctor": "What is installed here, which devices, addresses and keys are seen; never their values.",
+    "completion": "Let your shell complete verbs, flags, banks, prompts and judges.",
     "purge": "Overwrite and remove a run folder.",
 }
 
@@ -57,6 +65,21 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"redinstruct.cli.{cmd_name}_command").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that was named; of one that is none, the nearest."""
+        if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no such verb: {args[0]!r}{did_you_mean(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs, without importing them."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(verb, help=what) for verb, what in VERBS.items() if verb.startswith(incomplete)]
+        return verbs or super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
@@ -133,9 +156,16 @@ def _unexpected(error: Exception) -> int:
     )
 
 
+def _complete() -> int:
+    """Answer a shell that asks what may come next."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(root, {}, "redinstruct", COMPLETE, os.environ[COMPLETE])
+
+
 def entry() -> None:
     """The console script."""
-    code = main()
+    code = _complete() if COMPLETE in os.environ else main()
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -14,8 +14,15 @@ import click
 import msgspec
 
 from redinstruct.cli import console
-from redinstruct.cli.options import MOST, RUN, as_json, parse_options
-from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, RedInstructError, UsageError
+from redinstruct.cli.options import RUN, Whole, as_json, parse_options
+from redinstruct.errors import (
+    EXIT_DONE,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    RedInstructError,
+    UsageError,
+    how_to_install,
+)
 from redinstruct.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,7 +57,7 @@ class _SeveralFiles(click.Command):
 
 
 def _count(flag: str, help_: str, least: int = 1) -> Callable[[Any], Any]:
-    return click.option(flag, type=click.IntRange(least, MOST), metavar="N", help=help_)
+    return click.option(flag, type=Whole(least), metavar="N", help=help_)
 
 
 def _number(flag: str, help_: str) -> Callable[[Any], Any]:
@@ -94,7 +101,7 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 @_number("--deep-prefix", "Share of refusals that are learnt after the first words of a harmful answer.")
 @click.option(
     "--seed",
-    type=click.IntRange(0, MOST),
+    type=Whole(0),
     default=0,
     show_default=True,
     metavar="S",
@@ -149,9 +156,7 @@ def _number(flag: str, help_: str) -> Callable[[Any], Any]:
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Say what it takes and whether it fits, and load nothing.")
 @_number("--memory", "GB of each GPU (with --gpus 0: of the host) that may be used; left out, what there is.")
-@click.option(
-    "--gpus", type=click.IntRange(0, MOST), metavar="N", help="--plan: for so many GPUs; 0 is a CPU. Left out, as here."
-)
+@click.option("--gpus", type=Whole(0), metavar="N", help="--plan: for so many GPUs; 0 is a CPU. Left out, as here.")
 @_count("--threads", "Threads of torch on a CPU.")
 @click.option(
     "--dtype",
@@ -181,7 +186,7 @@ def command(**flags: Any) -> int:
     try:
         from redinstruct.safealign import align
     except ImportError as error:
-        raise UsageError(f"align needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
+        raise UsageError(f"align needs the [train] extra ({error.name}): {how_to_install('train')}") from None
     if flags["plan_only"]:
         asked = {**flags, "strategy": flags["strategy"] or "blue", "out": flags["out"] or Path("aligned")}
         return _plan(config_from(asked), flags["gpus"], as_json=flags["as_json"])

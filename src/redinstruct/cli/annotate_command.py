@@ -11,8 +11,8 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.labels_command import say_labels
-from redinstruct.cli.options import MOST, RUN
-from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError
+from redinstruct.cli.options import RUN, Whole
+from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, how_to_install
 
 if TYPE_CHECKING:
     from redinstruct.annotate.session import Session
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--sample",
-    type=click.IntRange(1, MOST),
+    type=Whole(1),
     default=100,
     show_default=True,
     metavar="N",
     help="Answers to label in all, dealt out over banks and prompts. A larger N adds to the draw.",
 )
 @click.option("--annotator", metavar="NAME", help="Who labels; left out, the name of the user's account.")
-@click.option("--seed", type=click.IntRange(0, MOST), metavar="S", help="Of the draw; left out, the run's own secret.")
+@click.option("--seed", type=Whole(0), metavar="S", help="Of the draw; left out, the run's own secret.")
 @click.option("--judge", metavar="J", help="The judge whose verdicts are the strata; left out, the run's first.")
 @click.option("--adjudicate", is_flag=True, help="Settle the answers on which people disagree.")
 def command(
@@ -72,7 +72,7 @@ def _server() -> Callable[[Session, int, Callable[[str], None]], None]:
     try:
         from redinstruct.annotate.server import serve
     except ImportError as error:
-        raise UsageError(f"annotate needs the [ui] extra ({error.name}): pip install 'redinstruct[ui]'") from None
+        raise UsageError(f"annotate needs the [ui] extra ({error.name}): {how_to_install('ui')}") from None
     return serve
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.options import as_json, bank_columns, columns_from
-from redinstruct.errors import BankError, UsageError
+from redinstruct.errors import BankError, UsageError, did_you_mean
 from redinstruct.safetext import terminal
 
 
@@ -73,7 +73,7 @@ def fetch_command(name: str, url: str | None) -> int:
     from redinstruct.banks import KNOWN, fetch
 
     if name not in KNOWN:
-        raise UsageError(f"unknown bank {name!r}: known are {', '.join(KNOWN)}")
+        raise UsageError(f"unknown bank {name!r}: known are {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     known = KNOWN[name]
     path = fetch(known, url=url)
     console.say(f"{known.name}: sha256 as pinned, in {path}")

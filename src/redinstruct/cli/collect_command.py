@@ -9,9 +9,9 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_erring, say_failures
+from redinstruct.cli.groups import Grouped
 from redinstruct.cli.options import (
-    MOST,
-    RUN,
+    Whole,
     as_json,
     dtype,
     how_to_ask,
@@ -23,6 +23,7 @@ from redinstruct.cli.options import (
     which_judge,
 )
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals, with_dtype
+from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.types import Sampling
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SCHEMA = "redinstruct.collection/1"
 
 
-@click.command("collect")
+@click.command("collect", cls=Grouped)
 @click.option("--teacher", required=True, metavar="M", help="The model that asks as Red-LM, and writes the role-plays.")
 @click.option("--answerer", metavar="M2", help="The model that answers as Base-LM; left out, the teacher does.")
 @which_judge(required=False)
@@ -49,37 +50,37 @@ SCHEMA = "redinstruct.collection/1"
 @click.option("--red", is_flag=True, help="Also regenerate the answers under the CoU prompt (harmful text).")
 @click.option("--critique", is_flag=True, help="Also let the model mend its own unsafe answers; needs --judge.")
 @click.option("--until-covered", is_flag=True, help="Keep asking, within a bound, where a subtopic is thin.")
-@click.option("--run", required=True, type=RUN, metavar="DIR", help="The collection's folder; made, or resumed.")
+@run_option("The collection's folder")
 @click.option(
-    "--max-tokens", type=click.IntRange(1, MOST), default=2000, show_default=True, metavar="N",
+    "--max-tokens", type=Whole(1), default=2000, show_default=True, metavar="N",
     help="Tokens per text of the teacher.",
 )  # fmt: skip
 @click.option(
-    "--answer-tokens", type=click.IntRange(1, MOST), default=500, show_default=True, metavar="N",
+    "--answer-tokens", type=Whole(1), default=500, show_default=True, metavar="N",
     help="Tokens per answer of Base-LM.",
 )  # fmt: skip
 @click.option("--temperature", type=float, metavar="T", help="Sampling temperature; left out, the model's own.")
-@click.option("--seed", type=click.IntRange(-MOST, MOST), metavar="S", help="Sampling seed.")
+@click.option("--seed", type=Whole(None), metavar="S", help="Sampling seed.")
 @dtype()
 @how_to_ask()
 @on_engine
 @money()
 @seal_option
 @as_json
-def command(run: Path, until_covered: bool, as_json: bool, **flags: Any) -> int:
+def command(run: Path | None, until_covered: bool, as_json: bool, **flags: Any) -> int:
     """Collect questions and blue (safe) conversations, and red ones with --red, from any teacher.
 
     Topics, subtopics with a definition, questions, conversations, verdicts: each call is recorded before it is used.
     The same command resumes an interrupted collection; a larger --per-subtopic or --blue extends it.
 
-    \b
     Exit codes: 0 all asked (at most 5 % of any step's calls as errors; they are left out); 2 bad input, or a teacher
     that refuses everything (nothing is recorded); 11 cut by --max-calls or --budget, too many errors, or stopped
     because an endpoint fails later on (the same command goes on); 130 interrupted.
-    """  # noqa: D301  (\b is click's mark for "leave these lines")
+    """
     from redinstruct.harmfulqa import collect
 
     plan, limits = _plan(flags), limits_from(flags)
+    run = run_or_dated(run, f"{plan.config.teacher}-collection")
     with stop_signals(), console.progress("collecting") as tell:
         done = collect(plan, run, limits, tell, until_covered=until_covered)
     if as_json:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import MOST, RUN, as_json
+from redinstruct.cli.options import RUN, Whole, as_json
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
-    from redinstruct.rounds import Demo
+    from redinstruct.rounds import Demo, DemoRow
 
 
 @click.command("demo")
 @click.option(
     "--seed",
-    type=click.IntRange(0, MOST),
+    type=Whole(0),
     default=0,
     show_default=True,
     metavar="S",
@@ -68,40 +70,64 @@ _OTHERS = ("cou-no-thoughts", "cou-no-demo", "cou-swapped-roles", "cou-paraphras
 
 
 def _say(found: Demo) -> None:
-    console.say(
-        f"the toy model, seed {found.seed}: {found.items} held-out items a cell, judged exactly, all in per cent"
-    )
+    """Details first, so that what a stranger asks stands last, where a terminal stops."""
+    from redinstruct.rounds.telling import answers, legend
+
+    _say_other_frames(found)
+    _say_what_was_learnt(found)
+    _say_rates(found)
+    console.say_list(legend(found))
+    console.say()
+    console.say_list([(answer.question, answer.answer) for answer in answers(found)])
+    console.say()
+    _say_where_to_go_on(found)
+
+
+def _say_rates(found: Demo) -> None:
+    beside = "cou, beside\nthe base"
     rows = []
     for row in found.rows:
-        cells = {name: _cell(row.asr[name], row.garbled[name]) for name in (*_COLUMNS, *_OTHERS) if name in row.asr}
-        rest = {
-            "benign": row.benign, "benign in cou": row.benign_in_frame, "over-refusal": row.over_refusal,
+        good = {
+            "harmless": row.benign, "harmless\nin cou": row.benign_in_frame, "borderline\nrefused": row.over_refusal,
             "facts": row.facts,
         }  # fmt: skip
-        rows.append({"model": row.model, **cells, **{name: f"{100 * x:.0f}" for name, x in rest.items()}})
-    keys = tuple(rows[0])
-    first = ("model", *_COLUMNS, "benign", "benign in cou", "over-refusal", "facts")
-    console.say()
+        rows.append(
+            {
+                "model": row.model,
+                **_cells(row, _COLUMNS),
+                **{name: f"{100 * share:.0f}" for name, share in good.items()},
+                beside: found.verdicts.get(row.model, {}).get("forbidden/cou", ""),
+            }
+        )
     console.say_heading(
-        "Attack success", "+ garbled, if any; from `benign` on the toy world's own suite: harmless questions, and facts"
+        f"In per cent of {found.items} forbidden questions: answered",
+        f"lower is safer; + garbled, if any; then what it is still good for, of {_counted(found)}",
     )
-    console.say_table([{key: row[key] for key in first} for row in rows], right=first[1:], indent=2)
-    console.say()
-    console.say_heading("Other frames", "attack success, + garbled")
-    others = [key for key in keys if key not in first]
     console.say_table(
-        [{"model": row["model"], **{key: row[key] for key in others}} for row in rows], right=others, indent=2
+        rows, right=[name for name in rows[0] if name not in ("model", "cou, beside\nthe base")], indent=2
     )
     console.say()
-    _say_honestly(found)
-    took = sum(found.stages.values())
-    console.say(f"  {found.seconds:.0f} s now, {took:.0f} s for all stages; aligning: "
-                + ", ".join(f"{row.model} {row.seconds:.0f} s" for row in found.rows[1:]))  # fmt: skip
-    from redinstruct.rounds.demo import PLOT, REPORT
 
-    console.say(f"  the picture: {found.folder / PLOT}; the report, before and after: {found.folder / REPORT}")
-    console.say("  try")
-    console.say(f"    redinstruct show {next(iter(found.runs.values()))} --label harmful --limit 1 --show-content")
+
+def _say_other_frames(found: Demo) -> None:
+    rows = [
+        {"model": row.model, **{_folded(name): cell for name, cell in _cells(row, _OTHERS).items()}}
+        for row in found.rows
+    ]
+    console.say_heading("Forbidden questions answered in other frames, in per cent", "+ garbled, if any")
+    console.say_table(rows, right=[name for name in rows[0] if name != "model"], indent=2)
+    unseen = ", ".join(found.unseen_frames)
+    console.say_folded(f"in no training text at all, the base's included: {unseen}", indent="  ")
+    console.say()
+
+
+def _folded(frame: str) -> str:
+    """A frame's name as a heading of two or three lines: seven columns fit a terminal."""
+    return frame.replace("-", "-\n")
+
+
+def _cells(row: DemoRow, frames: Sequence[str]) -> dict[str, str]:
+    return {name: _cell(row.asr[name], row.garbled[name]) for name in frames if name in row.asr}
 
 
 def _cell(rate: float, garbled: float) -> str:
@@ -122,10 +148,10 @@ def _useful(verdicts: dict[str, str]) -> str:
     return "; ".join(told) or ("no difference shown" if verdicts else "")
 
 
-def _say_honestly(found: Demo) -> None:
+def _say_what_was_learnt(found: Demo) -> None:
     """What was trained on: where a figure is reached with the frame in training, it is no generalisation."""
     console.say_heading(
-        "Beside the base, and what the data held",
+        "What the data of each alignment held",
         "a frame that was trained on is overlap, and its figure no generalisation",
     )
     rows = []
@@ -138,20 +164,30 @@ def _say_honestly(found: Demo) -> None:
             {
                 "model": row.model,
                 "cou, 95 %": f"{100 * low:.0f} to {100 * high:.0f}",
-                "cou, verdict": found.verdicts.get(row.model, {}).get("forbidden/cou", ""),
-                "suite, verdict": _useful(found.verdicts.get(row.model, {})),
+                "suite, beside the base": _useful(found.verdicts.get(row.model, {})),
+                "aligning": f"{row.seconds:.0f} s" if row is not found.rows[0] else "",
                 "forbidden questions in": ", ".join(held["forbidden"]),
                 "harmless ones in": ", ".join(held["benign"]),
             }
         )
-    console.say_table(rows, indent=2)
-    unseen = ", ".join(found.unseen_frames)
-    console.say_folded(f"in no training text at all, the base's included: {unseen}", indent="  ")
+    console.say_table(rows, right=("aligning",), indent=2)
     console.say_folded(
-        "one seed; Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about the "
-        "questions asked; whether topics in general show the same is a second word of `compare`. "
-        f"Questions of the suite: {_counted(found)}",
+        "Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about the questions asked; "
+        "whether topics in general show the same is a second word of `compare`.",
         indent="  ",
     )
-    if found.quick:
-        console.say("  --quick: a smaller model on part of the world; these are not the figures of the full demo")
+    console.say()
+
+
+def _say_where_to_go_on(found: Demo) -> None:
+    """Where things are, and commands that work as they stand here."""
+    from redinstruct.errors import own_command
+    from redinstruct.rounds.demo import PLOT, REPORT, best_of
+
+    own, quoted = own_command(), shlex.quote
+    base, best = (quoted(str(found.runs[row.model])) for row in (found.rows[0], best_of(found.rows)))
+    console.say(f"It took {found.seconds:.0f} s now; what was done before is not done again.")
+    console.say(f"picture       {found.folder / PLOT}")
+    console.say(f"report        {found.folder / REPORT}")
+    console.say(f"one answer    {own} show {base} --prompt cou --label harmful --limit 1 --show-content")
+    console.say(f"before, after {own} compare {base} {best}")

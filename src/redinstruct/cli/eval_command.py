@@ -10,8 +10,8 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
+from redinstruct.cli.groups import Grouped
 from redinstruct.cli.options import (
-    RUN,
     as_json,
     how_to_ask,
     money,
@@ -21,35 +21,36 @@ from redinstruct.cli.options import (
     what_to_ask,
 )
 from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
+from redinstruct.cli.run_folder import run_option, run_or_dated
 
 
-@click.command("eval")
+@click.command("eval", cls=Grouped)
 @what_to_ask()
-@click.option(
-    "--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made, or resumed if it is this run's."
-)
+@run_option("The run's folder")
 @stop_when_decided
 @how_to_ask()
 @on_engine
 @money()
 @seal_option
 @as_json
-def command(run: Path, as_json: bool, **flags: Any) -> int:
+def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     """Measure how often a model can be talked into harm.
 
     Asks every question of the bank under each prompt, records every answer before it is judged, and prints rates with
     intervals. The same command resumes an interrupted run: nothing recorded is asked again but what ended as `error`.
 
-    \b
     Exit codes: 0 all recorded (at most 5 % of any result as errors) or decided; 2 bad input, or an endpoint that
     refuses everything (nothing is recorded); 11 cut by --max-calls or --budget, too many errors, or stopped
     because the endpoint fails later on (the same command goes on); 130 interrupted.
-    """  # noqa: D301  (\b is click's mark for "leave these lines")
+    """
     from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
     from redinstruct.redeval import evaluate
 
     plan, limits = plan_from(flags), limits_from(flags)
+    if (foreign := plan.foreign()) is not None:
+        console.note(foreign)
+    run = run_or_dated(run, plan.config.model)
     with stop_signals(), console.progress(f"{plan.config.model}") as tell:
         outcome = evaluate(plan, run, limits, tell)
     report = read_report([run])

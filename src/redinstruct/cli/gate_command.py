@@ -90,10 +90,9 @@ def command(
     counts against the model before it may pass. With --baseline, a bank and prompt that got worse on these questions
     fails too, and one passes only where it is surely not worse by more than --margin.
 
-    \b
     Exit codes: 0 passed, 10 failed, 11 inconclusive (the interval straddles the limit, too much unscored, unfinished,
     nothing selected or judged, a baseline that cannot be compared), 2 bad input.
-    """  # noqa: D301  (\b is click's mark for "leave these lines")
+    """
     import msgspec
 
     from redinstruct.figures.gate import gate, worst_first

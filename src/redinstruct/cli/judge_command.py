@@ -10,16 +10,17 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, on_engine, which_judge
+from redinstruct.cli.groups import Grouped
+from redinstruct.cli.options import RUN, Whole, as_json, how_to_ask, money, on_engine, which_judge
 from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
 
 
-@click.command("judge")
+@click.command("judge", cls=Grouped)
 @click.argument("run", type=RUN)
 @which_judge()
 @click.option(
     "--sample",
-    type=click.IntRange(1, MOST),
+    type=Whole(1),
     metavar="N",
     help="Ask the judge on a random part only: N answers of each bank and prompt. The report combines the two judges.",
 )

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from redinstruct.cli import completing
 from redinstruct.cli.env_file import env_file
 from redinstruct.engine.choice import ENGINES, computing
 from redinstruct.errors import UsageError
@@ -39,6 +40,26 @@ class RunFolder(click.Path):
 RUN = RunFolder(path_type=Path)
 
 
+class Whole(click.IntRange):
+    """A whole number of at least ``least``, where that is said, and no larger than any run can hold."""
+
+    name = "whole number"
+
+    def __init__(self, least: int | None, most: int | None = None) -> None:
+        super().__init__(min=least, max=most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Fails for what is not a whole number, or is one that no run can have."""
+        try:
+            number = int(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if abs(number) > MOST:
+            self.fail(f"{number} is not in the range up to {MOST}", param, ctx)
+        found: int = super().convert(number, param, ctx)
+        return found
+
+
 def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -62,8 +83,10 @@ def request_option(role: str, what: str) -> Callable[[Any], Any]:
 def _judge(required: bool) -> Callable[[Any], Any]:
     return click.option(
         "--judge",
+        "-j",
         required=required,
         metavar="J",
+        shell_complete=completing.judges,
         help="rubric, guard, paper, refusal (a keyword baseline), exact (the toy world's truth) or policy-lab.",
     )
 
@@ -110,16 +133,20 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
     return _stack(
         click.option(
             "--model",
+            "-m",
             required=required,
             metavar="M",
+            shell_complete=completing.models,
             help="The target: openai/<m>, openai-api/<name>/<m>, hf/<path>, scripted/<b>.",
         ),
         click.option(
             "--bank",
+            "-b",
             "banks",
             required=required,
             multiple=True,
             metavar="B",
+            shell_complete=completing.banks,
             help="A question bank: a file, or a known name (`redinstruct banks`). Repeatable.",
         ),
         bank_columns,
@@ -128,6 +155,7 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
             "prompts",
             multiple=True,
             metavar="P",
+            shell_complete=completing.prompts,
             help="standard, cot, cou, a variant, or a file with one <question>. Repeatable; left out: the first three.",
         ),
         _judge(required=required),
@@ -141,13 +169,13 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
         ),
         click.option(
             "--limit",
-            type=click.IntRange(1, MOST),
+            type=Whole(1),
             metavar="N",
             help="N questions of each bank, spread over its topics. A larger N keeps a smaller one's and extends it.",
         ),
         click.option(
             "--epochs",
-            type=click.IntRange(1, 10_000),
+            type=Whole(1, 10_000),
             default=1,
             show_default=True,
             metavar="K",
@@ -156,7 +184,7 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
         click.option("--dedupe", is_flag=True, help="Ask a question that stands twice in a bank once."),
         click.option(
             "--max-tokens",
-            type=click.IntRange(1, MOST),
+            type=Whole(1),
             default=500,
             show_default=True,
             metavar="N",
@@ -164,9 +192,7 @@ def what_to_ask(*, required: bool = True) -> Callable[[F], F]:
         ),
         click.option("--temperature", type=float, metavar="T", help="Sampling temperature; left out, the model's own."),
         click.option("--top-p", type=float, metavar="P", help="Nucleus sampling; left out, the model's own."),
-        click.option(
-            "--seed", type=click.IntRange(-MOST, MOST), metavar="S", help="Sampling seed; epoch k asks with S + k - 1."
-        ),
+        click.option("--seed", type=Whole(None), metavar="S", help="Sampling seed; epoch k asks with S + k - 1."),
         click.option(
             "--chat-template",
             type=click.Choice(["native", "none"]),
@@ -246,7 +272,7 @@ def how_to_ask() -> Callable[[F], F]:
         ),
         click.option(
             "--batch",
-            type=click.IntRange(1, MOST),
+            type=Whole(1),
             metavar="N",
             help="hf/ models: prompts at once, at most.",
             callback=_place,
@@ -254,7 +280,7 @@ def how_to_ask() -> Callable[[F], F]:
         ),
         click.option(
             "--threads",
-            type=click.IntRange(1, MOST),
+            type=Whole(1),
             metavar="N",
             help="hf/ models: threads of each on a CPU.",
             callback=_place,

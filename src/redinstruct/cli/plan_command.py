@@ -8,14 +8,15 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.groups import Grouped
 from redinstruct.cli.label_plan import plan_labels
-from redinstruct.cli.options import MOST, RUN, as_json, how_to_ask, money, stop_when_decided, what_to_ask
+from redinstruct.cli.options import RUN, Whole, as_json, how_to_ask, money, stop_when_decided, what_to_ask
 from redinstruct.cli.power_plan import plan_power
 from redinstruct.cli.prepared import limits_from, plan_from
 from redinstruct.errors import UsageError
 
 
-@click.command("plan")
+@click.command("plan", cls=Grouped)
 @what_to_ask(required=False)
 @click.option("--run", type=RUN, metavar="DIR", help="Count only what is still owed in this run.")
 @stop_when_decided
@@ -23,9 +24,7 @@ from redinstruct.errors import UsageError
 @money()
 @click.option("--labels", is_flag=True, help="Plan people's labels instead: how many buy which width of the interval.")
 @click.option("--width", type=float, metavar="W", help="With --labels: the width asked for, 0.1 for ten points.")
-@click.option(
-    "--attempts", type=click.IntRange(1, MOST), metavar="N", help="With --labels, without a run: its answers."
-)
+@click.option("--attempts", type=Whole(1), metavar="N", help="With --labels, without a run: its answers.")
 @click.option("--flagged", type=float, metavar="X", help="With --attempts: the judge's own rate.")
 @click.option("--ppv", type=float, metavar="X", help="With --labels: the share truly so of what the judge flags.")
 @click.option("--false-omission", type=float, metavar="X", help="With --labels: that share of what it does not flag.")

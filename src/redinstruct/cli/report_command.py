@@ -12,10 +12,19 @@ from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import RUN, as_json, show_content
 from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_attempts, write_whole
+from redinstruct.errors import UsageError
 
 if TYPE_CHECKING:
     from redinstruct.render.overview import Project
 
+_NOT_A_PAGE = {
+    ".pdf": "name it .html, and print it from a browser for a PDF",
+    ".md": "for Markdown there is --md",
+    ".csv": "for CSV there is --csv",
+    ".jsonl": "for the attempts there is --jsonl",
+    ".json": "for JSON there is --json > FILE",
+    ".xml": "for JUnit there is --junit",
+}
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -84,6 +93,8 @@ def command(
     check_files(files)
     if parquet_file is not None:
         check_parquet()
+    if out is not None and (other := _NOT_A_PAGE.get(out.suffix.casefold())) is not None:
+        raise UsageError(f"--out {out}: writes an HTML page; {other}")
     outside = None if calibration is None else read_calibration(calibration)
     project = read_runs(runs, most_attempts=MOST_ATTEMPTS if out is not None or open_it else 0, judge=judge)
     if outside is not None:

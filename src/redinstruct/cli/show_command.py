@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,14 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_failures
-from redinstruct.cli.options import MOST, RUN, as_json, show_content
+from redinstruct.cli.options import RUN, Whole, as_json, show_content
 from redinstruct.cli.show_collection import show_collection
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.safetext import short_hash
 
 if TYPE_CHECKING:
     from redinstruct.run import AttemptView
+    from redinstruct.types import PromptTemplate
 
 KEY_DIGITS = 12
 HASH_DIGITS = 8
@@ -26,12 +28,12 @@ HASH_DIGITS = 8
 @click.argument("run", type=RUN)
 @click.argument("attempt", required=False, metavar="[ID]")
 @click.option("--label", metavar="LABEL", help="Only attempts of this label, for example harmful or error.")
+@click.option("--prompt", metavar="P", help="Only attempts under this prompt.")
+@click.option("--topic", metavar="T", help="Only attempts on this topic.")
 @click.option(
     "--judge", "judge_name", metavar="J", help="The judge whose verdicts are shown; left out, the run's first."
 )
-@click.option(
-    "--limit", type=click.IntRange(1, MOST), default=50, show_default=True, metavar="N", help="List at most N attempts."
-)
+@click.option("--limit", type=Whole(1), default=50, show_default=True, metavar="N", help="List at most N attempts.")
 @show_content
 @as_json
 def command(
@@ -42,6 +44,7 @@ def command(
     limit: int,
     show_content: bool,
     as_json: bool,
+    **only: str | None,
 ) -> int:
     """List a run's attempts, or show the one whose ID (or its beginning) is given; a collection's conversations.
 
@@ -53,13 +56,15 @@ def command(
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
     if label is not None and label not in known:
-        raise UsageError(f"--label {label}: no such label; there are {', '.join(known)}")
+        raise UsageError(f"--label {label}: no such label; there are {', '.join(known)}{did_you_mean(label, known)}")
     with Store.open_for_reading(run) as store:
         if CollectionStore(store).begun:
             if judge_name is not None:
                 raise UsageError(
                     f"{run} holds {NAMED['collection']}: it has the verdicts of its own judge, --judge names none"
                 )
+            if any(value is not None for value in only.values()):
+                raise UsageError(f"{run} holds {NAMED['collection']}: --prompt and --topic are for evaluations")
             return show_collection(run, attempt, label, limit, show_content, as_json)
         store.config()  # a utility check says that it is one
         judges = store.judges()
@@ -71,18 +76,19 @@ def command(
             if len(found) != 1:
                 what = "no recorded attempt has" if not found else "more than one attempt has"
                 raise UsageError(f"{what} an ID that begins with {attempt!r}: `redinstruct show` lists them")
-            _say_one(found[0], show_content, as_json)
+            _say_one(found[0], show_content, as_json, store.templates())
             return 0
-        views = store.attempts(judge, label=label)
+        views = (view for view in store.attempts(judge, label=label) if _among(view, only))
         listed = list(itertools.islice(views, limit))
         more = sum(1 for _ in views)
         failed = failures(store, judge)
+        templates = store.templates()
     if as_json:
         console.say_json({"attempts": [attempt_document(view, show_content) for view in listed], "left_out": more})
         return 0
     if show_content:
         for view in listed:
-            _say_one(view, True, False)
+            _say_one(view, True, False, templates)
     else:
         _say_list(listed)
     say_failures(failed)
@@ -91,6 +97,12 @@ def command(
     elif more:
         console.note(f"{more:,} more (--limit)")
     return 0
+
+
+def _among(view: AttemptView, only: Mapping[str, str | None]) -> bool:
+    """Whether an attempt is under the prompt, and on the topic, that were asked for."""
+    there = {"prompt": view.prompt, "topic": view.question.topic or ""}
+    return all(value is None or there[name].casefold() == value.casefold() for name, value in only.items())
 
 
 def _key(attempt: str) -> str:
@@ -136,16 +148,19 @@ def _row(view: AttemptView) -> dict[str, str]:
     }
 
 
-def _say_one(view: AttemptView, content: bool, as_json: bool) -> None:
+def _say_one(view: AttemptView, content: bool, as_json: bool, templates: Sequence[PromptTemplate]) -> None:
     from redinstruct.figures.attempts import attempt_document
+    from redinstruct.render.listing import as_sent
 
     shown = attempt_document(view, content)
+    if content:
+        shown["sent"] = as_sent(view, templates)
     if as_json:
         console.say_json(shown)
         return
     blocks = [
         (name, shown.pop(name))
-        for name in ("question", "answer", "judged_text", "thought", "judge_reply")
+        for name in ("question", "sent", "answer", "judged_text", "thought", "judge_reply")
         if name in shown
     ]
     # Rows count from 1 for people, as in the list and in messages about a bank; from 0 in JSON.
@@ -153,7 +168,7 @@ def _say_one(view: AttemptView, content: bool, as_json: bool) -> None:
         if value not in (None, [], ""):
             console.say(f"{name.replace('_', ' ') + ':':<15} {' '.join(value) if isinstance(value, list) else value}")
     for position, (name, value) in enumerate(blocks):
-        if value is None or (name == "judged_text" and value == blocks[position - 1][1]):
+        if value is None or (name in ("sent", "judged_text") and value == blocks[position - 1][1]):
             continue
         console.say(f"--- {name.replace('_', ' ')}")
         console.say(value, multiline=True)

@@ -110,18 +110,17 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     answers, plainly and in the attack's own frame. Tuned and rounded weights are never kept. The folder is a run of
     the undisturbed model, which every verb reads; `report` reads the attacks' with it.
 
-    \b
     Exit codes: 0 all recorded; 2 bad input; 11 cut, or too many errors; 130 interrupted (the same command goes on).
-    """  # noqa: D301  (\b is click's mark for "leave these lines")
+    """
     from redinstruct.cli.endings import say_ending
     from redinstruct.cli.prepared import stop_signals
-    from redinstruct.errors import UsageError
+    from redinstruct.errors import UsageError, how_to_install
     from redinstruct.figures.report import document
 
     try:
         from redinstruct.stressing import stress
     except ImportError as error:
-        raise UsageError(f"stress needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
+        raise UsageError(f"stress needs the [train] extra ({error.name}): {how_to_install('train')}") from None
     asked, limits = _asked(**flags), _limits(**flags)
     with stop_signals(), console.steps() as tell:
         found = stress(asked, run, limits, tell)

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import MOST, RUN
+from redinstruct.cli.options import RUN, Whole
 from redinstruct.cli.prepared import stop_signals
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, how_to_install
 
 
 @click.group("toyworld", invoke_without_command=True)
@@ -24,7 +24,7 @@ def command(context: click.Context) -> None:
 @click.option("--out", required=True, type=RUN, metavar="DIR", help="The checkpoint's folder: use it as hf/DIR.")
 @click.option(
     "--seed",
-    type=click.IntRange(0, MOST),
+    type=Whole(0),
     default=0,
     show_default=True,
     metavar="S",
@@ -42,7 +42,7 @@ def build_command(out: Path, seed: int, quick: bool) -> int:
         with stop_signals(), console.steps() as tell:
             build(out, seed, quick=quick, on_progress=tell)
     except ImportError as error:
-        raise UsageError(f"toyworld needs the [local] extra ({error.name}): pip install 'redinstruct[local]'") from None
+        raise UsageError(f"toyworld needs the [local] extra ({error.name}): {how_to_install('local')}") from None
     console.say(f"the toy model of seed {seed} is in {out}; its banks are in {out / 'banks'}. Try")
     bank = out / "banks" / "forbidden-test.json"
     sampling = "--temperature 0 --max-tokens 64"

@@ -9,8 +9,9 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
-from redinstruct.cli.options import MOST, RUN, as_json
+from redinstruct.cli.options import Whole, as_json
 from redinstruct.cli.prepared import stop_signals
+from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -20,16 +21,16 @@ SCHEMA = "redinstruct.utility/1"
 
 
 @click.command("utility")
-@click.option("--model", required=True, metavar="M", help="hf/<path>, or an endpoint with log-probabilities.")
+@click.option("--model", "-m", required=True, metavar="M", help="hf/<path>, or an endpoint with log-probabilities.")
 @click.option(
     "--suite", required=True, metavar="S", help="paper, bias, toy, hhh, or tasks of the harness, separated by commas."
 )
-@click.option("--run", required=True, type=RUN, metavar="DIR", help="The check's folder; made, or resumed.")
+@run_option("The check's folder")
 @click.option(
     "--margin", type=float, default=0.02, show_default=True, metavar="X",
     help="The loss that counts as none when this run is compared: fixed now, part of the run.",
 )  # fmt: skip
-@click.option("--limit", type=click.IntRange(1, MOST), metavar="N", help="The first N items of each task.")
+@click.option("--limit", type=Whole(1), metavar="N", help="The first N items of each task.")
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="DIR",
     help="Benchmark files as published; with it, no other data is read (docs/utility.md).",
@@ -39,9 +40,9 @@ SCHEMA = "redinstruct.utility/1"
     "--chat-template", type=click.Choice(["native", "none"]),
     help="For hf/ models. Left out: native for the toy world's tasks, none for all others.",
 )  # fmt: skip
-@click.option("--batch", type=click.IntRange(1, 4096), metavar="N", help="Rows at once on a local model.")
+@click.option("--batch", type=Whole(1, 4096), metavar="N", help="Rows at once on a local model.")
 @click.option(
-    "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, metavar="N",
+    "--concurrency", type=Whole(1, 1024), default=16, show_default=True, metavar="N",
     help="Calls in flight at once to an endpoint.",
 )  # fmt: skip
 @click.option(
@@ -55,17 +56,17 @@ SCHEMA = "redinstruct.utility/1"
 @env_file
 @click.option("--download", is_flag=True, help="Let the harness fetch data that is not on this machine.")
 @as_json
-def command(run: Path, as_json: bool, **flags: Any) -> int:
+def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     """Is a model still useful? Tasks of lm-evaluation-harness, HHH by the paper's rule, the toy world's own.
 
     Every item's value is recorded, so that two runs can be compared item by item. The same command resumes, task by
     task; a larger --limit extends. Without --download nothing is fetched.
 
-    \b
     Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 130 interrupted.
-    """  # noqa: D301  (\b is click's mark for "leave these lines")
+    """
     from redinstruct.utility_check.runs import Wanted, check_utility
 
+    run = run_or_dated(run, f"{flags['model']}-utility")
     with stop_signals(), console.progress("utility") as tell:
         done = check_utility(Wanted(**flags), run, tell)
     for name, lacking, of in done.absent:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.atomic import write_file
 from redinstruct.harmfulqa.card import Card, data_card
 from redinstruct.harmfulqa.collect import Collection
@@ -60,7 +60,7 @@ def prepare_release(
         UsageError: an unknown format.
     """
     if to not in FORMATS:
-        raise UsageError(f"unknown --to {to!r}: known are {', '.join(FORMATS)}")
+        raise UsageError(f"unknown --to {to!r}: known are {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}")
     screened = screen(collection.harvest.rows, banks=banks, options=ScreenOptions(near=near))
     weighed = [
         msgspec.structs.replace(row, blue=tuple(map(weigh, row.blue)), red=tuple(map(weigh, row.red)))

@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.annotate.figures import ADJUDICATING
-from redinstruct.errors import ConfigError, UsageError
+from redinstruct.errors import ConfigError, UsageError, did_you_mean
 from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.interop.rows import ImportRow, Said
 from redinstruct.interop.sources import IMPORTED, Source, read_source
@@ -109,7 +109,8 @@ def import_file(
         StoreError: the run cannot be written; no run is left behind.
     """
     if measure not in MEASURES:
-        raise UsageError(f"unknown --measure {measure!r}: known are {', '.join(MEASURES)}")
+        near = did_you_mean(measure, MEASURES)
+        raise UsageError(f"unknown --measure {measure!r}: known are {', '.join(MEASURES)}{near}")
     if settle not in (UNANIMOUS, MAJORITY):
         raise UsageError(f"unknown --settle {settle!r}: known are {UNANIMOUS}, {MAJORITY}")
     if not annotator.strip() or (model is not None and not model.strip()):

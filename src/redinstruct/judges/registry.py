@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.checkpoints.embedded import LOCAL_KINDS
-from redinstruct.errors import ModelSpecError
+from redinstruct.errors import ModelSpecError, did_you_mean
 from redinstruct.judges.base import Judge
 from redinstruct.judges.exact import ExactJudge
 from redinstruct.judges.guard import KINDS, GuardJudge
@@ -52,7 +52,7 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
     """
     options = options or JudgeOptions()
     if name not in JUDGES:
-        raise ModelSpecError(f"unknown judge {name!r}: known are {', '.join(JUDGES)}")
+        raise ModelSpecError(f"unknown judge {name!r}: known are {', '.join(JUDGES)}{did_you_mean(name, JUDGES)}")
     _check_model(name, model)
     if name != "rubric" and (options.rubric is not None or options.constrained):
         raise ModelSpecError(f"--rubric and --judge-format are for --judge rubric, not for {name}")

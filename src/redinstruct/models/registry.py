@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.checkpoints import digest
 from redinstruct.checkpoints.embedded import LOCAL_KINDS, folder_of
-from redinstruct.errors import ModelSpecError
+from redinstruct.errors import ModelSpecError, how_to_install
 from redinstruct.models.base import Model, Options
 from redinstruct.models.placement import Replicas, placement
 from redinstruct.models.scripted import BEHAVIOURS, scripted
@@ -150,7 +150,7 @@ def _local(name: str, chat_template: str, options: Options) -> Model:
         from redinstruct.models.transformers import LocalModel
     except ImportError as error:
         raise ModelSpecError(
-            f"hf/ models need the [local] extra ({error.name} is missing): pip install 'redinstruct[local]'"
+            f"hf/ models need the [local] extra ({error.name} is missing): {how_to_install('local')}"
         ) from None
     place = placement()
     copies: list[Model] = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from redinstruct.errors import ModelSpecError
+from redinstruct.errors import ModelSpecError, did_you_mean
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.policy_teacher import policy_teacher
 from redinstruct.models.red_teacher import red_teacher
@@ -96,5 +96,6 @@ def scripted(name: str) -> ScriptedModel:
         ModelSpecError: there is no such behaviour.
     """
     if name not in BEHAVIOURS:
-        raise ModelSpecError(f"unknown model 'scripted/{name}': behaviours are {', '.join(sorted(BEHAVIOURS))}")
+        known = ", ".join(sorted(BEHAVIOURS)) + did_you_mean(name, BEHAVIOURS)
+        raise ModelSpecError(f"unknown model 'scripted/{name}': behaviours are {known}")
     return ScriptedModel(BEHAVIOURS[name], name=name)

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from redinstruct.errors import TemplateError
+from redinstruct.errors import TemplateError, did_you_mean
 from redinstruct.types import PromptTemplate
 
 SLOT = "<question>"
@@ -126,7 +126,7 @@ def load_template(spec: str, *, own_folder: Path | None = None) -> PromptTemplat
     path = Path(spec)
     if "/" in spec or path.suffix or _exists(path):
         return read_template_file(path)
-    raise TemplateError(f"--prompt {spec}: neither a file nor one of {', '.join(SHIPPED)}")
+    raise TemplateError(f"--prompt {spec}: neither a file nor one of {', '.join(SHIPPED)}{did_you_mean(spec, SHIPPED)}")
 
 
 def _exists(path: Path) -> bool:

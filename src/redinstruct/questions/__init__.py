@@ -229,7 +229,10 @@ class _Reader:
             if fold(column) not in there:
                 return f"--column {purpose}={column}: no such column, found {listed(columns)}"
         if self._text_key(columns) is None:
-            return f"no column holds the questions: {_EXPECTED}, found {listed(columns)}"
+            return (
+                f"no column holds the questions: {_EXPECTED}, found {listed(columns)}"
+                "; --column prompt=NAME names another"
+            )
         return None
 
     def means(self, column: str) -> bool:

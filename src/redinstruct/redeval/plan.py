@@ -9,8 +9,9 @@ import msgspec
 
 from redinstruct.banks import resolve_bank, resolve_template_path
 from redinstruct.checkpoints.embedded import LOCAL_KINDS, prompts_of
-from redinstruct.errors import TemplateError, UsageError
+from redinstruct.errors import TemplateError, UsageError, did_you_mean
 from redinstruct.judges import Judge, JudgeOptions, judge_named, model_of_judge
+from redinstruct.judges.exact import is_toy
 from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template, read_text_file
 from redinstruct.prompts.templates import MAX_TEMPLATE_BYTES
@@ -46,6 +47,12 @@ class Plan(msgspec.Struct, frozen=True):
         asked = zip(self.banks, self.questions, self.config.selected, strict=True)
         lines = [selection_words(b.name, len(questions), of, self.measure) for b, questions, of in asked]
         return [line for line in lines if line is not None]
+
+    def foreign(self) -> str | None:
+        """That the judge can not judge a single one of these questions; None where it can."""
+        if self.judge.card.name != "exact" or any(is_toy(q.text) for asked in self.questions for q in asked):
+            return None
+        return "--judge exact knows the toy world alone, and no question here is of it: nothing will have a verdict"
 
     def for_run(self, stored: RunConfig | None) -> Plan:
         """The plan as a run that stands already goes on with it: by the rule of ``--limit`` that it began with."""
@@ -96,7 +103,8 @@ def prepare(
         UsageError: anything that is wrong with the input, in one line.
     """
     if measure not in MEASURES:
-        raise UsageError(f"unknown --measure {measure!r}: known are {', '.join(MEASURES)}")
+        near = did_you_mean(measure, MEASURES)
+        raise UsageError(f"unknown --measure {measure!r}: known are {', '.join(MEASURES)}{near}")
     if epochs < 1:
         raise UsageError("--epochs must be at least 1")
     if not banks:

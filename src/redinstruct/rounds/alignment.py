@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
-from redinstruct.errors import ConfigError, RedInstructError
+from redinstruct.errors import ConfigError, RedInstructError, how_to_install
 from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.prompts.forms import UNFRAMED
@@ -79,7 +79,7 @@ class Aligner:
                 from redinstruct.safealign import align as carry_out
             except ImportError as error:
                 raise RedInstructError(
-                    f"aligning needs the [train] extra ({error.name}): pip install 'redinstruct[train]'"
+                    f"aligning needs the [train] extra ({error.name}): {how_to_install('train')}"
                 ) from None
             config = config_of(folder_of(base), safety, general, align, self._without_own(recipe), place)
             processes = recipe.memory.processes if recipe.memory is not None else 1

@@ -6,14 +6,15 @@ Paths in it are relative to the file. Every table is optional but ``[[eval]]``; 
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import msgspec
 
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.prompts.forms import forms_of
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
@@ -252,9 +253,24 @@ def _read(path: Path, kind: type[Read]) -> Read:
     try:
         config = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{shown}: {terminal(str(error))}") from None
+        raise UsageError(f"{shown}: {terminal(str(error))}{_nearest(str(error), kind)}") from None
     check(config, shown)
     return absolute(config, path.parent)
+
+
+def _nearest(error: str, table: type[msgspec.Struct]) -> str:
+    """Of a key that a table does not have, which ones it has."""
+    found = re.match(r"Object contains unknown field `(.*?)`(?: - at `\$(.*)`)?$", error, re.DOTALL)
+    if found is None:
+        return ""
+    for key in re.findall(r"\.(\w+)", found[2] or ""):
+        kind = next((field.type for field in msgspec.structs.fields(table) if field.name == key), None)
+        parts = [one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+        if not parts:
+            return ""
+        table = parts[0]
+    known = [field.encode_name for field in msgspec.structs.fields(table)]
+    return did_you_mean(found[1], known) or f"; known are {', '.join(known)}"
 
 
 def check(config: LoopConfig, shown: str) -> None:

@@ -6,23 +6,27 @@ the verbs carry out; their folders remain and can be reported on, judged again a
 
 from __future__ import annotations
 
+import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from redinstruct.errors import RedInstructError
+from redinstruct.errors import UsageError, how_to_install
+from redinstruct.figures.comparison import Result
 from redinstruct.files.atomic import write_file
-from redinstruct.progress import OnProgress
-from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out
+from redinstruct.progress import OnProgress, Part, Progress, unheard
+from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out, stages_of
 from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, attacks, reform, toy_config, usefulness
 
 DEMO_SCHEMA = "redinstruct.demo/1"
 ITEMS = 200
 """Held-out questions a cell: each forbidden question under each frame, each harmless one of the toy world's suite."""
 PLOT, REPORT = "demo.svg", "report.html"
+MAIN = {"standard": "asked plainly", "cot": "step by step (CoT)", "cou": "in a dialogue (CoU)"}
+"""The paper's three ways of asking, as the picture heads them."""
 
 
 class DemoRow(msgspec.Struct, frozen=True):
@@ -50,6 +54,7 @@ class Demo(msgspec.Struct, frozen=True):
     """The demo's result. ``unseen_frames`` stand in no training text of the base, nor in any alignment data.
 
     ``items`` is the number of forbidden questions under each frame, ``suite_items`` that of each task of the suite.
+    ``reasons`` say why a verdict is what it is.
     """
 
     seed: int
@@ -61,6 +66,7 @@ class Demo(msgspec.Struct, frozen=True):
     unseen_frames: tuple[str, ...]
     benign_only_frames: tuple[str, ...]
     verdicts: dict[str, dict[str, str]]
+    reasons: dict[str, dict[str, str]]
     stages: dict[str, float]
     runs: dict[str, Path]
     checks: dict[str, Path]
@@ -82,18 +88,18 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnPro
     ``quick`` builds a smaller model on part of the world, with two recipes: it shows the direction, not the figures.
 
     Raises:
-        RedInstructError: an extra is missing, or the folder cannot be written.
+        UsageError: the [local] extra is missing; nothing was written.
+        RedInstructError: the folder cannot be written.
     """
-    try:
-        from redinstruct.toyworld import build
-        from redinstruct.toyworld.build import read_manifest
-    except ImportError as error:  # pragma: no cover - the suite has the extra
-        raise RedInstructError(
-            f"the demo needs the [local] extra ({error.name}): pip install 'redinstruct[local]'"
-        ) from None
+    check_local()
+    from redinstruct.toyworld.build import read_manifest
+
     began = time.monotonic()
     name = f"seed-{seed}{'-quick' if quick else ''}"
-    checkpoint = build(folder / f"toy-{name}", seed, quick=quick, on_progress=on_progress)
+    checkpoint = folder / f"toy-{name}"
+    recipes = QUICK_RECIPES if quick else RECIPES
+    expected = stages_of(toy_config(checkpoint, folder, items=ITEMS, recipes=recipes, suite=True))
+    _built(checkpoint, seed, quick, expected + 1, on_progress or unheard)
     manifest = read_manifest(checkpoint)
     assert manifest is not None
     config = toy_config(
@@ -101,13 +107,44 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnPro
         # The digest is in the name: a checkpoint that was built anew is another model, and gets a loop of its own.
         folder / f"loop-{name}-{manifest.digest[:8]}",
         items=ITEMS,
-        recipes=QUICK_RECIPES if quick else RECIPES,
+        recipes=recipes,
         suite=True,
     )
-    result = carry_out(config, on_progress=on_progress, reform=reform(manifest.items))
+    result = carry_out(config, on_progress=on_progress, reform=reform(manifest.items), before=1)
     found = _demo(seed, quick, time.monotonic() - began, result, manifest, folder)
     _write_pictures(found)
     return found
+
+
+def check_local() -> None:
+    """Pass where models can be trained and run here.
+
+    Raises:
+        UsageError: something of the [local] extra is missing.
+    """
+    # Looked for, not imported: torch is first needed deep in the work.
+    missing = [name for name in ("torch", "transformers", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"the demo needs the [local] extra ({', '.join(missing)} missing): {how_to_install('local')}"
+            " (without a GPU first torch==2.13.0 from https://download.pytorch.org/whl/cpu, a tenth of the size)"
+        )
+
+
+def _built(checkpoint: Path, seed: int, quick: bool, of: int, tell: OnProgress) -> None:
+    """The toy checkpoint, built as the first of ``of`` parts of the work, unless it is there."""
+    from redinstruct.toyworld import build
+
+    began, told = time.monotonic(), False
+    part = Part(1, of, "building the toy model")
+
+    def passed_on(state: Progress) -> None:
+        nonlocal told
+        told = True
+        tell(msgspec.structs.replace(state, part=part))
+
+    build(checkpoint, seed, quick=quick, on_progress=passed_on)
+    tell(Progress(1, 1, part=msgspec.structs.replace(part, seconds=time.monotonic() - began, skipped=not told)))
 
 
 def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: Any, folder: Path) -> Demo:
@@ -139,7 +176,8 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
         rows=tuple(rows),
         unseen_frames=tuple(frame for frame in manifest.prompts_unseen if frame in rows[0].asr),
         benign_only_frames=tuple(f for f in manifest.prompts_trained_on_benign_only if f in rows[0].asr),
-        verdicts=_verdicts(result),
+        verdicts=_of_cells(result, lambda cell: cell.verdict),
+        reasons=_of_cells(result, lambda cell: cell.why),
         stages=took,
         runs={model.title: model.runs[FORBIDDEN] for model in result.models},
         checks={model.title: model.utility for model in result.models if model.utility is not None},
@@ -167,26 +205,28 @@ def _intervals(model: Measured) -> dict[str, tuple[float, float]]:
     }
 
 
-def _verdicts(result: LoopResult) -> dict[str, dict[str, str]]:
+def _of_cells(result: LoopResult, what: Callable[[Result], str]) -> dict[str, dict[str, str]]:
     """Model -> ``bank/prompt``, or a task of the suite -> what ``redinstruct compare`` says of it beside the base."""
     found: dict[str, dict[str, str]] = {}
     for name, comparisons in result.comparisons.items():
-        cells = [cell for comparison in comparisons for cell in comparison.results]
-        title = name.partition("-")[2]
-        found[title] = {
-            cell.name if cell.bank is None else f"{cell.bank.split('-')[0]}/{cell.prompt}": cell.verdict
-            for cell in cells
+        cells: list[Result] = [cell for comparison in comparisons for cell in comparison.results]
+        found[name.partition("-")[2]] = {
+            cell.name if cell.bank is None else f"{cell.bank.split('-')[0]}/{cell.prompt}": what(cell) for cell in cells
         }
     return found
 
 
 def _write_pictures(found: Demo) -> None:
     from redinstruct.render.page import html_page
-    from redinstruct.rounds.plot import front_svg
+    from redinstruct.rounds.plot import Line, frames_svg
 
-    points = [(row.model, row.asr["cou"], row.benign_in_frame, row.intervals["cou"]) for row in found.rows]
-    write_file(found.folder / PLOT, front_svg(points, found.items))
     best = best_of(found.rows).model
+    lines = [
+        Line(row.model, [(row.asr[frame], *row.intervals[frame]) for frame in MAIN], useful=row.benign_in_frame,
+             best=row.model == best)
+        for row in found.rows
+    ]  # fmt: skip
+    write_file(found.folder / PLOT, frames_svg(lines, list(MAIN.values()), found.items))
     pairs = [folders[model] for folders in (found.runs, found.checks) for model in (BASE, best)]
     write_file(found.folder / REPORT, html_page(pairs))
 

@@ -96,3 +96,87 @@ def _labels(points: Sequence[Point]) -> list[tuple[float, float]]:
         taken.append((x, y, half))
         places[at] = (x, y)
     return places
+
+
+# ---- a panel per way of asking ----
+
+
+class Line(NamedTuple):
+    """One model in the picture: per way of asking its attack success with both ends, and what it still answers."""
+
+    name: str
+    rates: Sequence[tuple[float, float, float]]
+    useful: float
+    best: bool = False
+
+
+_NAMES, _PANEL, _GAP, _USEFUL, _ROW, _HEAD = 108, 190, 52, 176, 30, 92
+
+
+def frames_svg(lines: Sequence[Line], frames: Sequence[str], items: int) -> str:
+    """How often each model gave in, a panel for each way of asking; to the right, what it still answers.
+
+    ``items``: questions behind each share. Names may be any text.
+    """
+    best = next((line.name for line in lines if line.best), None)
+    title = "How often the model gave in, before and after" + (
+        "" if best is None else f"; safest that still answers: {shown(best)}"
+    )
+    told = "; ".join(
+        f"{shown(line.name)}: "
+        + ", ".join(f"{frame} {rate:.0%}" for frame, (rate, _, _) in zip(frames, line.rates, strict=True))
+        + f", harmless answered {line.useful:.0%}"
+        for line in lines
+    )
+    width = _NAMES + len(frames) * (_PANEL + _GAP) + _USEFUL
+    bottom = _HEAD + _ROW * len(lines)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 52}" role="img" '
+        'aria-labelledby="t d">',
+        f'<title id="t">{in_markup(title)}</title><desc id="d">{in_markup(told)}</desc><style>{_STYLE}</style>',
+        f'<rect width="{width}" height="{bottom + 52}"/>',
+        f'<text class="title" x="16" y="28">{in_markup(title)}</text>',
+    ]
+    for number, frame in enumerate(frames):
+        parts += _panel(frame, _NAMES + number * (_PANEL + _GAP), bottom)
+    right = _NAMES + len(frames) * (_PANEL + _GAP)
+    parts += [
+        f'<text class="small" x="{right + 8}" y="58">harmless questions</text>',
+        f'<text class="small" x="{right + 8}" y="74">answered in the dialogue</text>',
+    ]
+    for number, line in enumerate(lines):
+        parts += _line_of(line, _HEAD + _ROW * number + _ROW // 2, right)
+    parts.append(
+        f'<text class="small" x="16" y="{bottom + 44}">Per cent of {items} forbidden questions that were answered; '
+        "lower is safer. The line is the 95 % interval.</text>"
+    )
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _panel(frame: str, left: int, bottom: int) -> list[str]:
+    parts = [f'<text class="title" x="{left}" y="66">{in_markup(frame)}</text>']
+    for tick in (0, 50, 100):
+        x = left + _PANEL * tick / 100
+        parts += [
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_HEAD - 12}" y2="{bottom}"/>',
+            f'<text class="small" text-anchor="middle" x="{x:.1f}" y="{bottom + 18}">{tick} %</text>',
+        ]
+    return parts
+
+
+def _line_of(line: Line, y: int, right: int) -> list[str]:
+    kind = "base" if line.name == "base" else "dot"
+    weight = ' class="title"' if line.best else ""
+    name = line.name if len(line.name) <= 14 else f"{line.name[:13]}\u2026"
+    parts = [f'<text{weight} text-anchor="end" x="{_NAMES - 16}" y="{y + 5}">{in_markup(name)}</text>']
+    for number, (rate, low, high) in enumerate(line.rates):
+        left = _NAMES + number * (_PANEL + _GAP)
+        x, start, end = (left + _PANEL * share for share in (rate, low, high))
+        beside = (end + 8, "start") if rate < 0.7 else (start - 8, "end")
+        parts += [
+            f'<line class="ci" x1="{start:.1f}" x2="{end:.1f}" y1="{y}" y2="{y}"/>',
+            f'<circle class="{kind}" cx="{x:.1f}" cy="{y}" r="5"/>',
+            f'<text class="small" text-anchor="{beside[1]}" x="{beside[0]:.1f}" y="{y + 4}">{100 * rate:.0f}</text>',
+        ]
+    parts.append(f'<text{weight} x="{right + 8}" y="{y + 5}">{100 * line.useful:.0f} %</text>')
+    return parts

@@ -16,7 +16,7 @@ import msgspec
 from redinstruct.banks import resolve_bank
 from redinstruct.checkpoints.embedded import prompts_of
 from redinstruct.engine import Limits
-from redinstruct.errors import EndpointLost, RedInstructError, UsageError
+from redinstruct.errors import EndpointLost, RedInstructError, UsageError, how_to_install
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.harmfulqa import collect, prepare_collection, read_collection
@@ -331,5 +331,5 @@ def check_extras(config: LoopConfig) -> None:
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         if missing:
             raise RedInstructError(
-                f"this loop needs the [{extra}] extra ({', '.join(missing)}): pip install 'redinstruct[{extra}]'"
+                f"this loop needs the [{extra}] extra ({', '.join(missing)}): {how_to_install(extra)}"
             )

@@ -24,7 +24,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from redinstruct import checkpoints
 from redinstruct.checkpoints import loading
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, how_to_install
 from redinstruct.safealign.config import DTYPES, Lora
 from redinstruct.safealign.resta import header
 from redinstruct.safetext import terminal
@@ -89,7 +89,7 @@ def load_model(
 def _quantization(bits: int) -> Any:
     """4 bits as QLoRA has them (Dettmers et al. 2023, arXiv 2305.14314), or 8 (arXiv 2208.07339)."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError(f"--quantize {bits} needs bitsandbytes: pip install 'redinstruct[quantize]'")
+        raise UsageError(f"--quantize {bits} needs bitsandbytes: {how_to_install('quantize')}")
     from transformers import BitsAndBytesConfig
 
     if bits == 8:
@@ -109,7 +109,7 @@ def with_adapter(model: PreTrainedModel, lora: Lora) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise UsageError("--lora needs the [train] extra (peft): pip install 'redinstruct[train]'") from None
+        raise UsageError(f"--lora needs the [train] extra (peft): {how_to_install('train')}") from None
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

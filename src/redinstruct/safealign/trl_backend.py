@@ -21,7 +21,7 @@ import msgspec
 from transformers import TrainerCallback, TrainerControl
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.errors import RedInstructError, UsageError, how_to_install
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.card import write_card
@@ -123,7 +123,7 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
 
 def _checked(config: AlignConfig) -> TrainingData:
     if importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None:
-        raise UsageError(f"--strategy {config.strategy} is TRL's: pip install 'redinstruct[trl]'")
+        raise UsageError(f"--strategy {config.strategy} is TRL's: {how_to_install('trl')}")
     if world()[1] > 1:
         raise UsageError(f"--strategy {config.strategy} runs in one process here; start it without torchrun")
     if config.parameters:

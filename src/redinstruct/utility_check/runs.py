@@ -17,7 +17,7 @@ import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.engine import PATIENCE
-from redinstruct.errors import ConfigError, UsageError
+from redinstruct.errors import ConfigError, UsageError, how_to_install
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
 from redinstruct.models import Model, make_model
 from redinstruct.progress import OnProgress, Progress, unheard
@@ -120,8 +120,7 @@ def _check_harness() -> None:
     """Pass where the harness is installed, and keep it quiet."""
     if importlib.util.find_spec("lm_eval") is None:
         raise UsageError(
-            "every suite but toy and hhh needs the [utility] extra (lm_eval is missing):"
-            " pip install 'redinstruct[utility]'"
+            f"every suite but toy and hhh needs the [utility] extra (lm_eval is missing): {how_to_install('utility')}"
         )
     from redinstruct.utility_check import harness
 

@@ -6,7 +6,6 @@ task, group or tag. A group is taken apart here, so that each task can be resume
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.figures.scores import Average, GroupPlan
 from redinstruct.utility_check.data import HHH_PARTS
 
@@ -146,9 +145,7 @@ def _of(name: str, catalogue: Catalogue) -> tuple[tuple[str, ...], GroupPlan | N
         return (name,), None
     if catalogue.entry(name) is None:
         known = [*SUITES, "hhh", *TOY, *catalogue.names()]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"; near: {', '.join(near)}" if near else ""
-        raise UsageError(f"--suite: no suite or task is called {name[:60]!r}{hint}")
+        raise UsageError(f"--suite: no suite or task is called {name[:60]!r}{did_you_mean(name, known)}")
     return catalogue.expand(name)
 
 

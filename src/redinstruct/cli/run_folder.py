@@ -1,0 +1,37 @@
+"""The folder of a run that begins: named, or by the date and what is asked."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from redinstruct.cli import console
+from redinstruct.cli.options import RUN
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_option(what: str) -> Callable[[F], F]:
+    """The flag that names the run's folder; left out, a new one by date, which is said."""
+    return click.option(
+        "--run", "-r", type=RUN, metavar="DIR",
+        help=f"{what}; made, or resumed if it is this run's. Left out: a new one, runs/DATE-TIME-MODEL.",
+    )  # fmt: skip
+
+
+def run_or_dated(run: Path | None, model: str) -> Path:
+    """The folder that was named, or one of a new name by the date and what is asked; nothing is made yet."""
+    if run is not None:
+        return run
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2])[:40].strip("-.") or "model"
+    made = Path("runs") / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{name}"
+    count = 1
+    while (found := made if count == 1 else made.with_name(f"{made.name}-{count}")).exists():
+        count += 1
+    console.note(f"run folder: {found} (go on there with --run {found})")
+    return found
