@@ -111,6 +111,6 @@ def test_every_line_of_a_lock_is_one_version_with_its_hashes(lock: Path) -> None
 
 def test_what_the_package_asks_for_at_run_time_is_in_the_core_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = {re.split(r"[>=<;\[ ]", line)[0].lower() for line in project["dependencies"]}
+    asked = {re.sub(r"[._]+", "-", re.split(r"[>=<;\[ ]", line)[0].lower()) for line in project["dependencies"]}
     locked = re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements" / "core.txt").read_text(), re.MULTILINE)
     assert asked <= set(locked)
