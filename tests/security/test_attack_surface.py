@@ -97,7 +97,11 @@ def shapes_changed(escape: Callable[[str], str], attribute: str = '"%s"') -> lis
 @security
 def test_a1_no_value_changes_a_pages_shape() -> None:
     tally("A1: values in a page: another shape, or other words", len(values()), len(shapes_changed(in_markup)))
-    mutants = [str, lambda text: text.replace("<", "&lt;"), lambda text: html.escape(text, quote=False)]
+    mutants: list[Callable[[str], str]] = [
+        str,
+        lambda text: text.replace("<", "&lt;"),
+        lambda text: html.escape(text, quote=False),
+    ]
     unquoted = not shapes_changed(in_markup, "%s")
     tally("A1: mutants that are not found", len(mutants) + 1, missed(shapes_changed, mutants) + unquoted)
 
@@ -172,7 +176,7 @@ def test_a3_every_attempt_is_counted_once_whatever_came_of_it() -> None:
 
 def _planned(row: int, label: str) -> Planned:
     reason = "empty" if label == "no_response" else None
-    return Planned(row.to_bytes(32, "big"), 1, row, None, "standard", 1, label, row, reason)
+    return Planned(row.to_bytes(32, "big"), "bank", row, None, "standard", 1, label, row, reason)
 
 
 # ---- A4 to A9: texts that are no code ------------------------------------------------------------------------------
@@ -187,7 +191,7 @@ def test_a4_a_template_is_filled_once() -> None:
 @security
 def test_a5_no_cell_is_a_formula() -> None:
     tally("A5: cells: a formula after parsing", len(corpus()), len(formula_cells(in_csv)))
-    mutants = [str, lambda text: f"'{text}" if text[:1] in "=+-@" else text, str.strip]
+    mutants: list[Callable[[str], str]] = [str, lambda text: f"'{text}" if text[:1] in "=+-@" else text, str.strip]
     tally("A5: mutants that are not found", len(mutants), missed(formula_cells, mutants))
 
 
@@ -196,7 +200,11 @@ def test_a6_one_line_stays_one_and_nothing_unseen_is_left() -> None:
     tally(
         "A6: strings on a terminal: a control, something unseen, or two lines", len(corpus()), len(unsafe_lines(shown))
     )
-    mutants = [str, lambda text: text.replace("\x1b", ""), lambda text: re.sub(r"[\x00-\x1f]", "", text)]
+    mutants: list[Callable[[str], str]] = [
+        str,
+        lambda text: text.replace("\x1b", ""),
+        lambda text: re.sub(r"[\x00-\x1f]", "", text),
+    ]
     tally("A6: mutants that are not found", len(mutants), missed(unsafe_lines, mutants))
 
 
