@@ -32,6 +32,7 @@ from tests.support.workers import Nearby, NearbyEngine
 
 REQUEST = Request((Message("user", "What colour is it?"),), Sampling(max_tokens=8))
 ITEMS = 120
+KILLS = 20
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_a_run_goes_on_with_either_engine(bank: Path, place: Path) -> None:
 def test_workers_that_die_lose_nothing_double_nothing_and_ask_again_what_was_in_flight(
     bank: Path, place: Path, seed: int
 ) -> None:
-    moments = sorted(random.Random(seed).sample(range(2 * 3 * ITEMS), 6))
+    moments = sorted(random.Random(seed).sample(range(2 * 3 * ITEMS), KILLS))
     deaths = asked = 0
 
     def dies(wanted: list[Wanted]) -> bool:
@@ -107,7 +108,7 @@ def test_workers_that_die_lose_nothing_double_nothing_and_ask_again_what_was_in_
     engine = NearbyEngine(lambda _: Nearby(dies))
     outcome = evaluated(bank, place / "run", engine)
     evaluated(bank, place / "whole", None)
-    assert deaths == 6
+    assert deaths == KILLS
     assert report(place / "run") == report(place / "whole")
     assert 2 * 3 * ITEMS < outcome.calls <= 2 * 3 * ITEMS + 16 * deaths
 
@@ -125,7 +126,7 @@ def test_what_kills_every_worker_is_not_given_to_another_one_and_becomes_an_erro
     outcome = evaluate(plan, place / "run", Limits(concurrency=1))
     assert outcome.recorded == 41
     assert [(f.count, f.reason) for f in outcome.failures] == [(1, FailureReason.LOCAL_MODEL)]
-    assert engine.deaths.most_common(1)[0][1] == MOST_DEATHS
+    assert engine.suspects.deaths.most_common(1)[0][1] == MOST_DEATHS
 
 
 def test_a_new_worker_is_asked_again_once_it_is_there() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 
 from redinstruct.engine.hosting import Host
-from redinstruct.engine.remote import RemoteModel, Worker, WorkerLost, held_by
+from redinstruct.engine.remote import RemoteModel, Suspects, Worker, WorkerLost, held_by
 from redinstruct.engine.wire import ModelSpec, Wanted, unpack
-from redinstruct.models.base import Request
 
 
 class Nearby:
@@ -66,9 +64,9 @@ class NearbyEngine:
 
     def __init__(self, links: Callable[[int], Nearby], count: int = 2) -> None:
         self.links: list[Nearby] = []
-        self.deaths: Counter[Request] = Counter()
+        self.suspects = Suspects()
         self._new = links
-        self.workers = [Worker(lambda number=number: self._connect(number), self.deaths) for number in range(count)]  # type: ignore[misc]
+        self.workers = [Worker(lambda number=number: self._connect(number), self.suspects) for number in range(count)]  # type: ignore[misc]
         self.held = 0
 
     def _connect(self, number: int) -> Nearby:

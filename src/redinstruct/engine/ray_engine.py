@@ -22,17 +22,15 @@ import socket
 import sys
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.engine.hosting import Host
-from redinstruct.engine.remote import RemoteModel, Worker, WorkerLost, held_by
+from redinstruct.engine.remote import RemoteModel, Suspects, Worker, WorkerLost, held_by
 from redinstruct.engine.wire import ModelSpec
 from redinstruct.errors import ConfigError
-from redinstruct.models.base import Request
 from redinstruct.models.placement import placement
 from redinstruct.safetext import terminal
 
@@ -58,7 +56,7 @@ class RayEngine:
         self._count = workers
         self._ray: Any = None
         self._ending = contextlib.ExitStack()
-        self._deaths: Counter[Request] = Counter()
+        self._suspects = Suspects()
         self._pools: dict[bool, list[Worker]] = {}
         self._held: dict[bool, int] = {}
 
@@ -108,7 +106,7 @@ class RayEngine:
         options = {**needs, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 8,
                    "scheduling_strategy": "SPREAD"}  # fmt: skip
         actor = self._ray.remote(RedInstructWorker).options(**options)
-        return [Worker(lambda: _ActorLink(self._ray, actor), self._deaths) for _ in range(count)]
+        return [Worker(lambda: _ActorLink(self._ray, actor), self._suspects) for _ in range(count)]
 
 
 class RedInstructWorker:

@@ -18,8 +18,9 @@ from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.types import FailureReason
 from redinstruct.version import __version__
 
-MOST_DEATHS = 3
-"""A request that was in flight in so many workers' deaths is not given to another one."""
+SUSPICIOUS_DEATHS, MOST_DEATHS = 2, 5
+"""A request that was in flight in so many workers' deaths is asked with no other such one beside it; in so many, never
+again."""
 
 
 class WorkerLost(Exception):
@@ -54,6 +55,36 @@ class Link(Protocol):
         ...
 
 
+class Suspects:
+    """Requests that may be what workers die of. One at a time is in flight, so that a death tells something of it."""
+
+    def __init__(self) -> None:
+        self.deaths: Counter[Request] = Counter()
+        self._lane: asyncio.Lock | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __contains__(self, request: Request) -> bool:
+        return bool(self.deaths) and self.deaths[request] >= SUSPICIOUS_DEATHS
+
+    def blame(self, requests: Sequence[Request]) -> None:
+        """A worker died of these: of the suspect among them, if there is one."""
+        for request in [one for one in requests if one in self] or requests:
+            self.deaths[request] += 1
+
+    def lane(self) -> asyncio.Lock:
+        """What a suspect holds while it is in flight."""
+        loop = asyncio.get_running_loop()
+        if self._lane is None or self._loop is not loop:
+            self._lane, self._loop = asyncio.Lock(), loop
+        return self._lane
+
+    def check(self, request: Request) -> None:
+        """Raises ``ModelError`` for a request that is asked no more."""
+        if self.deaths[request] >= MOST_DEATHS:
+            note = f"{MOST_DEATHS} workers died while they worked on it"
+            raise ModelError(FailureReason.LOCAL_MODEL, note=note)
+
+
 class _Flight:
     """One request on its way."""
 
@@ -66,11 +97,11 @@ class _Flight:
 class Worker:
     """One worker; ``connect`` starts its process, again when it was lost."""
 
-    def __init__(self, connect: Callable[[], Link], deaths: Counter[Request]) -> None:
+    def __init__(self, connect: Callable[[], Link], suspects: Suspects) -> None:
         self._connect = connect
         self._link: Link | None = connect()
         self._specs: list[ModelSpec] = []
-        self._deaths = deaths
+        self._suspects = suspects
         self._why: str | None = None
         self._numbers = itertools.count()
         self._flights: dict[int, _Flight] = {}
@@ -101,9 +132,13 @@ class Worker:
         Raises:
             ModelError: as the model raised it; or ``unreachable``: the worker is not there (any more).
         """
-        if self._deaths and self._deaths[request] >= MOST_DEATHS:
-            note = f"{MOST_DEATHS} workers died while they worked on it"
-            raise ModelError(FailureReason.LOCAL_MODEL, note=note)
+        if request not in self._suspects:
+            return await self._ask(model, part, request)
+        async with self._suspects.lane():
+            self._suspects.check(request)
+            return await self._ask(model, part, request)
+
+    async def _ask(self, model: int, part: int, request: Request) -> Reply:
         if self._why is not None:
             self._come_back()
         loop = asyncio.get_running_loop()
@@ -148,8 +183,7 @@ class Worker:
     def _lose(self, why: str) -> None:
         """The worker died: what it had in flight is told so. The next call, a probe most likely, begins a new one."""
         self._why, self._link = why, None
-        for flight in self._flights.values():
-            self._deaths[flight.request] += 1
+        self._suspects.blame([flight.request for flight in self._flights.values()])
         self._fail()
 
     def _there(self) -> Link:

@@ -109,11 +109,21 @@ class Servers:
         return self._has_answered and self._patience > 0
 
     def at_once(self) -> Place | None:
-        """A place at the only server, where it has room: what most calls find."""
-        server = self._only
+        """A place at the server that has the least to do, where all are well and it has room: what most calls find."""
+        server = self._only or self._idlest()
         if server is None or server.out_since is not None or not server.gate.has_room:
             return None
         return Place(server, server.gate.enter_now(), False)
+
+    def _idlest(self) -> Server | None:
+        """None where any server is out, or has failed without an answer since."""
+        idlest = self.all[0]
+        for server in self.all:
+            if server.out_since is not None or server.failures:
+                return None
+            if server.gate.load < idlest.gate.load:
+                idlest = server
+        return idlest
 
     async def enter(self, *, first: bool) -> Place:
         """A place at the server that has the least to do, once there is one.
