@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import random
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -277,3 +279,26 @@ def test_objects_do_not_travel(bank: Path, place: Path) -> None:
     with pytest.raises(UsageError, match="unknown --engine"):
         redinstruct.evaluate(model="scripted/weak", bank=bank, judge="refusal", run=place / "run", engine="slurm")
     assert not (place / "run").exists()
+
+
+def test_folders_that_killed_commands_left_are_removed_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redinstruct.engine import ray_engine
+
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray_engine, "_LONGEST_FOLDER", 500)
+    killed, old, young, aside = (tmp_path / f"redinstruct-ray-{name}" for name in ("killed", "old", "young", "aside"))
+    for folder in (killed, old, young):
+        (folder / "session").mkdir(parents=True)
+    (killed / "lock").touch()
+    os.utime(old, (0, 0))
+    (tmp_path / "precious").mkdir()
+    aside.symlink_to(tmp_path / "precious")
+    with ray_engine.private_folder() as mine:
+        assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+        with ray_engine.private_folder() as another:
+            assert mine.is_dir()
+            assert another.is_dir()
+        assert [folder.is_dir() for folder in (killed, old, young, aside, another)] == [False, False, True, True, False]
+    assert not mine.exists()

@@ -22,6 +22,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ STORE_BYTES = 128 << 20
 """Ray's shared memory on this machine; a message is a few hundred kilobytes at most."""
 CONNECT_SECONDS = 10.0
 STARTS = 3
+YOUNG_SECONDS = 60.0
 _LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """Ray would replace the usual one by this machine's address on the network."""
 _OURS = "redinstruct-ray-"
@@ -300,9 +302,12 @@ def private_folder() -> Iterator[Path]:
 def _remove_if_left(folder: Path) -> None:
     """Remove the folder of a command that is no more: nobody holds its lock."""
     with contextlib.suppress(OSError):
-        if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
+        there = folder.lstat()
+        if folder.is_symlink() or there.st_uid != os.getuid():
             return
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # One that was killed in its first moment has no lock; one that is in its first moment has none yet.
+        made = os.O_CREAT if time.time() - there.st_mtime > YOUNG_SECONDS else 0
+        lock = os.open(folder / "lock", os.O_RDWR | made | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
