@@ -34,7 +34,7 @@ from tests.support.workers import Nearby, NearbyEngine
 
 REQUEST = Request((Message("user", "What colour is it?"),), Sampling(max_tokens=8))
 ITEMS = 120
-KILLS = 20
+KILLS = 10
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.types import FailureReason
 from redinstruct.version import __version__
 
-SUSPICIOUS_DEATHS, MOST_DEATHS = 2, 5
+SUSPICIOUS_DEATHS, MOST_DEATHS = 2, 8
 """A request that was in flight in so many workers' deaths is asked with no other such one beside it; in so many, never
 again."""
 
