@@ -44,7 +44,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser axe test-ray lint types check fmt lock bench demo docs clean
+.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser test-inspect axe test-ray lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,13 @@ test-security: $(READY) ## hostile inputs, and planted mutants; prints tried and
 
 reliability: $(DEV) ## write docs/reliability.md from what both suites printed
 	$(BIN)/python -m tests.support.tally $(wildcard $(TALLY)/*.jsonl)
+
+INSPECT := build/inspect-venv
+
+test-inspect: ## the tests inside Inspect, in an environment of their own (build/inspect-venv)
+	@test -x $(INSPECT)/bin/inspect || { $(PYTHON) -m venv $(INSPECT) && \
+	  $(INSPECT)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[inspect]' openai pytest pytest-xdist hypothesis; }
+	$(INSPECT)/bin/python -m pytest -n 0 -p no:cacheprovider tests/inspect_tasks $(ARGS)
 
 test-browser: $(READY) ## open every page in Debian's Chromium
 	$(BIN)/pytest -n $(WORKERS) -m "browser" $(ARGS)

@@ -29,8 +29,8 @@ from tests.support.house import (
 ROOMS = (
     "errors", "version", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions", "prompts",
     "policy", "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval", "harmfulqa",
-    "safealign", "utility_check", "annotate", "viewer", "interop", "toyworld", "stressing", "rounds", "api", "cli",
-    "__main__",
+    "safealign", "utility_check", "annotate", "viewer", "interop", "toyworld", "stressing", "rounds",
+    "inspect_tasks", "api", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {
     "torch",
@@ -42,12 +42,14 @@ HEAVY = {
     "tokenizers",
     "safetensors",
     "huggingface_hub",
+    "inspect_ai",
 }
 HEAVY_ROOMS = (
     "checkpoints/loading.py", "checkpoints/chats.py", "checkpoints/making.py", "models/transformers.py",
     "models/chat_tokens.py", "models/vllm_engine.py",
     "models/cascade.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
     "utility_check/", "toyworld/", "engine/ray", "stressing/rounding.py",
+    "models/inspect_model.py", "inspect_tasks/",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.

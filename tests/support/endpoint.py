@@ -46,6 +46,7 @@ def completion(text: str | None, finish: str = "stop") -> bytes:
         {
             "id": "stub",
             "object": "chat.completion",
+            "model": "stub",
             "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
         }

@@ -37,6 +37,9 @@ MODEL_KINDS: tuple[ModelKind, ...] = (
     ModelKind(
         "vllm/<repo or path>", "", "the same, answered by the vLLM of this environment, in this process's own children"
     ),
+    ModelKind(
+        "inspect/<provider>/<model>", "what the provider reads", "any provider of Inspect's (needs the [inspect] extra)"
+    ),
     ModelKind("scripted/<behaviour>", "", f"a fake for trying things out: {', '.join(sorted(BEHAVIOURS))}"),
 )
 
@@ -80,6 +83,10 @@ def make_model(
         return _local(rest, chat_template, options or {})
     if kind == "vllm" and rest:
         return _vllm(rest, chat_template, options or {})
+    if kind == "inspect" and rest.partition("/")[2]:
+        from redinstruct.models.inspect_model import InspectModel
+
+        return InspectModel.named(rest, options or {}, timeout)
     if options:
         raise ModelSpecError(f"--model-option is for endpoint, hf/ and vllm/ models; {spec} is none")
     if kind == "scripted":

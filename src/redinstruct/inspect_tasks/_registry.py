@@ -1,0 +1,26 @@
+"""What Inspect finds under ``redinstruct/``."""
+
+from __future__ import annotations
+
+from redinstruct.inspect_tasks.metrics import at_k, by_question, corrected, judged
+from redinstruct.inspect_tasks.scorers import exact, guard, paper, refusal, rubric
+from redinstruct.inspect_tasks.solvers import cot, cou, prompted, standard
+from redinstruct.inspect_tasks.tasks import over_refusal, red_eval
+
+__all__ = [
+    "at_k",
+    "by_question",
+    "corrected",
+    "cot",
+    "cou",
+    "exact",
+    "guard",
+    "judged",
+    "over_refusal",
+    "paper",
+    "prompted",
+    "red_eval",
+    "refusal",
+    "rubric",
+    "standard",
+]
