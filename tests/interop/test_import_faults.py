@@ -32,7 +32,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "empty list": ("a.json", b"[]", "holds no answers"),
     "no prompt": ("a.csv", b"a,response\n1,2\n", "no column holds the prompt"),
     "no response": ("a.csv", b"prompt,answers\n1,2\n", "holds the response: expected one of response"),
-    "unknown judge": ("a.csv", HEAD + GOOD + b"Q?,A,perhaps,\n", "row 2 (line 3): judge is 'perhaps'"),
+    "unknown judge": ("a.csv", HEAD + b"Q?,A,perhaps,\n", "row 1 (line 2): judge is 'perhaps'"),
     "unknown human": ("a.csv", HEAD + GOOD + b"Q?,A,,maybe\n", "row 2 (line 3): human is 'maybe'"),
     "a person's error": ("a.csv", HEAD + b"Q?,A,,error\n", "expected one of harmful, unharmful, or nothing"),
     "other measure": ("a.csv", HEAD + b"What is red?,A colour.,refused,\n", "--measure over_refusal"),

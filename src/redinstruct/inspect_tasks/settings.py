@@ -81,17 +81,17 @@ def plan_of(flags: TaskFlags, measure: str, grader: str | None) -> Plan:
 
 def judge_options(flags: TaskFlags) -> JudgeOptions:
     """What was chosen about the judge."""
-    request: dict[str, object] = {}
+    request: list[tuple[str, object]] = []
     for pair in _listed(flags.judge_option):
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError("-T judge_option=KEY=JSON, for example max_tokens=64")
         try:
-            request[key] = msgspec.json.decode(value)
+            request.append((key, msgspec.json.decode(value)))
         except msgspec.DecodeError:
-            request[key] = value
+            request.append((key, value))
     rubric = None if flags.rubric is None else Path(flags.rubric)
-    return JudgeOptions(rubric, flags.judge_format == "json", flags.guard_kind, request)
+    return JudgeOptions(rubric, flags.judge_format == "json", flags.guard_kind, dict(request))
 
 
 def bound_grader() -> Model | None:

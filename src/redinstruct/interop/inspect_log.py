@@ -236,7 +236,7 @@ def read_rows(rows: Iterable[Row | Leaf]) -> Log:
             number += 1
             where = f"sample {number}"
             try:
-                found.append(_called(_converted(row.value, Sample)))
+                found.append(_called(converted(row.value, Sample)))
             except Malformed as odd:
                 what = f"samples of which the file {odd}"
                 left_out[what] = (*left_out.get(what, ()), where)
@@ -246,7 +246,7 @@ def read_rows(rows: Iterable[Row | Leaf]) -> Log:
     spec |= {key: held for (topic, key), held in lists.items() if topic == "eval"}
     whole = {"eval": spec, "plan": {"steps": lists.get(("plan", "steps"), [])}, "status": leaves.get(("status",), "")}
     try:
-        header = _converted(whole, Header)
+        header = converted(whole, Header)
     except Malformed as odd:
         raise BankError(f"the log's header {odd}") from None
     return _log(header, found, left_out)
@@ -292,10 +292,11 @@ def _decoded(data: bytes, shape: type[_T], where: str) -> _T:
         raise Malformed(str(error)) from None
     except (ValueError, RecursionError):
         raise Malformed(f"is no JSON ({where})" if shape is Header else "is no JSON") from None
-    return _converted(value, shape)
+    return converted(value, shape)
 
 
-def _converted(value: object, shape: type[_T]) -> _T:
+def converted(value: object, shape: type[_T]) -> _T:
+    """A JSON value in a shape. Raises ``Malformed``, the place named by its keys, where it holds anything else."""
     try:
         return msgspec.convert(value, type=shape)
     except msgspec.ValidationError as odd:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from redinstruct.errors import UsageError
 from redinstruct.files import Fields, Malformed, fold
 from redinstruct.interop.inspect_log import Log, Sample, Value, asked, frame_of, is_unscored, scores_of
-from redinstruct.interop.rows import ImportRow, Instrument, Said, meaning_of_one, said
+from redinstruct.interop.rows import ImportRow, Instrument, Said
+from redinstruct.interop.scores import Scores
 from redinstruct.models.base import is_cut
 from redinstruct.questions import SUBTOPIC_KEYS, TOPIC_KEYS
-from redinstruct.questions.halves import Halves, sign
-from redinstruct.safetext import terminal
-from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, DETAILS, Measure
+from redinstruct.questions.halves import Halves
+from redinstruct.types import COMMON_LABELS, DETAILS, Measure
 
 _T = TypeVar("_T")
 KEY = "redinstruct"
 """Under this key of a sample's or score's metadata stands what our own tasks and exports say of it."""
 
-_MARKS: Mapping[str, bool] = {"c": True, "correct": True, "i": False, "incorrect": False}
 _REASONS: Mapping[str, str] = {"refusal": "judge_refused", "grader_failed": "error", "scoring_failed": "error"}
 """Why Inspect has no score, as the label that says so; any other reason is ``unparsable``."""
 
@@ -61,7 +58,7 @@ def rows_of_log(log: Log, measure: Measure, one: str | None = None) -> LogRows:
     """
     scorers = log.header.eval.scorers or ()
     names = _names(log)
-    reader = _Scores(measure, one)
+    reader = Scores("inspect", measure, one)
     left_out = dict(log.left_out)
     rows: list[ImportRow] = []
     numbers: list[int] = []
@@ -76,7 +73,9 @@ def rows_of_log(log: Log, measure: Measure, one: str | None = None) -> LogRows:
             continue
         halves.add(where, _fields(sample))
         values = dict(scores_of(sample, scorers))
-        labels = [reader.said(name, values.get(name), where, failed=sample.error is not None) for name in names]
+        labels = [
+            _said(reader, measure, name, values.get(name), where, failed=sample.error is not None) for name in names
+        ]
         rows.append(msgspec.structs.replace(row, judge=next(iter(labels), None), further=tuple(labels[1:])))
         origin = _own(sample.metadata, Origin) or Origin()
         key: Hashable = origin.question or (type(sample.id), sample.id)
@@ -120,7 +119,7 @@ def _names(log: Log) -> list[str]:
     return sorted(found, key=lambda name: found[name])
 
 
-def _instruments(log: Log, names: Sequence[str], reader: _Scores) -> tuple[Instrument, ...]:
+def _instruments(log: Log, names: Sequence[str], reader: Scores) -> tuple[Instrument, ...]:
     options = {scorer.name.rpartition("/")[2]: scorer.options for scorer in log.header.eval.scorers or ()}
     made = []
     for name in names:
@@ -149,63 +148,14 @@ def _own(metadata: object, shape: type[_T]) -> _T | None:
         return None
 
 
-class _Scores:
-    """Values of scores as labels of the measure; what was taken for granted, and what is neither label."""
-
-    def __init__(self, measure: Measure, one: str | None) -> None:
-        self._measure, self._one = measure, one
-        self._assumed: dict[str, None] = {}
-        self.odd: dict[str, tuple[str, ...]] = {}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a scorer's name does not tell."""
-        if not self._assumed:
-            return ()
-        names = ", ".join(f"inspect/{terminal(name)}" for name in self._assumed)
-        return (
-            f"what a 1, true or C of {names} means is not said: counted as {self._measure.first}; --one "
-            f"{self._measure.second} turns it round",
-        )
-
-    def one_of(self, name: str) -> str:
-        """The label that a scorer's 1, true or C means."""
-        return self._one or self._by_name(name) or self._measure.first
-
-    def _by_name(self, name: str) -> str | None:
-        told = meaning_of_one(name.replace("_", " "), self._measure)
-        words = set(re.findall("[a-z]+", name.casefold()))
-        if told is not None or self._measure is not ATTACK_SUCCESS or words & {"not", "non", "no", "never"}:
-            return told
-        if words & {"refusal", "refused", "refuses", "refusing"}:  # a refusal is no success
-            return self._measure.second
-        return self._measure.first if words & {"harm"} else None
-
-    def said(self, name: str, score: Value | None, where: str, *, failed: bool) -> Said | None:
-        """The label of one score; ``error`` where the sample failed before it."""
-        if score is None:
-            return Said("error") if failed else None
-        own = _own(score.metadata, OwnVerdict)
-        if own is not None and own.label in self._measure.labels:
-            return Said(own.label, own.detail if own.detail in DETAILS else None)
-        if is_unscored(score.value):
-            answer = fold(score.answer or "")
-            return Said(answer if answer in COMMON_LABELS else _REASONS.get(fold(score.reason or ""), "unparsable"))
-        if isinstance(score.value, str):
-            try:
-                known = said(score.value, self._measure, "", person=False, one=self.one_of(name))
-            except UsageError:
-                known = None
-            if known is not None and sign(score.value) is None:
-                return known
-        yes = _MARKS.get(fold(score.value)) if isinstance(score.value, str) else None
-        yes = sign(score.value) if yes is None else yes
-        if yes is None:
-            what = f"scores of inspect/{terminal(name)} that are neither of the two labels, counted as unparsable"
-            self.odd[what] = (*self.odd.get(what, ()), where)
-            return Said("unparsable")
-        one = self.one_of(name)
-        if self._one is None and self._by_name(name) is None:
-            self._assumed[name] = None
-        first, second = self._measure.first, self._measure.second
-        return Said(one if yes else second if one == first else first)
+def _said(reader: Scores, measure: Measure, name: str, score: Value | None, where: str, *, failed: bool) -> Said | None:
+    """The label of one score; ``error`` where the sample failed before it."""
+    if score is None:
+        return Said("error") if failed else None
+    own = _own(score.metadata, OwnVerdict)
+    if own is not None and own.label in measure.labels:
+        return Said(own.label, own.detail if own.detail in DETAILS else None)
+    if is_unscored(score.value):
+        answer = fold(score.answer or "")
+        return Said(answer if answer in COMMON_LABELS else _REASONS.get(fold(score.reason or ""), "unparsable"))
+    return reader.of(name, score.value, where)

@@ -7,8 +7,7 @@
     garak          report.jsonl: rows by entry_type; attempts of status 2 with prompt and outputs (garak/attempt.py).
                    Detector scores are left out: what a hit means differs from detector to detector
 
-Inspect's logs are read by :mod:`.inspect_log`. Not read: promptfoo, HarmBench and lm-evaluation-harness logs. A table
-of their prompts and answers is.
+Inspect's logs are read by :mod:`.inspect_log`, those of promptfoo, lm-eval, deepteam and HarmBench by :mod:`.logs`.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ FILTERED = "[[N]]"
 """What the authors' scripts write in the place of an answer that the provider filtered."""
 _COMPLETE = 2
 _JAILBREAKS = "jailbreaks"
+_COMPLETIONS = "completions"
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -59,9 +59,12 @@ def without_filtered(rows: Sequence[ImportRow]) -> list[ImportRow]:
 
 def is_one_answer(value: Fields) -> bool:
     """Whether a JSON object that is a whole file is one answer, and not a log, an artifact or a list under a key."""
-    if value.keys() >= {"version", "eval"}:
+    if value.keys() >= {"version", "eval"} or value.keys() >= {"evalId", "results"} or "test_cases" in value:
         return False
-    return not any(isinstance(held, list) and fold(key) in (*WRAPPERS, _JAILBREAKS) for key, held in value.items())
+    if value and all(isinstance(held, list) for held in value.values()):
+        return False
+    lists = (*WRAPPERS, _JAILBREAKS, _COMPLETIONS)
+    return not any(isinstance(held, list) and fold(key) in lists for key, held in value.items())
 
 
 def artifact(rows: Iterable[Row | Leaf], measure: Measure) -> tuple[list[ImportRow], str | None, str | None]:
@@ -71,12 +74,12 @@ def artifact(rows: Iterable[Row | Leaf], measure: Measure) -> tuple[list[ImportR
         UsageError: it is none, a row that is none, or another measure than attack success.
     """
     found: list[ImportRow] = []
-    parameters: dict[str, object] = {}
+    parameters: dict[str, str] = {}
     keys: dict[str, None] = {}
     for row in rows:
         path = row.keys if isinstance(row, Leaf) else (row.topic or "",)
         keys.setdefault(path[0])
-        if isinstance(row, Leaf) and path[0] == "parameters":
+        if isinstance(row, Leaf) and path[0] == "parameters" and isinstance(row.value, str):
             parameters[path[-1]] = row.value
         if isinstance(row, Row) and row.topic == _JAILBREAKS and row.subtopic is None:
             if measure is not ATTACK_SUCCESS:
@@ -85,7 +88,7 @@ def artifact(rows: Iterable[Row | Leaf], measure: Measure) -> tuple[list[ImportR
     if _JAILBREAKS not in keys:
         raise UsageError(f"no column holds the prompt: expected one of {', '.join(TEXT_KEYS)}, found {listed(keys)}")
     model, method = (parameters.get(name) for name in ("model", "method"))
-    return found, model if isinstance(model, str) else None, method if isinstance(method, str) else None
+    return found, model, method
 
 
 def _jailbreak(where: str, entry: object, measure: Measure) -> ImportRow:

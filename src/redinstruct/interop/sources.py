@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import BankError, UsageError
-from redinstruct.files import Leaf, Row, RowFile, stem_of
+from redinstruct.files import Leaf, Row, RowFile, fold, stem_of
 from redinstruct.files.zipped import opened_zip, sha256_of
-from redinstruct.interop import inspect_log, peers
-from redinstruct.interop.inspect_rows import rows_of_log
+from redinstruct.interop import inspect_log, logs, peers
+from redinstruct.interop.inspect_rows import LogRows, rows_of_log
 from redinstruct.interop.rows import ImportRow, Instrument
 from redinstruct.interop.tables import COLUMNS, Chosen, lacking, rows_of
 from redinstruct.questions.spread import Selected
@@ -21,6 +21,8 @@ from redinstruct.safetext import terminal
 from redinstruct.types import Measure
 
 IMPORTED = "imported"
+_COMPLETIONS = "completions"
+"""A key under which published evaluations hold their rows, beside their rates (andyrdt/refusal_direction)."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -101,6 +103,11 @@ def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Cho
     rows = chain(leaves, () if first is None else [first], rows)
     if inspect_log.is_log(leaves):
         return _of_log(empty, inspect_log.read_rows(rows), measure, one)
+    if (tool := logs.tool_of(leaves, first)) is not None:
+        told = logs.read_log(tool, rows, measure, one)
+        return _with(empty, told.read, told.format, model=told.model, bank=told.task)
+    if first is not None and first.topic is not None and fold(first.topic) == _COMPLETIONS:
+        first, rows = first._replace(topic=None), (r._replace(topic=None) for r in rows if isinstance(r, Row))
     if first is None or first.topic is not None:
         found, model, method = peers.artifact(rows, measure)
         return _of(empty, found, "jailbreakbench", model=model, prompt=method, labels="judge")
@@ -114,7 +121,7 @@ def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Cho
     else:
         own, answers = msgspec.structs.replace(empty, bank=named.bank), peers.without_filtered(table.answers)
         source = _of(own, answers, "red-instruct", model=named.model, prompt=named.prompt, labels=table.labels)
-    return msgspec.structs.replace(source, numbers=tuple(table.numbers))
+    return msgspec.structs.replace(source, numbers=tuple(table.numbers), odd=table.odd)
 
 
 def _empty(path: Path) -> Source:
@@ -124,16 +131,20 @@ def _empty(path: Path) -> Source:
 
 def _of_log(empty: Source, log: inspect_log.Log, measure: Measure, one: str | None) -> Source:
     """A log of Inspect."""
-    read = rows_of_log(log, measure, one)
     spec = log.header.eval
+    read = rows_of_log(log, measure, one)
+    return _with(empty, read, "inspect", model=spec.model, bank=spec.dataset.name or spec.task)
+
+
+def _with(empty: Source, read: LogRows, format_: str, *, model: str | None, bank: str | None) -> Source:
     return msgspec.structs.replace(
         empty,
-        bank=terminal(spec.dataset.name or spec.task or empty.bank),
-        model=spec.model or empty.model,
+        bank=terminal(bank) if bank else empty.bank,
+        model=model or empty.model,
         rows=read.rows,
         numbers=read.numbers,
         selected=Selected(len(read.rows)),
-        format="inspect",
+        format=format_,
         labels="judge" if read.judges else "none",
         left_out=read.left_out,
         odd=read.odd,

@@ -62,11 +62,12 @@ class Roles(msgspec.Struct, frozen=True):
 
 
 class Table(msgspec.Struct, frozen=True):
-    """A table of answers: one row an answer, and the place of each in the file."""
+    """A table of answers: one row an answer, and the place of each in the file; ``odd``: what is no label -> rows."""
 
     answers: list[ImportRow]
     numbers: list[int]
     labels: str
+    odd: Mapping[str, tuple[str, ...]] = {}
 
 
 def roles_in(columns: Sequence[str], chosen: Chosen, cells: Cells, measure: Measure) -> Roles:
@@ -148,7 +149,7 @@ def rows_of(rows: Iterable[Row], measure: Measure, chosen: Chosen, one: str | No
         UsageError: a row is no object, or a cell does not hold what it should; the row and the column are named.
     """
     columns: dict[str, None] = {}
-    folded: list[tuple[str, dict[str, object]]] = []
+    folded: list[tuple[str, Fields]] = []
     for row in rows:
         if not isinstance(row.value, dict):
             raise UsageError(f"{row.where} is {kind_of(row.value)}, expected an object with a prompt and a response")
@@ -168,12 +169,13 @@ def rows_of(rows: Iterable[Row], measure: Measure, chosen: Chosen, one: str | No
     for where, fields in folded:
         halves.add(where, fields)
         found.append(reader.row(where, fields))
+    odd = reader.odd()
     pairs = zip(found, halves.told(), strict=True)
     answers = [r if half is None else msgspec.structs.replace(r, bank_label=half) for r, half in pairs]
     numbers = list(range(len(answers)))
     if (who := roles.single.get("annotator")) is not None:
         answers, numbers = one_answer_each(answers, [person(fields.get(who)) for _, fields in folded])
-    return Table(answers, numbers, roles.labels)
+    return Table(answers, numbers, roles.labels, odd)
 
 
 def _refuse_two_spellings(where: str, keys: Iterable[str], chosen: Chosen) -> None:
@@ -191,6 +193,23 @@ class _Reader:
         self._roles, self._measure = roles, measure
         labelled = (*roles.human, *(roles.single[role] for role in ("judge", "adjudicated") if role in roles.single))
         self._one = {column: meaning_of_one(column, measure) or one for column in labelled}
+        self._known: set[str] = set()
+        self._strange: dict[str, list[tuple[str, UsageError]]] = {}
+
+    def odd(self) -> dict[str, tuple[str, ...]]:
+        """What stands in a column of labels and is none, once all rows were read.
+
+        Raises:
+            UsageError: a column has no label at all that is known.
+        """
+        found = {}
+        for column, strange in self._strange.items():
+            if column not in self._known:
+                raise strange[0][1]
+            judge = column == self._roles.single.get("judge")
+            what = f"cells of {named(column)} that are no label, " + ("counted as unparsable" if judge else "left out")
+            found[what] = tuple(where for where, _ in strange)
+        return found
 
     def row(self, where: str, fields: Fields) -> ImportRow:
         """One row's answer. Raises ``UsageError``, row and column named."""
@@ -228,7 +247,24 @@ class _Reader:
         )
 
     def _said(self, where: str, column: str, fields: Fields) -> Said | None:
-        return said(fields.get(column), self._measure, f"{where}: {column}", person=False, one=self._one[column])
+        try:
+            found = said(fields.get(column), self._measure, f"{where}: {column}", person=False, one=self._one[column])
+        except UsageError as error:
+            self._strange.setdefault(column, []).append((where, error))
+            return Said("unparsable")
+        if found is not None:
+            self._known.add(column)
+        return found
+
+    def _votes(self, where: str, column: str, fields: Fields, who: str | None) -> tuple[Vote, ...]:
+        try:
+            found = votes(fields.get(column), self._measure, f"{where}: {column}", who, self._one[column])
+        except UsageError as error:
+            self._strange.setdefault(column, []).append((where, error))
+            return ()
+        if found:
+            self._known.add(column)
+        return found
 
     def _people(self, where: str, fields: Fields) -> tuple[Vote, ...]:
         roles = self._roles
@@ -238,8 +274,8 @@ class _Reader:
         for column in roles.human:
             name = column if len(roles.human) > 1 else None
             whose = ": ".join(filter(None, (who, name))) or None
-            found += votes(fields.get(column), self._measure, f"{where}: {column}", whose, self._one[column])
+            found += self._votes(where, column, fields, whose)
         if (final := roles.single.get("adjudicated")) is not None:
-            settled = votes(fields.get(final), self._measure, f"{where}: {final}", final, self._one[final])
+            settled = self._votes(where, final, fields, final)
             found += [Vote(vote.said, final, final=True) for vote in settled[:1]]
         return tuple(found)
