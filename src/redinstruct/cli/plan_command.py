@@ -10,7 +10,17 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.groups import Grouped
 from redinstruct.cli.label_plan import plan_labels
-from redinstruct.cli.options import RUN, Whole, as_json, how_to_ask, money, stop_when_decided, what_to_ask
+from redinstruct.cli.options import (
+    RUN,
+    Whole,
+    as_json,
+    how_to_ask,
+    money,
+    on_engine,
+    seal_option,
+    stop_when_decided,
+    what_to_ask,
+)
 from redinstruct.cli.power_plan import plan_power
 from redinstruct.cli.prepared import limits_from, plan_from
 from redinstruct.errors import UsageError
@@ -18,10 +28,12 @@ from redinstruct.errors import UsageError
 
 @click.command("plan", cls=Grouped)
 @what_to_ask(required=False)
-@click.option("--run", type=RUN, metavar="DIR", help="Count only what is still owed in this run.")
+@click.option("--run", "-r", type=RUN, metavar="DIR", help="Count only what is still owed in this run.")
 @stop_when_decided
 @how_to_ask()
+@on_engine
 @money()
+@seal_option
 @click.option("--labels", is_flag=True, help="Plan people's labels instead: how many buy which width of the interval.")
 @click.option("--width", type=float, metavar="W", help="With --labels: the width asked for, 0.1 for ten points.")
 @click.option("--attempts", type=Whole(1), metavar="N", help="With --labels, without a run: its answers.")
