@@ -166,9 +166,9 @@ def rows_of(rows: Iterable[Row], measure: Measure, chosen: Chosen, one: str | No
     halves = Halves(k for k in HALF_KEYS if k not in taken) if own is None else Halves([own], chosen=True)
     reader = _Reader(roles, measure, one)
     found = []
-    for where, fields in folded:
-        halves.add(where, fields)
-        found.append(reader.row(where, fields))
+    for where, row_fields in folded:
+        halves.add(where, row_fields)
+        found.append(reader.row(where, row_fields))
     odd = reader.odd()
     pairs = zip(found, halves.told(), strict=True)
     answers = [r if half is None else msgspec.structs.replace(r, bank_label=half) for r, half in pairs]
