@@ -188,7 +188,7 @@ def test_a_collection_is_no_evaluation_and_the_other_way_round(
     assert "collection" in cli("report", collected).error_line
     assert "evaluation" in cli("collect", *TOY, "--topics", toy_topics, "--run", evaluated).error_line
     assert "evaluation" in cli("export", evaluated, "--to", "kto", "--out", tmp_path / "o").error_line
-    assert "no run" in cli("export", tmp_path, "--to", "kto", "--out", tmp_path / "o").error_line
+    assert "not a collection" in cli("export", tmp_path, "--to", "kto", "--out", tmp_path / "o").error_line
     assert "--blue" in cli("collect", *TOY[:-1], 5, "--blue", 0, "--run", collected).error_line
     assert "other settings" in cli("collect", *TOY, "--run", collected).error_line
     assert "--out" in cli("export", collected, "--to", "kto", "--out", tmp_path).error_line

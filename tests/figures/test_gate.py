@@ -430,7 +430,7 @@ def test_no_labels_to_correct_by(place: Path, cli: InProcess) -> None:
 
 
 def test_no_run(place: Path) -> None:
-    with pytest.raises(UsageError, match="there is no run"):
+    with pytest.raises(UsageError, match="is an empty folder, not a run"):
         gate(place, 0.1)
 
 

@@ -525,7 +525,8 @@ def test_the_toy_suite_needs_no_harness(
     with nothing_written(tmp_path):
         for suite in ("paper", "toy_facts,mmlu", "toy,bias"):
             line = redinstruct(*flags, "--suite", suite, "--run", tmp_path / "n").error_line
-            assert "needs the [utility] extra (lm_eval is missing): pip install 'redinstruct[utility]'" in line
+            assert "needs the [utility] extra (lm_eval is missing): " in line
+            assert "pip install 'redinstruct[utility]'" in line
 
 
 def test_hhh_needs_no_harness_and_is_asked_as_with_it(

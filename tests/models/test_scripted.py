@@ -112,6 +112,7 @@ def test_what_another_kind_does_not_know_is_refused() -> None:
 
 def test_every_kind_is_listed_with_its_pattern() -> None:
     assert [kind.pattern for kind in MODEL_KINDS] == [
-        "openai/<model>", "openai-api/<name>/<model>", "hf/<repo or folder>", "scripted/<behaviour>",
+        "openai/<model>", "openai-api/<name>/<model>", "hf/<repo or folder>", "hf/smollm2", "vllm/<repo or path>",
+        "inspect/<provider>/<model>", "scripted/<behaviour>",
     ]  # fmt: skip
     assert all(name in MODEL_KINDS[-1].description for name in BEHAVIOURS)

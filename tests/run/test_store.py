@@ -182,7 +182,7 @@ class TestTheFolder:
 
     def test_reading_what_is_no_run_makes_nothing(self, tmp_path: Path) -> None:
         for place in (tmp_path, tmp_path / "absent"):
-            with pytest.raises(ConfigError, match="no run in this folder"):
+            with pytest.raises(ConfigError, match=r"no run in this folder|is an empty folder|holds other files"):
                 Store.open_for_reading(place)
         assert list(tmp_path.iterdir()) == []
 

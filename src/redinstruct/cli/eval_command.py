@@ -46,11 +46,14 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
     from redinstruct.redeval import evaluate
+    from redinstruct.run import is_run
 
     plan, limits = plan_from(flags), limits_from(flags)
-    if (foreign := plan.foreign()) is not None:
-        console.note(foreign)
     run = run_or_dated(run, plan.config.model)
+    if (foreign := plan.foreign()) is not None and not is_run(
+        run
+    ):  # a run that stands may refuse these flags: one line
+        console.note(foreign)
     with stop_signals(), console.progress(f"{plan.config.model}") as tell:
         outcome = evaluate(plan, run, limits, tell)
     report = read_report([run])

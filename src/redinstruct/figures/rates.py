@@ -280,7 +280,7 @@ def tally(measure: Measure, outcomes: Sequence[Planned]) -> Tally:
     return Tally(
         len(outcomes),
         Counts(measure.name, found.total, *(labels[label] for label in measure.labels)),
-        Details(*(details[name] for name in DETAILS)),
+        Details(**{name: details[name] for name in DETAILS if name != "promise" or details[name]}),
         Rate(found.judged, found.all, found.bounds),
         found.coverage,
         found.provisional,

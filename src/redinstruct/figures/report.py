@@ -57,7 +57,13 @@ class Details(msgspec.Struct, frozen=True):
     complied: int = 0
     partial: int = 0
     garbled: int = 0
-    promise: int = 0
+    # Only where there is one: most judges know none.
+    promise: int | UnsetType = UNSET
+
+    @property
+    def promised(self) -> int:
+        """How many say that they will help, and no more."""
+        return 0 if self.promise is UNSET else self.promise
 
 
 class CorrectedRate(msgspec.Struct, frozen=True):

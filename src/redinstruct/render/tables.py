@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 
-import msgspec
-
 from redinstruct.figures.report import Part, Report, ResultFigures
 from redinstruct.safetext import in_csv
 from redinstruct.types import MEASURES
@@ -16,6 +14,7 @@ NO_TOPIC = "(no topic)"
 
 
 _LABEL_COLUMNS = ("first", "second", "no_response", "judge_refused", "unparsable", "error")
+_ANSWERS = ("truncated", "looping", "repeated", "unread", "withheld")
 CSV_COLUMNS = (
     "model",
     "bank",
@@ -47,11 +46,8 @@ CSV_COLUMNS = (
     "corrected_high",
     "labels",
     *(f"run_{name}" for name in ("low", "high")),
-    "truncated",
-    "looping",
-    "repeated",
-    "unread",
-    "withheld",
+    *_ANSWERS,
+    "promise",
 )
 
 
@@ -83,11 +79,13 @@ def _csv_row(result: ResultFigures, part: Part, topic: str) -> list[object]:
     if corrected is not None:
         people = corrected.estimate, corrected.low, corrected.high, corrected.labels
     answers = part.answers if isinstance(part, ResultFigures) else None
+    details = part.details
     return [
         *map(in_csv, names), in_csv(topic), part.planned, counts.total, in_csv(measure.first),
-        *counts.by_label().values(), *msgspec.structs.astuple(part.details),
+        *counts.by_label().values(), details.refused, details.complied, details.partial, details.garbled,
         *figures, *rate.bounds, part.coverage, int(part.provisional),
         *people,
         *(("", "") if run is None else (run.low, run.high)),
-        *(getattr(answers, name, "") for name in CSV_COLUMNS[-5:]),
+        *(getattr(answers, name, "") for name in _ANSWERS),
+        details.promised,
     ]  # fmt: skip

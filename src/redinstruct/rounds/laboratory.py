@@ -198,7 +198,7 @@ def cells_of(model: Measured) -> Cells:
         if kind == FORBIDDEN:
             found.asr[frame] = result.counts.first / total
             found.garbled[frame] = result.details.garbled / total
-            found.promise[frame] = result.details.promise / total
+            found.promise[frame] = result.details.promised / total
             found.intervals[frame] = (result.rate.all.low, result.rate.all.high)
         elif kind == HARMLESS:
             found.answered[frame] = result.details.complied / total
