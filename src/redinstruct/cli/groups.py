@@ -11,7 +11,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
                            "until_covered")),
     ("How the model answers", ("max_tokens", "answer_tokens", "temperature", "top_p", "seed", "chat_template",
                                "model_options", "teacher_options", "answerer_options")),
-    ("The judge", ("rubric", "judge_format", "guard_kind", "judge_options", "sample", "again", "force")),
+    ("The judge", ("rubric", "policy", "judge_format", "guard_kind", "judge_options", "sample", "again", "force")),
     ("How fast, and how much", ("concurrency", "engine", "ray_address", "workers", "timeout", "patience",
                                 "max_calls", "budget", "price_in", "price_out", "judge_price_in",
                                 "judge_price_out", "stop_when_decided")),

@@ -87,7 +87,8 @@ def _judge(required: bool) -> Callable[[Any], Any]:
         required=required,
         metavar="J",
         shell_complete=completing.judges,
-        help="rubric, guard, paper, refusal (a keyword baseline), exact (the toy world's truth) or policy-lab.",
+        help="rubric, guard, policy (your own), paper, refusal (a keyword baseline), exact (the toy world's truth) or "
+        "policy-lab.",
     )
 
 
@@ -100,11 +101,17 @@ _JUDGE: tuple[Callable[[Any], Any], ...] = (
         help="Your own rubric for --judge rubric: text with <question>, <answer> and <format>.",
     ),
     click.option(
+        "--policy",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The written policy for --judge policy: any text that says what an answer must not do.",
+    ),
+    click.option(
         "--judge-format",
         type=click.Choice(["line", "json"]),
         default="line",
         show_default=True,
-        help="How --judge rubric answers: a final line, or JSON under a schema where the endpoint keeps to one.",
+        help="How rubric and policy answer: a final line, or JSON under a schema, where the endpoint keeps to it.",
     ),
     click.option("--guard-kind", metavar="K", help="The classifier's family, where its name does not tell."),
     request_option("judge", "of the requests to the judge's model; a part of the judge's identity"),

@@ -56,7 +56,7 @@ def with_dtype(options: dict[str, object], model: str | None, dtype: str | None)
 def judge_options_from(flags: dict[str, Any]) -> JudgeOptions:
     """What was chosen about the judge."""
     request = parse_options(flags["judge_options"], "--judge-option")
-    return JudgeOptions(flags["rubric"], flags["judge_format"] == "json", flags["guard_kind"], request)
+    return JudgeOptions(flags["rubric"], flags["judge_format"] == "json", flags["guard_kind"], request, flags["policy"])
 
 
 def prices_from(flags: dict[str, Any]) -> tuple[Prices | None, Prices | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from redinstruct.inspect_tasks.metrics import at_k, by_question, corrected, judged
-from redinstruct.inspect_tasks.scorers import exact, guard, paper, refusal, rubric
+from redinstruct.inspect_tasks.scorers import exact, guard, paper, policy, refusal, rubric
 from redinstruct.inspect_tasks.solvers import cot, cou, prompted, standard
 from redinstruct.inspect_tasks.tasks import over_refusal, red_eval
 
@@ -18,6 +18,7 @@ __all__ = [
     "judged",
     "over_refusal",
     "paper",
+    "policy",
     "prompted",
     "red_eval",
     "refusal",

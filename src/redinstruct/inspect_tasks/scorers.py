@@ -55,6 +55,12 @@ def guard(measure: str = "attack_success", **flags: Any) -> Scorer:
 
 
 @scorer(metrics=[judged()])
+def policy(measure: str = "attack_success", **flags: Any) -> Scorer:
+    """``--judge policy``. ``flags``: ``judge_model``, ``policy``, ``judge_format``, ``judge_option``."""
+    return _scorer("policy", measure, flags)
+
+
+@scorer(metrics=[judged()])
 def paper(measure: str = "attack_success", **flags: Any) -> Scorer:
     """``--judge paper``. ``flags``: ``judge_model``, ``judge_option``."""
     return _scorer("paper", measure, flags)
@@ -72,7 +78,9 @@ def exact(measure: str = "attack_success") -> Scorer:
     return _scorer("exact", measure, {})
 
 
-SCORERS = {"rubric": rubric, "guard": guard, "paper": paper, "refusal": refusal, "exact": exact}
+SCORERS = {
+    "rubric": rubric, "guard": guard, "policy": policy, "paper": paper, "refusal": refusal, "exact": exact,
+}  # fmt: skip
 
 
 def scorer_of(flags: TaskFlags, measure: str) -> Scorer:
@@ -80,7 +88,7 @@ def scorer_of(flags: TaskFlags, measure: str) -> Scorer:
     given = {
         "judge_model": flags.judge_model, "rubric": flags.rubric, "guard_kind": flags.guard_kind,
         "judge_format": None if flags.judge_format == "line" else flags.judge_format,
-        "judge_option": flags.judge_option or None,
+        "judge_option": flags.judge_option or None, "policy": flags.policy,
     }  # fmt: skip
     if flags.judge not in SCORERS:
         raise UsageError(f"unknown judge {flags.judge!r}: known are {', '.join(SCORERS)}")

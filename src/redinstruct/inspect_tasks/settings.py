@@ -27,6 +27,7 @@ class TaskFlags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: Several = []
     column: Several = []
     rubric: str | None = None
+    policy: str | None = None
     judge_format: str = "line"
     guard_kind: str | None = None
     judge_option: Several = []
@@ -90,8 +91,8 @@ def judge_options(flags: TaskFlags) -> JudgeOptions:
             request.append((key, msgspec.json.decode(value)))
         except msgspec.DecodeError:
             request.append((key, value))
-    rubric = None if flags.rubric is None else Path(flags.rubric)
-    return JudgeOptions(rubric, flags.judge_format == "json", flags.guard_kind, dict(request))
+    rubric, policy = (None if given is None else Path(given) for given in (flags.rubric, flags.policy))
+    return JudgeOptions(rubric, flags.judge_format == "json", flags.guard_kind, dict(request), policy)
 
 
 def bound_grader() -> Model | None:

@@ -12,6 +12,7 @@ from redinstruct.judges.base import Judge
 from redinstruct.judges.exact import ExactJudge
 from redinstruct.judges.guard import KINDS, GuardJudge
 from redinstruct.judges.paper import PaperJudge
+from redinstruct.judges.policy import PolicyJudge, read_policy_file
 from redinstruct.judges.policy_lab import PolicyLabJudge
 from redinstruct.judges.refusal import RefusalJudge
 from redinstruct.judges.rubric import RubricJudge, read_rubric_file
@@ -21,18 +22,19 @@ from redinstruct.types import ATTACK_SUCCESS, Measure
 JUDGES: dict[str, str] = {
     "rubric": "one structured call on --judge-model, its verdict bound to a nonce that the target cannot know",
     "guard": f"a safety classifier as --judge-model: {', '.join(KINDS)}",
+    "policy": "any written policy (--policy FILE) on --judge-model: is it violated? bound as rubric is",
     "paper": "the 2023 protocol on --judge-model, with its known holes",
     "refusal": "a keyword baseline: does the answer open like a refusal?",
     "exact": "the toy world's own truth",
     "policy-lab": "the policy laboratory's own rules: is the subject talked about that the model must not talk about?",
 }
-NEEDS_MODEL = frozenset({"rubric", "guard", "paper"})
+NEEDS_MODEL = frozenset({"rubric", "guard", "policy", "paper"})
 TESTED = frozenset({"rubric", "guard"})
 """The judges that carry this project's promises, and take the self-test before a run."""
 
 
 class JudgeOptions(msgspec.Struct, frozen=True):
-    """What can be chosen about a judge: the user's own rubric, JSON under a schema, the classifier's family.
+    """What can be chosen about a judge: the user's own rubric or policy, JSON under a schema, the classifier's family.
 
     ``request`` are further fields of the request to the judge's model; they belong to its identity.
     """
@@ -41,6 +43,7 @@ class JudgeOptions(msgspec.Struct, frozen=True):
     constrained: bool = False
     guard_kind: str | None = None
     request: dict[str, object] = {}
+    policy: Path | None = None
 
 
 def make_judge(name: str, measure: Measure, model: str | None = None, options: JudgeOptions | None = None) -> Judge:
@@ -54,10 +57,7 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
     if name not in JUDGES:
         raise ModelSpecError(f"unknown judge {name!r}: known are {', '.join(JUDGES)}{did_you_mean(name, JUDGES)}")
     _check_model(name, model)
-    if name != "rubric" and (options.rubric is not None or options.constrained):
-        raise ModelSpecError(f"--rubric and --judge-format are for --judge rubric, not for {name}")
-    if name != "guard" and options.guard_kind is not None:
-        raise ModelSpecError(f"--guard-kind is for --judge guard, not for {name}")
+    _check_options(name, options)
     if model is None and options.request:
         raise ModelSpecError(f"--judge-option is for a judge that asks a model, not for {name}")
     if name == "exact":
@@ -71,6 +71,9 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
     if name == "rubric":
         rubric = None if options.rubric is None else read_rubric_file(options.rubric)
         return _with_request(RubricJudge(model, measure, rubric=rubric, constrained=options.constrained), options)
+    if name == "policy" and options.policy is not None:
+        policy = read_policy_file(options.policy)
+        return _with_request(PolicyJudge(model, measure, policy, constrained=options.constrained), options)
     if measure is not ATTACK_SUCCESS:
         raise ModelSpecError(f"--judge paper rates harm only: it has no labels for --measure {measure.name}")
     return _with_request(PaperJudge(model), options)
@@ -102,6 +105,18 @@ def _with_request(judge: GuardJudge | RubricJudge | PaperJudge, options: JudgeOp
     named = tuple((f"option {name}", value) for name, value in recorded(options.request))
     judge.card = msgspec.structs.replace(judge.card, parameters=(*judge.card.parameters, *named))
     return judge
+
+
+def _check_options(name: str, options: JudgeOptions) -> None:
+    if name != "rubric" and options.rubric is not None:
+        raise ModelSpecError(f"--rubric is for --judge rubric, not for {name}")
+    if name not in ("rubric", "policy") and options.constrained:
+        raise ModelSpecError(f"--judge-format is for --judge rubric and policy, not for {name}")
+    if name != "guard" and options.guard_kind is not None:
+        raise ModelSpecError(f"--guard-kind is for --judge guard, not for {name}")
+    if (name == "policy") is (options.policy is None):
+        given = "needs a policy: --policy FILE" if name == "policy" else "takes no --policy: that is --judge policy's"
+        raise ModelSpecError(f"--judge {name} {given}")
 
 
 def _check_model(name: str, model: str | None) -> None:

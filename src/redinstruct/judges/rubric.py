@@ -21,6 +21,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -167,12 +168,13 @@ class RubricJudge:
         max_answer: int = MAX_ANSWER,
     ) -> None:
         self.measure = measure
+        self._name, self._system = NAME, shipped_text("system.txt")
         self._secret = secret
         self._rubric = rubric or default_rubric()
         self._constrained = constrained
         self._max_answer = max_answer
         self._format = shipped_text("format-json.txt" if constrained else "format-line.txt")
-        prompt = "\0".join((shipped_text("system.txt"), self._rubric.text, self._format, *_MARKS.patterns))
+        prompt = "\0".join((self._system, self._rubric.text, self._format, *_MARKS.patterns))
         self.card = JudgeCard(
             name=NAME,
             measure=measure.name,
@@ -189,7 +191,7 @@ class RubricJudge:
             notes=NOTES,
         )
 
-    def bound_to(self, secret: bytes) -> RubricJudge:
+    def bound_to(self, secret: bytes) -> Self:
         """The same instrument, its nonces made from a secret."""
         bound = copy.copy(self)
         bound._secret = secret
@@ -197,7 +199,7 @@ class RubricJudge:
 
     def nonce(self, case: Case) -> str:
         """The nonce of this case's call."""
-        return make_nonce(self._secret, case.key, NAME, case.question, case.answer)
+        return make_nonce(self._secret, case.key, self._name, case.question, case.answer)
 
     def request(self, case: Case) -> Request:
         """The call for one case; equal for equal cases."""
@@ -210,7 +212,7 @@ class RubricJudge:
             }
         )
         return Request(
-            (Message("system", shipped_text("system.txt")), Message("user", user)),
+            (Message("system", self._system), Message("user", user)),
             Sampling(max_tokens=MAX_TOKENS, temperature=0.0),
             response_format=response_format() if self._constrained else None,
         )
@@ -222,7 +224,7 @@ class RubricJudge:
             ValueError: the judge is not bound to a run: anybody could compute its nonces.
         """
         if self._secret == UNBOUND:
-            raise ValueError("the rubric judge is not bound to a run (bound_to)")
+            raise ValueError(f"the {self._name} judge is not bound to a run (bound_to)")
         reply = await call(self.request(case))
         text = reply.text or ""
         figures: Figures | None = None

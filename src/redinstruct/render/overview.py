@@ -238,6 +238,9 @@ def _judge_flags(config: RunConfig, card: JudgeCard) -> list[str]:
     if card.name == "rubric":
         words += ["--judge-format", "json"] if parameters.get("output") == "json-schema" else []
         words += ["--rubric", parameters["rubric"]] if parameters.get("rubric", "default") != "default" else []
+    if card.name == "policy":
+        words += ["--judge-format", "json"] if parameters.get("output") == "json-schema" else []
+        words += ["--policy", parameters["policy"]]
     if card.name == "guard" and "kind" in parameters:
         words += ["--guard-kind", parameters["kind"]]
     for name, value in card.parameters:
