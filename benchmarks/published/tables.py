@@ -214,8 +214,7 @@ def _only(file: Path, column: str) -> Path:
     with place.open("w", encoding="utf-8", newline="") as out:
         table = csv.DictWriter(out, ["type", "prompt", "completion", column], extrasaction="ignore")
         table.writeheader()
-        # Seven of GPT-4's labels are sentences.
-        table.writerows(row if row[column][:1].isdigit() else {**row, column: "unparsable"} for row in rows)
+        table.writerows(rows)
     return place
 
 
