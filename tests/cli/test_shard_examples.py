@@ -25,6 +25,7 @@ def bash(script: Path, *arguments: str, env: dict[str, str], cwd: Path) -> subpr
     return subprocess.run(["bash", script, *arguments], env=env, cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_slurm_array_gives_the_undivided_run(tmp_path: Path, cli: InProcess) -> None:
     bank = write_bank(tmp_path, 6)
     settings = {"RUN": str(tmp_path / "run"), "MODEL": "scripted/weak", "BANK": str(bank), "SHARDS": "2"}

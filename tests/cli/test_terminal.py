@@ -193,6 +193,7 @@ def test_whoever_interrupts_is_told_where(capsys: pytest.CaptureFixture[str]) ->
     assert "done in" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_suite_passes_where_ctrl_c_is_ignored() -> None:
     """As in ``make test &``: a shell starts background jobs so."""
     done = subprocess.run(

@@ -107,6 +107,7 @@ def test_each_attack_stands_beside_the_undisturbed_model_and_the_same_command_go
     assert not run.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_goes_on(
     cli: InProcess, tiny: Path, banks: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:

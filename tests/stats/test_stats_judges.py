@@ -70,7 +70,9 @@ def test_what_labels_were_drawn_by_makes_parts(
     renamed = corrected(judge[::-1], {len(judge) - 1 - i: x for i, x in human.items()}, confidence,
                         drawn_by=[f"v{x}" for x in drawn_by[::-1]])  # fmt: skip
     assert renamed[:3] == pytest.approx(found[:3])
-    if values == 0:  # a draw that looked at nothing else: nearly the two parts' own interval
+    # A draw that looked at nothing else: nearly the two parts' own interval. Within a tenth up to 99 % (a grid of
+    # tables of 1 to 20 answers: .097 at most); above that few labels leave them further apart (.124 at 99.9 %).
+    if values == 0 and confidence <= 0.99:
         two = corrected(judge, human, confidence)
         assert (found.low, found.high) == pytest.approx((two.low, two.high), abs=0.1)
     groups = ["a" if i % 2 else "b" for i in range(len(judge))]
