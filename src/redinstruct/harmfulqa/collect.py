@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import msgspec
@@ -218,4 +217,4 @@ def read_collection(run: Path) -> Collection:
             return Collection(config, harvest_of(config, [call.reply or "" for _, _, call in rows.calls()]))
         recorded = Recorded(rows.calls(), config.judge)
         template = next(t for t in store.templates() if t.sha256 == config.red_prompt.sha256)
-    return Collection(config, asyncio.run(Pipeline(config, recorded, template).run()))
+    return Collection(config, in_a_loop(Pipeline(config, recorded, template).run()))

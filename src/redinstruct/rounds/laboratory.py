@@ -215,7 +215,7 @@ def word_perplexity(checkpoint: str) -> float:
     from redinstruct.models.transformers import LocalModel
 
     halves = [text.partition(". ") for text in prose()]
-    model = LocalModel.load(checkpoint.removeprefix("hf/"), chat_template="none")
+    model = LocalModel.load(folder_of(checkpoint), chat_template="none")
     told = model.likelihoods([(f"{first}.", f" {rest}") for first, _, rest in halves])
     return math.exp(-math.fsum(told) / sum(len(rest.split()) for _, _, rest in halves))
 
