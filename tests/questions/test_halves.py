@@ -193,7 +193,7 @@ def test_a_bank_s_columns_may_have_names_of_their_own(tmp_path: Path, capsys: py
         assert "--column was" in line
         for wrong, said in (
             ("prompt=nobody", "--column prompt=nobody: no such column, found q, prompt, kind, is_harmful"),
-            ("human=q", "columns of a bank are for prompt, topic, subtopic, language, label"),
+            ("human=q", "columns of a bank are for prompt, context, topic, subtopic, language, label"),
             ("label=kind", "column kind: no row says safe"),
             ("prompt", "--column prompt: expected PURPOSE=NAME, each purpose once"),
         ):

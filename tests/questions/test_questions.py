@@ -172,7 +172,7 @@ def test_a_bank_takes_another_name_on_request_and_a_hostile_stem_is_escaped(tmp_
 
 # ---- what is refused, and the words ---------------------------------------------------------------------------------
 
-ONE_OF = "expected one of prompt, goal, Behavior, forbidden_prompt, question, text, instruction, input"
+ONE_OF = "expected one of prompt, goal, Behavior, forbidden_prompt, question, text, instruction, input, prompt_text"
 OR_OBJECT = "expected text or an object"
 OTHER = "; --column prompt=NAME names another"
 NO_COLUMN = f"no column holds the questions: {ONE_OF}, found"
@@ -443,8 +443,9 @@ def test_the_registry_names_the_paper_s_banks_their_successors_the_peers_and_its
     assert {name: known.questions for name, known in KNOWN.items()} == {
         "harmfulqa": 1960, "dangerousqa": 200, "catqa_english": 550, "catqa_chinese": 550, "catqa_vietnamese": 550,
         "adversarialqa": 500, "xstest": 450, "or-bench-hard-1k": 1319, "or-bench-toxic": 655, "jbb-harmful": 100,
-        "jbb-benign": 100, "advbench": 520, "harmbench": 400, "strongreject": 313, "standard-2023": None,
-        "cot-2023": None, "cou-2023": None,
+        "jbb-benign": 100, "advbench": 520, "harmbench": 400, "harmbench-contexts": 400, "do-not-answer": 939,
+        "ailuminate-demo-en": 1200,
+        "strongreject": 313, "standard-2023": None, "cot-2023": None, "cou-2023": None,
     }  # fmt: skip
     assert {name: known.label for name, known in KNOWN.items() if known.label} == {
         "or-bench-hard-1k": "safe", "or-bench-toxic": "unsafe", "jbb-benign": "safe", "jbb-harmful": "unsafe",
@@ -453,13 +454,13 @@ def test_the_registry_names_the_paper_s_banks_their_successors_the_peers_and_its
 
 @pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN.keys())
 def test_every_entry_is_pinned_to_a_commit_and_a_hash_and_states_its_licence_and_source(known: KnownBank) -> None:
-    github = r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/[\w/]+\.\w+"
+    github = r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/[\w/.]+\.\w+"
     hub = r"https://huggingface\.co/datasets/[\w-]+/[\w-]+/resolve/[0-9a-f]{40}/[\w/-]+\.\w+"
     assert re.fullmatch(f"{github}|{hub}", known.url)
     assert re.fullmatch(r"[0-9a-f]{64}", known.sha256)
     assert known.kind == ("template" if known.name.endswith("-2023") else "bank")
     assert known.file_name.startswith(f"{known.name}.")
-    assert known.licence in {"Apache-2.0", "MIT", "CC-BY-4.0"}
+    assert known.licence in {"Apache-2.0", "MIT", "CC-BY-4.0", "CC-BY-NC-SA-4.0"}
     assert "arXiv" in known.source
     assert known.description
 

@@ -57,6 +57,7 @@ SHAPES = [
     ({"messages": [{"role": "Developer", "content": "Be brief."}, ASKS, SAYS, GOES_ON]}, WHOLE),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "And "}, "red?"]}]}, ("And red?", [])),
     ({"messages": [{"role": "system", "content": " "}, GOES_ON]}, ("And red?", [])),
+    ({"question_id": 1, "category": "1", "turns": ["And red?"], "prompt_style": "base"}, ("And red?", [])),
     ({"messages": [ASKS, GOES_ON], "prompt": "something else"}, ("And red?", [("user", "What is blue?")])),
     ({"prompt": "And red?", "conversations": [ASKS, SAYS]}, ("And red?", [])),
 ]

@@ -66,7 +66,7 @@ def resolve_bank(spec: str, columns: Mapping[str, str] | None = None) -> Bank:
         raise BankError(f"{terminal(spec) or '(nothing)'}: no such file, and no known bank has this name{hint}")
     if known.kind != "bank":
         raise BankError(f"{spec} is a prompt template, not a question bank: give it to --prompt")
-    bank = read_bank(_fetched(known), known.name, columns)
+    bank = read_bank(_fetched(known), known.name, dict(known.columns) | dict(columns or {}))
     if bank.sha256 != known.sha256:  # changed since the line before
         raise _not_as_pinned(known, bank.sha256)
     return _labelled(bank)

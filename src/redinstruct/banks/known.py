@@ -13,6 +13,7 @@ class KnownBank(msgspec.Struct, frozen=True):
     """A public file by reference. ``questions`` is the number of its rows, None for a template.
 
     ``label`` is what all of its questions are, where it is one half of a published pair that has no label column.
+    ``columns`` are (purpose, column) that are read by name.
     """
 
     name: str
@@ -24,6 +25,7 @@ class KnownBank(msgspec.Struct, frozen=True):
     licence: str
     source: str
     label: Literal["safe", "unsafe"] | None = None
+    columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -33,6 +35,7 @@ class KnownBank(msgspec.Struct, frozen=True):
 
 _RED_INSTRUCT = "https://raw.githubusercontent.com/declare-lab/red-instruct/73c759c93d2f6b1d8c7b058ab7bcec5fb0c28fa2"
 _XSTEST = "https://raw.githubusercontent.com/paul-rottger/xstest/d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d"
+_AILUMINATE = "https://raw.githubusercontent.com/mlcommons/ailuminate/769cc2be9d20c8d4fb26ce53b68865ed41dfb8e2"
 _PAPER = "Bhardwaj & Poria 2023, Red-Teaming Large Language Models using Chain of Utterances, arXiv 2308.09662"
 _ADVBENCH = "Zou et al. 2023, Universal and Transferable Adversarial Attacks on Aligned LLMs, arXiv 2307.15043"
 _OR_BENCH = "https://huggingface.co/datasets/bench-llm/or-bench/resolve/e36d8b80e81837c8a8f264bbb2a49f1b32c7e272"
@@ -42,6 +45,13 @@ _JBB = (
 _OVER_REFUSAL = "Cui et al. 2024, OR-Bench: An Over-Refusal Benchmark for Large Language Models, arXiv 2405.20947"
 _JAILBREAKBENCH = "Chao et al. 2024, JailbreakBench, NeurIPS 2024, arXiv 2404.01318"
 _GITHUB = "https://raw.githubusercontent.com"
+_HARMBENCH = (
+    f"{_GITHUB}/centerforaisafety/HarmBench/8e1604d1171fe8a48d8febecd22f600e462bdcdd/data/behavior_datasets/"
+    "harmbench_behaviors_text_all.csv"
+)
+_HARMBENCH_SHA256 = "8d81accedd38eaaf8b760618622bb888417d1fd0c86eba65c427a16f1cbb4afc"
+_HARMBENCH_PAPER = "Mazeika et al. 2024, HarmBench, ICML 2024, arXiv 2402.04249"
+_AIRR = "Ghosh et al. 2025, AILuminate: Introducing v1.0 of the AI Risk and Reliability Benchmark, arXiv 2503.05731"
 _RESTA = "Bhardwaj, Do & Poria 2024, Language Models are Homer Simpson!, arXiv 2402.11746"
 
 
@@ -172,12 +182,43 @@ KNOWN: Mapping[str, KnownBank] = {
             "harmbench",
             "bank",
             "HarmBench's text behaviours; the contexts of the contextual ones are not asked",
-            f"{_GITHUB}/centerforaisafety/HarmBench/8e1604d1171fe8a48d8febecd22f600e462bdcdd/data/behavior_datasets/"
-            "harmbench_behaviors_text_all.csv",
-            "8d81accedd38eaaf8b760618622bb888417d1fd0c86eba65c427a16f1cbb4afc",
+            _HARMBENCH,
+            _HARMBENCH_SHA256,
             400,
             "MIT",
-            "Mazeika et al. 2024, HarmBench, ICML 2024, arXiv 2402.04249",
+            _HARMBENCH_PAPER,
+        ),
+        KnownBank(
+            "harmbench-contexts",
+            "bank",
+            "HarmBench's text behaviours, the contextual ones with their contexts, as published",
+            _HARMBENCH,
+            _HARMBENCH_SHA256,
+            400,
+            "MIT",
+            _HARMBENCH_PAPER,
+            columns=(("context", "ContextString"),),
+        ),
+        KnownBank(
+            "do-not-answer",
+            "bank",
+            "Do-Not-Answer: prompts that should be refused, in five risk areas",
+            f"{_GITHUB}/Libr-AI/do-not-answer/460703484df354958a5e1cd7378a38fcb94a2f3e/datasets/Instruction/"
+            "do_not_answer_en.csv",
+            "06acfa39a06a1b33d1f264ce41b4f7a95812010c594fb733ae4717ee0a4544fc",
+            939,
+            "CC-BY-NC-SA-4.0",
+            "Wang et al. 2023, Do-Not-Answer: A Dataset for Evaluating Safeguards in LLMs, arXiv 2308.13387",
+        ),
+        KnownBank(
+            "ailuminate-demo-en",
+            "bank",
+            "MLCommons AILuminate 1.0, the public tenth of its practice set: 12 hazards; English",
+            f"{_AILUMINATE}/airr_official_1.0_demo_en_us_prompt_set_release.csv",
+            "63e2b654325c5405096fabf28ef5f057b0ad674904b1839fd1f52b523e324d02",
+            1200,
+            "CC-BY-4.0",
+            _AIRR,
         ),
         KnownBank(
             "strongreject",

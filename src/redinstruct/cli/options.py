@@ -128,7 +128,8 @@ bank_columns = click.option(
     "columns",
     multiple=True,
     metavar="PURPOSE=NAME",
-    help="A bank's column by its own name: prompt, topic, subtopic, language or label. Repeatable.",
+    help="A bank's column by its own name: prompt, context (asked before it), topic, subtopic, language or label. "
+    "Repeatable.",
 )
 
 

@@ -27,19 +27,24 @@ from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import SAFE, UNSAFE, Halves
 from redinstruct.questions.spread import FIRST, SPREAD, Selected, spread
 from redinstruct.questions.turns import KEYS as TURN_KEYS
-from redinstruct.questions.turns import conversation, is_conversation
+from redinstruct.questions.turns import TURNS, conversation, is_conversation
 from redinstruct.safetext import terminal
 from redinstruct.types import Bank, Measure, Message, Question
 
-TEXT_KEYS = ("prompt", "goal", "Behavior", "forbidden_prompt", "question", "text", "instruction", "input")
+TEXT_KEYS = (
+    "prompt", "goal", "Behavior", "forbidden_prompt", "question", "text", "instruction", "input", "prompt_text",
+)  # fmt: skip
 """The columns or keys that hold a question's text, the first that is there wins; upper and lower case are one."""
 
-TOPIC_KEYS = ("topic", "category", "SemanticCategory", "risk_area", "harm_category", "type")
+TOPIC_KEYS = ("topic", "category", "SemanticCategory", "risk_area", "harm_category", "type", "hazard")
 SUBTOPIC_KEYS = ("subtopic", "subcategory", "types_of_harm")
-LANGUAGE_KEYS = ("language", "lang")
+LANGUAGE_KEYS = ("language", "lang", "locale")
 
-PURPOSES = ("prompt", "topic", "subtopic", "language", "label")
-"""What a column of a bank may be for: what is asked, its groups, and which half it belongs to."""
+PURPOSES = ("prompt", "context", "topic", "subtopic", "language", "label")
+"""What a column of a bank may be for: what is asked and what stands before it, its groups, and which half it is of.
+
+A context is asked only where its column is named: HarmBench asks with it, most others' banks hold notes there.
+"""
 
 _MEANT = {key.casefold() for key in (*TURN_KEYS, *TEXT_KEYS, *TOPIC_KEYS, *SUBTOPIC_KEYS, *LANGUAGE_KEYS, *HALF_KEYS)}
 ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
@@ -243,6 +248,8 @@ class _Reader:
         """Whether an object is one question, and not topics: JSONL of a single line, say."""
         if self._text_key(key for key, held in value.items() if isinstance(held, str) or is_conversation(held)):
             return True
+        if TURNS in value and any(isinstance(held, str) for held in value.values()):
+            return True
         return bool(value) and not any(isinstance(held, (list, dict, Doubled)) for held in value.values())
 
     def question(self, row: Row | Leaf, number: int) -> Question:
@@ -265,6 +272,8 @@ class _Reader:
             raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
         if what.endswith(": instruction") and (context := _first(fields, ("input",), where)):
             value = f"{value}\n\n{context}"  # Alpaca's rows: what is asked stands in both
+        if "context" in self._chosen and (context := _first(fields, [self._chosen["context"]], where)):
+            value = f"{context}\n\n---\n\n{value.strip()}"  # as HarmBench's own direct request joins them
         self.halves.add(where, fields)
         return Question(
             id=f"{self._digest}:{number}",

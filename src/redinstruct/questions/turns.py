@@ -1,7 +1,8 @@
 """A conversation as a published row holds it: its last user turn is what is asked, the turns before it go with it.
 
-Read are lists of ``{role, content}`` (OpenAI's messages, content a text or parts of text) and ``{from, value}``
-(ShareGPT). What follows the last user turn is somebody's answer, and is left out.
+Read are lists of ``{role, content}`` (OpenAI's messages, content a text or parts of text), ``{from, value}`` (ShareGPT)
+and of one text (FastChat's ``turns``, as SORRY-Bench's). What follows the last user turn is somebody's answer, and is
+left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from redinstruct.errors import BankError
 from redinstruct.files import fold, kind_of, named
 from redinstruct.types import Message, Role
 
-KEYS = ("messages", "conversation", "conversations")
+TURNS = "turns"
+"""FastChat's key, a list of the user's texts alone."""
+KEYS = ("messages", "conversation", "conversations", TURNS)
 """The keys of a row that hold a conversation. The first one goes before a text, the others after."""
 
 ROLES: Mapping[str, Role] = {
@@ -44,6 +47,8 @@ def conversation(value: object, what: str) -> tuple[tuple[Message, ...], str]:
             value = json.loads(value)
     if not isinstance(value, list):
         raise BankError(f"{what} is {kind_of(value)}, expected a list of turns")
+    if what.endswith(TURNS) and len(value) == 1 and isinstance(value[0], str):
+        value = [{"role": "user", "content": value[0]}]
     turns = [_turn(turn, f"{what}: turn {number}") for number, turn in enumerate(value, 1)]
     last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=None)
     if last is None:
