@@ -25,7 +25,7 @@ import aiohttp
 
 from redinstruct.engine import Limits
 from redinstruct.prompts import render, shipped
-from redinstruct.redeval import Plan, evaluate, prepare
+from redinstruct.redeval import EvalSettings, Plan, evaluate, prepare
 from redinstruct.run import Store
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,7 @@ async def bare(url: str, prompts: list[str], concurrency: int) -> None:
 
 def make_plan(bank: Path, prompts: tuple[str, ...]) -> Plan:
     """The evaluation that is timed."""
-    return prepare(model="openai-api/stub/m", banks=[bank], judge="refusal", prompts=prompts)
+    return prepare(EvalSettings(model="openai-api/stub/m", banks=(bank,), judge="refusal", prompts=tuple(prompts)))
 
 
 def measure(url: str, attempts: int, concurrency: int, folder: Path) -> dict[str, float]:

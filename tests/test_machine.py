@@ -18,7 +18,7 @@ from redinstruct.judges.rubric import RubricJudge
 from redinstruct.machine import machine_secret, state_dir
 from redinstruct.models import Reply, Request
 from redinstruct.models.scripted import ScriptedModel
-from redinstruct.redeval import rejudge
+from redinstruct.redeval import RejudgeSettings, rejudge
 from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS
 from tests.support.cli import ROOT
@@ -111,7 +111,7 @@ class TestNonces:
             seen.append(request)
             return Reply("x", "stop", 1, 1)
 
-        rejudge(run, "rubric", ScriptedModel(answer, name="j"), Limits(force=True))
+        rejudge(run, RejudgeSettings(judge="rubric", judge_model=ScriptedModel(answer, name="j")), Limits(force=True))
         stored = b"".join(p.read_bytes() for p in run.iterdir())
         told = {make_nonce(s, key, use, *parts) for s in (secret, stored[:32]) for key, question in keys
                 for use in ("rubric", "judge", "guard") for parts in ((), (question, "blue"))}  # fmt: skip

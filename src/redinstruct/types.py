@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from redinstruct.errors import UsageError, did_you_mean
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -259,3 +261,10 @@ class JudgeCard(msgspec.Struct, frozen=True):
             encoded = repr(identity).encode()
         digest = hashlib.sha256(encoded).hexdigest()[:12]
         return f"{self.name}:{self.model}@{digest}" if self.model else f"{self.name}@{digest}"
+
+
+def measure_named(name: str) -> Measure:
+    """The measure of that name. Raises ``UsageError`` for one that is not known."""
+    if name not in MEASURES:
+        raise UsageError(f"unknown --measure {name!r}: known are {', '.join(MEASURES)}{did_you_mean(name, MEASURES)}")
+    return MEASURES[name]

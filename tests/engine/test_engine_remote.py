@@ -25,7 +25,7 @@ from redinstruct.figures.report import plain
 from redinstruct.models import scripted
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.placement import Placement, placed
-from redinstruct.redeval import evaluate, prepare
+from redinstruct.redeval import EvalSettings, evaluate, prepare
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.types import FailureReason, Message, Sampling
 from redinstruct.version import __version__
@@ -53,7 +53,7 @@ def _probed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def evaluated(bank: Path, run: Path, engine: NearbyEngine | None, max_calls: int | None = None) -> Outcome:
     with placed(Placement(elsewhere=engine)):
-        plan = prepare(model="scripted/weak", banks=[bank], judge="paper", judge_model="scripted/judge")
+        plan = prepare(EvalSettings(model="scripted/weak", banks=(bank,), judge="paper", judge_model="scripted/judge"))
     return evaluate(plan, run, Limits(concurrency=16, max_calls=max_calls))
 
 
@@ -124,7 +124,7 @@ def test_what_kills_every_worker_is_not_given_to_another_one_and_becomes_an_erro
 
     engine = NearbyEngine(lambda _: Nearby(dies), count=3)
     with placed(Placement(elsewhere=engine)):
-        plan = prepare(model="scripted/weak", banks=[path], judge="refusal", prompts=["standard"])
+        plan = prepare(EvalSettings(model="scripted/weak", banks=(path,), judge="refusal", prompts=("standard",)))
     outcome = evaluate(plan, place / "run", Limits(concurrency=1))
     assert outcome.recorded == 41
     assert [(f.count, f.reason) for f in outcome.failures] == [(1, FailureReason.LOCAL_MODEL)]

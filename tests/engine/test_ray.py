@@ -21,7 +21,7 @@ from redinstruct.engine import Limits
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
 from redinstruct.models.placement import Placement, placed
-from redinstruct.redeval import evaluate, prepare
+from redinstruct.redeval import EvalSettings, evaluate, prepare
 from redinstruct.redeval.invocation import Outcome
 from tests.support.cli import ROOT, InProcess
 from tests.support.endpoint import Endpoint
@@ -74,7 +74,7 @@ def rows(run: Path) -> list[tuple[object, ...]]:
 def evaluated(place: Placement, bank: Path, run: Path, model: str, **what: object) -> Outcome:
     judge = {"judge": "paper", "judge_model": "scripted/judge"}
     with placed(place):
-        plan = prepare(model=model, banks=[bank], **{**judge, **what})  # type: ignore[arg-type]
+        plan = prepare(EvalSettings(model=model, banks=(bank,), **{**judge, **what}))  # type: ignore[arg-type]
     return evaluate(plan, run, Limits(concurrency=CONCURRENCY))
 
 

@@ -16,8 +16,7 @@ import pytest
 
 from redinstruct.engine import Limits
 from redinstruct.errors import ConfigError, EndpointDenied, UsageError
-from redinstruct.harmfulqa import Collecting, collect, prepare_collection, read_collection, steps
-from redinstruct.harmfulqa.plan import DEFAULT_SAMPLING
+from redinstruct.harmfulqa import Collecting, CollectSettings, collect, prepare_collection, read_collection, steps
 from redinstruct.harmfulqa.release import FORMATS, prepare_release
 from redinstruct.harmfulqa.rows import CollectedQuestion, Subtopic, Turn
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, read_topics
@@ -26,7 +25,7 @@ from redinstruct.models.scripted import ScriptedModel
 from redinstruct.progress import Progress
 from redinstruct.prompts import shipped
 from redinstruct.run import Store
-from redinstruct.types import FailureReason, Sampling
+from redinstruct.types import FailureReason
 from tests.support.teacher import teach
 
 TOPICS = (("Birds", ("Herons", "Wrens")), ("Rocks", ()))
@@ -61,7 +60,7 @@ class Slow(ScriptedModel):
 
 def gather(run: Path, limits: Limits | None = None, *, until_covered: bool = False, **flags: Any) -> Collecting:
     flags = {"teacher": teacher(), "topics": TOPICS, "per_subtopic": 3, "blue": 2, **flags}
-    return collect(prepare_collection(**flags), run, limits, until_covered=until_covered)
+    return collect(prepare_collection(CollectSettings(**flags)), run, limits, until_covered=until_covered)
 
 
 def rows(run: Path) -> list[tuple[Any, ...]]:
@@ -125,7 +124,7 @@ def test_a_budget_holds_for_the_whole_collection(tmp_path: Path) -> None:
     from redinstruct.engine import Prices
 
     limits = Limits(budget=0.5, prices=Prices(1000, 1000), concurrency=1)
-    flags: dict[str, Any] = {"teacher": teacher(), "topics": ONE, "sampling": Sampling(max_tokens=50)}
+    flags: dict[str, Any] = {"teacher": teacher(), "topics": ONE, "max_tokens": 50}
     first = gather(tmp_path / "run", limits, **flags)
     again = gather(tmp_path / "run", limits, **flags)
     assert not first.complete
@@ -378,15 +377,14 @@ def test_progress_names_step_topic_and_subtopic(tmp_path: Path) -> None:
         assert progress.total is not None
         assert 0 < progress.done <= progress.total
 
-    plan = prepare_collection(teacher=teacher(), topics=TOPICS, per_subtopic=1, blue=1)
+    plan = prepare_collection(CollectSettings(teacher=teacher(), topics=TOPICS, per_subtopic=1, blue=1))
     collect(plan, tmp_path / "run", None, tell)
     assert {"subtopics: Rocks", "definitions: Birds", "questions: Birds / Wrens", "blue: Birds / Herons"} <= set(told)
 
 
 def test_a_seed_makes_equal_requests_differ(tmp_path: Path) -> None:
     model = teacher()
-    sampling = msgspec.structs.replace(DEFAULT_SAMPLING, seed=7)
-    gather(tmp_path / "run", topics=ONE, per_subtopic=1, blue=7, teacher=model, sampling=sampling)
+    gather(tmp_path / "run", topics=ONE, per_subtopic=1, blue=7, teacher=model, seed=7)
     blue = [r for r in model.requests if "Write the whole" in r.messages[-1].content]
     assert sorted(r.sampling.seed or 0 for r in blue) == list(range(7, 14))
     assert len({(r.messages, r.sampling) for r in blue}) == 7

@@ -11,7 +11,7 @@ import pytest
 
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.registry import refuse_keys
-from redinstruct.redeval.plan import read_system
+from redinstruct.redeval import read_system
 from redinstruct.redeval.session import what_is_asked
 from redinstruct.types import Message, Question
 from tests.support.cli import InProcess

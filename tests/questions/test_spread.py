@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from redinstruct.questions import read_bank, select
 from redinstruct.questions.spread import FIRST, spread
-from redinstruct.redeval import evaluate, prepare
+from redinstruct.redeval import EvalSettings, evaluate, prepare
 from redinstruct.run import Store
 from redinstruct.run.config import RunConfig
 from redinstruct.types import ATTACK_SUCCESS
@@ -99,7 +99,9 @@ def test_a_run_of_the_first_edition_keeps_its_rule(tmp_path: Path) -> None:
     path, run = bank(tmp_path, {"a": 12, "b": 4}), tmp_path / "run"
 
     def plan(limit: int) -> object:
-        return prepare(model="scripted/refuse", banks=[path], judge="refusal", prompts=["standard"], limit=limit)
+        return prepare(
+            EvalSettings(model="scripted/refuse", banks=(path,), judge="refusal", prompts=("standard",), limit=limit)
+        )
 
     old = plan(4)
     config = msgspec.structs.replace(old.config, limit_rule=FIRST, selected=())  # type: ignore[attr-defined]

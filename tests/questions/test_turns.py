@@ -11,7 +11,7 @@ import pytest
 from redinstruct.engine import Limits
 from redinstruct.errors import BankError
 from redinstruct.questions import read_bank, select
-from redinstruct.redeval import evaluate, prepare
+from redinstruct.redeval import EvalSettings, evaluate, prepare
 from redinstruct.redeval.spending import forecast
 from redinstruct.run import Store
 from redinstruct.run.config import attempt_key
@@ -100,7 +100,7 @@ def test_a_conversation_that_cannot_be_asked_is_one_line(tmp_path: Path, row: ob
 
 def test_earlier_turns_are_kept_with_the_run_and_make_another_attempt(tmp_path: Path) -> None:
     path = bank(tmp_path, {"messages": [SYSTEM, ASKS, SAYS, GOES_ON]}, {"prompt": "And red?"})
-    plan = prepare(model="scripted/refuse", banks=[path], judge="refusal", prompts=["standard"])
+    plan = prepare(EvalSettings(model="scripted/refuse", banks=(path,), judge="refusal", prompts=("standard",)))
     evaluate(plan, tmp_path / "run")
     with Store.open_for_reading(tmp_path / "run") as store:
         seen = [view.question for view in store.attempts(store.judges()[0][0])]

@@ -20,8 +20,7 @@ from redinstruct.errors import ConfigError, StoreError, UsageError
 from redinstruct.figures.rates import report
 from redinstruct.models import Reply, Request
 from redinstruct.models.scripted import ScriptedModel
-from redinstruct.redeval import Outcome
-from redinstruct.redeval.runs import rejudge
+from redinstruct.redeval import Outcome, RejudgeSettings, rejudge
 from redinstruct.run import AnnotationStore, Store, SummaryStore, connection, merge, purge, shard, shard_of
 from redinstruct.run.joining import Answer, joined
 from redinstruct.run.times import times_of
@@ -144,7 +143,7 @@ def test_labels_and_a_second_judge_come_along(tmp_path: Path) -> None:
     evaluate(tmp_path / "whole")
     shards = dealt(tmp_path, 4)
     for run in (tmp_path / "whole", *shards):
-        rejudge(run, "paper", "scripted/judge")
+        rejudge(run, RejudgeSettings(judge="paper", judge_model="scripted/judge"))
         keys = sorted(shard_keys(run))
         with Store.open_for_writing(run) as store:
             acts = [(key, who, mark) for key in keys for who, mark in (("anna", 3), ("ben", 5)) if key[0] % mark == 0]

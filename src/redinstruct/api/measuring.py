@@ -71,17 +71,17 @@ def evaluate(
         StoreError: the run cannot be written; what was committed is safe.
     Source: RED-EVAL, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
-    from redinstruct.redeval import evaluate as carry_out
-    from redinstruct.redeval import prepare
+    from redinstruct import redeval
 
     with _computed_by(engine, model, judge_model):
-        plan = prepare(
-            model=model, banks=_banks(bank), judge=judge, judge_model=judge_model, judge_options=judge_options,
-            prompts=_prompts(prompts), measure=measure, limit=limit, epochs=epochs, dedupe=dedupe, sampling=sampling,
-            chat_template=chat_template, protocol=protocol, options=options, system=system, columns=columns,
-            timeout=_limits(limits).timeout)  # fmt: skip
-        work = partial(carry_out, plan, Path(run), _limits(limits), listener(plan.config.model, on_progress))
-        return beside_the_loop(work)
+        asked = redeval.EvalSettings(
+            model=model, banks=_banks(bank), judge=judge, judge_model=judge_model, prompts=_prompts(prompts),
+            measure=measure, limit=limit, epochs=epochs, dedupe=dedupe, chat_template=chat_template, protocol=protocol,
+            model_options=options or {}, system=system, columns=dict(columns or {}),
+        ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
+        plan = redeval.prepare(asked, _limits(limits).timeout)
+        tell = listener(plan.config.model, on_progress)
+        return beside_the_loop(partial(redeval.evaluate, plan, Path(run), _limits(limits), tell))
 
 
 def _computed_by(engine: str | Ray, *models: object) -> AbstractContextManager[None]:
@@ -114,14 +114,14 @@ def judge(
         UsageError: a judge that cannot judge this run, or failed its self-test; nothing was written.
         StoreError: the run cannot be read or written.
     """
-    from redinstruct.redeval import rejudge
+    from redinstruct.redeval import RejudgeSettings, rejudge
 
+    asked = RejudgeSettings(judge=judge, judge_model=judge_model, sample=sample, again=again)
+    asked = asked.with_judge_how(judge_options)
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
     with _computed_by(engine, judge_model):
-        return beside_the_loop(
-            lambda: rejudge(Path(run), judge, judge_model, _limits(limits), tell, judge_options, sample, again)
-        )
+        return beside_the_loop(lambda: rejudge(Path(run), asked, _limits(limits), tell))
 
 
 def compare(
@@ -311,18 +311,18 @@ def _limits(given: Limits | None) -> Limits:
 
 def _prompts(
     given: str | Path | PromptTemplate | Sequence[str | Path | PromptTemplate],
-) -> list[str | PromptTemplate]:
+) -> tuple[str | PromptTemplate, ...]:
     named = [given] if isinstance(given, str | Path | PromptTemplate) else given
-    return [str(prompt) if isinstance(prompt, Path) else prompt for prompt in named]
+    return tuple(str(prompt) if isinstance(prompt, Path) else prompt for prompt in named)
 
 
-def _banks(given: Banks) -> list[str | Path | Bank]:
+def _banks(given: Banks) -> tuple[str | Path | Bank, ...]:
     """The banks that were named, or the one that the listed questions are."""
     if isinstance(given, str | Path | Bank):
-        return [given]
+        return (given,)
     asked = [one for one in given if isinstance(one, Question) or (isinstance(one, str) and _is_question(one))]
     if not asked:
-        return [one for one in given if not isinstance(one, Question)]
+        return tuple(one for one in given if not isinstance(one, Question))
     if len(asked) != len(given):
         other = next(number for number, one in enumerate(given, 1) if one not in asked)
         raise UsageError(
@@ -331,7 +331,7 @@ def _banks(given: Banks) -> list[str | Path | Bank]:
         )
     from redinstruct.questions import bank_of
 
-    return [bank_of(asked)]
+    return (bank_of(asked),)
 
 
 def _is_question(text: str) -> bool:

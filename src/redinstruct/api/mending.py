@@ -60,17 +60,16 @@ def collect(
     Source: HARMFULQA, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
     from redinstruct.engine import Limits
+    from redinstruct.harmfulqa import CollectSettings, prepare_collection
     from redinstruct.harmfulqa import collect as carry_out
-    from redinstruct.harmfulqa import prepare_collection
-    from redinstruct.harmfulqa.plan import DEFAULT_SAMPLING
 
     limits = limits or Limits()
-    plan = prepare_collection(
-        teacher=teacher, answerer=answerer, judge=judge, judge_model=judge_model, judge_options=judge_options,
-        topics=_topics(topics), per_subtopic=per_subtopic, blue=blue, red=red, critique=critique,
-        turn_by_turn=turn_by_turn, sampling=sampling or DEFAULT_SAMPLING, answer_tokens=answer_tokens,
-        teacher_options=teacher_options, answerer_options=answerer_options, timeout=limits.timeout,
-    )  # fmt: skip
+    asked = CollectSettings(
+        teacher=teacher, answerer=answerer, judge=judge, judge_model=judge_model, topics=_topics(topics),
+        per_subtopic=per_subtopic, blue=blue, red=red, critique=critique, turn_by_turn=turn_by_turn,
+        answer_tokens=answer_tokens, teacher_options=teacher_options or {}, answerer_options=answerer_options or {},
+    ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
+    plan = prepare_collection(asked, limits.timeout)
     tell = listener("collecting", on_progress)
     return beside_the_loop(lambda: carry_out(plan, Path(run), limits, tell, until_covered=until_covered))
 

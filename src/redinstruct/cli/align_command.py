@@ -14,7 +14,8 @@ import click
 import msgspec
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, Whole, as_json, parse_options
+from redinstruct.cli.kinds import RUN, Whole, parse_options
+from redinstruct.cli.options import as_json
 from redinstruct.errors import (
     EXIT_DONE,
     EXIT_INCONCLUSIVE,

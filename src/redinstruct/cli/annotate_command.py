@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.labels_command import say_labels
-from redinstruct.cli.options import RUN, Whole
 from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, how_to_install
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from redinstruct.cli import console
-from redinstruct.cli.options import as_json, bank_columns, columns_from
+from redinstruct.cli.options import as_json, bank_columns
 from redinstruct.errors import BankError, UsageError, did_you_mean
 from redinstruct.safetext import terminal
 
@@ -84,13 +84,12 @@ def fetch_command(name: str, url: str | None) -> int:
 @click.argument("bank")
 @bank_columns
 @as_json
-def show_command(bank: str, columns: tuple[str, ...], as_json: bool) -> int:
+def show_command(bank: str, columns: dict[str, str], as_json: bool) -> int:
     """How a bank is read: a file or a known name. Shows counts and names of topics, no question."""
     from redinstruct.banks import resolve_bank
     from redinstruct.questions import described
 
-    chosen = {purpose: names[0] for purpose, names in columns_from(columns).items()}
-    found = described(resolve_bank(bank, chosen))
+    found = described(resolve_bank(bank, columns))
     if as_json:
         console.say_json(msgspec.to_builtins(found))
         return 0

@@ -8,66 +8,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.derived import Grouped, flags_of, settings_from
 from redinstruct.cli.endings import say_erring, say_failures
-from redinstruct.cli.groups import Grouped
-from redinstruct.cli.options import (
-    Whole,
-    as_json,
-    dtype,
-    how_to_ask,
-    money,
-    on_engine,
-    parse_options,
-    request_option,
-    seal_option,
-    which_judge,
-)
-from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals, with_dtype
+from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option
+from redinstruct.cli.prepared import limits_from, stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
-from redinstruct.types import Sampling
+from redinstruct.harmfulqa.settings import CollectSettings
 
 if TYPE_CHECKING:
-    from redinstruct.harmfulqa import Cell, Collection, CollectPlan
+    from redinstruct.harmfulqa import Cell, Collection
 
 SCHEMA = "redinstruct.collection/1"
 
 
 @click.command("collect", cls=Grouped)
-@click.option("--teacher", required=True, metavar="M", help="The model that asks as Red-LM, and writes the role-plays.")
-@click.option("--answerer", metavar="M2", help="The model that answers as Base-LM; left out, the teacher does.")
-@which_judge(required=False)
-@request_option("teacher", "of the requests to the teacher")
-@request_option("answerer", "of the requests to the answerer")
-@click.option(
-    "--topics",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="JSON {topic: [subtopic]} or a list of topics; left out, the paper's 10 topics and 98 subtopics.",
-)
-@click.option("--per-subtopic", type=int, default=20, show_default=True, metavar="N", help="Questions per subtopic.")
-@click.option("--blue", type=int, default=5, show_default=True, metavar="N", help="Blue conversations per question.")
-@click.option("--turn-by-turn", is_flag=True, help="Red-LM and Base-LM answer each other; else one role-play each.")
-@click.option("--red", is_flag=True, help="Also regenerate the answers under the CoU prompt (harmful text).")
-@click.option("--critique", is_flag=True, help="Also let the model mend its own unsafe answers; needs --judge.")
-@click.option("--until-covered", is_flag=True, help="Keep asking, within a bound, where a subtopic is thin.")
+@flags_of(CollectSettings)
 @run_option("The collection's folder")
-@click.option(
-    "--max-tokens", type=Whole(1), default=2000, show_default=True, metavar="N",
-    help="Tokens per text of the teacher.",
-)  # fmt: skip
-@click.option(
-    "--answer-tokens", type=Whole(1), default=500, show_default=True, metavar="N",
-    help="Tokens per answer of Base-LM.",
-)  # fmt: skip
-@click.option("--temperature", type=float, metavar="T", help="Sampling temperature; left out, the model's own.")
-@click.option("--seed", type=Whole(None), metavar="S", help="Sampling seed.")
-@dtype()
 @how_to_ask()
 @on_engine
 @money()
 @seal_option
 @as_json
-def command(run: Path | None, until_covered: bool, as_json: bool, **flags: Any) -> int:
+def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     """Collect questions and blue (safe) conversations, and red ones with --red, from any teacher.
 
     Topics, subtopics with a definition, questions, conversations, verdicts: each call is recorded before it is used.
@@ -77,12 +39,13 @@ def command(run: Path | None, until_covered: bool, as_json: bool, **flags: Any) 
     that refuses everything (nothing is recorded); 11 cut by --max-calls or --budget, too many errors, or stopped
     because an endpoint fails later on (the same command goes on); 130 interrupted.
     """
-    from redinstruct.harmfulqa import collect
+    from redinstruct.harmfulqa import collect, prepare_collection
 
-    plan, limits = _plan(flags), limits_from(flags)
+    asked, limits = settings_from(CollectSettings, flags), limits_from(flags)
+    plan = prepare_collection(asked, limits.timeout)
     run = run_or_dated(run, f"{plan.config.teacher}-collection")
     with stop_signals(), console.progress("collecting") as tell:
-        done = collect(plan, run, limits, tell, until_covered=until_covered)
+        done = collect(plan, run, limits, tell, until_covered=asked.until_covered)
     if as_json:
         console.say_json(collection_document(done.collection, calls=done.calls, complete=done.complete))
     else:
@@ -97,35 +60,6 @@ def command(run: Path | None, until_covered: bool, as_json: bool, **flags: Any) 
         console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
     say_erring(done.erring)
     return done.exit_code
-
-
-def _plan(flags: dict[str, Any]) -> CollectPlan:
-    from redinstruct.harmfulqa import prepare_collection
-
-    return prepare_collection(
-        teacher=flags["teacher"],
-        answerer=flags["answerer"],
-        judge=flags["judge"],
-        judge_model=flags["judge_model"],
-        judge_options=judge_options_from(flags),
-        topics=flags["topics"],
-        per_subtopic=flags["per_subtopic"],
-        blue=flags["blue"],
-        red=flags["red"],
-        critique=flags["critique"],
-        turn_by_turn=flags["turn_by_turn"],
-        sampling=Sampling(max_tokens=flags["max_tokens"], temperature=flags["temperature"], seed=flags["seed"]),
-        answer_tokens=flags["answer_tokens"],
-        teacher_options=with_dtype(
-            parse_options(flags["teacher_options"], "--teacher-option"), flags["teacher"], flags["dtype"]
-        ),
-        answerer_options=with_dtype(
-            parse_options(flags["answerer_options"], "--answerer-option"),
-            flags["answerer"],
-            flags["dtype"],
-        ),
-        timeout=flags["timeout"],
-    )
 
 
 def collection_document(collection: Collection, *, calls: int, complete: bool) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, as_json
+from redinstruct.cli.kinds import RUN
+from redinstruct.cli.options import as_json
 from redinstruct.cli.outputs import check_files, write_whole
 
 if TYPE_CHECKING:

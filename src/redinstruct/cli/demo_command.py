@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, Whole, as_json
+from redinstruct.cli.kinds import RUN, Whole
+from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:

@@ -8,24 +8,17 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.derived import Grouped, flags_of, settings_from
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.groups import Grouped
-from redinstruct.cli.options import (
-    as_json,
-    how_to_ask,
-    money,
-    on_engine,
-    seal_option,
-    stop_when_decided,
-    what_to_ask,
-)
-from redinstruct.cli.prepared import limits_from, plan_from, stop_signals
+from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
+from redinstruct.cli.prepared import limits_from, stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
+from redinstruct.redeval import EvalSettings, evaluate, prepare
 
 
 @click.command("eval", cls=Grouped)
-@what_to_ask()
+@flags_of(EvalSettings)
 @run_option("The run's folder")
 @stop_when_decided
 @how_to_ask()
@@ -45,10 +38,10 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     """
     from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
-    from redinstruct.redeval import evaluate
     from redinstruct.run import is_run
 
-    plan, limits = plan_from(flags), limits_from(flags)
+    limits = limits_from(flags)
+    plan = prepare(settings_from(EvalSettings, flags), limits.timeout)
     run = run_or_dated(run, plan.config.model)
     if (foreign := plan.foreign()) is not None and not is_run(
         run

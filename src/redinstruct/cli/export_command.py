@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN
+from redinstruct.cli.kinds import RUN
 from redinstruct.cli.outputs import check_files
 from redinstruct.errors import EXIT_DONE, UsageError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, as_json
+from redinstruct.cli.kinds import RUN
+from redinstruct.cli.options import as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
 

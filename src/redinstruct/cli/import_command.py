@@ -9,7 +9,8 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json, columns_from, seal_option
+from redinstruct.cli.kinds import RUN, columns_from
+from redinstruct.cli.options import as_json, seal_option
 from redinstruct.errors import UsageError
 
 if TYPE_CHECKING:

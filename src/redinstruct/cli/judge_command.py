@@ -8,32 +8,23 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.derived import Grouped, flags_of, settings_from
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.groups import Grouped
-from redinstruct.cli.options import RUN, Whole, as_json, how_to_ask, money, on_engine, which_judge
-from redinstruct.cli.prepared import judge_options_from, limits_from, stop_signals
+from redinstruct.cli.kinds import RUN
+from redinstruct.cli.options import as_json, how_to_ask, money, on_engine
+from redinstruct.cli.prepared import limits_from, stop_signals
+from redinstruct.redeval import RejudgeSettings, rejudge
 
 
 @click.command("judge", cls=Grouped)
 @click.argument("run", type=RUN)
-@which_judge()
-@click.option(
-    "--sample",
-    type=Whole(1),
-    metavar="N",
-    help="Ask the judge on a random part only: N answers of each bank and prompt. The report combines the two judges.",
-)
-@click.option(
-    "--again",
-    is_flag=True,
-    help="Ask the same judge once more of every answer: the newest verdict counts, the report says how far they agree.",
-)
+@flags_of(RejudgeSettings)
 @how_to_ask()
 @on_engine
 @money()
 @as_json
-def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: Any) -> int:
+def command(run: Path, as_json: bool, **flags: Any) -> int:
     """Judge a run's recorded answers by another judge.
 
     Never samples: the answers are those of the run. Verdicts of other judges stay, and each judge has its own line in
@@ -41,13 +32,10 @@ def command(run: Path, sample: int | None, again: bool, as_json: bool, **flags: 
     """
     from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
-    from redinstruct.redeval import rejudge
 
     limits = limits_from(flags)
     with stop_signals(), console.progress(f"judging by {flags['judge']}") as tell:
-        outcome = rejudge(
-            run, flags["judge"], flags["judge_model"], limits, tell, judge_options_from(flags), sample, again
-        )
+        outcome = rejudge(run, settings_from(RejudgeSettings, flags), limits, tell)
     report = read_report([run])
     if as_json:
         console.say_json(plain(report))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, as_json
+from redinstruct.cli.kinds import RUN
+from redinstruct.cli.options import as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.figures.numbers import in_column, percent

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN
+from redinstruct.cli.kinds import RUN
 
 
 @click.command("merge")

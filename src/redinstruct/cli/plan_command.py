@@ -8,27 +8,29 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.groups import Grouped
+from redinstruct.cli.derived import Grouped, Listed, flags_of, settings_from
+from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.label_plan import plan_labels
-from redinstruct.cli.options import (
-    RUN,
-    Whole,
-    as_json,
-    how_to_ask,
-    money,
-    on_engine,
-    seal_option,
-    stop_when_decided,
-    what_to_ask,
-)
+from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
 from redinstruct.cli.power_plan import plan_power
-from redinstruct.cli.prepared import limits_from, plan_from
+from redinstruct.cli.prepared import limits_from
 from redinstruct.errors import UsageError
+from redinstruct.redeval import EvalSettings, prepare
+from redinstruct.settings import NEEDED
 
 
 @click.command("plan", cls=Grouped)
-@what_to_ask(required=False)
-@click.option("--run", "-r", type=RUN, metavar="DIR", help="Count only what is still owed in this run.")
+@flags_of(EvalSettings, required=False)
+@click.option(
+    "--run",
+    "-r",
+    cls=Listed,
+    group=NEEDED,
+    first=5,
+    type=RUN,
+    metavar="DIR",
+    help="Count only what is still owed in this run.",
+)
 @stop_when_decided
 @how_to_ask()
 @on_engine
@@ -88,7 +90,8 @@ def command(
 def _plan_eval(run: Path | None, flags: dict[str, Any], *, as_json: bool) -> int:
     from redinstruct.redeval.spending import forecast
 
-    plan, limits = plan_from(flags), limits_from(flags)
+    limits = limits_from(flags)
+    plan = prepare(settings_from(EvalSettings, flags), limits.timeout)
     cast = forecast(plan, limits, run)
     if as_json:
         console.say_json(cast.document())

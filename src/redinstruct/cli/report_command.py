@@ -10,7 +10,8 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.options import RUN, as_json, show_content
+from redinstruct.cli.kinds import RUN
+from redinstruct.cli.options import as_json, show_content
 from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_attempts, write_whole
 from redinstruct.errors import UsageError
 

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN
+from redinstruct.cli.derived import Listed
+from redinstruct.cli.kinds import RUN
+from redinstruct.settings import NEEDED
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def run_option(what: str) -> Callable[[F], F]:
     """The flag that names the run's folder; left out, a new one by date, which is said."""
     return click.option(
-        "--run", "-r", type=RUN, metavar="DIR",
+        "--run", "-r", cls=Listed, group=NEEDED, first=5, type=RUN, metavar="DIR",
         help=f"{what}; made, or resumed if it is this run's. Left out: a new one, runs/DATE-TIME-MODEL.",
     )  # fmt: skip
 

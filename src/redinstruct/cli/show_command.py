@@ -11,7 +11,8 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_failures
-from redinstruct.cli.options import RUN, Whole, as_json, show_content
+from redinstruct.cli.kinds import RUN, Whole
+from redinstruct.cli.options import as_json, show_content
 from redinstruct.cli.show_collection import show_collection
 from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.safetext import short_hash

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import MOST, RUN, as_json, bank_columns, dtype, how_to_ask, which_judge
+from redinstruct.cli.derived import flags_of, settings_from
+from redinstruct.cli.kinds import MOST, RUN
+from redinstruct.cli.options import as_json, bank_columns, how_to_ask
+from redinstruct.redeval import EvalSettings, RejudgeSettings
 
 if TYPE_CHECKING:
-    from redinstruct.engine import Limits
     from redinstruct.figures.stressed import StressFigures
     from redinstruct.stressing import StressOptions
 
@@ -39,7 +41,7 @@ _NUMBERS = Numbers()
 @click.command("stress")
 @click.option("--model", required=True, metavar="hf/CKPT", help="The checkpoint's folder on this machine.")
 @click.option("--bank", required=True, metavar="B", help="Harmful questions: a file, or a known bank's name.")
-@which_judge()
+@flags_of(RejudgeSettings, without=("sample", "again"))
 @click.option(
     "--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made, or resumed if it is this run's."
 )
@@ -98,7 +100,7 @@ _NUMBERS = Numbers()
     "--chat-template", type=click.Choice(["native", "none"]), default="native", show_default=True, help="As for eval."
 )
 @bank_columns
-@dtype()
+@flags_of(EvalSettings, only=("dtype",))
 @how_to_ask()
 @as_json
 def command(run: Path, as_json: bool, **flags: Any) -> int:
@@ -113,7 +115,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     Exit codes: 0 all recorded; 2 bad input; 11 cut, or too many errors; 130 interrupted (the same command goes on).
     """
     from redinstruct.cli.endings import say_ending
-    from redinstruct.cli.prepared import stop_signals
+    from redinstruct.cli.prepared import limits_from, stop_signals
     from redinstruct.errors import UsageError, how_to_install
     from redinstruct.figures.report import document
 
@@ -121,7 +123,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
         from redinstruct.stressing import stress
     except ImportError as error:
         raise UsageError(f"stress needs the [train] extra ({error.name}): {how_to_install('train')}") from None
-    asked, limits = _asked(**flags), _limits(**flags)
+    asked, limits = _asked(**flags), limits_from(flags)
     with stop_signals(), console.steps() as tell:
         found = stress(asked, run, limits, tell)
     if as_json:
@@ -135,28 +137,13 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     return found.exit_code
 
 
-def _limits(**flags: Any) -> Limits:
-    """How it is carried out; nothing here costs money but a judge, which `--max-calls` bounds."""
-    from redinstruct.cli.prepared import limits_from
-
-    money = ("budget", "price_in", "price_out", "judge_price_in", "judge_price_out")
-    return limits_from(flags | dict.fromkeys(money))
-
-
 def _asked(**flags: Any) -> StressOptions:
     """The flags as the verb's one value."""
-    from redinstruct.cli.options import columns_from
-    from redinstruct.cli.prepared import judge_options_from
     from redinstruct.stressing import StressOptions
 
-    made = ("judge_options", "columns")
-    own = {name: value for name, value in flags.items() if name in StressOptions.__struct_fields__ and name not in made}
+    own = {name: value for name, value in flags.items() if name in StressOptions.__struct_fields__}
     own["prompts"] = flags["prompts"] or ("standard",)
-    return StressOptions(
-        **own,
-        judge_options=judge_options_from(flags),
-        columns={purpose: names[0] for purpose, names in columns_from(flags["columns"]).items()},
-    )
+    return StressOptions(**own | {"judge_options": settings_from(RejudgeSettings, flags).judge_how})
 
 
 def say_stress(found: StressFigures) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.options import RUN, Whole
+from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError, how_to_install
 

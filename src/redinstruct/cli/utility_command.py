@@ -9,7 +9,8 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
-from redinstruct.cli.options import Whole, as_json
+from redinstruct.cli.kinds import Whole
+from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.errors import EXIT_DONE

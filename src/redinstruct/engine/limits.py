@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Annotated
 
 import msgspec
 
 from redinstruct.engine.servers import PATIENCE
 from redinstruct.errors import UsageError
 from redinstruct.models.base import Reply, Request
+from redinstruct.settings import FAILED, JUDGING, LIMITS, Setting
 
 DEFAULT_CONCURRENCY = 64
 MAX_CONCURRENCY = 4096
@@ -47,16 +49,39 @@ class Limits(msgspec.Struct, frozen=True):
     ``stop_when_decided`` ends the asking of a bank and prompt once its rate is known to lie on one side of that limit.
     """
 
-    concurrency: int = DEFAULT_CONCURRENCY
-    max_calls: int | None = None
-    budget: float | None = None
+    concurrency: Annotated[int, Setting("Attempts in flight at once, target and judge together.", "N", LIMITS)] = (
+        DEFAULT_CONCURRENCY
+    )
+    max_calls: Annotated[
+        int | None,
+        Setting(
+            "Stop before more than N requests of this invocation, retries and judge included (exit 11); 0 begins the "
+            "run and asks nothing.",
+            "N",
+            LIMITS,
+        ),
+    ] = None
+    budget: Annotated[
+        float | None, Setting("Stop before the whole run costs more than Z dollars (exit 11).", "Z", LIMITS)
+    ] = None
     prices: Prices | None = None
     judge_prices: Prices | None = None
-    keep_errors: bool = False
-    force: bool = False
-    stop_when_decided: float | None = None
-    timeout: float = 120.0
-    patience: float = PATIENCE
+    keep_errors: Annotated[
+        bool, Setting("Leave what ended as `error`; else it is asked again, once.", group=FAILED)
+    ] = False
+    force: Annotated[bool, Setting("Go on with a judge that failed its self-test.", group=JUDGING)] = False
+    stop_when_decided: Annotated[
+        float | None,
+        Setting(
+            "Stop asking a bank under a prompt once its rate surely lies above, or below, RATE; asks in random order.",
+            "RATE",
+            LIMITS,
+        ),
+    ] = None
+    timeout: Annotated[float, Setting("Deadline of one request.", "SECONDS", LIMITS)] = 120.0
+    patience: Annotated[
+        float, Setting("Wait so long for a server that answered before and does not now.", "SECONDS", LIMITS)
+    ] = PATIENCE
 
 
 def check_limits(limits: Limits) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from redinstruct.harmfulqa.collect import Cell, Collecting, Collection, collect, read_collection
 from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, prepare_collection
+from redinstruct.harmfulqa.settings import CollectSettings
 
 __all__ = [
     "Cell",
     "CollectConfig",
     "CollectPlan",
+    "CollectSettings",
     "Collecting",
     "Collection",
     "collect",

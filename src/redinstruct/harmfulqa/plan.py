@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from redinstruct.checkpoints.embedded import prompts_of
 from redinstruct.errors import ConfigError, DamagedStore, UsageError
+from redinstruct.harmfulqa.settings import CollectSettings
 from redinstruct.harmfulqa.steps import texts_digest
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
-from redinstruct.judges import Judge, JudgeOptions, judge_named, model_of_judge
-from redinstruct.models import Model, make_model, recorded
+from redinstruct.judges import Judge, JudgeOptions
+from redinstruct.models import Model, Options, make_model, recorded
 from redinstruct.prompts import load_template
 from redinstruct.run.config import Pinned
+from redinstruct.settings import flag_of
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling
 
 RED_PROMPT = "cou"
 MOST = 10_000
 """Questions of one subtopic, conversations about one question: more is a slip of the hand."""
-DEFAULT_SAMPLING = Sampling(max_tokens=2000)
 
 
 class PublishedFile(msgspec.Struct, frozen=True):
@@ -90,84 +90,62 @@ class CollectPlan(msgspec.Struct, frozen=True):
     red_template: PromptTemplate
 
 
-def prepare_collection(
-    *,
-    teacher: str | Model,
-    answerer: str | Model | None = None,
-    judge: str | Judge | None = None,
-    judge_model: str | Model | None = None,
-    judge_options: JudgeOptions | None = None,
-    topics: Path | Topics | None = None,
-    per_subtopic: int = 20,
-    blue: int = 5,
-    red: bool = False,
-    critique: bool = False,
-    turn_by_turn: bool = False,
-    sampling: Sampling = DEFAULT_SAMPLING,
-    answer_tokens: int = 500,
-    teacher_options: Mapping[str, object] | None = None,
-    answerer_options: Mapping[str, object] | None = None,
-    timeout: float = 120.0,
-) -> CollectPlan:
+def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> CollectPlan:
     """Read and check everything that a collection needs. Writes nothing, asks nothing.
 
     Raises:
         UsageError: anything that is wrong with the input, in one line.
     """
-    _check_numbers(per_subtopic, blue, answer_tokens, sampling)
-    if judge is None and (judge_model is not None or judge_options not in (None, JudgeOptions())):
+    _check_numbers(asked)
+    if asked.judge is None and (asked.judge_model is not None or asked.judge_how != JudgeOptions()):
         raise UsageError("--judge-model and its like are for a judge: name it with --judge")
-    if critique and judge is None:
+    if asked.critique and asked.judge is None:
         raise UsageError("--critique needs --judge: it begins with an answer that was judged harmful")
-    listed = read_topics(topics) if isinstance(topics, Path) else (topics or PAPER_TOPICS)
-    instrument = None if judge is None else judge_named(judge, ATTACK_SUCCESS, judge_model, judge_options)
-    if instrument is not None and instrument.measure != ATTACK_SUCCESS:
-        raise UsageError(f"the judge measures {instrument.measure.name}, not {ATTACK_SUCCESS.name}")
-    who = teacher if answerer is None else answerer
-    template = load_template(RED_PROMPT, own_folder=_own_prompts(who))
-    if answerer is None and answerer_options:
+    topics = read_topics(asked.topics) if isinstance(asked.topics, Path) else (asked.topics or PAPER_TOPICS)
+    judge = None if asked.judge is None else asked.judge_of(ATTACK_SUCCESS)
+    if judge is not None and judge.measure != ATTACK_SUCCESS:
+        raise UsageError(f"the judge measures {judge.measure.name}, not {ATTACK_SUCCESS.name}")
+    who = asked.teacher if asked.answerer is None else asked.answerer
+    template = load_template(RED_PROMPT, own_folder=prompts_of(who) if isinstance(who, str) else None)
+    if asked.answerer is None and asked.answerer_options:
         raise UsageError("--answerer-option is for an answerer of its own: name it with --answerer")
-    asks = _model(teacher, timeout, teacher_options)
-    answers = None if answerer is None else _model(answerer, timeout, answerer_options)
+    to_teacher, to_answerer = asked.requests
+    teacher = _model(asked.teacher, timeout, to_teacher)
+    answerer = None if asked.answerer is None else _model(asked.answerer, timeout, to_answerer)
     config = CollectConfig(
-        teacher=asks.id,
-        topics=listed,
-        sampling=sampling,
-        answer_tokens=answer_tokens,
+        teacher=teacher.id,
+        topics=topics,
+        sampling=asked.sampling,
+        answer_tokens=asked.answer_tokens,
         texts=texts_digest(),
         red_prompt=Pinned(template.name, template.sha256),
-        answerer=None if answers is None else answers.id,
-        turn_by_turn=turn_by_turn,
-        per_subtopic=per_subtopic,
-        blue=blue,
-        red=red,
-        critique=critique,
-        judge=None if instrument is None else instrument.card.id,
-        teacher_options=recorded(teacher_options),
-        answerer_options=recorded(answerer_options),
+        answerer=None if answerer is None else answerer.id,
+        turn_by_turn=asked.turn_by_turn,
+        per_subtopic=asked.per_subtopic,
+        blue=asked.blue,
+        red=asked.red,
+        critique=asked.critique,
+        judge=None if judge is None else judge.card.id,
+        teacher_options=recorded(to_teacher),
+        answerer_options=recorded(to_answerer),
     )
-    judged_by = None if instrument is None else model_of_judge(instrument, judge_model, timeout, judge_options)
-    return CollectPlan(config, asks, answers, instrument, judged_by, template)
+    judge_model = None if judge is None else asked.judge_model_of(judge, timeout)
+    return CollectPlan(config, teacher, answerer, judge, judge_model, template)
 
 
-def _check_numbers(per_subtopic: int, blue: int, answer_tokens: int, sampling: Sampling) -> None:
-    for flag, value in (("--per-subtopic", per_subtopic), ("--blue", blue)):
-        if not 1 <= value <= MOST:
-            raise UsageError(f"{flag} must lie between 1 and {MOST:,}")
-    for flag, value in (("--max-tokens", sampling.max_tokens), ("--answer-tokens", answer_tokens)):
-        if value < 1:
-            raise UsageError(f"{flag} must be at least 1")
-    if sampling.temperature is not None and not (0 <= sampling.temperature <= 2):
+def _check_numbers(asked: CollectSettings) -> None:
+    for name in ("per_subtopic", "blue"):
+        if not 1 <= getattr(asked, name) <= MOST:
+            raise UsageError(f"{flag_of(name)} must lie between 1 and {MOST:,}")
+    for name in ("max_tokens", "answer_tokens"):
+        if getattr(asked, name) < 1:
+            raise UsageError(f"{flag_of(name)} must be at least 1")
+    if asked.temperature is not None and not (0 <= asked.temperature <= 2):
         raise UsageError("--temperature must lie between 0 and 2")
 
 
-def _model(model: str | Model, timeout: float, options: Mapping[str, object] | None) -> Model:
+def _model(model: str | Model, timeout: float, options: Options) -> Model:
     return make_model(model, options=options, timeout=timeout) if isinstance(model, str) else model
-
-
-def _own_prompts(model: str | Model) -> Path | None:
-    """The folder of a toy checkpoint's own translations of the shipped prompts."""
-    return prompts_of(model) if isinstance(model, str) else None
 
 
 _FLAGS = {

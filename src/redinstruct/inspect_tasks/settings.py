@@ -12,8 +12,7 @@ from redinstruct.errors import UsageError
 from redinstruct.files import Fields
 from redinstruct.judges import JudgeOptions
 from redinstruct.models.base import Reply, Request
-from redinstruct.redeval import Plan, prepare, read_system
-from redinstruct.types import Sampling
+from redinstruct.redeval import EvalSettings, Plan, prepare, read_system
 
 Several = str | list[str]
 
@@ -64,19 +63,23 @@ def plan_of(flags: TaskFlags, measure: str, grader: str | None) -> Plan:
         UsageError: anything that is wrong with the flags, in one line.
     """
     return prepare(
-        model=_Asked(),
-        banks=_listed(flags.bank),
-        judge=flags.judge,
-        judge_model=flags.judge_model if grader is None else _Asked(grader),
-        judge_options=judge_options(flags),
-        prompts=_listed(flags.prompt),
-        measure=measure,
-        limit=flags.limit,
-        epochs=flags.epochs,
-        dedupe=flags.dedupe,
-        sampling=Sampling(flags.max_tokens, flags.temperature, flags.top_p, flags.seed),
-        system=read_system(flags.system),
-        columns=dict(pair.split("=", 1) for pair in _listed(flags.column) if "=" in pair),
+        EvalSettings(
+            model=_Asked(),
+            banks=tuple(_listed(flags.bank)),
+            judge=flags.judge,
+            judge_model=flags.judge_model if grader is None else _Asked(grader),
+            prompts=tuple(_listed(flags.prompt)),
+            measure=measure,
+            limit=flags.limit,
+            epochs=flags.epochs,
+            dedupe=flags.dedupe,
+            max_tokens=flags.max_tokens,
+            temperature=flags.temperature,
+            top_p=flags.top_p,
+            seed=flags.seed,
+            system=read_system(flags.system),
+            columns=dict(pair.split("=", 1) for pair in _listed(flags.column) if "=" in pair),
+        ).with_judge_how(judge_options(flags))
     )
 
 

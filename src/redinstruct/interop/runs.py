@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.annotate.figures import ADJUDICATING
-from redinstruct.errors import ConfigError, UsageError, did_you_mean
+from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.interop.rows import ImportRow, Said
 from redinstruct.interop.sources import IMPORTED, Source, read_source
@@ -53,6 +53,7 @@ from redinstruct.types import (
     Question,
     Sampling,
     Verdict,
+    measure_named,
 )
 
 _CHUNK = 1000
@@ -108,16 +109,14 @@ def import_file(
         ConfigError: the folder holds another run, or other things; nothing was written.
         StoreError: the run cannot be written; no run is left behind.
     """
-    if measure not in MEASURES:
-        near = did_you_mean(measure, MEASURES)
-        raise UsageError(f"unknown --measure {measure!r}: known are {', '.join(MEASURES)}{near}")
+    what = measure_named(measure)
     if settle not in (UNANIMOUS, MAJORITY):
         raise UsageError(f"unknown --settle {settle!r}: known are {UNANIMOUS}, {MAJORITY}")
     if not annotator.strip() or (model is not None and not model.strip()):
         raise UsageError("--annotator and --model must not be blank")
     folder = Path(os.path.abspath(run))  # noqa: PTH100  (resolve() would follow a link that is refused below)
     check_run_folder(folder)
-    source = read_source(Path(file), MEASURES[measure], columns, one)
+    source = read_source(Path(file), what, columns, one)
     if model is not None:
         source = msgspec.structs.replace(source, model=model)
     plan = _Plan(source, measure, _Reading(annotator, columns or {}, one, settle))

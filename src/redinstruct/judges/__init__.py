@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from redinstruct.judges.base import Asking, Bindable, Call, Case, Judge, bound_judge
-from redinstruct.judges.registry import JUDGES, TESTED, JudgeOptions, judge_named, make_judge, model_of_judge
+from redinstruct.judges.registry import JUDGES, TESTED, JudgeOptions, make_judge, model_of_judge
 from redinstruct.judges.selftest import SelfTest, battery, run_selftest
+from redinstruct.judges.settings import JudgeSettings
 
 __all__ = [
     "JUDGES",
@@ -15,10 +16,10 @@ __all__ = [
     "Case",
     "Judge",
     "JudgeOptions",
+    "JudgeSettings",
     "SelfTest",
     "battery",
     "bound_judge",
-    "judge_named",
     "make_judge",
     "model_of_judge",
     "run_selftest",

@@ -79,16 +79,6 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
     return _with_request(PaperJudge(model), options)
 
 
-def judge_named(
-    judge: str | Judge, measure: Measure, judge_model: str | Model | None, options: JudgeOptions | None
-) -> Judge:
-    """The judge that was named, or given. Raises ``UsageError`` for one that cannot take the measure."""
-    if not isinstance(judge, str):
-        return judge
-    model_id = judge_model if judge_model is None or isinstance(judge_model, str) else judge_model.id
-    return make_judge(judge, measure, model_id, options)
-
-
 def model_of_judge(
     judge: Judge, judge_model: str | Model | None, timeout: float, options: JudgeOptions | None = None
 ) -> Model | None:

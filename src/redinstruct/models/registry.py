@@ -95,6 +95,12 @@ def make_model(
     raise ModelSpecError(f"unknown model {spec!r}: known are {known}")
 
 
+def with_dtype(options: Options, model: str | Model | None, dtype: str | None) -> Options:
+    """The options of a role. What a checkpoint computes in changes answers, and so is one of them."""
+    local = isinstance(model, str) and model.startswith(LOCAL_KINDS)
+    return {**options, DTYPE_OPTION: dtype} if dtype is not None and local else options
+
+
 def id_of(spec: str) -> str:
     """The id under which a model's answers are recorded; a checkpoint's folder is read for it, and not loaded.
 

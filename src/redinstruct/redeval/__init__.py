@@ -9,12 +9,16 @@ specification of it.
 from __future__ import annotations
 
 from redinstruct.redeval.invocation import Outcome
-from redinstruct.redeval.plan import Plan, prepare, read_system
+from redinstruct.redeval.plan import Plan, prepare
 from redinstruct.redeval.runs import evaluate, rejudge
+from redinstruct.redeval.settings import AskSettings, EvalSettings, RejudgeSettings, read_system
 
 __all__ = [
+    "AskSettings",
+    "EvalSettings",
     "Outcome",
     "Plan",
+    "RejudgeSettings",
     "evaluate",
     "prepare",
     "read_system",

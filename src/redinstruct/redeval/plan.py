@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from redinstruct.banks import resolve_bank, resolve_template_path
 from redinstruct.checkpoints.embedded import LOCAL_KINDS, prompts_of
-from redinstruct.errors import TemplateError, UsageError, did_you_mean
-from redinstruct.judges import Judge, JudgeOptions, judge_named, model_of_judge
+from redinstruct.errors import TemplateError, UsageError
+from redinstruct.judges import Judge
 from redinstruct.judges.exact import is_toy
 from redinstruct.models import Model, make_model, recorded
-from redinstruct.prompts import DEFAULT_PROMPTS, load_template, read_text_file
-from redinstruct.prompts.templates import MAX_TEMPLATE_BYTES
+from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.questions import select, selection_words
 from redinstruct.questions.spread import SPREAD
+from redinstruct.redeval.settings import EvalSettings
 from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig, attempt_key
-from redinstruct.safetext import terminal
-from redinstruct.types import MEASURES, Attempt, Bank, Measure, PromptTemplate, Question, Sampling
+from redinstruct.types import Attempt, Bank, Measure, PromptTemplate, Question, Sampling, measure_named
 
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "top_k", "min_p", "seed", "stop"})
 """Fields of an endpoint request by which an option could change the sampling."""
@@ -74,80 +73,49 @@ class Plan(msgspec.Struct, frozen=True):
                         yield Attempt(attempt_key(self.config, question, template, epoch), question, template, epoch)
 
 
-def prepare(
-    *,
-    model: str | Model,
-    banks: Sequence[str | Path | Bank],
-    judge: str | Judge,
-    judge_model: str | Model | None = None,
-    judge_options: JudgeOptions | None = None,
-    prompts: Sequence[str | PromptTemplate] = (),
-    measure: str = "attack_success",
-    limit: int | None = None,
-    epochs: int = 1,
-    dedupe: bool = False,
-    sampling: Sampling | None = None,
-    chat_template: str = "native",
-    protocol: str | None = None,
-    options: Mapping[str, object] | None = None,
-    system: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    timeout: float = 120.0,
-) -> Plan:
-    """Read and check everything an evaluation needs. Writes nothing, asks nothing.
-
-    ``banks`` are files or known names, ``prompts`` shipped names or files (all three defaults when empty), ``model``
-    and ``judge_model`` ids or models.
+def prepare(asked: EvalSettings, timeout: float = 120.0) -> Plan:
+    """Read and check everything an evaluation needs. Writes nothing, asks nothing. ``timeout``: seconds of a request.
 
     Raises:
         UsageError: anything that is wrong with the input, in one line.
     """
-    if measure not in MEASURES:
-        near = did_you_mean(measure, MEASURES)
-        raise UsageError(f"unknown --measure {measure!r}: known are {', '.join(MEASURES)}{near}")
-    if epochs < 1:
+    measure = measure_named(asked.measure)
+    if asked.epochs < 1:
         raise UsageError("--epochs must be at least 1")
-    if not banks:
+    if not asked.banks:
         raise UsageError("no question bank: name one with --bank")
-    sampling = sampling or Sampling()
-    _check_sampling(sampling)
-    paper_2023 = _check_protocol(protocol, judge, sampling, options or {}, system)
-    what = MEASURES[measure]
-    instrument = judge_named(judge, what, judge_model, judge_options)
-    if instrument.measure != what:
-        raise UsageError(f"the judge measures {instrument.measure.name}, not {what.name}")
-    read = tuple(b if isinstance(b, Bank) else resolve_bank(str(b), columns) for b in banks)
-    _check_distinct("banks", [(b.name, b.sha256) for b in read])
-    selections = [select(bank, measure=what, limit=limit, dedupe=dedupe) for bank in read]
-    if paper_2023 and isinstance(model, str) and model.startswith(LOCAL_KINDS):
-        chat_template = "none"
-    templates = _templates(prompts, model if isinstance(model, str) else None)
-    target = (
-        make_model(model, options=options, timeout=timeout, chat_template=chat_template)
-        if isinstance(model, str)
-        else model
-    )
-    asked = model_of_judge(instrument, judge_model, timeout, judge_options)
+    _check_sampling(asked.sampling)
+    asked = _by_protocol(asked)
+    judge = asked.judge_of(measure)
+    if judge.measure != measure:
+        raise UsageError(f"the judge measures {judge.measure.name}, not {measure.name}")
+    banks = tuple(b if isinstance(b, Bank) else resolve_bank(str(b), asked.columns) for b in asked.banks)
+    _check_distinct("banks", [(b.name, b.sha256) for b in banks])
+    selections = [select(bank, measure=measure, limit=asked.limit, dedupe=asked.dedupe) for bank in banks]
+    templates = _templates(asked.prompts, asked.model if isinstance(asked.model, str) else None)
+    target = asked.model
+    if isinstance(target, str):
+        target = make_model(target, options=asked.request, timeout=timeout, chat_template=asked.chat_template)
     config = RunConfig(
         model=target.id,
-        banks=tuple(Pinned(b.name, b.sha256) for b in read),
+        banks=tuple(Pinned(b.name, b.sha256) for b in banks),
         prompts=tuple(Pinned(t.name, t.sha256) for t in templates),
-        measure=measure,
-        judge=instrument.card.id,
-        sampling=sampling,
-        chat_template=chat_template,
-        protocol=protocol or PROTOCOL_DEFAULT,
-        dedupe=dedupe,
-        options=recorded(options),
-        system=system,
-        columns=tuple(sorted((columns or {}).items())),
-        limit=limit,
-        epochs=epochs,
+        measure=measure.name,
+        judge=judge.card.id,
+        sampling=asked.sampling,
+        chat_template=asked.chat_template,
+        protocol=asked.protocol or PROTOCOL_DEFAULT,
+        dedupe=asked.dedupe,
+        options=recorded(asked.request),
+        system=asked.system,
+        columns=tuple(sorted(asked.columns.items())),
+        limit=asked.limit,
+        epochs=asked.epochs,
         limit_rule=SPREAD,
         selected=tuple(selection.selected for selection in selections),
     )
     questions = tuple(selection.questions for selection in selections)
-    return Plan(config, read, questions, templates, what, instrument, target, asked)
+    return Plan(config, banks, questions, templates, measure, judge, target, asked.judge_model_of(judge, timeout))
 
 
 def _check_sampling(sampling: Sampling) -> None:
@@ -159,43 +127,22 @@ def _check_sampling(sampling: Sampling) -> None:
         raise UsageError("--top-p must lie between 0 and 1")
 
 
-def _check_protocol(
-    protocol: str | None, judge: str | Judge, sampling: Sampling, options: Mapping[str, object], system: str | None
-) -> bool:
-    """The 2023 protocol leaves nothing to choose: its judge, 500 tokens, the model's own sampling."""
-    if protocol is None:
-        return False
-    if protocol != PROTOCOL_2023:
-        raise UsageError(f"unknown --protocol {protocol!r}: known is {PROTOCOL_2023}")
-    if (judge if isinstance(judge, str) else judge.card.name) != "paper":
+def _by_protocol(asked: EvalSettings) -> EvalSettings:
+    """The 2023 protocol leaves nothing to choose: its judge, 500 tokens, the model's own sampling, no chat template."""
+    if asked.protocol is None:
+        return asked
+    if asked.protocol != PROTOCOL_2023:
+        raise UsageError(f"unknown --protocol {asked.protocol!r}: known is {PROTOCOL_2023}")
+    if (asked.judge if isinstance(asked.judge, str) else asked.judge.card.name) != "paper":
         raise UsageError(f"--protocol {PROTOCOL_2023} is judged by --judge paper")
-    if sampling != Sampling(max_tokens=500) or not _SAMPLING_FIELDS.isdisjoint(options):
+    if asked.sampling != Sampling(max_tokens=500) or not _SAMPLING_FIELDS.isdisjoint(asked.model_options):
         raise UsageError(
             f"--protocol {PROTOCOL_2023} fixes 500 tokens and the model's own sampling: leave those flags out"
         )
-    if system is not None:
+    if asked.system is not None:
         raise UsageError(f"--protocol {PROTOCOL_2023} has an empty system prompt: leave --system out")
-    return True
-
-
-def read_system(given: str | None) -> str | None:
-    """The system prompt that ``--system TEXT|FILE`` names: a file's text if there is such a file, else the text itself.
-
-    Raises:
-        UsageError: a file that cannot be read, a path without a file, or nothing but blanks.
-    """
-    if given is None:
-        return None
-    try:
-        is_file = Path(given).is_file()
-    except (OSError, ValueError):  # too long for a name: it is a text
-        is_file = False
-    if not is_file and given.strip() and not any(map(str.isspace, given)) and ("/" in given or Path(given).suffix):
-        raise UsageError(f"--system {terminal(given)[:60]}: there is no such file")
-    text = read_text_file(Path(given), "system prompt", MAX_TEMPLATE_BYTES) if is_file else given
-    if not text.strip():
-        raise UsageError("--system: the system prompt is empty")
-    return text
+    is_local = isinstance(asked.model, str) and asked.model.startswith(LOCAL_KINDS)
+    return msgspec.structs.replace(asked, chat_template="none") if is_local else asked
 
 
 def _check_distinct(what: str, named: Sequence[tuple[str, str]]) -> None:

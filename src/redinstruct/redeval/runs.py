@@ -9,7 +9,7 @@ from pathlib import Path
 from redinstruct.engine import Limits, Party, Prices, Spending, Worklist, check_limits, in_a_loop
 from redinstruct.errors import UsageError
 from redinstruct.figures.deciding import Decider, outcomes_of
-from redinstruct.judges import Judge, JudgeOptions, bound_judge, judge_named, model_of_judge
+from redinstruct.judges import Judge, bound_judge
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
@@ -17,6 +17,7 @@ from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.plan import Plan
 from redinstruct.redeval.sampling import owed_part
 from redinstruct.redeval.session import JUDGE, TARGET, Session
+from redinstruct.redeval.settings import RejudgeSettings
 from redinstruct.run import (
     Owed,
     OwedAttempt,
@@ -81,19 +82,12 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
 
 
 def rejudge(
-    run: Path,
-    judge: str | Judge,
-    judge_model: str | Model | None = None,
-    limits: Limits | None = None,
-    on_progress: OnProgress | None = None,
-    judge_options: JudgeOptions | None = None,
-    part: int | None = None,
-    again: bool = False,
+    run: Path, asked: RejudgeSettings, limits: Limits | None = None, on_progress: OnProgress | None = None
 ) -> Outcome:
     """Judge a run's recorded answers by another judge. Never samples; verdicts that stand already stay.
 
-    ``part`` asks the judge on a random part only: so many answers of each bank and prompt. ``again`` asks it once more
-    of every answer that it has judged: the newest verdict counts, and the report says how far they agree.
+    ``sample`` asks the judge on a random part only: so many answers of each bank and prompt. ``again`` asks it once
+    more of every answer that it has judged: the newest verdict counts, and the report says how far they agree.
 
     Raises:
         ConfigError: there is no run in the folder.
@@ -103,44 +97,43 @@ def rejudge(
     check_limits(limits)
     with Store.open_for_reading(run) as store:
         config = store.begun()
-    instrument = judge_named(judge, MEASURES[config.measure], judge_model, judge_options)
-    asked = model_of_judge(instrument, judge_model, limits.timeout, judge_options)
-    if part is not None and part < 1:
+    judge = asked.judge_of(MEASURES[config.measure])
+    model = asked.judge_model_of(judge, limits.timeout)
+    if asked.sample is not None and asked.sample < 1:
         raise UsageError("--sample must be at least 1")
-    if again and part is not None:
+    if asked.again and asked.sample is not None:
         raise UsageError("--again and --sample: one at a time; a part is drawn once")
-    return in_a_loop(_rejudge(run, config, instrument, asked, limits, on_progress, part, again))
+    return in_a_loop(_rejudge(run, config, judge, model, asked, limits, on_progress))
 
 
 async def _rejudge(
     run: Path,
     config: RunConfig,
     judge: Judge,
-    asked: Model | None,
+    model: Model | None,
+    asked: RejudgeSettings,
     limits: Limits,
     on_progress: OnProgress | None,
-    part: int | None,
-    again: bool,
 ) -> Outcome:
     try:
         spending = spending_of(run, limits, Store.tokens)
-        fitness = await tested(run, judge, asked, limits, spending, on_progress)
+        fitness = await tested(run, judge, model, limits, spending, on_progress)
         with Store.open_for_writing(run) as store:
             judge_row = store.add_judge(judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owing(judge_row, Wanted(False, not limits.keep_errors, again))
+            owed = store.owing(judge_row, Wanted(False, not limits.keep_errors, asked.again))
             planned = sum(row.count for row in store.counts(judge_row))
             progress = Progress(planned - len(owed), planned, labels=owed.settled())
             todo: Owed | list[OwedAttempt] = owed
-            if part is not None:
-                todo = owed_part(store, judge.card, judge_row, owed, judge.measure, part)
+            if asked.sample is not None:
+                todo = owed_part(store, judge.card, judge_row, owed, judge.measure, asked.sample)
                 planned = len(todo)
                 progress = Progress(0, planned)
-            work = _worklist(None, asked, limits, spending, on_progress, progress)
+            work = _worklist(None, model, limits, spending, on_progress, progress)
             return await Session(store, work, config, bound_judge(judge), judge_row, todo).go(run, planned)
     finally:
-        if asked is not None:
-            await asked.aclose()
+        if model is not None:
+            await model.aclose()
 
 
 def _worklist(

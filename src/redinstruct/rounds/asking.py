@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,33 @@ import msgspec
 from redinstruct.banks import resolve_bank
 from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost
-from redinstruct.judges import JudgeOptions
 from redinstruct.models.registry import TEMPLATE_OPTIONS
 from redinstruct.progress import OnProgress
 from redinstruct.redeval import Outcome, evaluate, prepare, read_system
 from redinstruct.rounds.config import EvalPart
-from redinstruct.types import PromptTemplate, Sampling
+from redinstruct.types import PromptTemplate
+
+_FIRST = frozenset({
+    "name", "banks", "judge", "judge_model", "prompts", "measure", "limit", "epochs", "max_tokens", "temperature",
+    "seed", "chat_template",
+})  # fmt: skip
+"""The settings that every loop's identity holds, whatever they say."""
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> dict[str, Any]:
     """Plain values that decide a part's figures: contents by name and hash, no path, and not how many at once."""
-    plain: dict[str, Any] = msgspec.to_builtins(part)
+    plain: dict[str, Any] = msgspec.to_builtins(part, enc_hook=str)
     del plain["concurrency"]
-    if not plain["template_options"]:
-        del plain["template_options"]
     plain["system"] = read_system(part.system)
+    plain |= {name: file and _digest(file) for name, file in (("rubric", part.rubric), ("policy", part.policy))}
     # What earlier versions did not know is left out where it says nothing: a loop that was begun goes on.
-    plain = {name: value for name, value in plain.items() if name not in ("system", "judge_options") or value}
-    banks = [resolve_bank(bank) for bank in part.banks]
+    defaults = {field.name: field.default for field in msgspec.structs.fields(EvalPart)}
+    plain = {name: value for name, value in plain.items() if name in _FIRST or (value and value != defaults[name])}
+    banks = [resolve_bank(bank, part.columns) for bank in part.banks]
     return plain | {
         "banks": [[bank.name, bank.sha256] for bank in banks],
         "prompts": [[template.name, template.sha256] for template in templates],
@@ -50,21 +60,16 @@ def ask(
         UsageError: bad input; nothing was written.
         EndpointLost: the endpoint fails; what is recorded stays.
     """
-    plan = prepare(
-        model=model,
-        banks=[resolve_bank(bank) for bank in part.banks],
-        judge=part.judge,
-        judge_model=part.judge_model,
-        prompts=templates,
-        measure=part.measure,
-        limit=part.limit,
-        epochs=part.epochs,
-        sampling=Sampling(part.max_tokens, part.temperature, seed=part.seed),
-        chat_template=part.chat_template,
-        options={TEMPLATE_OPTIONS: dict(part.template_options)} if part.template_options else {},
+    asked = msgspec.structs.replace(
+        part.of_model(model),
+        banks=tuple(resolve_bank(bank, part.columns) for bank in part.banks),
+        prompts=tuple(templates),
         system=read_system(part.system),
-        judge_options=JudgeOptions(request=part.judge_options),
     )
+    if part.template_options:
+        options = {**part.model_options, TEMPLATE_OPTIONS: dict(part.template_options)}
+        asked = msgspec.structs.replace(asked, model_options=options)
+    plan = prepare(asked)
     outcome = evaluate(plan, run, Limits(concurrency=part.concurrency, force=force), on_progress)
     if outcome.stopped is not None:
         # What comes after rests on this run: the loop goes on when it is whole.

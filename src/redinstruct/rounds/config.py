@@ -15,7 +15,10 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args
 import msgspec
 
 from redinstruct.errors import UsageError, did_you_mean
+from redinstruct.harmfulqa import CollectSettings
+from redinstruct.judges import JudgeSettings
 from redinstruct.prompts.forms import forms_of
+from redinstruct.redeval import AskSettings
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
 
@@ -27,51 +30,33 @@ SELF = "self"
 """As the collection's answerer: the model that is to become safer, whichever round's that is."""
 
 
-class EvalPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One RED-EVAL of every model of the loop: the flags of ``redinstruct eval``."""
+class EvalPart(AskSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One RED-EVAL of every model of the loop: the settings of ``redinstruct eval`` without the model."""
 
     name: str
     banks: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
     judge: str
     judge_model: str | None = None
-    prompts: tuple[str, ...] = ()
-    measure: str = "attack_success"
-    limit: int | None = None
-    epochs: int = 1
-    max_tokens: int = 500
-    temperature: float | None = None
-    seed: int | None = None
-    chat_template: str = "native"
     template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     concurrency: int = 64
-    system: str | None = None
-    judge_options: dict[str, Any] = {}
 
 
-class CollectPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The collection: the flags of ``redinstruct collect`` and ``export``. ``against``: banks to be kept out of it."""
+class CollectPart(CollectSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The collection: the settings of ``redinstruct collect``, and of ``export``: ``against`` are banks to be kept out.
+
+    Red conversations are collected unless it says otherwise; the answerer is the model that is to become safer.
+    """
 
     teacher: str
+    answerer: str = SELF
     judge: str | None = None
     judge_model: str | None = None
-    answerer: str = SELF
-    topics: str | None = None
-    per_subtopic: int = 20
-    blue: int = 5
+    topics: Path | None = None
     red: bool = True
-    critique: bool = False
-    turn_by_turn: bool = False
-    until_covered: bool = False
-    max_tokens: int = 2000
-    answer_tokens: int = 500
-    temperature: float | None = None
-    seed: int | None = None
     concurrency: int = 64
     near: float | None = None
     against: tuple[str, ...] = ()
-    teacher_options: dict[str, Any] = {}
-    answerer_options: dict[str, Any] = {}
-    judge_options: dict[str, Any] = {}
 
 
 class MemoryPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -236,6 +221,7 @@ def read_sweep(path: Path) -> SweepConfig:
 
 
 Read = TypeVar("Read", bound=LoopConfig)
+Judged = TypeVar("Judged", bound=JudgeSettings)
 
 
 def _read(path: Path, kind: type[Read]) -> Read:
@@ -251,7 +237,7 @@ def _read(path: Path, kind: type[Read]) -> Read:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{shown}: is no TOML: {terminal(str(error))}") from None
     try:
-        config = msgspec.convert(document, kind)
+        config = msgspec.convert(document, kind, dec_hook=lambda of, value: of(value))
     except msgspec.ValidationError as error:
         raise UsageError(f"{shown}: {terminal(str(error))}{_nearest(str(error), kind)}") from None
     check(config, shown)
@@ -379,51 +365,61 @@ def _check_names(names: list[str], where: str, refuse: Refuse) -> None:
         refuse(where, "the same name stands twice")
 
 
-def absolute(config: Read, base: Path) -> Read:
-    """The same with every path made absolute, seen from ``base``."""
+class _Beside(msgspec.Struct, frozen=True):
+    """Names as they are seen from a folder."""
 
-    def path(value: str) -> str:
-        return str((base / Path(value).expanduser()).resolve())
+    base: Path
 
-    def model(value: str) -> str:
-        folder = value.removeprefix("hf/")
-        near = base / Path(folder).expanduser()
+    def path(self, value: str) -> str:
+        return str((self.base / Path(value).expanduser()).resolve())
+
+    def file(self, value: Path | None) -> Path | None:
+        return None if value is None else Path(self.path(str(value)))
+
+    def model(self, value: str) -> str:
+        near = self.base / Path(value.removeprefix("hf/")).expanduser()
         return f"hf/{near.resolve()}" if value.startswith("hf/") and near.is_dir() else value
 
-    def text(value: str) -> str:
-        near = base / Path(value).expanduser()
+    def text(self, value: str) -> str:
+        near = self.base / Path(value).expanduser()
         return str(near.resolve()) if near.is_file() else value
 
-    replace = msgspec.structs.replace
+    def judged(self, part: Judged) -> Judged:
+        asked = self.model(part.judge_model) if isinstance(part.judge_model, str) else part.judge_model
+        return msgspec.structs.replace(
+            part, judge_model=asked, rubric=self.file(part.rubric), policy=self.file(part.policy)
+        )
 
-    def asked(part: EvalPart) -> EvalPart:
-        judge = None if part.judge_model is None else model(part.judge_model)
-        banks, prompts = tuple(map(text, part.banks)), tuple(map(text, part.prompts))
-        system = None if part.system is None else text(part.system)
-        return replace(part, banks=banks, prompts=prompts, judge_model=judge, system=system)
+    def asked(self, part: EvalPart) -> EvalPart:
+        banks, prompts = tuple(map(self.text, part.banks)), tuple(map(self.text, part.prompts))
+        system = None if part.system is None else self.text(part.system)
+        return msgspec.structs.replace(self.judged(part), banks=banks, prompts=prompts, system=system)
 
+
+def absolute(config: Read, base: Path) -> Read:
+    """The same with every path made absolute, seen from ``base``."""
+    near, replace = _Beside(base), msgspec.structs.replace
     collect, align, utility = config.collect, config.align, config.utility
     if collect is not None:
         collect = replace(
-            collect,
-            teacher=model(collect.teacher),
-            answerer=model(collect.answerer),
-            judge_model=None if collect.judge_model is None else model(collect.judge_model),
-            topics=None if collect.topics is None else path(collect.topics),
-            against=tuple(map(text, collect.against)),
+            near.judged(collect),
+            teacher=near.model(collect.teacher),
+            answerer=near.model(collect.answerer),
+            topics=near.file(collect.topics),
+            against=tuple(map(near.text, collect.against)),
         )
     if align is not None:
-        files = {name: tuple(map(path, getattr(align, name))) for name in ("general", "probe", "data")}
+        files = {name: tuple(map(near.path, getattr(align, name))) for name in ("general", "probe", "data")}
         align = replace(align, **files)
         if (pick := align.pick) is not None:
-            align = replace(align, pick=replace(pick, safety=asked(pick.safety), utility=asked(pick.utility)))
+            align = replace(align, pick=replace(pick, safety=near.asked(pick.safety), utility=near.asked(pick.utility)))
     if utility is not None and utility.data is not None:
-        utility = replace(utility, data=path(utility.data))
+        utility = replace(utility, data=near.path(utility.data))
     return replace(
         config,
-        model=model(config.model),
-        folder=path(config.folder),
-        eval=tuple(map(asked, config.eval)),
+        model=near.model(config.model),
+        folder=near.path(config.folder),
+        eval=tuple(map(near.asked, config.eval)),
         collect=collect,
         align=align,
         utility=utility,

@@ -145,8 +145,8 @@ def laboratory_config(policy: Path, lab: Path, folder: Path, seed: int, sizes: S
 
     def part(name: str, bank: str, prompts: tuple[str, ...], measure: str, limit: int | None) -> EvalPart:
         return EvalPart(
-            name, (str(banks / bank),), JUDGE, prompts=prompts, measure=measure, limit=limit, max_tokens=MAX_TOKENS,
-            temperature=0.0, concurrency=96,
+            name=name, banks=(str(banks / bank),), judge=JUDGE, prompts=prompts, measure=measure, limit=limit,
+            max_tokens=MAX_TOKENS, temperature=0.0, concurrency=96,
         )  # fmt: skip
 
     plain = (STANDARD,)
@@ -166,7 +166,7 @@ def laboratory_config(policy: Path, lab: Path, folder: Path, seed: int, sizes: S
         folder=str(folder),
         eval=tuple(parts),
         collect=CollectPart(
-            teacher=TEACHER, judge=JUDGE, topics=str(lab / "data" / "topics.json"), per_subtopic=sizes.per_family,
+            teacher=TEACHER, judge=JUDGE, topics=lab / "data" / "topics.json", per_subtopic=sizes.per_family,
             blue=1, answer_tokens=MAX_TOKENS, temperature=0.0, concurrency=96,
             # The teacher asks of the train families only; its questions are alike in all but the thing.
             near=1.0,

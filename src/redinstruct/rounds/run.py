@@ -19,11 +19,10 @@ from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost, RedInstructError, UsageError, how_to_install
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
-from redinstruct.harmfulqa import collect, prepare_collection, read_collection
+from redinstruct.harmfulqa import CollectSettings, collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
 from redinstruct.harmfulqa.similarity import NEAR
-from redinstruct.judges import JudgeOptions
 from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
@@ -34,7 +33,7 @@ from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, Lo
 from redinstruct.rounds.ledger import Ledger, Stage
 from redinstruct.rounds.picking import Picker
 from redinstruct.safetext import terminal
-from redinstruct.types import PromptTemplate, Sampling
+from redinstruct.types import PromptTemplate
 from redinstruct.utility_check import UtilityResult, read_utility
 from redinstruct.utility_check.suites import needs_harness
 
@@ -199,23 +198,8 @@ class _Loop:
     def _collected(self, number: int, current: Measured, part: CollectPart) -> Path:
         """Collect from the round's model; the export with everything in it."""
         answerer = current.model if part.answerer == SELF else part.answerer
-        plan = prepare_collection(
-            teacher=part.teacher,
-            answerer=answerer,
-            judge=part.judge,
-            judge_model=part.judge_model,
-            judge_options=JudgeOptions(request=part.judge_options),
-            topics=None if part.topics is None else Path(part.topics),
-            per_subtopic=part.per_subtopic,
-            blue=part.blue,
-            red=part.red,
-            critique=part.critique,
-            turn_by_turn=part.turn_by_turn,
-            sampling=Sampling(part.max_tokens, part.temperature, seed=part.seed),
-            answer_tokens=part.answer_tokens,
-            teacher_options=part.teacher_options,
-            answerer_options=part.answerer_options,
-        )
+        given = {name: getattr(part, name) for name in CollectSettings.__struct_fields__}
+        plan = prepare_collection(CollectSettings(**given | {"answerer": answerer}))
 
         def gather(place: Path) -> dict[str, Any]:
             def on_progress(state: Progress) -> None:
@@ -304,14 +288,14 @@ def check_inputs(config: LoopConfig) -> None:
             resolve_bank(bank)
         for name in part.prompts:
             load_template(name, own_folder=_prompts_of(config.model))
-    files = [] if align is None else [*align.data, *align.general, *align.probe]
+    files: list[str | Path] = [] if align is None else [*align.data, *align.general, *align.probe]
     if collect is not None:
         for bank in collect.against:
             resolve_bank(bank)
         files += [collect.topics] if collect.topics is not None else []
     for name in files:
         if not Path(name).is_file():
-            raise UsageError(f"{terminal(name)}: no such file, and a later stage reads it")
+            raise UsageError(f"{terminal(str(name))}: no such file, and a later stage reads it")
 
 
 def check_extras(config: LoopConfig) -> None:

@@ -63,8 +63,8 @@ def toy_config(
 
     def part(name: str, bank: str, prompts: tuple[str, ...], measure: str, limit: int = items) -> EvalPart:
         return EvalPart(
-            name, (str(banks / bank),), "exact", prompts=prompts, measure=measure, limit=limit, max_tokens=MAX_TOKENS,
-            temperature=0.0, concurrency=128,
+            name=name, banks=(str(banks / bank),), judge="exact", prompts=prompts, measure=measure, limit=limit,
+            max_tokens=MAX_TOKENS, temperature=0.0, concurrency=128,
         )  # fmt: skip
 
     harmless = (
@@ -97,7 +97,7 @@ def _collection(topics: Path) -> CollectPart:
     return CollectPart(
         teacher="scripted/red-teacher",
         judge="exact",
-        topics=str(topics),
+        topics=topics,
         per_subtopic=COLLECTED_PER_CELL,
         blue=1,
         answer_tokens=MAX_TOKENS,

@@ -17,14 +17,13 @@ import msgspec
 from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ModelSpecError, UsageError
 from redinstruct.figures.stressed import PLAIN, StressFigures, read_stress_figures
-from redinstruct.judges import judge_named
+from redinstruct.judges import JudgeOptions
 from redinstruct.models import make_model
-from redinstruct.models.registry import DTYPE_OPTION
 from redinstruct.models.transformers import LocalModel
 from redinstruct.progress import OnProgress, unheard
 from redinstruct.prompts import load_template, render
 from redinstruct.questions import same_text
-from redinstruct.redeval import Outcome, Plan, evaluate, prepare
+from redinstruct.redeval import EvalSettings, Outcome, Plan, evaluate, prepare
 from redinstruct.run import Store, check_run_folder, is_run
 from redinstruct.run.config import Pinned, check_same_run
 from redinstruct.run.stress import (
@@ -56,7 +55,7 @@ from redinstruct.stressing.begun import (
 from redinstruct.stressing.options import StressOptions, check_options
 from redinstruct.stressing.rounding import GROUP, round_weights
 from redinstruct.stressing.tuning import PLACE, prepared_tuning, tuned_weights, tuning_of
-from redinstruct.types import OVER_REFUSAL, Message, Sampling
+from redinstruct.types import OVER_REFUSAL, Bank, Message
 
 WEIGHTS = ("tune", "quantize")
 """The attacks that change the model, and not how it is asked."""
@@ -110,16 +109,11 @@ def check(asked: StressOptions, run: Path) -> Checked:
     check_options(asked)
     check_run_folder(run)
     stored = read_stress(run) if is_stress(run) else None
-    greedy = Sampling(asked.max_tokens, 0.0)
-    forbidden = prepare(
-        model=asked.model, banks=[asked.bank], judge=asked.judge, judge_model=asked.judge_model,
-        judge_options=asked.judge_options, prompts=asked.prompts, limit=asked.limit, sampling=greedy,
-        chat_template=asked.chat_template, options=_options(asked), columns=asked.columns, timeout=asked.timeout,
-    )  # fmt: skip
+    forbidden = prepare(_evaluation(asked, asked.bank), asked.timeout)
     model = forbidden.model
     if not isinstance(model, LocalModel):
         raise UsageError("--device: stress works with one copy of the model: name one device")
-    benign = None if asked.benign is None else _benign(asked, forbidden, greedy)
+    benign = None if asked.benign is None else _benign(asked, forbidden)
     tuning = tuning_of(asked.folder, asked.tune_data, asked.tune_rate, asked.tune_batch, asked.seed)
     tunings, rows = {}, ""
     for steps in asked.tune:
@@ -146,31 +140,38 @@ def check(asked: StressOptions, run: Path) -> Checked:
     return Checked(asked, what, forbidden, benign, model, given, tunings)
 
 
-def _benign(asked: StressOptions, forbidden: Plan, sampling: Sampling) -> Plan:
+def _evaluation(asked: StressOptions, bank: str | Path | Bank) -> EvalSettings:
+    """One bank asked of the undisturbed model, greedily."""
+    return EvalSettings(
+        model=asked.model, banks=(bank,), judge=asked.judge, judge_model=asked.judge_model, prompts=asked.prompts,
+        limit=asked.limit, max_tokens=asked.max_tokens, temperature=0.0, chat_template=asked.chat_template,
+        dtype=asked.dtype, columns=dict(asked.columns),
+    ).with_judge_how(asked.judge_options)  # fmt: skip
+
+
+def _benign(asked: StressOptions, forbidden: Plan) -> Plan:
     """The harmless questions, asked plainly and under the attack's own prompts."""
     assert asked.benign is not None
     plain = load_template(PLAIN, own_folder=asked.folder / "prompts")
     judge = asked.benign_judge or _harmless_judge(asked)
-    own = asked.benign_judge is None and judge != "refusal"
-    return prepare(
-        model=forbidden.model, banks=[asked.benign], judge=judge,
-        judge_model=asked.judge_model if own else None, judge_options=asked.judge_options if own else None,
-        prompts=list({t.sha256: t for t in (plain, *forbidden.templates)}.values()), measure=OVER_REFUSAL.name,
-        limit=asked.limit, sampling=sampling, chat_template=asked.chat_template, columns=asked.columns,
-        options=_options(asked), timeout=asked.timeout,
-    )  # fmt: skip
-
-
-def _options(asked: StressOptions) -> Mapping[str, str]:
-    """What changes the answers of a checkpoint, as :func:`redinstruct.models.make_model` takes it."""
-    return {} if asked.dtype is None else {DTYPE_OPTION: asked.dtype}
+    wanted = msgspec.structs.replace(
+        _evaluation(asked, asked.benign),
+        measure=OVER_REFUSAL.name,
+        prompts=tuple({t.sha256: t for t in (plain, *forbidden.templates)}.values()),
+        judge=judge,
+    )
+    if asked.benign_judge is not None or judge == "refusal":
+        wanted = msgspec.structs.replace(wanted.with_judge_how(JudgeOptions()), judge_model=None)
+    # The loaded model itself; what the run records of its request stays.
+    wanted = msgspec.structs.replace(wanted, model=forbidden.model, model_options=wanted.request, dtype=None)
+    return prepare(wanted, asked.timeout)
 
 
 def _harmless_judge(asked: StressOptions) -> str:
     """The judge itself, where it can tell a refusal from an answer; else the keyword baseline."""
     name = asked.judge if isinstance(asked.judge, str) else asked.judge.card.name
     try:
-        judge_named(name, OVER_REFUSAL, asked.judge_model, asked.judge_options)
+        msgspec.structs.replace(_evaluation(asked, asked.bank), judge=name).judge_of(OVER_REFUSAL)
     except ModelSpecError:
         return "refusal"
     return name
@@ -336,7 +337,9 @@ class _Stress:
             prepared = self._checked.tunings[condition.setting or 1]
             home = self._run.absolute()
             tuned = tuned_weights(prepared, home, f"{condition.name}: training", self._on_progress)
-        copy = make_model(asked.model, options=_options(asked), chat_template=asked.chat_template)
+        copy = make_model(
+            asked.model, options=_evaluation(asked, asked.bank).request, chat_template=asked.chat_template
+        )
         assert isinstance(copy, LocalModel)
         module = copy.checkpoint[0]
         if tuned is None:

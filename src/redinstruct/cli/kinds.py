@@ -1,0 +1,100 @@
+"""What flags take: a run's folder, a whole number, pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redinstruct.errors import UsageError
+
+MOST = 2**31 - 1
+"""The largest count that a flag takes: far more than any run, and small enough for every format on the way."""
+
+
+class RunFolder(click.Path):
+    """A run's folder: any path that the file system can have."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Fails for a path that no file can have, a name of a thousand letters say."""
+        path = Path(str(super().convert(value, param, ctx)))
+        try:
+            (path / "run.sqlite-journal").is_file()
+        except OSError as error:
+            self.fail(f"{str(path)[:40]}...: {error.strerror}", param, ctx)
+        return path
+
+
+RUN = RunFolder(path_type=Path)
+
+
+class Whole(click.IntRange):
+    """A whole number of at least ``least``, where that is said, and no larger than any run can hold."""
+
+    name = "whole number"
+
+    def __init__(self, least: int | None, most: int | None = None) -> None:
+        super().__init__(min=least, max=most)
+
+    def _describe_range(self) -> str:
+        return "" if self.min is self.max is None else super()._describe_range()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Fails for what is not a whole number, or is one that no run can have."""
+        try:
+            number = int(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if abs(number) > MOST:
+            self.fail(f"{number} is not in the range up to {MOST}", param, ctx)
+        found: int = super().convert(number, param, ctx)
+        return found
+
+
+def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> dict[str, object]:
+    """``KEY=JSON`` pairs; a value that is no JSON is taken as text.
+
+    Raises:
+        UsageError: a pair without ``=``, a key given twice, a value that JSON cannot carry, or one of the fields that
+            have a meaning of their own.
+    """
+    options: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            # The value is not shown: it may be a key.
+            raise UsageError(f"{flag}: expected KEY=JSON, for example reasoning_effort=low")
+        if key in ("model", "messages", "stream"):
+            raise UsageError(f"{flag} {key}: this field is the tool's own")
+        if key in options:
+            raise UsageError(f"{flag} {key}: given twice")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+        except RecursionError:
+            raise UsageError(f"{flag} {key}: the JSON is nested too deep") from None
+        try:
+            # NaN and infinity, lone surrogates: Python reads them, no endpoint would.
+            json.dumps(options[key], allow_nan=False, ensure_ascii=False).encode()
+        except ValueError:
+            raise UsageError(f"{flag} {key}: its value is nothing that JSON can carry") from None
+    return options
+
+
+def columns_from(given: tuple[str, ...], several: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    """Purpose -> the columns that ``--column`` names; several only for the purposes that may have them.
+
+    Raises:
+        UsageError: an entry that is none, or a purpose given twice.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in given:
+        role, sign, name = (part.strip() for part in entry.partition("="))
+        if not sign or not name or (role in found and role not in several):
+            repeated = "".join(f" ({purpose} once a person)" for purpose in several)
+            raise UsageError(f"--column {entry}: expected PURPOSE=NAME, each purpose once{repeated}")
+        found[role] = (*found.get(role, ()), name)
+    return found

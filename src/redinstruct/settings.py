@@ -1,0 +1,89 @@
+"""What a setting is called, what it means and where a list of flags has it: written once, at the field of its struct.
+
+A verb's settings are one struct. From its fields derive the flags of the command line with their help, the keys of a
+loop's TOML file, Inspect's ``-T``, and what the Python function takes; from the fields of the stored configuration
+(:class:`Kept`) whether two commands are the same run, and the command that makes a run again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+
+NEEDED, ASKED, COLLECTED = "Needed first", "What is asked", "What is collected"
+ANSWERING, JUDGING, LIMITS = "How the model answers", "The judge", "How fast, and how much"
+HERE, FAILED, REST = "Models on this machine (hf/)", "What failed before", "Other"
+GROUPS = (NEEDED, ASKED, COLLECTED, ANSWERING, JUDGING, LIMITS, HERE, FAILED, REST)
+"""The headings of a long list of flags, in their order."""
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """How a field is set: ``Annotated[int, Setting("Ask everything K times.", "K", ASKED)] = 1``.
+
+    ``flag`` where it is not the field's name with hyphens; ``short`` another one of a letter. ``first`` orders what is
+    needed first; ``names`` are the only values.
+    """
+
+    help: str
+    metavar: str | None = None
+    group: str = REST
+    flag: str | None = None
+    short: str | None = None
+    first: int = 9
+    least: float | None = None
+    most: float | None = None
+    names: tuple[str, ...] = ()
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A field of a stored configuration: by which flags it was set.
+
+    ``grows``: a larger value extends the run. ``added``: it may be set later, and not be taken back. ``free`` is no
+    part of the configuration. ``hidden`` values are told by their size and hash.
+    """
+
+    flag: str | None = None
+    grows: bool = False
+    added: bool = False
+    free: bool = False
+    hidden: bool = False
+
+
+def flag_of(name: str, said: Setting | Kept | None = None) -> str:
+    """The flag that sets a field: ``--max-tokens`` for ``max_tokens``, if it does not say another."""
+    return f"--{name.replace('_', '-')}" if said is None or said.flag is None else said.flag
+
+
+def noted(field: msgspec.structs.FieldInfo) -> tuple[Any, list[Any]]:
+    """A field's type, and what is said of it beside."""
+    if get_origin(field.type) is Annotated:
+        kind, *notes = get_args(field.type)
+        return kind, notes
+    return field.type, []
+
+
+def setting_of(field: msgspec.structs.FieldInfo) -> Setting | None:
+    """What a field says of how it is set; None: no flag sets it."""
+    return next((note for note in noted(field)[1] if isinstance(note, Setting)), None)
+
+
+Dtype = Annotated[
+    str | None,
+    Setting(
+        "hf/ models: what they compute in. Left out, float32 on a CPU, else the checkpoint's.",
+        group=HERE,
+        names=("float32", "bfloat16", "float16"),
+    ),
+]
+Temperature = Annotated[float | None, Setting("Sampling temperature; left out, the model's own.", "T", ANSWERING)]
+Columns = Annotated[
+    dict[str, str],
+    Setting(
+        "A bank's column by its own name: prompt, context (asked before it), topic, subtopic, language or label. "
+        "Repeatable.",
+        "PURPOSE=NAME",
+        ASKED,
+        "--column",
+    ),
+]
