@@ -39,8 +39,8 @@ class Setting(msgspec.Struct, frozen=True):
 class Kept(msgspec.Struct, frozen=True):
     """A field of a stored configuration: by which flags it was set.
 
-    ``grows``: a larger value extends the run. ``added``: it may be set later, and not be taken back. ``free`` is no
-    part of the configuration. ``hidden`` values are told by their size and hash.
+    ``grows``: a larger value extends the run. ``added``: it may be set later, and not be taken back. ``free``: it may
+    differ. ``hidden`` values are told by their size and hash. ``parts``: each part has a flag of its own.
     """
 
     flag: str | None = None
@@ -48,6 +48,7 @@ class Kept(msgspec.Struct, frozen=True):
     added: bool = False
     free: bool = False
     hidden: bool = False
+    parts: bool = False
 
 
 def flag_of(name: str, said: Setting | Kept | None = None) -> str:

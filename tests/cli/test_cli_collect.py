@@ -190,7 +190,7 @@ def test_a_collection_is_no_evaluation_and_the_other_way_round(
     assert "evaluation" in cli("export", evaluated, "--to", "kto", "--out", tmp_path / "o").error_line
     assert "not a collection" in cli("export", tmp_path, "--to", "kto", "--out", tmp_path / "o").error_line
     assert "--blue" in cli("collect", *TOY[:-1], 5, "--blue", 0, "--run", collected).error_line
-    assert "other settings" in cli("collect", *TOY, "--run", collected).error_line
+    assert "another configuration" in cli("collect", *TOY, "--run", collected).error_line
     assert "--out" in cli("export", collected, "--to", "kto", "--out", tmp_path).error_line
     assert "known" in cli("export", collected, "--to", "kto", "--bank", "nope", "--out", tmp_path / "o").error_line
     assert rows_only(tmp_path) == before

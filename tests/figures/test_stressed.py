@@ -17,12 +17,12 @@ from redinstruct.prompts import parse_template
 from redinstruct.render.curve import stress_svg
 from redinstruct.render.stressed import stress_notes, stress_table
 from redinstruct.run import Store
+from redinstruct.run.same import check_same
 from redinstruct.run.stress import (
     NONE,
     SCHEMA,
     Condition,
     StressRun,
-    check_same_stress,
     evaluations_of,
     part_of,
     read_stress,
@@ -242,9 +242,10 @@ def test_a_damaged_file_is_bad_input(place: Path, cli: InProcess) -> None:
 
 def test_what_differs_is_named(place: Path) -> None:
     what = read_stress(stress_run(place / "run"))
-    check_same_stress(what.with_told("tune-10", {"loss": 1.0}), what, place)
+    check_same(what.with_told("tune-10", {"loss": 1.0}), what, place)
     other = msgspec.structs.replace(what, conditions=CONDITIONS[:2], settings=(("--seed", "1"), ("--limit", "4")))
     with pytest.raises(
-        ConfigError, match=r"the attacks was none\+prefill 1.*--seed was 0, is 1.*--limit was unset, is 4"
+        ConfigError,
+        match=r"--seed was 0, is 1; --limit was unset, is 4; the attacks was none\+prefill 1.*, is none\+prefill 1\.",
     ):
-        check_same_stress(what, other, place)
+        check_same(what, other, place, "a stress run")

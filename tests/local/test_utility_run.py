@@ -184,7 +184,7 @@ def test_a_larger_limit_extends_and_other_flags_are_refused(
     assert {one["n"] for one in redinstruct(*flags, "--limit", 3).json["results"]} == {6, 10}
     kept = rows_only(folder)
     for other, said in (
-        (("--limit", 1), "--limit (was 3, cannot shrink to 1)"),
+        (("--limit", 1), "--limit was 3 and cannot shrink to 1"),
         (("--limit", 3, "--margin", 0.05), "--margin"),
         (("--limit", 3, "--shots", 2), "--shots"),
     ):

@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from redinstruct.errors import ConfigError
 from redinstruct.run import NAMED, Store, UtilityStore, UtilityTaskRow
 from redinstruct.run.rows import from_json
+from redinstruct.settings import Kept
 from redinstruct.stats import Interval, wilson
 
 Average = Literal["items", "parts"]
@@ -46,14 +47,14 @@ class UtilityConfig(msgspec.Struct, frozen=True):
     """
 
     model: str
-    tasks: tuple[str, ...]
-    groups: tuple[GroupPlan, ...]
+    tasks: Annotated[tuple[str, ...], Kept("--suite")]
+    groups: Annotated[tuple[GroupPlan, ...], Kept("--suite's groups")]
     margin: float
-    harness: str
+    harness: Annotated[str, Kept("the harness's version")]
     chat_template: str
-    data: tuple[tuple[str, str], ...]
+    data: Annotated[tuple[tuple[str, str], ...], Kept("the data (--data)")]
     shots: int | None = None
-    limit: int | None = None
+    limit: Annotated[int | None, Kept(grows=True)] = None
 
     @property
     def digest(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -16,8 +17,8 @@ from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
 from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model, Options, make_model, recorded
 from redinstruct.prompts import load_template
-from redinstruct.run.config import Pinned
-from redinstruct.settings import flag_of
+from redinstruct.run.same import Pinned, check_same
+from redinstruct.settings import Kept, flag_of
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling
 
 RED_PROMPT = "cou"
@@ -42,20 +43,20 @@ class CollectConfig(msgspec.Struct, frozen=True):
 
     teacher: str
     topics: Topics
-    sampling: Sampling
+    sampling: Annotated[Sampling, Kept(parts=True)]
     answer_tokens: int
-    texts: str
-    red_prompt: Pinned
+    texts: Annotated[str, Kept("the prompts' wording (another redinstruct)")]
+    red_prompt: Annotated[Pinned, Kept("the red prompt")]
     answerer: str | None = None
     turn_by_turn: bool = False
-    per_subtopic: int = 20
-    blue: int = 5
-    red: bool = False
-    critique: bool = False
-    judge: str | None = None
-    teacher_options: tuple[tuple[str, str], ...] = ()
-    answerer_options: tuple[tuple[str, str], ...] = ()
-    published: PublishedFile | None = None
+    per_subtopic: Annotated[int, Kept(grows=True)] = 20
+    blue: Annotated[int, Kept(grows=True)] = 5
+    red: Annotated[bool, Kept(added=True)] = False
+    critique: Annotated[bool, Kept(added=True)] = False
+    judge: Annotated[str | None, Kept(added=True)] = None
+    teacher_options: Annotated[tuple[tuple[str, str], ...], Kept("--teacher-option")] = ()
+    answerer_options: Annotated[tuple[tuple[str, str], ...], Kept("--answerer-option")] = ()
+    published: Annotated[PublishedFile | None, Kept(free=True)] = None
 
     @property
     def digest(self) -> str:
@@ -148,20 +149,6 @@ def _model(model: str | Model, timeout: float, options: Options) -> Model:
     return make_model(model, options=options, timeout=timeout) if isinstance(model, str) else model
 
 
-_FLAGS = {
-    "teacher": "--teacher",
-    "answerer": "--answerer",
-    "teacher_options": "--teacher-option",
-    "answerer_options": "--answerer-option",
-    "topics": "--topics",
-    "turn_by_turn": "--turn-by-turn",
-    "answer_tokens": "--answer-tokens",
-    "sampling": "--max-tokens/--temperature/--seed",
-    "texts": "the prompts' wording (another redinstruct)",
-    "red_prompt": "the red prompt",
-}
-
-
 def read_config(body: str) -> CollectConfig:
     """The inverse of :attr:`CollectConfig.body`. Raises ``StoreError`` for anything that it did not write."""
     try:
@@ -178,18 +165,4 @@ def check_same_collection(stored: CollectConfig, wanted: CollectConfig, folder: 
     """
     if stored.published is not None:
         raise ConfigError(f"{folder} holds an imported collection: nothing is asked for it. Use another --run.")
-    differing = [flag for field, flag in _FLAGS.items() if getattr(stored, field) != getattr(wanted, field)]
-    for flag, was, now in (("--per-subtopic", stored.per_subtopic, wanted.per_subtopic),
-                           ("--blue", stored.blue, wanted.blue)):  # fmt: skip
-        if now < was:
-            differing.append(f"{flag} (was {was}, cannot shrink to {now})")
-    for flag, had, has in (("--red", stored.red, wanted.red), ("--critique", stored.critique, wanted.critique)):
-        if had and not has:
-            differing.append(f"{flag} (cannot be taken back)")
-    if stored.judge is not None and stored.judge != wanted.judge:
-        differing.append(f"--judge (was {stored.judge}, is {wanted.judge or 'none'})")
-    if differing:
-        raise ConfigError(
-            f"{folder} holds a collection with other settings: {'; '.join(differing)}. "
-            "Use the same flags to resume it, or another --run."
-        )
+    check_same(stored, wanted, folder, "a collection")

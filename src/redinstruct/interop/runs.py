@@ -131,8 +131,7 @@ def import_file(
 def _check_same(folder: Path, plan: _Plan) -> None:
     with Store.open_for_reading(folder) as store:
         config, file = store.config(), ImportedStore(store).file()
-        same = config is not None and (config.digest, file) == (plan.config.digest, plan.source.sha256)
-    if not same:
+    if config is None or (config.digest, file) != (plan.config.digest, plan.source.sha256):
         raise ConfigError(
             f"--run {folder}: holds a run of another file, measure, model, annotator, column or rule; name a new folder"
         )

@@ -20,7 +20,7 @@ from redinstruct.figures.stressed import StressFigures, read_stress_figures
 from redinstruct.render.changes import changes
 from redinstruct.render.useful import utility_changes
 from redinstruct.run import Spent, Store, SummaryStore, Times, judges_of, times_of
-from redinstruct.run.config import PROTOCOL_2023, RunConfig, system_of
+from redinstruct.run.config import RunConfig, flags_of, system_of
 from redinstruct.run.stress import evaluations_of, is_stress
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES, JudgeCard, PromptTemplate, Sampling
@@ -31,14 +31,6 @@ MOST_INDEXED = 200_000
 """How many it lets a reader search through without them."""
 IMPORTED = "imported"
 """The name of the judge in a run that was not made here but read from another tool's file."""
-
-
-_FLAGS = frozenset({
-    "--model", "--bank", "--prompt", "--judge", "--measure", "--protocol", "--max-tokens", "--temperature", "--top-p",
-    "--seed", "--chat-template", "--limit", "--epochs", "--dedupe", "--system", "--column", "--model-option",
-    "--run",
-})  # fmt: skip
-"""Where the command on a page begins a new line; the judge's other flags follow its name."""
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -198,40 +190,20 @@ def command_of(config: RunConfig, card: JudgeCard) -> str:
     folder.
     """
     if card.name == IMPORTED:
-        words = ["redinstruct", "import", config.banks[0].name if config.banks else "FILE"]
-        return _on_lines([*words, "--run", "RUN", "--measure", config.measure])
-    words = ["redinstruct", "eval", "--model", config.model]
-    for bank in config.banks:
-        words += ["--bank", bank.name]
-    for prompt in config.prompts:
-        words += ["--prompt", prompt.name]
-    words += _judge_flags(config, card)
-    if config.protocol == PROTOCOL_2023:
-        words += ["--protocol", config.protocol]
-    else:
-        words += _sampling_flags(config.sampling)
-        words += ["--chat-template", config.chat_template] if config.chat_template != "native" else []
-    words += [] if config.limit is None else ["--limit", str(config.limit)]
-    words += [] if config.epochs == 1 else ["--epochs", str(config.epochs)]
-    words += ["--dedupe"] if config.dedupe else []
-    words += [word for purpose, column in config.columns for word in ("--column", f"{purpose}={column}")]
-    words += [] if config.system is None else ["--system", "SYSTEM.txt"]
-    for name, value in config.options:
-        words += ["--model-option", f"{name}={value}"]
-    return _on_lines([*words, "--run", "RUN"])
+        lines = [["redinstruct", "import", config.banks[0].name if config.banks else "FILE"], ["--run", "RUN"]]
+        return _on_lines([*lines, ["--measure", config.measure]])
+    lines = [["redinstruct", "eval"]]
+    for flag, value in flags_of(config):
+        lines.append(_judge_flags(card) if flag == "judge" else [flag] if value is None else [flag, value])
+    return _on_lines([*lines, ["--run", "RUN"]])
 
 
-def _on_lines(words: Sequence[str]) -> str:
-    """The words quoted, and a new line before each of this program's flags."""
-    lines: list[list[str]] = [[]]
-    for word in words:
-        if word in _FLAGS:
-            lines.append([])
-        lines[-1].append(terminal(shlex.quote(word)))
-    return " \\\n  ".join(" ".join(line) for line in lines)
+def _on_lines(lines: Sequence[Sequence[str]]) -> str:
+    """The words quoted, line by line."""
+    return " \\\n  ".join(" ".join(terminal(shlex.quote(word)) for word in line) for line in lines)
 
 
-def _judge_flags(config: RunConfig, card: JudgeCard) -> list[str]:
+def _judge_flags(card: JudgeCard) -> list[str]:
     words, parameters = ["--judge", card.name], dict(card.parameters)
     if card.model is not None:
         words += ["--judge-model", card.model]
@@ -245,14 +217,4 @@ def _judge_flags(config: RunConfig, card: JudgeCard) -> list[str]:
         words += ["--guard-kind", parameters["kind"]]
     for name, value in card.parameters:
         words += ["--judge-option", f"{name.removeprefix('option ')}={value}"] if name.startswith("option ") else []
-    return words + (["--measure", config.measure] if config.measure != "attack_success" else [])
-
-
-def _sampling_flags(sampling: Sampling) -> list[str]:
-    given = [
-        ("--max-tokens", None if sampling.max_tokens == Sampling().max_tokens else sampling.max_tokens),
-        ("--temperature", sampling.temperature),
-        ("--top-p", sampling.top_p),
-        ("--seed", sampling.seed),
-    ]
-    return [word for flag, value in given if value is not None for word in (flag, str(value))]
+    return words

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
-from redinstruct.errors import ConfigError
 from redinstruct.questions.spread import FIRST, LimitRule, Selected
+from redinstruct.run.same import Pinned, check_same, system_of
+from redinstruct.settings import Kept, flag_of, noted
 from redinstruct.types import PromptTemplate, Question, Sampling
 
+__all__ = [
+    "PROTOCOL_2023", "PROTOCOL_DEFAULT", "ChatTemplate", "Pinned", "RunConfig", "attempt_key", "check_same_run",
+    "flags_of", "system_of",
+]  # fmt: skip
 ChatTemplate = str
 PROTOCOL_DEFAULT = "default"
 PROTOCOL_2023 = "paper-2023"
-
-
-class Pinned(msgspec.Struct, frozen=True):
-    """A bank or template by name and content."""
-
-    name: str
-    sha256: str
 
 
 class RunConfig(msgspec.Struct, frozen=True):
@@ -38,21 +38,22 @@ class RunConfig(msgspec.Struct, frozen=True):
     """
 
     model: str
-    banks: tuple[Pinned, ...]
-    prompts: tuple[Pinned, ...]
+    banks: Annotated[tuple[Pinned, ...], Kept("--bank")]
+    prompts: Annotated[tuple[Pinned, ...], Kept("--prompt")]
     measure: str
-    judge: str
-    sampling: Sampling
+    judge: Annotated[str, Kept("--judge/--judge-model")]
+    sampling: Annotated[Sampling, Kept(parts=True)]
     chat_template: ChatTemplate
     protocol: str = PROTOCOL_DEFAULT
     dedupe: bool = False
-    options: tuple[tuple[str, str], ...] = ()
-    limit: int | None = None
-    epochs: int = 1
-    limit_rule: LimitRule = FIRST
-    selected: tuple[Selected, ...] = ()
-    system: str | None = None
-    columns: tuple[tuple[str, str], ...] = ()
+    options: Annotated[tuple[tuple[str, str], ...], Kept("--model-option")] = ()
+    limit: Annotated[int | None, Kept(grows=True)] = None
+    epochs: Annotated[int, Kept(grows=True)] = 1
+    # These follow from the bank and the flags, and runs of the first edition lack them.
+    limit_rule: Annotated[LimitRule, Kept(free=True)] = FIRST
+    selected: Annotated[tuple[Selected, ...], Kept(free=True)] = ()
+    system: Annotated[str | None, Kept(hidden=True)] = None
+    columns: Annotated[tuple[tuple[str, str], ...], Kept("--column")] = ()
 
     @property
     def digest(self) -> str:
@@ -67,40 +68,6 @@ class RunConfig(msgspec.Struct, frozen=True):
         """What was asked for of the bank of that name, and left out; None where the run does not say."""
         names = [pinned.name for pinned in self.banks]
         return self.selected[names.index(bank)] if bank in names and len(self.selected) == len(names) else None
-
-
-def system_of(system: str) -> str:
-    """A system prompt by its size and hash: what a deployment says is its owner's, and not shown unasked."""
-    digest = hashlib.sha256(system.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{len(system):,} characters, sha256 {digest}"
-
-
-_FLAGS = {
-    "model": "--model",
-    "banks": "--bank",
-    "prompts": "--prompt",
-    "measure": "--measure",
-    "judge": "--judge/--judge-model",
-    "chat_template": "--chat-template",
-    "protocol": "--protocol",
-    "dedupe": "--dedupe",
-    "options": "--model-option",
-    "system": "--system",
-    "columns": "--column",
-    "max_tokens": "--max-tokens",
-    "temperature": "--temperature",
-    "top_p": "--top-p",
-    "seed": "--seed",
-    "stop": "--stop",
-}
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return "+".join(_shown(item) for item in value) or "none"
-    if isinstance(value, Pinned):
-        return f"{value.name}@{value.sha256[:12]}"
-    return "unset" if value is None else str(value)
 
 
 def attempt_key(config: RunConfig, question: Question, template: PromptTemplate, epoch: int) -> bytes:
@@ -126,27 +93,34 @@ def check_same_run(stored: RunConfig, asked: RunConfig, folder: str) -> None:
     Raises:
         ConfigError: anything else differs, or limit or epochs would shrink the run; every difference is named.
     """
-    differences: list[str] = []
-    for field in ("model", "banks", "prompts", "measure", "judge", "chat_template", "protocol", "dedupe", "options",
-                  "columns"):  # fmt: skip
-        here, there = getattr(asked, field), getattr(stored, field)
-        if here != there:
-            differences.append(f"{_FLAGS[field]} was {_shown(there)}, is {_shown(here)}")
-    if asked.system != stored.system:
-        was, now = (None if text is None else system_of(text) for text in (stored.system, asked.system))
-        differences.append(f"{_FLAGS['system']} was {_shown(was)}, is {_shown(now)}")
-    for field in Sampling.__struct_fields__:
-        here, there = getattr(asked.sampling, field), getattr(stored.sampling, field)
-        if here != there:
-            differences.append(f"{_FLAGS[field]} was {_shown(there)}, is {_shown(here)}")
-    if asked.limit is not None and (stored.limit is None or asked.limit < stored.limit):
-        was = "all" if stored.limit is None else str(stored.limit)
-        differences.append(f"--limit was {was} and cannot shrink to {asked.limit}")
-    if asked.epochs < stored.epochs:
-        differences.append(f"--epochs was {stored.epochs} and cannot shrink to {asked.epochs}")
-    if differences:
-        hint = " (to judge the same answers again: redinstruct judge)" if "--judge/" in "".join(differences) else ""
-        raise ConfigError(
-            f"{folder} holds a run with another configuration: {'; '.join(differences)}. "
-            f"Use the same flags to resume it, or another --run{hint}."
-        )
+    hint = "" if stored.judge == asked.judge else " (to judge the same answers again: redinstruct judge)"
+    check_same(stored, asked, folder, hint=hint)
+
+
+_LEFT_OUT = {"measure": "attack_success", "chat_template": "native"}
+
+
+def flags_of(config: RunConfig) -> Iterator[tuple[str, str | None]]:
+    """The flags that make the run again, each with its value; what the command line takes by itself is left out.
+
+    Banks and prompts stand by their names, as no path is kept, and a system prompt by a file's. The judge, of whom an
+    id alone is kept here, is one flag ``judge`` without a value.
+    """
+    fixed = ("sampling", "chat_template") if config.protocol == PROTOCOL_2023 else ()
+    for field in msgspec.structs.fields(RunConfig):
+        kept = next((note for note in noted(field)[1] if isinstance(note, Kept)), Kept())
+        value, flag = getattr(config, field.name), flag_of(field.name, kept)
+        if kept.free or field.name in fixed or value in (field.default, _LEFT_OUT.get(field.name)):
+            continue
+        if field.name == "judge":
+            yield "judge", None
+        elif isinstance(value, Sampling):
+            for part in msgspec.structs.fields(Sampling):
+                found = getattr(value, part.name)
+                if found != part.default and part.name != "stop":
+                    yield flag_of(part.name), str(found)
+        elif isinstance(value, tuple):
+            for one in value:
+                yield flag, one.name if isinstance(one, Pinned) else "=".join(one)
+        else:
+            yield flag, None if value is True else "SYSTEM.txt" if kept.hidden else str(value)

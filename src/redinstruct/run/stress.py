@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from redinstruct.errors import ConfigError
 from redinstruct.files.atomic import open_plain, write_file
-from redinstruct.run.config import Pinned
 from redinstruct.run.folder import is_run
+from redinstruct.run.same import Pinned
+from redinstruct.settings import Kept
 
 NAME, SCHEMA = "stress.json", "redinstruct.stress-run/1"
 ATTACKS = "attacks"
@@ -46,12 +48,12 @@ class StressRun(msgspec.Struct, frozen=True):
     model: str
     bank: Pinned
     benign: Pinned | None
-    prompts: tuple[Pinned, ...]
+    prompts: Annotated[tuple[Pinned, ...], Kept("--prompt")]
     judge: str
     benign_judge: str | None
-    settings: tuple[tuple[str, str], ...]
-    conditions: tuple[Condition, ...]
-    told: dict[str, dict[str, float]] = {}
+    settings: Annotated[tuple[tuple[str, str], ...], Kept(parts=True)]
+    conditions: Annotated[tuple[Condition, ...], Kept("the attacks")]
+    told: Annotated[dict[str, dict[str, float]], Kept(free=True)] = {}
 
     def with_told(self, name: str, figures: dict[str, float]) -> StressRun:
         """The same, with what was learnt of an attack."""
@@ -108,39 +110,3 @@ def evaluations_of(run: Path) -> list[Path]:
     sides = (False, True) if what.benign is not None else (False,)
     found = dict.fromkeys(part_of(run, one, benign=benign) for one in what.conditions for benign in sides)
     return [folder for folder in found if is_run(folder)]
-
-
-def check_same_stress(stored: StressRun, asked: StressRun, run: Path) -> None:
-    """Pass when the one goes on with the other.
-
-    Raises:
-        ConfigError: they differ; every difference is named.
-    """
-    names = {"model": "--model", "bank": "--bank", "benign": "--benign", "prompts": "--prompt", "judge": "--judge",
-             "benign_judge": "--benign-judge", "conditions": "the attacks"}  # fmt: skip
-    told = [
-        f"{flag} was {_shown(getattr(stored, name))}, is {_shown(getattr(asked, name))}"
-        for name, flag in names.items()
-        if getattr(stored, name) != getattr(asked, name)
-    ]
-    was, now = dict(stored.settings), dict(asked.settings)
-    told += [
-        f"{flag} was {was.get(flag, 'unset')}, is {now.get(flag, 'unset')}"
-        for flag in dict.fromkeys((*was, *now))
-        if was.get(flag) != now.get(flag)
-    ]
-    if told:
-        raise ConfigError(
-            f"{run} holds a stress run with another configuration: {'; '.join(told)}. Use the same flags to resume it,"
-            " or another --run."
-        )
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return "+".join(_shown(one) for one in value) or "none"
-    if isinstance(value, Pinned):
-        return f"{value.name}@{value.sha256[:12]}"
-    if isinstance(value, Condition):
-        return value.attack if value.setting is None else f"{value.attack} {value.setting}"
-    return "unset" if value is None else str(value)

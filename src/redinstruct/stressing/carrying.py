@@ -25,13 +25,13 @@ from redinstruct.prompts import load_template, render
 from redinstruct.questions import same_text
 from redinstruct.redeval import EvalSettings, Outcome, Plan, evaluate, prepare
 from redinstruct.run import Store, check_run_folder, is_run
-from redinstruct.run.config import Pinned, check_same_run
+from redinstruct.run.config import check_same_run
+from redinstruct.run.same import Pinned, check_same
 from redinstruct.run.stress import (
     NONE,
     SCHEMA,
     Condition,
     StressRun,
-    check_same_stress,
     is_stress,
     part_of,
     read_stress,
@@ -132,7 +132,7 @@ def check(asked: StressOptions, run: Path) -> Checked:
         asked.conditions,
     )
     if stored is not None:
-        check_same_stress(stored, what, run)
+        check_same(stored, what, run, "a stress run")
         what = msgspec.structs.replace(what, told=stored.told)
     elif is_run(run):  # killed before its first answer, or an evaluation that becomes the undisturbed model's
         with Store.open_for_reading(run) as store:

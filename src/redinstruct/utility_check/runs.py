@@ -17,12 +17,13 @@ import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.engine import PATIENCE
-from redinstruct.errors import ConfigError, UsageError, how_to_install
+from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
 from redinstruct.models import Model, make_model
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder, is_run
 from redinstruct.run.rows import from_json, to_json
+from redinstruct.run.same import check_same
 from redinstruct.utility_check import data, hhh, toy
 from redinstruct.utility_check.asking import Asker, cut_note
 from redinstruct.utility_check.suites import Catalogue, Selection, TaskPlan, needs_harness, present, select
@@ -297,18 +298,6 @@ def _needs_probabilities(task: TaskPlan, loaded: dict[str, Any]) -> bool:
     return str(loaded[task.name].OUTPUT_TYPE) in PROBABILITIES
 
 
-_FLAGS = {
-    "model": "--model",
-    "tasks": "--suite",
-    "groups": "--suite",
-    "margin": "--margin",
-    "harness": "the harness's version",
-    "chat_template": "--chat-template",
-    "data": "the data (--data)",
-    "shots": "--shots",
-}
-
-
 def _check_same(config: UtilityConfig, run: Path) -> None:
     """Pass when the run is new, or holds this check; a larger limit extends it."""
     if not is_run(run):
@@ -317,17 +306,9 @@ def _check_same(config: UtilityConfig, run: Path) -> None:
         body = UtilityStore(store).config()
     if body is None:
         return
-    stored = from_json(body, UtilityConfig)
-    differing = [flag for name, flag in _FLAGS.items() if getattr(stored, name) != getattr(config, name)]
-    if config.harness == toy.HARNESS and _FLAGS["harness"] in differing:
-        differing.remove(_FLAGS["harness"])  # HHH was asked through the harness once, by the same rule
-    if config.limit is not None and (stored.limit is None or config.limit < stored.limit):
-        differing.append(f"--limit (was {stored.limit or 'all'}, cannot shrink to {config.limit})")
-    if differing:
-        raise ConfigError(
-            f"{run} holds a utility check with other settings: {', '.join(dict.fromkeys(differing))}. "
-            "Use the same flags to resume it, or another --run."
-        )
+    # HHH was asked through the harness once, by the same rule.
+    but = ("harness",) if config.harness == toy.HARNESS else ()
+    check_same(from_json(body, UtilityConfig), config, run, "a utility check", but=but)
 
 
 # ---- carrying out ----
