@@ -26,7 +26,7 @@ from socket_guard import install  # noqa: E402
 install()
 
 from tests.support.cli import ROOT, InProcess  # noqa: E402
-from tests.support.stores import scratch  # noqa: E402
+from tests.support.stores import RAM, roomy, scratch  # noqa: E402
 
 
 def pytest_collection_finish() -> None:
@@ -42,6 +42,13 @@ def pytest_configure() -> None:
     # Child processes (the command line in end-to-end tests) come under the same guard.
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(GUARD) + (os.pathsep + path if path else "")
+    # Every child, and every later run, would compile the whole house anew where the shell forbids writing bytecode.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    # Stores sync at every verdict: on a busy disk the suite waits longer for that than it works, and no test cuts
+    # the power.
+    if roomy(RAM):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(RAM))
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,14 @@ import ast
 import re
 
 from redinstruct.progress import Progress, unheard
-from tests.support.house import house
+from tests.support.house import house, walked
 
 
 def test_progress_and_limits_are_defined_once() -> None:
     classes = {"Progress": ["progress.py"], "Limits": ["engine/limits.py"]}
     found: dict[str, list[str]] = {name: [] for name in classes}
     for file, tree in house().items():
-        for node in ast.walk(tree):
+        for node in walked(tree):
             if isinstance(node, ast.ClassDef) and node.name in found:
                 found[node.name].append(file)
     assert found == classes
@@ -24,7 +24,7 @@ def test_no_room_counts_its_progress_in_bare_numbers() -> None:
     offences = [
         f"{file}:{node.lineno} {ast.unparse(node)}"
         for file, tree in house().items()
-        for node in ast.walk(tree)
+        for node in walked(tree)
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Callable"
         if re.fullmatch(r"\(\[(str, )?int(, int( \| None)?)+\], None\)", ast.unparse(node.slice))
     ]

@@ -6,7 +6,8 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import cache
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.support.house import (
     shrunk,
     sources,
     untyped_by_room,
+    walked,
 )
 
 # One direction of imports: a room imports only rooms above it.
@@ -65,10 +67,9 @@ SOCKET_FILES = (
 NEVER = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "requests", "httpx"}
 
 
-def calls_of(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+@cache
+def calls_of(tree: ast.AST) -> Sequence[tuple[str, ast.Call]]:
+    return [(ast.unparse(node.func), node) for node in walked(tree) if isinstance(node, ast.Call)]
 
 
 def is_under(module: str, names: set[str]) -> bool:
@@ -192,7 +193,7 @@ def test_sql_is_made_of_constants() -> None:
     words = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "PRAGMA ")
     offences = []
     for name, tree in house().items():
-        for node in ast.walk(tree):
+        for node in walked(tree):
             if isinstance(node, ast.JoinedStr):
                 text = "".join(p.value for p in node.values if isinstance(p, ast.Constant) and isinstance(p.value, str))
                 if text.startswith(words):

@@ -6,20 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import report
-from tests.support.cli import run as redinstruct
+from tests.support.cli import here, report
 from tests.support.endpoint import Endpoint
 
 pytestmark = pytest.mark.data
 
 
-@pytest.mark.parametrize(("name", "questions", "topics"), [("harmfulqa", 1960, 10), ("dangerousqa", 200, 0)])
+@pytest.mark.parametrize(
+    ("name", "questions", "topics"),
+    [pytest.param("harmfulqa", 1960, 10, marks=pytest.mark.slow), ("dangerousqa", 200, 0)],
+)
 def test_three_prompts_on_a_published_bank(
     shared_data: Path, tmp_path: Path, name: str, questions: int, topics: int
 ) -> None:
     run = tmp_path / "run"
     with Endpoint() as stub:
-        done = redinstruct(
+        done = here(
             "eval", "--model", "openai-api/stub/m", "--bank", shared_data / f"{name}.json", "--judge", "paper",
             "--judge-model", "openai-api/stub/j", "--run", run, env=stub.env(),
         )  # fmt: skip
@@ -49,7 +51,7 @@ def test_deduplication_asks_the_distinct_questions(shared_data: Path, tmp_path: 
         "--judge",
         "refusal",
     )
-    assert redinstruct("eval", *flags, "--run", tmp_path / "run", "--dedupe").code == 0
+    assert here("eval", *flags, "--run", tmp_path / "run", "--dedupe").code == 0
     # The 1,938 of the bank's own count differ in nothing but case, spaces or Unicode form from no other.
     assert report(tmp_path / "run")["results"][0]["counts"]["total"] <= 1938
 
@@ -67,7 +69,7 @@ def test_over_refusal_is_asked_on_the_safe_half_of_xstest(shared_data: Path, tmp
     )
     for measure, expected in (("over_refusal", 250), ("attack_success", 200)):
         run = tmp_path / measure
-        assert redinstruct("eval", *flags, "--measure", measure, "--run", run).code == 0
+        assert here("eval", *flags, "--measure", measure, "--run", run).code == 0
         (result,) = report(run)["results"]
         assert result["counts"]["total"] == expected
         assert result["measure"] == measure

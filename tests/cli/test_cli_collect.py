@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from redinstruct import world
-from tests.support.cli import InProcess, nothing_written, run_measured, start, tree
-from tests.support.cli import run as redinstruct
+from tests.support.cli import InProcess, here, nothing_written, run_measured, start, tree
 from tests.support.endpoint import Endpoint
 from tests.support.kills import killed_past
 from tests.support.teacher import teach
@@ -201,26 +200,26 @@ def test_a_limit_of_calls_ends_with_11_and_goes_on(tmp_path: Path) -> None:
     flags = ["collect", "--teacher", "openai-api/stub/m", "--topics", topics, "--per-subtopic", 2, "--blue", 2,
              "--run", tmp_path / "run", "--json"]  # fmt: skip
     with Endpoint(respond=teach) as stub:
-        cut = redinstruct(*flags, "--max-calls", 5, env=stub.env())
+        cut = here(*flags, "--max-calls", 5, env=stub.env())
         assert cut.code == 11, cut.err
         assert stub.requests == 5
         assert cut.json["complete"] is False
         assert cut.json["questions"] == 4
-        done = redinstruct(*flags, env=stub.env())
+        done = here(*flags, env=stub.env())
         assert done.code == 0
         assert stub.requests == 1 + 2 + 8
 
 
 def test_a_denied_key_stops_with_nothing_written(tmp_path: Path) -> None:
     with Endpoint(respond=teach, always="401") as stub, nothing_written(tmp_path):
-        done = redinstruct("collect", "--teacher", "openai-api/stub/m", "--run", tmp_path / "run", env=stub.env())
+        done = here("collect", "--teacher", "openai-api/stub/m", "--run", tmp_path / "run", env=stub.env())
     assert "Check the key" in done.error_line
 
 
 def test_faults_of_the_endpoint_are_survived(tmp_path: Path) -> None:
     topics = write_topics(tmp_path, ["Birds"])
     with Endpoint(respond=teach, once=("reset", "empty", "filtered")) as stub:
-        done = redinstruct("collect", "--teacher", "openai-api/stub/m", "--topics", topics, "--per-subtopic", 2,
+        done = here("collect", "--teacher", "openai-api/stub/m", "--topics", topics, "--per-subtopic", 2,
                            "--blue", 1, "--run", tmp_path / "run", "--json", env=stub.env())  # fmt: skip
     assert done.code == 0, done.err
     assert (done.json["questions"], done.json["blue"]) == (20, 20)
@@ -229,10 +228,10 @@ def test_faults_of_the_endpoint_are_survived(tmp_path: Path) -> None:
 def test_the_judge_takes_its_self_test_first(tmp_path: Path) -> None:
     topics = write_topics(tmp_path, {"Birds": ["Herons"]})
     with nothing_written(tmp_path):
-        done = redinstruct("collect", "--teacher", "scripted/red-teacher", "--judge", "rubric", "--judge-model",
+        done = here("collect", "--teacher", "scripted/red-teacher", "--judge", "rubric", "--judge-model",
                            "scripted/comply", "--topics", topics, "--run", tmp_path / "run")  # fmt: skip
     assert "not fit" in done.error_line
-    forced = redinstruct("collect", "--teacher", "scripted/red-teacher", "--judge", "rubric", "--judge-model",
+    forced = here("collect", "--teacher", "scripted/red-teacher", "--judge", "rubric", "--judge-model",
                          "scripted/comply", "--topics", topics, "--per-subtopic", 1, "--blue", 1, "--force",
                          "--run", tmp_path / "run")  # fmt: skip
     assert forced.code == 0, forced.err
@@ -254,7 +253,7 @@ def committed(run: Path) -> dict[tuple[bytes, int], tuple[Any, ...]]:
 def exported(run: Path, out: Path, formats: Sequence[str]) -> dict[str, str]:
     out.mkdir()
     for name in formats:
-        done = redinstruct("export", run, "--to", name, "--include-red", "--out", out / name)
+        done = here("export", run, "--to", name, "--include-red", "--out", out / name)
         assert done.code == 0, done.err
     return tree(out)
 
@@ -268,7 +267,7 @@ def kill_and_resume(folder: Path, kills: int, per_subtopic: int, seed: int, form
              "--topics", topics, "--per-subtopic", per_subtopic, "--blue", 1, "--red", "--critique",
              "--concurrency", concurrency]  # fmt: skip
     with Endpoint(respond=teach, latency=0.01) as stub:
-        assert redinstruct(*flags, "--run", folder / "whole", env=stub.env()).code == 0
+        assert here(*flags, "--run", folder / "whole", env=stub.env()).code == 0
         calls, stub.requests = stub.requests, 0
         run, landed = folder / "killed", 0
         before: dict[tuple[bytes, int], tuple[Any, ...]] = {}
@@ -279,10 +278,10 @@ def kill_and_resume(folder: Path, kills: int, per_subtopic: int, seed: int, form
             after = committed(run)
             assert before.items() <= after.items(), "a committed call changed or vanished"
             before = after
-        last = redinstruct(*flags, "--run", run, env=stub.env())
+        last = here(*flags, "--run", run, env=stub.env())
         assert last.code == 0, last.err
         asked = stub.requests
-        assert redinstruct(*flags, "--run", run, env=stub.env()).code == 0
+        assert here(*flags, "--run", run, env=stub.env()).code == 0
         assert stub.requests == asked, "a complete collection asks nothing"
     assert landed >= 0.8 * kills, "too few kills hit a living run: the test would show nothing"
     assert calls <= asked <= calls + concurrency * landed

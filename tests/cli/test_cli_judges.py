@@ -14,7 +14,7 @@ from redinstruct.judges.blocks import data_block
 from redinstruct.judges.rubric import _MARKS, MAX_ANSWER
 from redinstruct.judges.selftest import battery
 from redinstruct.types import ATTACK_SUCCESS
-from tests.support.cli import InProcess, nothing_written, report, run, write_bank
+from tests.support.cli import InProcess, here, nothing_written, report, write_bank
 from tests.support.endpoint import REFUSAL, Endpoint, answer_text
 
 BATTERY = len(battery()) + 3
@@ -61,14 +61,14 @@ def test_a_fit_judge_is_tested_once_then_judges_and_its_card_is_shown(tmp_path: 
     folder = tmp_path / "run"
     with Endpoint(respond=good_judge) as stub:
         asked = [*flags(tmp_path), "--judge-format", form, "--run", folder]
-        done = run(*asked, env=stub.env())
+        done = here(*asked, env=stub.env())
         assert done.code == 0, done.err
         assert stub.requests == BATTERY + 2 * 20
         assert "balanced accuracy 1.00" in " ".join(done.out.split())
         # Extended: the judge passed for this run, and is not tested again.
         write_bank(tmp_path, 20)
         before = stub.requests
-        assert run(*asked, "--epochs", "2", env=stub.env()).code == 0
+        assert here(*asked, "--epochs", "2", env=stub.env()).code == 0
         assert stub.requests - before == 2 * 20
     (result,) = report(folder)["results"]
     assert result["judge"] == "rubric"
@@ -86,11 +86,11 @@ def test_an_unfit_judge_is_refused_before_anything_is_spent_on_the_target(tmp_pa
     with Endpoint(respond=bad_judge) as stub:
         asked = flags(tmp_path)
         with nothing_written(tmp_path):
-            done = run(*asked, "--run", tmp_path / "run", env=stub.env())
+            done = here(*asked, "--run", tmp_path / "run", env=stub.env())
         assert "is not fit: balanced accuracy 0.50" in done.error_line
         assert "--force" in done.error_line
         assert stub.requests == BATTERY
-        forced = run(*asked, "--run", tmp_path / "run", "--force", env=stub.env())
+        forced = here(*asked, "--run", tmp_path / "run", "--force", env=stub.env())
         assert forced.code == 0, forced.err
     (result,) = report(tmp_path / "run")["results"]
     assert result["judge_card"]["selftest"]["forced"] is True
@@ -99,10 +99,10 @@ def test_an_unfit_judge_is_refused_before_anything_is_spent_on_the_target(tmp_pa
 
 def test_the_self_test_keeps_to_the_limits(tmp_path: Path) -> None:
     with Endpoint(respond=good_judge) as stub:
-        done = run(*flags(tmp_path), "--run", tmp_path / "run", "--max-calls", "50", env=stub.env())
+        done = here(*flags(tmp_path), "--run", tmp_path / "run", "--max-calls", "50", env=stub.env())
         assert f"takes {BATTERY} calls" in done.error_line
         assert stub.requests == 0
-        done = run(*flags(tmp_path), "--run", tmp_path / "run", "--max-calls", BATTERY + 10, env=stub.env())
+        done = here(*flags(tmp_path), "--run", tmp_path / "run", "--max-calls", BATTERY + 10, env=stub.env())
         assert done.code == 11
         assert stub.requests == BATTERY + 10
 
@@ -111,10 +111,10 @@ def test_judging_again_by_a_rubric_never_samples(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with Endpoint(respond=good_judge) as stub:
         first = [*flags(tmp_path)[:-4], "--judge", "refusal", "--run", folder]
-        assert run(*first, env=stub.env()).code == 0
+        assert here(*first, env=stub.env()).code == 0
         sampled = stub.requests
         again = ["judge", folder, "--judge", "rubric", "--judge-model", "openai-api/stub/judge", "--json"]
-        done = run(*again, env=stub.env())
+        done = here(*again, env=stub.env())
         assert done.code == 0, done.err
         assert stub.requests == sampled + BATTERY + 20
     assert [result["judge"] for result in done.json["results"]] == ["refusal", "rubric"]
@@ -141,11 +141,11 @@ def test_a_strong_judge_on_a_part_corrects_the_cheap_one(
         assert InProcess(capsys)(*first).code == 0
         sampled = stub.requests
         again = ["judge", folder, "--judge", "rubric", "--judge-model", "openai-api/stub/judge", "--sample", 40]
-        done = run(*again, env=stub.env())
+        done = here(*again, env=stub.env())
         assert done.code == 0, done.err
         assert stub.requests == sampled + BATTERY + 40
         assert "both judges together" in done.out
-        assert run(*again, env=stub.env()).code == 0
+        assert here(*again, env=stub.env()).code == 0
         assert stub.requests == sampled + BATTERY + 40, "the same part is drawn again, and owes nothing"
         (result,) = report(folder)["results"]
         assert result["rate"]["judged"]["estimate"] == 1.0
@@ -153,11 +153,11 @@ def test_a_strong_judge_on_a_part_corrects_the_cheap_one(
         assert both["labels"] == 40
         assert both["judge_id"].startswith("rubric:openai-api/stub/judge@")
         assert both["ci"][1] - both["ci"][0] < 0.4
-        own = run("judge", folder, "--judge", "refusal", "--sample", 5)
+        own = here("judge", folder, "--judge", "refusal", "--sample", 5)
         assert "for a second judge" in own.err
         assert own.code == 2
         # The whole run judged after all: the second judge then has lines of its own.
-        assert run(*again[:-2], env=stub.env()).code == 0
+        assert here(*again[:-2], env=stub.env()).code == 0
     cheap, strong = report(folder)["results"]
     assert (cheap["judge"], strong["judge"], cheap["combined"]) == ("refusal", "rubric", [])
     assert both["ci"][0] <= strong["rate"]["judged"]["estimate"] <= both["ci"][1]
@@ -165,7 +165,7 @@ def test_a_strong_judge_on_a_part_corrects_the_cheap_one(
 
 def test_the_plan_counts_the_self_test(tmp_path: Path) -> None:
     with Endpoint(respond=good_judge) as stub:
-        done = run("plan", *flags(tmp_path)[1:], "--json", env=stub.env())
+        done = here("plan", *flags(tmp_path)[1:], "--json", env=stub.env())
         assert stub.requests == 0
     assert done.json["total"]["calls"] == BATTERY + 2 * 20
 

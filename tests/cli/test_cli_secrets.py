@@ -219,7 +219,9 @@ def test_the_host_of_an_address_is_not_told_either(
     assert "STUB_BASE_URL" in line
 
 
-@pytest.mark.parametrize("name", ["plain", "trailing-newline", "userinfo"])
+@pytest.mark.parametrize(
+    "name", ["trailing-newline", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plain", "userinfo"))]
+)
 def test_in_a_process_of_its_own_nor_in_its_command_line(tmp_path: Path, careless: Endpoint, name: str) -> None:
     canary = next(c for c in CANARIES if c.name == name)
     bank = write_bank(tmp_path, ["an inert question?", "inert fault:401", "inert fault:418"])

@@ -513,7 +513,7 @@ def test_a_terminal_without_unicode_is_served_in_ascii(folder: Path) -> None:
         assert b"\\u2" not in done.stdout
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
 def test_tables_are_readable_on_a_terminal(
     tmp_path: Path, bank: Path, folder: Path, columns: int, cli: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from redinstruct.figures.deciding import Decider, Outcome
 from redinstruct.run import Store, stops
 from redinstruct.types import ATTACK_SUCCESS
-from tests.support.cli import InProcess, report, run, write_bank
+from tests.support.cli import InProcess, here, report, write_bank
 
 CELL = ("bank", "cou")
 
@@ -111,14 +111,14 @@ def test_the_command_line_stops_early_and_exits_0(tmp_path: Path, capsys: pytest
     bank = write_bank(tmp_path, 600)
     flags = ["eval", "--model", "scripted/weak", "--bank", bank, "--judge", "refusal", "--run", folder,
              "--prompt", "cot", "--prompt", "cou", "--concurrency", "8"]  # fmt: skip
-    done = run(*flags, "--stop-when-decided", "0.25", "--json")
+    done = here(*flags, "--stop-when-decided", "0.25", "--json")
     assert done.code == 0, done.err
     assert "bank/cot: decided, the rate lies above 0.25" in done.err
     assert "bank/cou: decided, the rate lies above 0.25" in done.err
     for result in json.loads(done.out)["results"]:
         assert result["planned"] == 600
         assert 5 < result["counts"]["total"] < 300
-    again = run(*flags, "--stop-when-decided", "0.25", "--json")
+    again = here(*flags, "--stop-when-decided", "0.25", "--json")
     assert (again.code, again.out) == (0, done.out), "decided already: nothing more is asked"
     # The gate holds the sequence against its own limit: unfinished, and decided all the same.
     with Store.open_for_reading(folder) as store:
@@ -131,7 +131,7 @@ def test_the_command_line_stops_early_and_exits_0(tmp_path: Path, capsys: pytest
         assert "confidence sequence" in check["why"]
     assert cli("gate", folder, "--max-rate", "0.9").code in (0, 11)
     # Without the flag the same run is completed.
-    assert run(*flags).code == 0
+    assert here(*flags).code == 0
     assert all(result["counts"]["total"] == 600 for result in report(folder)["results"])
 
 
@@ -147,16 +147,16 @@ def test_a_run_that_ends_undecided_but_whole_exits_0(tmp_path: Path) -> None:
         "--prompt",
         "cot",
     ]
-    done = run(*flags, "--run", tmp_path / "run", "--stop-when-decided", "0.5")
+    done = here(*flags, "--run", tmp_path / "run", "--stop-when-decided", "0.5")
     assert done.code == 0
-    cut = run(*flags, "--run", tmp_path / "cut", "--stop-when-decided", "1.5")
+    cut = here(*flags, "--run", tmp_path / "cut", "--stop-when-decided", "1.5")
     assert "must lie between 0 and 1" in cut.error_line
 
 
 def test_one_prompt_decided_and_another_whole_but_undecided_is_inconclusive_and_no_limits_fault(tmp_path: Path) -> None:
     flags = ["eval", "--model", "scripted/weak", "--judge", "refusal", "--bank", write_bank(tmp_path, 80)]
     prompts = ["--prompt", "standard", "--prompt", "cot", "--concurrency", 4]
-    done = run(*flags, *prompts, "--run", tmp_path / "run", "--stop-when-decided", "0.5", "--json")
+    done = here(*flags, *prompts, "--run", tmp_path / "run", "--stop-when-decided", "0.5", "--json")
     assert done.code == 11
     standard, cot = done.json["results"]
     assert standard["counts"]["total"] < standard["planned"] == cot["counts"]["total"]

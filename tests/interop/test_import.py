@@ -15,7 +15,7 @@ from redinstruct.interop import import_file
 from redinstruct.run import AnnotationStore, AttemptView, Store
 from redinstruct.stats import corrected, wilson
 from redinstruct.types import Annotation
-from tests.support.cli import InProcess, nothing_written, run, tree
+from tests.support.cli import InProcess, here, nothing_written, tree
 
 Row = Mapping[str, object]
 
@@ -308,10 +308,11 @@ def test_the_real_xstest_prompts_to_the_corrected_rate(tmp_path: Path, shared_da
     with (shared_data / "xstest_prompts.csv").open(newline="", encoding="utf-8") as source:
         prompts: list[Row] = list(csv.DictReader(source))
     file, truth = xstest_shaped(tmp_path / "answers.csv", prompts, seed=20230818)
-    check_corrected(run, tmp_path / "run", file, truth)
+    check_corrected(here, tmp_path / "run", file, truth)
     assert (
         sum(
-            part["counts"]["total"] for part in run("report", tmp_path / "run", "--json").json["results"][0]["by_topic"]
+            part["counts"]["total"]
+            for part in here("report", tmp_path / "run", "--json").json["results"][0]["by_topic"]
         )
         == 250
     )
@@ -323,10 +324,10 @@ def test_two_models_answers_to_the_same_questions_can_be_compared(tmp_path: Path
     for name, label in (("before", "harmful"), ("after", "unharmful")):
         rows = "".join(f"What is item {n}?,Answer {n} of {name}.,{label},topic {n % 8}\n" for n in range(80))
         (tmp_path / f"{name}.csv").write_text(head + rows)
-        assert run("import", tmp_path / f"{name}.csv", "--run", tmp_path / name).code == 0
-    compared = run("compare", tmp_path / "before", tmp_path / "after", "--json")
+        assert here("import", tmp_path / f"{name}.csv", "--run", tmp_path / name).code == 0
+    compared = here("compare", tmp_path / "before", tmp_path / "after", "--json")
     assert compared.code == 0, compared.err
     assert [cell["verdict"] for cell in compared.json["results"]] == ["better"]
     # The same questions with other answers are another file all the same.
-    again = run("import", tmp_path / "after.csv", "--run", tmp_path / "before")
+    again = here("import", tmp_path / "after.csv", "--run", tmp_path / "before")
     assert "another file" in again.error_line

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redinstruct.engine import RetryPolicy
-from tests.support.cli import InProcess, Result, report, run_measured, write_bank
+from tests.support.cli import InProcess, Result, here, report, run_measured, write_bank
 from tests.support.cli import run as redinstruct
 from tests.support.endpoint import Endpoint
 
@@ -84,7 +84,7 @@ def test_every_fault_has_its_reason_and_none_is_safe(
         "unparsable": 0,
         "error": labels.count("error"),
     }
-    shown = json.loads(redinstruct("show", run, "--json", "--show-content", "--limit", 100).out)["attempts"]
+    shown = json.loads(here("show", run, "--json", "--show-content", "--limit", 100).out)["attempts"]
     for attempt in shown:
         if "fault:" in attempt["question"]:
             name = attempt["question"].split("fault:")[1].split()[0]

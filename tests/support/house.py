@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -33,13 +33,24 @@ def house() -> House:
     }
 
 
+@cache
+def walked(tree: ast.AST) -> Sequence[ast.AST]:
+    """``ast.walk``, once for all who ask: a dozen tests look at every node of the house."""
+    return tuple(ast.walk(tree))
+
+
 def room_of(name: str) -> str:
     return name.partition("/")[0].removesuffix(".py")
 
 
-def imports_of(tree: ast.AST) -> Iterator[str]:
+@cache
+def imports_of(tree: ast.AST) -> Sequence[str]:
     """Every module that a syntax tree imports, inside functions and for the type checker too."""
-    for node in ast.walk(tree):
+    return list(_imports(tree))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in walked(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -56,7 +67,7 @@ def arrows(files: House) -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for name, tree in files.items():
         graph[name] = set()
-        for node in ast.walk(tree):
+        for node in walked(tree):
             if isinstance(node, ast.Import):
                 graph[name] |= {_file(files, alias.name) for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module is not None:

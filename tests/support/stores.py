@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,13 +30,20 @@ from redinstruct.types import (
     Verdict,
 )
 
-_RAM = Path("/dev/shm")
+RAM = Path("/dev/shm")
+ROOM = 4 * 2**30
+"""Bytes: what all workers leave there by the end of a run is under a tenth of it."""
+
+
+def roomy(folder: Path) -> bool:
+    """Whether the tests' folders fit there (a container's /dev/shm often has 64 MB)."""
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOM
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A folder for stores, in memory where there is such a place: a kill is no power cut, and syncing takes a while."""
-    with tempfile.TemporaryDirectory(dir=_RAM if os.access(_RAM, os.W_OK) else None, prefix="redinstruct-") as folder:
+    with tempfile.TemporaryDirectory(dir=RAM if os.access(RAM, os.W_OK) else None, prefix="redinstruct-") as folder:
         yield Path(folder)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import report, run
+from tests.support.cli import here, report
 from tests.support.endpoint import COMPLIANCE, REFUSAL, Endpoint
 
 ANSWERS = {"refused": REFUSAL, "complied": COMPLIANCE, "partial": f"{REFUSAL} But this much: {COMPLIANCE}"}
@@ -36,7 +36,7 @@ def stub_answer(body: dict[str, Any]) -> str:
 
 def asked(bank: Path, folder: Path) -> dict[str, Any]:
     with Endpoint(respond=stub_answer) as stub:
-        done = run("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard", "--judge", "rubric",
+        done = here("eval", "--model", "openai-api/stub/m", "--bank", bank, "--prompt", "standard", "--judge", "rubric",
                    "--judge-model", "openai-api/stub/j", "--measure", "over_refusal", "--force", "--run", folder,
                    env=stub.env())  # fmt: skip
     assert done.code == 0, done.err
