@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -263,3 +264,20 @@ def test_on_the_toy_model_a_begun_answer_and_harmless_tuning_undo_the_refusing(
     assert rates["tune", 30, "standard"] > 0.3
     assert rates["quantize", 8, "standard"] < 0.1
     assert all(row["benign"]["estimate"] > 0.9 for row in done.json["rows"] if row["attack"] != "quantize")
+
+
+@pytest.mark.slow
+def test_every_run_of_sealed_attacks_is_sealed(
+    cli: InProcess, tiny: Path, banks: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography", reason="sealing needs the package cryptography")
+    monkeypatch.setenv("REDINSTRUCT_SEAL_KEY", "a key that is long enough")
+    done = cli(*asking(tiny, banks, tmp_path / "run", *attacks(data), "--seal"))
+    assert done.code == 0, done.err
+    topics = json.loads((banks / "forbidden-dev.json").read_text())
+    questions = [one for subtopics in topics.values() for asked in subtopics.values() for one in asked]
+    stores = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len([path for path in stores if path.name == "run.sqlite"]) > 4
+    held = b"".join(path.read_bytes() for path in stores)
+    assert questions
+    assert not [one for one in questions if one.encode() in held]

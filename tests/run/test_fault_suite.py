@@ -17,7 +17,8 @@ from tests.support.cli import environment
 from tests.support.kills import ROOT
 from tests.support.tally import faults, tally
 
-EVERY = ("eval", "judge", "collect", "import", "labels", "report", "export", "shard", "merge", "purge")
+EVERY = ("eval", "judge", "collect", "import", "labels", "report", "export", "shard", "merge", "purge",
+         "eval --seal", "seal", "seal --rotate")  # fmt: skip
 
 
 def disturbed(place: Path, what: str, count: int, *names: str) -> list[tuple[str, int, list[str]]]:
@@ -64,7 +65,7 @@ def test_a_signal_to_stop(place: Path, verb: str) -> None:
 
 
 @faults
-@pytest.mark.parametrize("verb", ["eval", "collect", "import", "report", "shard", "merge"])
+@pytest.mark.parametrize("verb", ["eval", "collect", "import", "report", "shard", "merge", "seal --rotate"])
 def test_a_full_disk(place: Path, verb: str) -> None:
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=False).returncode != 0:
         pytest.skip("nothing can be mounted here")
@@ -88,4 +89,4 @@ def test_two_at_once(place: Path, verb: str) -> None:
 
 def test_a_kill_here_and_there_of_an_evaluation(place: Path) -> None:
     """A thinned part of the fault suite, for the fast one."""
-    held(place, "SIGKILL at every 60th operation", "every", 60, "eval")
+    held(place, "SIGKILL at every 80th operation", "every", 80, "eval")

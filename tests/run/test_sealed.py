@@ -215,3 +215,74 @@ def test_a_run_that_a_function_begins_is_sealed_too(place: Path, bank: Path) -> 
     assert redinstruct.report(place / "sealed") == redinstruct.report(place / "clear")
     reseal(place / "clear")
     assert CANARY.encode() not in bytes_of(place / "clear")
+
+
+LOOP = """
+model = "scripted/weak"
+[collect]
+teacher = "scripted/red-teacher"
+judge = "refusal"
+topics = "topics.json"
+per_subtopic = 1
+blue = 1
+[[eval]]
+name = "harm"
+banks = ["bank.json"]
+judge = "refusal"
+prompts = ["standard"]
+"""
+
+
+def test_every_run_of_a_sealed_loop_is_sealed(
+    cli: InProcess, place: Path, bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "topics.json").write_text(json.dumps({"the zor family": ["make"]}))
+    (place / "loop.toml").write_text(LOOP)
+    done = cli("loop", place / "loop.toml", "--seal")
+    assert done.code == 0, done.err
+    stores = [store.parent for store in place.rglob("run.sqlite")]
+    assert len(stores) == 2
+    said = json.loads(cli("show", next(s for s in stores if "collect" in str(s)), "--show-content", "--json").out)
+    texts = [CANARY, *(call for call in json.dumps(said).split('"') if len(call) > 30 and " " in call)]
+    assert len(texts) > 1
+    for run in stores:
+        held = bytes_of(run)
+        assert not [text for text in texts if text.encode() in held], run
+    assert cli("loop", place / "loop.toml", "--seal").code == 0
+    monkeypatch.delenv(KEY_NAME)
+    assert KEY_NAME in cli("loop", place / "loop.toml", "--seal").error_line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("demo", "--quick", "--out", "out"),
+        ("demo", "--real", "--out", "out"),
+        ("stress", "--model", "hf/x", "--bank", "bank.json", "--judge", "exact", "--run", "out"),
+        ("loop", "loop.toml"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_without_a_key_a_long_verb_ends_before_anything_is_done(
+    cli: InProcess, place: Path, bank: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    (place / "loop.toml").write_text(LOOP)
+    monkeypatch.delenv(KEY_NAME)
+    monkeypatch.chdir(place)
+    with unchanged(place):
+        assert KEY_NAME in cli(*words, "--seal").error_line
+
+
+@pytest.mark.parametrize("verb", [("seal",), ("purge", "--yes")])
+def test_what_a_seal_left_that_was_killed_at_its_end_is_overwritten(
+    cli: InProcess, place: Path, bank: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    run = place / "run"
+    ask(cli, bank, run)
+    with monkeypatch.context() as patch:
+        patch.setattr("redinstruct.run.purging._empty_and_remove", lambda folder: 0)  # the new store stands
+        assert cli("seal", run).code == 0
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == [".run.purging"]
+    assert cli(verb[0], run, *verb[1:]).code == 0
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]
+    assert run.exists() == (verb[0] == "seal")

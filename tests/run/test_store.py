@@ -54,7 +54,8 @@ SETUP = Setup()
 FAILED = Completion("error", reason="timeout", tries=6)
 WITHHELD = Completion("no_response", reason="provider_filter")
 QUICK = settings(max_examples=200, deadline=None)
-# Each of these examples makes a store.
+# Each of these examples makes a store; the store against a dict at length is in the slow suite.
+SOME = settings(max_examples=80, deadline=None)
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -354,7 +355,7 @@ class TestPlanning:
 class TestRoundTrip:
     """Whatever strangers write, the store gives back."""
 
-    @QUICK
+    @SOME
     @given(
         answers=st.lists(completions | texts, min_size=1, max_size=8), said=st.lists(verdicts, min_size=8, max_size=8)
     )
@@ -608,7 +609,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
 
 TestStoreAgainstDict = StoreAgainstDict.TestCase
-TestStoreAgainstDict.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestStoreAgainstDict.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ from typing import NamedTuple
 from redinstruct.cli import main as redinstruct
 from redinstruct.errors import EXIT_INCONCLUSIVE
 from redinstruct.models import Reply, Request, scripted
+from redinstruct.run import encryption
+from redinstruct.run.encryption import KEY_NAME, NEW_NAME
 from tests.support.kills import at_every_operation, dies_at
 
 _LOADED = ("scipy.stats", "numpy.random", "rich.table", "rich.progress", "jinja2", "redinstruct.figures.rates",
@@ -41,7 +43,11 @@ def _at(place: str) -> tuple[str, ...]:
 
 
 class Scenario(NamedTuple):
-    """``command`` is given again after each disturbance; ``evidence`` is what then must equal the undisturbed one's."""
+    """``command`` is given again after each disturbance; ``evidence`` is what then must equal the undisturbed one's.
+
+    ``already``: what a second command says, with exit code 2, where the first had done all. ``keys``: the environment
+    of the command; ``opens`` that of the evidence. A scenario with keys leaves no text in clear.
+    """
 
     name: str
     setup: tuple[tuple[str, ...], ...]
@@ -49,6 +55,9 @@ class Scenario(NamedTuple):
     evidence: tuple[tuple[str, ...], ...]
     files: tuple[str, ...] = ()
     gone: str | None = None
+    already: str | None = None
+    keys: tuple[tuple[str, str], ...] = ()
+    opens: tuple[tuple[str, str], ...] = ()
 
 
 EVAL = ("eval", "--model", "scripted/weak", "--bank", "bank.json", "--judge", "paper", "--judge-model",
@@ -57,6 +66,12 @@ BEGUN = (*EVAL, "--max-calls", "0")
 REPORT = ("report", "run", "--json")
 COLLECT = ("collect", "--teacher", "scripted/red-teacher", "--answerer", "scripted/weak", "--judge", "refusal",
            "--topics", "topics.json", "--per-subtopic", "2", "--blue", "1", "--run", "run")  # fmt: skip
+TEXTS = ("show", "run", "--show-content", "--json", "--limit", "100")
+OLD = ((KEY_NAME, "an old key that is long enough"),)
+NEW = ((KEY_NAME, "another key that is long enough"),)
+BOTH = (*OLD, (NEW_NAME, NEW[0][1]))
+IN_CLEAR = b"colour of item"
+SEALED = (*EVAL, "--seal")
 EXPORT = ("export", "run", "--to", "messages", "--out", "out.jsonl")
 SCENARIOS = (
     Scenario("eval", (), EVAL, (REPORT,)),
@@ -73,6 +88,10 @@ SCENARIOS = (
     Scenario("merge", (BEGUN, ("shard", "run", "--of", "2", "--out", "shards"), _at("shards/1"), _at("shards/2")),
              ("merge", "shards/1", "shards/2", "--run", "run"), (REPORT,)),
     Scenario("purge", (EVAL,), ("purge", "run", "--yes"), (), gone="run"),
+    Scenario("eval --seal", (), SEALED, (REPORT, TEXTS), keys=OLD, opens=OLD),
+    Scenario("seal", (EVAL,), ("seal", "run"), (REPORT, TEXTS), already="sealed already", keys=OLD, opens=OLD),
+    Scenario("seal --rotate", (SEALED,), ("seal", "run", "--rotate"), (REPORT, TEXTS), already="another key",
+             keys=BOTH, opens=NEW),
 )  # fmt: skip
 
 
@@ -134,6 +153,7 @@ class Disturbed:
         self.expected = self._evidence(self._whole)
 
     def _make(self, inputs: Path) -> str | None:
+        os.environ.update(self.scenario.keys)
         shutil.copytree(inputs, self._ready)
         os.chdir(self._ready)
         for command in self.scenario.setup:
@@ -147,7 +167,8 @@ class Disturbed:
     def _evidence(self, folder: Path) -> list[str]:
         def gather() -> str:
             os.chdir(folder)
-            said = [call(*command)[1] if command[0] == "report" else str(call(*command)[0])
+            os.environ.update(self.scenario.opens)
+            said = [call(*command)[1] if command[0] in ("report", "show") else str(call(*command)[0])
                     for command in self.scenario.evidence]  # fmt: skip
             files = [Path(name).read_text() for name in self.scenario.files]
             (folder / "evidence.json").write_text(json.dumps([*said, *files]))
@@ -168,6 +189,7 @@ class Disturbed:
     def work(self) -> tuple[int, str, str]:
         """The command; every call to a model leaves a byte in a file."""
         os.chdir(self.place)
+        os.environ.update(self.scenario.keys)
         counted_calls(self.place / "calls")
         return call(*self.scenario.command)
 
@@ -181,7 +203,8 @@ class Disturbed:
             if self.scenario.gone is not None:
                 left = [p.name for p in self.place.iterdir() if "run" in p.name]
                 return f"left {left}" if left else None
-            return None if code == 0 else f"exit {code}: {err[-200:]}"
+            done = code == 0 or (code == 2 and self.scenario.already is not None and self.scenario.already in err)
+            return None if done else f"exit {code}: {err[-200:]}"
 
         if (wrong := in_child(again)) is not None:
             return wrong
@@ -190,10 +213,12 @@ class Disturbed:
             return f"{len(lost)} committed rows are lost or changed"
         if self._evidence(self.place) != self.expected:
             return "another result than the undisturbed one"
-        whole = 2 * ITEMS if self.scenario.name == "eval" else None
+        whole = 2 * ITEMS if self.scenario.command in (EVAL, SEALED) else None
         if whole is not None and billed and self._billed() - whole > IN_FLIGHT:
             return f"{self._billed() - whole} calls were made twice"
         left = [p.name for p in self.place.iterdir() if p.name.startswith(".")]
+        if self.scenario.keys and any(IN_CLEAR in p.read_bytes() for p in (self.place / "run").iterdir()):
+            return "a text in clear"
         return f"left {left}" if left else None
 
     def _billed(self) -> int:
@@ -208,7 +233,7 @@ class Disturbed:
                                           ("verdicts", "attempt, asked, judge, judged_no", "label"),
                                           ("annotations", "id", "label")):  # fmt: skip
                     for *keys, kept in db.execute(f"SELECT {key}, {value} FROM {table}"):
-                        found[(table, *keys)] = kept
+                        found[(table, *keys)] = None if self.scenario.already else kept  # sealed anew
                 return found
         except sqlite3.Error:
             return {}
@@ -374,6 +399,7 @@ def two_at_once(disturbed: Disturbed, count: int) -> tuple[int, list[str]]:
 
 def main(what: str, place: Path, count: int, names: list[str]) -> None:
     """Carry out one kind of disturbance over the scenarios (all, or those named)."""
+    encryption._N = 2**4  # what a key costs who guesses it is no affair of kills
     for module in _LOADED:
         importlib.import_module(module)  # once, and not in every child
     chance = random.Random(what)

@@ -11,7 +11,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
-from redinstruct.cli.options import as_json
+from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where the models and the runs go.",
 )
+@seal_option
 @as_json
 def command(seed: int, quick: bool, real: bool, out: Path, as_json: bool) -> int:
     """Close the loop on a real, tiny language model: no key, no GPU, no network.
@@ -50,7 +51,9 @@ def command(seed: int, quick: bool, real: bool, out: Path, as_json: bool) -> int
     """
     from redinstruct.errors import UsageError
     from redinstruct.rounds import demo
+    from redinstruct.run.encryption import check_sealing
 
+    check_sealing()
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder")
     if real:

@@ -9,7 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
-from redinstruct.cli.options import as_json
+from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ SCHEMA = "redinstruct.loop/1"
 @click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG.toml")
 @click.option("--check", is_flag=True, help="Read and check the file, and stop.")
 @click.option("--force", is_flag=True, help="Go on with a judge that failed its self-test.")
+@seal_option
 @env_file
 @as_json
 def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
@@ -34,7 +35,9 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     from redinstruct.rounds import carry_out, read_config
     from redinstruct.rounds.config import chosen_on_what_is_measured
     from redinstruct.rounds.run import check_extras, check_inputs
+    from redinstruct.run.encryption import check_sealing
 
+    check_sealing()
     wanted = read_config(config)
     check_extras(wanted)
     check_inputs(wanted)

@@ -22,7 +22,7 @@ def command(run: Path, rotate: bool) -> int:
 
     The key is in REDINSTRUCT_SEAL_KEY, or in the file that REDINSTRUCT_SEAL_KEY_FILE names (`openssl rand -hex 32`
     makes one). The store is written anew, and the old bytes are overwritten. With --rotate a sealed run is encrypted
-    anew, under a new key. Nobody reads it without the key: keep it. `eval`, `collect`, `import --seal` begin a run so.
+    anew, under a new key. Nobody reads it without the key: keep it. `--seal` of other verbs begins a run so.
     """
     from redinstruct.run.resealing import reseal
 

@@ -10,7 +10,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of, settings_from
 from redinstruct.cli.kinds import MOST, RUN
-from redinstruct.cli.options import as_json, bank_columns, how_to_ask
+from redinstruct.cli.options import as_json, bank_columns, how_to_ask, seal_option
 from redinstruct.redeval import EvalSettings, RejudgeSettings
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ _NUMBERS = Numbers()
     "--chat-template", type=click.Choice(["native", "none"]), default="native", show_default=True, help="As for eval."
 )
 @bank_columns
+@seal_option
 @flags_of(EvalSettings, only=("dtype",))
 @how_to_ask()
 @as_json
@@ -118,7 +119,9 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     from redinstruct.cli.prepared import limits_from, stop_signals
     from redinstruct.errors import UsageError, how_to_install
     from redinstruct.figures.report import document
+    from redinstruct.run.encryption import check_sealing
 
+    check_sealing()
     try:
         from redinstruct.stressing import stress
     except ImportError as error:

@@ -23,14 +23,19 @@ from redinstruct.run.folder import (
     overwrite_and_remove,
 )
 
+_IMPORTING = ".importing"
+
 
 def importing_place(folder: Path) -> Path:
     """Where an import writes a run before it takes its place."""
-    return folder.with_name(f".{folder.name}.importing")
+    return folder.with_name(f".{folder.name}{_IMPORTING}")
 
 
 def _purging_place(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.purging")
+    # What was written beside a run is removed under the run's name, too: its purge finishes what a kill left of that.
+    name = folder.name.removesuffix(_IMPORTING)
+    name = folder.name if name == folder.name else name.removeprefix(".")
+    return folder.with_name(f".{name}.purging")
 
 
 def purge_places(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import NEEDED, by_the_new_key, sealing
 from redinstruct.run.rows import INSERT_CALL, INSERT_COMPLETION, INSERT_QUESTION, INSERT_VERDICT
-from redinstruct.run.whole import remade_run
+from redinstruct.run.whole import finish_remaking, remade_run
 
 # Every table in the order of its references; what is sealed is read by name, through the views.
 _TABLES = (
@@ -55,18 +55,21 @@ def reseal(folder: Path, *, rotate: bool = False, on_progress: OnProgress | None
     """Write a run's store anew, its texts encrypted, and put it in the old one's place; the old bytes are overwritten.
 
     ``rotate``: the run is sealed, and gets a new key of its own, wrapped by the user's new one. A kill leaves the old
-    store, or the new one.
+    store, or the new one, and the same call overwrites what else it left.
 
     Raises:
         ConfigError: there is no run, it is sealed already (or is not, with ``rotate``), or a key is missing or wrong.
         StoreError: it is in use, damaged, or cannot be written.
     """
     tell = on_progress or unheard
+    finished = finish_remaking(folder.absolute())
     with contextlib.ExitStack() as reads:
         old = reads.enter_context(Store.open_for_reading(folder))
         if rotate and not old.sealed:
             raise ConfigError(f"{folder} is not sealed: without --rotate this seals it")
         if old.sealed and not rotate:
+            if finished:
+                return
             raise ConfigError(f"{folder} is sealed already; --rotate gives it another key")
         if old.locked:
             raise ConfigError(f"{folder} is sealed: {NEEDED}")

@@ -58,6 +58,24 @@ def remade_run(folder: Path, write: Callable[[Store], object]) -> None:
         os.close(lock)
 
 
+def finish_remaking(folder: Path) -> bool:
+    """Overwrite and remove what a killed :func:`remade_run` left beside a run; whether there was anything.
+
+    Raises:
+        StoreError: the run is in use.
+    """
+    part = importing_place(folder)
+    if not ((folder / STORE_NAME).is_file() and purge_places(part)):
+        return False
+    lock = lock_folder(folder)
+    try:
+        with _named_as(part, folder):
+            purge(part)
+    finally:
+        os.close(lock)
+    return True
+
+
 def _take_place(part: Path, folder: Path, lock: int) -> None:
     """Put the new store where the old one is. The old bytes keep a name of ours, by which ``purge`` overwrites them.
 
@@ -77,7 +95,9 @@ def _take_place(part: Path, folder: Path, lock: int) -> None:
             sync_folder(folder)
     except StoreError as error:
         if "locked" in str(error):
-            raise StoreError(f"{folder} is in use by another redinstruct process; wait, and merge again") from error
+            raise StoreError(
+                f"{folder} is in use by another redinstruct process; wait, and give the command again"
+            ) from error
         raise
     finally:
         seal(folder, lock)
