@@ -23,6 +23,10 @@ pytestmark = [pytest.mark.inspect, pytest.mark.filterwarnings("default")]
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    # Inspect keeps models by their names: one of an earlier test would ask that test's address, again and again.
+    from inspect_ai.model import _model
+
+    _model._models.clear()
     with Endpoint() as endpoint:
         for name, value in endpoint.env().items():
             monkeypatch.setenv(name, value)

@@ -58,13 +58,13 @@ def command(
     """Make a run of answers that were collected elsewhere: existing figures get honest intervals.
 
     FILE is CSV, JSON Lines or a JSON list with `prompt` and `response`, and perhaps `judge` and `human` (the
-    measure's labels: harmful, unharmful, or refused, partial, complied; empty: not labelled) and `cluster`. Also
-    the Red-Instruct authors' results/*.json, JailbreakBench artifacts, garak's report.jsonl (answers only),
-    Inspect's logs (.eval, .json), whose scores are verdicts of the judge inspect/SCORER, and logs of promptfoo,
-    lm-eval, deepteam and HarmBench, each with its own verdicts. An empty response is no_response; an answer that
-    the judge column leaves out is unparsable, never safe. The same command again changes nothing. A row of a table
-    that does not read is named, and nothing is written; one of a log is left out and named. A file of the public
-    HARMFULQA schema becomes a collection; rows that are none of the schema's are dropped and counted.
+    measure's labels: harmful, unharmful, or refused, partial, complied; empty: not labelled) and `cluster`. Also the
+    Red-Instruct authors' results/*.json, JailbreakBench artifacts, garak's report.jsonl (answers only), Inspect's
+    logs (.eval, .json), whose scores are verdicts of the judge inspect/SCORER, logs of promptfoo, lm-eval, deepteam
+    and HarmBench, PyRIT's memory file and StrongREJECT's scores, each with its own verdicts. An empty response is
+    no_response; an answer that the judge column leaves out is unparsable, never safe. The same command again changes
+    nothing. A row of a table that does not read is named, and nothing is written; one of a log is left out and named.
+    HARMFULQA's public schema becomes a collection.
     """
     from redinstruct.harmfulqa.public import is_public
 

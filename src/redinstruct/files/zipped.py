@@ -176,11 +176,16 @@ def opened_zip(path: Path) -> Iterator[Parts]:
 
 def is_zip(path: Path) -> bool:
     """Whether a regular file begins as a zip archive does; False for one that cannot be read."""
+    return begins_with(path, MARK)
+
+
+def begins_with(path: Path, mark: bytes) -> bool:
+    """Whether a regular file begins with these bytes; False for one that cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            return file.read(len(MARK)) == MARK
+            return file.read(len(mark)) == mark
     except (OSError, ValueError):
         return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redinstruct.inspect_tasks.metrics import at_k, by_question, corrected, judged
+from redinstruct.inspect_tasks.metrics import at_k, by_question, corrected, judged, share
 from redinstruct.inspect_tasks.scorers import exact, guard, paper, policy, refusal, rubric
 from redinstruct.inspect_tasks.solvers import cot, cou, prompted, standard
 from redinstruct.inspect_tasks.tasks import over_refusal, red_eval
@@ -23,5 +23,6 @@ __all__ = [
     "red_eval",
     "refusal",
     "rubric",
+    "share",
     "standard",
 ]

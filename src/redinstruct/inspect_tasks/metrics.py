@@ -10,13 +10,25 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from inspect_ai.scorer import Metric, SampleScore, metric
+from inspect_ai.scorer import Metric, SampleScore, Score, ScoreReducer, mean_score, metric, score_reducer
 
 from redinstruct.inspect_tasks.notes import note_of
 from redinstruct.stats import corrected as corrected_rate
 from redinstruct.stats import hit_at_k
 from redinstruct.stats.by_question import wilson_by_question
 from redinstruct.stats.values import Interval
+
+
+@score_reducer
+def share() -> ScoreReducer:
+    """The mean over a sample's epochs, as Inspect's; what people edited of a single one stays, for `corrected`."""
+    mean = mean_score()
+
+    def of(scores: list[Score]) -> Score:
+        found = mean(scores)
+        return found if len(scores) > 1 else found.model_copy(update={"history": list(scores[0].history)})
+
+    return of
 
 
 @metric
@@ -62,7 +74,8 @@ def at_k(tries: int = 1) -> Metric:
 def corrected() -> Metric:
     """The rate that people would have found: those who edited or confirmed scores in Inspect's viewer drew at random.
 
-    A score with a history is a person's label; what stood first in it is the judge's. NaN before anybody labelled.
+    A score with a history is a person's label; what stood first in it is the judge's. NaN before anybody labelled, and
+    with several epochs.
     """
 
     def of(scores: list[SampleScore]) -> dict[str, float]:

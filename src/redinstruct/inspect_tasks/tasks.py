@@ -11,7 +11,7 @@ from inspect_ai.scorer import grouped
 
 from redinstruct.errors import UsageError
 from redinstruct.files import Fields
-from redinstruct.inspect_tasks.metrics import at_k, by_question, corrected, judged
+from redinstruct.inspect_tasks.metrics import at_k, by_question, corrected, judged, share
 from redinstruct.inspect_tasks.notes import Note, kept, text_of
 from redinstruct.inspect_tasks.scorers import NOT_BOUND, grader_id, scorer_of
 from redinstruct.inspect_tasks.settings import bound_grader, flags_of, plan_of
@@ -65,7 +65,7 @@ def _task(measure: str, given: Fields) -> Task:
         solver=prompted(),
         scorer=scorer_of(flags, measure),
         metrics=[judged(), grouped(judged(), "prompt", all=False), by_question(tries), at_k(tries), corrected()],
-        epochs=Epochs(tries, ["mean"]),
+        epochs=Epochs(tries, [share()]),
         config=GenerateConfig(max_tokens=flags.max_tokens, temperature=flags.temperature, top_p=flags.top_p),
         version=1,
         metadata={"paper": "arXiv 2308.09662", "measure": measure},

@@ -53,7 +53,7 @@ def tool_of(leaves: Sequence[Row | Leaf], first: Row | None) -> str | None:
     value = None if first is None else first.value
     if first is not None and first.topic == "results" and first.subtopic in ("prompts", "results"):
         return "promptfoo"
-    if first is not None and (first.topic == "test_cases" or ("overview",) in keys):
+    if first is not None and (first.topic in ("test_cases", "overview") or ("overview",) in keys):
         return "deepteam"
     if first is None or not isinstance(value, dict):
         return None
@@ -64,14 +64,14 @@ def tool_of(leaves: Sequence[Row | Leaf], first: Row | None) -> str | None:
 
 def read_log(tool: str, rows: Iterable[Row | Leaf], measure: Measure, one: str | None) -> Told:
     """The rows of a log, whose shape :func:`tool_of` told."""
-    reading = _Reading(tool, measure, one)
+    reading = Reading(tool, measure, one)
     for row in rows:
         if isinstance(row, Row):
             _READERS[tool](reading, row)
     return reading.told()
 
 
-class _Reading:
+class Reading:
     """The rows so far, what was left out, and the judges in the order in which they came."""
 
     def __init__(self, tool: str, measure: Measure, one: str | None) -> None:
@@ -143,9 +143,21 @@ class _Response(msgspec.Struct, frozen=True):
     error: object = None
 
 
+class _GradeNote(msgspec.Struct, frozen=True):
+    failed: bool = msgspec.field(default=False, name="graderError")
+
+
+class _GradePart(msgspec.Struct, frozen=True):
+    metadata: _GradeNote | None = None
+
+
 class _Grade(msgspec.Struct, frozen=True):
-    score: object = None
-    passed: bool | None = msgspec.field(default=None, name="pass")
+    parts: list[_GradePart] | None = msgspec.field(default=None, name="componentResults")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the grader, and not the answer, failed: promptfoo counts that as a failure."""
+        return any(part.metadata is not None and part.metadata.failed for part in self.parts or ())
 
 
 class _About(msgspec.Struct, frozen=True, rename={"plugin": "pluginId", "strategy": "strategyId"}):
@@ -177,7 +189,7 @@ _FAILED_ASSERTION = (1, "assert", "ASSERT")
 _GAVE_UP = (2, "error", "ERROR")
 
 
-def _promptfoo(reading: _Reading, row: Row) -> None:
+def _promptfoo(reading: Reading, row: Row) -> None:
     if (row.topic, row.subtopic) != ("results", "results"):
         return
     found = reading.shaped(row, _PromptfooRow)
@@ -197,6 +209,8 @@ def _promptfoo(reading: _Reading, row: Row) -> None:
         label = _ERROR
     elif found.success is None:
         label = None  # the grader gave nothing
+    elif found.grade is not None and found.grade.failed:
+        label = reading.scores.unparsable("rows whose grader failed (promptfoo's failures)", row.where)
     elif reading.one is None:
         label = Said(reading.measure.second if found.success else reading.measure.first)
         if not attacked:
@@ -226,7 +240,7 @@ def _prompt(raw: str) -> tuple[tuple[Message, ...], str]:
 # ---- lm-evaluation-harness ----
 
 
-def _lm_eval(reading: _Reading, row: Row) -> None:
+def _lm_eval(reading: Reading, row: Row) -> None:
     value = row.value
     doc = value.get("doc") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(doc, dict):
@@ -290,7 +304,7 @@ class _Case(msgspec.Struct, frozen=True, rename="camel"):
     error: str | None = None
 
 
-def _deepteam(reading: _Reading, row: Row) -> None:
+def _deepteam(reading: Reading, row: Row) -> None:
     if row.topic != "test_cases":
         return
     if isinstance(row.value, dict):  # older versions write Python's names
@@ -347,7 +361,7 @@ class _Behaviour(msgspec.Struct, frozen=True):
     label: object = None
 
 
-def _harmbench(reading: _Reading, row: Row) -> None:
+def _harmbench(reading: Reading, row: Row) -> None:
     found = reading.shaped(row, _Behaviour)
     if found is None:
         return

@@ -7,7 +7,8 @@
     garak          report.jsonl: rows by entry_type; attempts of status 2 with prompt and outputs (garak/attempt.py).
                    Detector scores are left out: what a hit means differs from detector to detector
 
-Inspect's logs are read by :mod:`.inspect_log`, those of promptfoo, lm-eval, deepteam and HarmBench by :mod:`.logs`.
+Inspect's logs are read by :mod:`.inspect_log`, those of promptfoo, lm-eval, deepteam and HarmBench by :mod:`.logs`,
+PyRIT's memory by :mod:`.pyrit`.
 """
 
 from __future__ import annotations

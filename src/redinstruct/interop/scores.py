@@ -62,11 +62,15 @@ class Scores:
         yes = _MARKS.get(fold(value)) if isinstance(value, str) else None
         yes = sign(value) if yes is None else yes
         if yes is None:
-            what = f"scores of {self._tool}/{terminal(name)} that are neither of the two labels, counted as unparsable"
-            self.odd[what] = (*self.odd.get(what, ()), where)
-            return Said("unparsable")
+            return self.unparsable(f"scores of {self._tool}/{terminal(name)} that are neither of the two labels", where)
         one = self.one_of(name)
         if self._one is None and self._by_name(name) is None:
             self._assumed[name] = None
         first, second = self._measure.first, self._measure.second
         return Said(one if yes else second if one == first else first)
+
+    def unparsable(self, what: str, where: str) -> Said:
+        """A verdict that is none, counted under what it is."""
+        what = f"{what}, counted as unparsable"
+        self.odd[what] = (*self.odd.get(what, ()), where)
+        return Said("unparsable")

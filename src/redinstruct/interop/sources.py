@@ -12,7 +12,7 @@ import msgspec
 from redinstruct.errors import BankError, UsageError
 from redinstruct.files import Leaf, Row, RowFile, fold, stem_of
 from redinstruct.files.zipped import opened_zip, sha256_of
-from redinstruct.interop import inspect_log, logs, peers
+from redinstruct.interop import inspect_log, logs, peers, pyrit
 from redinstruct.interop.inspect_rows import LogRows, rows_of_log
 from redinstruct.interop.rows import ImportRow, Instrument
 from redinstruct.interop.tables import COLUMNS, Chosen, lacking, rows_of
@@ -70,6 +70,9 @@ def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one
             with opened_zip(path) as parts:
                 found = _of_log(_empty(path), inspect_log.read_parts(parts), measure, one)
             sha256 = sha256_of(path)
+        elif pyrit.is_memory(path):
+            found = _of_told(_empty(path), pyrit.read_memory(path, measure, one))
+            sha256 = sha256_of(path)
         else:
             file = _file(path, columns or {})
             with closing(file.rows()) as rows:
@@ -104,8 +107,7 @@ def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Cho
     if inspect_log.is_log(leaves):
         return _of_log(empty, inspect_log.read_rows(rows), measure, one)
     if (tool := logs.tool_of(leaves, first)) is not None:
-        told = logs.read_log(tool, rows, measure, one)
-        return _with(empty, told.read, told.format, model=told.model, bank=told.task)
+        return _of_told(empty, logs.read_log(tool, rows, measure, one))
     if first is not None and first.topic is not None and fold(first.topic) == _COMPLETIONS:
         first, rows = first._replace(topic=None), (r._replace(topic=None) for r in rows if isinstance(r, Row))
     if first is None or first.topic is not None:
@@ -121,7 +123,7 @@ def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Cho
     else:
         own, answers = msgspec.structs.replace(empty, bank=named.bank), peers.without_filtered(table.answers)
         source = _of(own, answers, "red-instruct", model=named.model, prompt=named.prompt, labels=table.labels)
-    return msgspec.structs.replace(source, numbers=tuple(table.numbers), odd=table.odd)
+    return msgspec.structs.replace(source, numbers=tuple(table.numbers), odd=table.odd, notes=table.notes)
 
 
 def _empty(path: Path) -> Source:
@@ -134,6 +136,10 @@ def _of_log(empty: Source, log: inspect_log.Log, measure: Measure, one: str | No
     spec = log.header.eval
     read = rows_of_log(log, measure, one)
     return _with(empty, read, "inspect", model=spec.model, bank=spec.dataset.name or spec.task)
+
+
+def _of_told(empty: Source, told: logs.Told) -> Source:
+    return _with(empty, told.read, told.format, model=told.model, bank=told.task)
 
 
 def _with(empty: Source, read: LogRows, format_: str, *, model: str | None, bank: str | None) -> Source:

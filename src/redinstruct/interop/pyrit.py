@@ -1,0 +1,131 @@
+"""PyRIT's memory: the SQLite file in which it keeps every attack, for it has no export (read in PyRIT 1.1.0's source).
+
+    AttackResultEntries  objective, outcome (success, failure, undetermined, error), last_response_id,
+                         targeted_harm_categories: a row an attack
+    PromptMemoryEntries  id, role, converted_value, converted_value_data_type, response_error: a row a message's piece
+    TargetIdentifiers    model_name
+
+The question is the objective; what the attack sent for it is left out, as of JailbreakBench's artifacts. The judge is
+``pyrit``: its outcome. An answer that the target's filter withheld is no answer, whatever the outcome says. The file is
+opened so that nothing can be changed, and may be anybody's: only tables are read, each from one end to the other once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from redinstruct.errors import UsageError
+from redinstruct.files import MAX_BYTES, kind_of
+from redinstruct.files.limits import MAX_ROW, check_rows
+from redinstruct.files.zipped import begins_with
+from redinstruct.interop.logs import Reading, Told
+from redinstruct.interop.rows import ImportRow, Said
+from redinstruct.types import ATTACK_SUCCESS, Measure
+
+_MARK = b"SQLite format 3\0"
+_TABLES = "SELECT name FROM main.sqlite_master WHERE type = 'table'"
+_ATTACKS = (
+    "SELECT objective, outcome, last_response_id, targeted_harm_categories FROM main.AttackResultEntries ORDER BY rowid"
+)
+_PIECES = (
+    "SELECT id, converted_value, converted_value_data_type, response_error FROM main.PromptMemoryEntries"
+    " WHERE role IN ('assistant', 'simulated_assistant')"
+)
+_TARGETS = "SELECT DISTINCT model_name FROM main.TargetIdentifiers LIMIT 2"
+_OUTCOMES = {"success": 0, "failure": 1}
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    text: str | None
+    filtered: bool
+
+
+def is_memory(path: Path) -> bool:
+    """Whether a file is an SQLite database."""
+    return begins_with(path, _MARK)
+
+
+def read_memory(path: Path, measure: Measure, one: str | None) -> Told:
+    """The attacks of a memory file.
+
+    Raises:
+        UsageError: it is another program's, damaged, larger than is read, or not written out (a log lies beside it).
+    """
+    if measure is not ATTACK_SUCCESS or one is not None:
+        raise UsageError("holds outcomes of attacks: --measure attack_success without --one is theirs")
+    if path.stat().st_size > MAX_BYTES:
+        raise UsageError(f"is larger than the {MAX_BYTES:,} bytes that are read")
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise UsageError(f"its last rows wait in {log.name}: close PyRIT, then import it")
+    reading = Reading("pyrit", measure, one)
+    try:
+        with _opened(path) as memory:
+            tables = {name for (name,) in memory.execute(_TABLES)}
+            if not {"AttackResultEntries", "PromptMemoryEntries"} <= tables:
+                raise UsageError("is a database without PyRIT's attack results (as PyRIT 1.1 keeps them)")
+            attacks = memory.execute(_ATTACKS).fetchall()
+            wanted = {last for _, _, last, _ in attacks}
+            answers = {row[0]: _answer(row[1:]) for row in memory.execute(_PIECES) if row[0] in wanted}
+            models = memory.execute(_TARGETS).fetchall() if "TargetIdentifiers" in tables else []
+    except sqlite3.Error as error:
+        raise UsageError(f"cannot be read as PyRIT's memory ({' '.join(str(error).split())})") from None
+    if len(models) == 1 and isinstance(models[0][0], str):
+        reading.model = models[0][0].strip() or None
+    for number, (objective, outcome, last, harms) in enumerate(attacks, 1):
+        check_rows(number, path.stat().st_size)
+        _attack(reading, f"attack {number}", objective, str(outcome), answers.get(last), harms)
+    return reading.told()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    memory = sqlite3.connect(path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
+    try:
+        memory.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW)
+        memory.text_factory = lambda text: text.decode("utf-8", "replace")
+        memory.execute("PRAGMA trusted_schema=OFF")
+        memory.execute("PRAGMA cell_size_check=ON")
+        yield memory
+    finally:
+        memory.close()
+
+
+def _answer(piece: Sequence[object]) -> _Answer:
+    value, kind, error = piece
+    if kind == "text" and isinstance(value, str):
+        return _Answer(value, filtered=False)
+    return _Answer(None, filtered=error == "blocked")
+
+
+def _attack(
+    reading: Reading, where: str, objective: object, outcome: str, answer: _Answer | None, harms: object
+) -> None:
+    if not isinstance(objective, str) or not objective.strip():
+        reading.leave_out(f"attacks whose objective is {kind_of(objective)}, expected text", where)
+        return
+    if outcome in _OUTCOMES:
+        label = Said(reading.measure.labels[_OUTCOMES[outcome]])
+    elif outcome == "error":
+        label = Said("error")
+    else:
+        label = reading.scores.unparsable("attacks that PyRIT left undetermined", where)
+    told = answer or _Answer(None, filtered=False)
+    row = ImportRow(where, objective.strip(), told.text, topic=_first(harms), filtered=told.filtered)
+    reading.add(row, where, {"pyrit": label})
+
+
+def _first(harms: object) -> str | None:
+    """The first of the harm categories, which stand there as a JSON list."""
+    held: object = None
+    if isinstance(harms, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            held = json.loads(harms)
+    first = held[0] if isinstance(held, list) and held else None
+    return first.strip() or None if isinstance(first, str) else None
