@@ -110,7 +110,7 @@ def _label(run: str, count: str) -> dict[str, Any]:
     with Store.open_for_writing(Path(run)) as store:
         total = store.planned()
         step = max(1, total // int(count))
-        rows = store._db.execute("SELECT key FROM attempts WHERE id % ? = 0 ORDER BY id LIMIT ?", (step, int(count)))
+        rows = store.db.execute("SELECT key FROM attempts WHERE id % ? = 0 ORDER BY id LIMIT ?", (step, int(count)))
         said = [
             (key, Annotation("anna", "label", "harmful" if at % 3 else "unharmful")) for at, (key,) in enumerate(rows)
         ]

@@ -115,6 +115,33 @@ def test_a_room_imports_only_rooms_above_it() -> None:
     assert not offences
 
 
+def test_nobody_reaches_into_another_s_privates() -> None:
+    """``other._name`` where no class of the same file has it; what a kept library calls so is its own affair."""
+    library = {"_replace", "_parameters", "_buffers"}
+    own: dict[str, set[str]] = {}
+    reached: list[tuple[str, ast.Attribute]] = []
+    for name, tree in house().items():
+        own[name] = set()
+        for node in walked(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                own[name].add(node.name)
+            elif isinstance(node, ast.Attribute) and is_self(node.value):
+                own[name].add(node.attr)
+            elif isinstance(node, ast.Attribute) and node.attr[:1] == "_" and node.attr[:2] != "__":
+                reached.append((name, node))
+    ours = set().union(*own.values()) - library
+    assert not [f"{name}:{n.lineno} {ast.unparse(n)}" for name, n in reached if n.attr in ours - own[name]]
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def test_sql_stands_in_the_room_of_runs_alone() -> None:
+    """PyRIT's own memory is read where its answers are imported."""
+    assert not importing({"sqlite3"}, but=("run/", "interop/pyrit.py"))
+
+
 def test_no_circle_of_files() -> None:
     """Within a room neither, whether an import stands in a function or not."""
     assert not circle(arrows(house()))

@@ -73,7 +73,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
 
 def rows(session: Session) -> int:
     """How many acts were ever recorded."""
-    count: int = session.store._db.execute("SELECT count(*) FROM annotations").fetchone()[0]
+    count: int = session.store.db.execute("SELECT count(*) FROM annotations").fetchone()[0]
     return count
 
 

@@ -135,7 +135,7 @@ def test_a_strong_judge_on_a_part_corrects_the_cheap_one(
         first = [*flags(tmp_path, 200)[:-4], "--judge", "refusal", "--run", folder]
         first[first.index("cou")] = "cot"
         # The run's secret draws the part; a fixed one makes this test the same each time.
-        monkeypatch.setattr("redinstruct.run.database.secrets.token_bytes", lambda count: bytes(count))
+        monkeypatch.setattr("redinstruct.run.opened.secrets.token_bytes", lambda count: bytes(count))
         for name, value in stub.env().items():
             monkeypatch.setenv(name, value)
         assert InProcess(capsys)(*first).code == 0

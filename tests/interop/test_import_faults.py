@@ -176,7 +176,7 @@ def test_a_failure_at_every_commit_leaves_no_run_and_no_trace(tmp_path: Path, mo
     monkeypatch.setattr(runs, "_CHUNK", 2)
     rows = [{"prompt": f"What is {i}?", "response": "A.", "judge": "harmful", "human": "harmful"} for i in range(5)]
     file = write_csv(tmp_path / "a.csv", rows)
-    begin = Store._transaction
+    begin = Store.writing
     commits = 2 + 3 + 3 + 3  # the plan, which file it was; answers, verdicts and people's labels, by twos
     for failing in range(1, commits + 2):
         left = failing
@@ -188,7 +188,7 @@ def test_a_failure_at_every_commit_leaves_no_run_and_no_trace(tmp_path: Path, mo
                 raise StoreError(f"the disk is full: {what} stopped")
             return begin(self, what, durable=durable)
 
-        monkeypatch.setattr(Store, "_transaction", sometimes)
+        monkeypatch.setattr(Store, "writing", sometimes)
         if failing > commits:
             import_file(file, tmp_path / "run")
             assert left == 1, "every commit was made to fail once"

@@ -266,7 +266,7 @@ def test_a_run_tells_when_it_was_made_and_how_long_it_took(tmp_path: Path, monke
 
 def test_a_run_that_does_not_say_how_long_it_took_claims_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", [P], Setup())
-    with Store.open_for_writing(run) as store, store._transaction("as an older version wrote it") as db:
+    with Store.open_for_writing(run) as store, store.writing("as an older version wrote it") as db:
         db.execute("DELETE FROM meta WHERE key GLOB 'until *'")
     with Store.open_for_reading(run) as store:
         times = times_of(store)

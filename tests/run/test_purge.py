@@ -83,7 +83,7 @@ class TestTheLog:
             views = reader.attempts(1)
             store.commit_completions([(1, 0, text())])
             first = next(views, None)
-            rest = reader._db.execute("SELECT id FROM attempts")
+            rest = reader.db.execute("SELECT id FROM attempts")
             rest.fetchone()  # its snapshot is older than the log's end
             store.commit_completions([(2, 0, text(CANARY.decode()))])
             store.close()
@@ -122,7 +122,7 @@ class TestTheLog:
             for row in range(1, 17):
                 store.commit_completions([(row, 0, text("x" * 3000))])
                 store.commit_verdicts([(row, 0, judge, 0, Verdict("harmful"))])
-            store._db.execute("PRAGMA wal_checkpoint(RESTART)")
+            store.db.execute("PRAGMA wal_checkpoint(RESTART)")
             log = run / LOG_NAME
             before = [log.read_bytes()]
             shutil.copytree(run, tmp_path / "image", ignore=shutil.ignore_patterns("*-shm"))
@@ -150,7 +150,7 @@ class TestTheLog:
     def test_keeps_what_a_sort_would_spill_in_memory(self, tmp_path: Path) -> None:
         fill(tmp_path / "run")
         with Store.open_for_reading(tmp_path / "run") as store:
-            assert store._db.execute("PRAGMA temp_store").fetchone() == (2,)
+            assert store.db.execute("PRAGMA temp_store").fetchone() == (2,)
 
 
 class TestPurge:

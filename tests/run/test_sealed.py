@@ -176,14 +176,14 @@ def test_a_collection_is_sealed_and_exported(cli: InProcess, place: Path) -> Non
 def test_a_text_that_was_changed_or_moved_does_not_read(cli: InProcess, place: Path, bank: Path) -> None:
     ask(cli, bank, place / "run", "--seal", model="scripted/echo")
     with Store.open_for_reading(place / "run") as store:
-        found = store._db.execute("SELECT raw, attempt, asked FROM main.completions ORDER BY id LIMIT 2").fetchall()
+        found = store.db.execute("SELECT raw, attempt, asked FROM main.completions ORDER BY id LIMIT 2").fetchall()
         (one, attempt, asked), (two, _, _) = found
     with sqlite3.connect(":memory:", isolation_level=None) as db:
         db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
         for table in ("questions", "completions", "verdicts", "calls"):
             db.execute("CREATE TABLE %s (id INTEGER)" % table)  # noqa: UP031
         with Store.open_for_reading(place / "run") as store:
-            row = store._db.execute("SELECT value FROM main.meta WHERE key = 'seal'").fetchone()
+            row = store.db.execute("SELECT value FROM main.meta WHERE key = 'seal'").fetchone()
         db.execute("INSERT INTO meta VALUES ('seal', ?)", row)
         seal = attach(db, place / "run", writes=True)
     db.close()

@@ -92,12 +92,12 @@ def test_ten_shards_merged_are_the_undivided_run(tmp_path: Path) -> None:
 
 def shard_keys(run: Path) -> set[bytes]:
     with Store.open_for_reading(run) as store:
-        return {key for (key,) in store._db.execute("SELECT key FROM attempts")}
+        return {key for (key,) in store.db.execute("SELECT key FROM attempts")}
 
 
 def recorded_keys(run: Path) -> set[bytes]:
     with Store.open_for_reading(run) as store:
-        rows = store._db.execute("SELECT key FROM attempts a JOIN completions c ON c.attempt = a.id")
+        rows = store.db.execute("SELECT key FROM attempts a JOIN completions c ON c.attempt = a.id")
         return {key for (key,) in rows}
 
 
@@ -264,7 +264,7 @@ def test_a_store_that_is_being_read_is_not_replaced(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("redinstruct.run.whole.connect_for_writing", at_once)
     before = bytes_of(tmp_path / "run")
     with Store.open_for_reading(tmp_path / "run") as store:
-        store._db.execute("BEGIN")
+        store.db.execute("BEGIN")
         store.planned()
         with pytest.raises(StoreError, match="is in use"):
             merge(shards, tmp_path / "run")
@@ -346,8 +346,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     from redinstruct.run import shards as dealing
 
     def full(store: Store, *_: object) -> None:
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        pages = store.db.execute("PRAGMA page_count").fetchone()[0]
+        store.db.execute(f"PRAGMA max_page_count = {pages}")
 
     write_judges, add = merging._write_judges, dealing._add
 

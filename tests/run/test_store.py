@@ -201,7 +201,7 @@ class TestAppendOnly:
     def test_no_row_is_changed_removed_or_replaced(self, store: Store, judge: int, table: str, statement: str) -> None:
         fill(store, judge, ["harmful"])
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            store._db.execute(statement.format(table, table))
+            store.db.execute(statement.format(table, table))
         assert next(iter(store.attempts(judge))).label == "harmful"
 
     def test_a_row_is_never_doubled_and_its_whole_group_is_taken_back(self, store: Store, judge: int) -> None:
@@ -286,7 +286,7 @@ class TestPlanning:
         assert SETUP.plan(store) == judge
         assert (store.counts(judge), store.secret(), store.config()) == (counts, secret, SETUP.config)
         assert len(store.owed(judge)) == 7
-        assert store._db.execute("SELECT count(*) FROM configs").fetchone() == (1,)
+        assert store.db.execute("SELECT count(*) FROM configs").fetchone() == (1,)
 
     @pytest.mark.parametrize(
         ("small", "large"),
@@ -311,7 +311,7 @@ class TestPlanning:
         with pytest.raises(KeyboardInterrupt):
             store.plan(SETUP.config, SETUP.banks, SETUP.templates, attempts(), CARD)
         assert store.config() is None
-        assert store._db.execute("SELECT count(*) FROM questions").fetchone() == (0,)
+        assert store.db.execute("SELECT count(*) FROM questions").fetchone() == (0,)
         assert len(store.owed(SETUP.plan(store))) == 8
 
     def test_a_run_that_was_never_begun_says_so(self, run: Path, store: Store) -> None:

@@ -271,7 +271,7 @@ print(n)
             with Store.open_for_reading(run) as store:
                 config = store.config()
                 assert config in (None, setup.config)
-                planned = store._db.execute("SELECT count(*) FROM attempts").fetchone()[0]
+                planned = store.db.execute("SELECT count(*) FROM attempts").fetchone()[0]
                 assert planned == (0 if config is None else 4), f"killed at statement {n}"
             with Store.open_for_writing(run) as store:
                 fill(store, setup.plan(store), ["harmful"] * 4)
@@ -295,8 +295,8 @@ store = Store.open_for_writing(run)
 judge = Setup().plan(store)
 fill(store, judge, ["harmful", "unharmful"])
 if {moment == "in a transaction"}:
-    store._db.execute("BEGIN IMMEDIATE")
-    store._db.execute("INSERT INTO verdicts (attempt, asked, judge, judged_no, label, tries)"
+    store.db.execute("BEGIN IMMEDIATE")
+    store.db.execute("INSERT INTO verdicts (attempt, asked, judge, judged_no, label, tries)"
                       " SELECT attempt, asked, judge, 1, 'error',"
                       " tries FROM verdicts")
 os.kill(os.getpid(), signal.SIGKILL)
@@ -572,8 +572,8 @@ with Store.open_for_writing(run) as store:
     def test_sqlites_own_word_for_it_is_translated(self, tmp_path: Path) -> None:
         with Store.open_for_writing(tmp_path / "run") as store:
             judge = Setup().plan(store)
-            pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-            store._db.execute(f"PRAGMA max_page_count = {pages}")
+            pages = store.db.execute("PRAGMA page_count").fetchone()[0]
+            store.db.execute(f"PRAGMA max_page_count = {pages}")
             with pytest.raises(StoreError, match=r"the disk is full: recording answers stopped; what was committed"):
                 store.commit_completions([(row, 0, text("x" * 9000)) for row in range(1, 9)])
             assert store.counts(judge)[0].label is None

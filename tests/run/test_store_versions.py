@@ -82,7 +82,7 @@ class TestAnOlderRun:
         with Store.open_for_reading(old / "evaluation") as store:
             for table in tables:
                 columns = [newest.execute(f"SELECT * FROM {table}").description]
-                assert [store._db.execute(f"SELECT * FROM {table}").description] == columns, table
+                assert [store.db.execute(f"SELECT * FROM {table}").description] == columns, table
         newest.close()
 
     def test_a_kill_anywhere_in_the_upgrade_leaves_it_readable_and_resumable(self, old: Path) -> None:

@@ -56,8 +56,8 @@ def test_a_hostile_value_in_every_column(cli: InProcess, kind: str) -> None:
 
 def test_every_table_is_looked_at(tmp_path: Path) -> None:
     with Store.open_for_writing(tmp_path / "run") as store:
-        tables = {name for (name,) in store._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert why_unsound(store._db) is None
+        tables = {name for (name,) in store.db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert why_unsound(store.db) is None
     assert tables == set(EVERY_ROW)
 
 

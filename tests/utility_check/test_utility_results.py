@@ -198,7 +198,7 @@ def test_rows_are_only_added(run: Path, table: str, column: str) -> None:
     with Store.open_for_writing(run) as store:
         for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = 0"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-                store._db.execute(statement)
+                store.db.execute(statement)
 
 
 def test_a_task_is_recorded_whole_or_not_at_all(run: Path) -> None:

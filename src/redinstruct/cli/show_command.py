@@ -52,14 +52,14 @@ def command(
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
     from redinstruct.figures.attempts import attempt_document
-    from redinstruct.run import NAMED, CollectionStore, Store, failures, judges_of, named_judge
+    from redinstruct.run import NAMED, Store, failures, judges_of, named_judge
     from redinstruct.types import MEASURES
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
     if label is not None and label not in known:
         raise UsageError(f"--label {label}: no such label; there are {', '.join(known)}{did_you_mean(label, known)}")
     with Store.open_for_reading(run) as store:
-        if CollectionStore(store).begun:
+        if store.kind == "collection":
             if judge_name is not None:
                 raise UsageError(
                     f"{run} holds {NAMED['collection']}: it has the verdicts of its own judge, --judge names none"

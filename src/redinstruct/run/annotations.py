@@ -14,7 +14,6 @@ from typing import Literal
 import msgspec
 
 from redinstruct.errors import StoreError
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.rows import SELECT_VERDICTS, VerdictRow, blob, restored, stored
 from redinstruct.types import Annotation, Verdict
@@ -75,7 +74,7 @@ class AnnotationStore:
             " JOIN attempts a ON a.id = c.attempt WHERE a.key = ? GROUP BY c.attempt"
         )
         now = time.time()
-        with self.store._transaction("recording labels", durable=True) as db:
+        with self.store.writing("recording labels", durable=True) as db:
             for key, a in acts:
                 values = (stored(a.annotator), a.act, stored(a.label), stored(a.detail), stored(a.origin), now, key)
                 if db.execute(statement, values).rowcount != 1:
@@ -90,8 +89,8 @@ class AnnotationStore:
         )
         acts: dict[tuple[int, str], list[Annotated]] = {}
         order: dict[tuple[int, str], int] = {}
-        with reading("reading labels"):
-            for number, (key, attempt, annotator, act, *texts) in enumerate(self.store._db.execute(statement)):
+        with self.store.reading("reading labels") as db:
+            for number, (key, attempt, annotator, act, *texts) in enumerate(db.execute(statement)):
                 label, detail, origin = map(restored, texts)
                 name = restored(annotator) or ""
                 of = acts.setdefault((attempt, name), [])
@@ -118,8 +117,8 @@ class AnnotationStore:
 
     def rule(self) -> SettleRule:
         """By which rule several people's labels of one answer settle: a setting of the run."""
-        with reading("reading how labels settle"):
-            row = self.store._db.execute("SELECT value FROM meta WHERE key = 'settle'").fetchone()
+        with self.store.reading("reading how labels settle") as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'settle'").fetchone()
         return MAJORITY if row is not None and blob(row[0]) == MAJORITY.encode() else UNANIMOUS
 
     def set_rule(self, rule: SettleRule) -> None:
@@ -128,7 +127,7 @@ class AnnotationStore:
         Raises:
             StoreError: the store cannot be written.
         """
-        with self.store._transaction("recording how labels settle", durable=True) as db:
+        with self.store.writing("recording how labels settle", durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('settle', ?)", (rule.encode(),))
 
     def follow_people(self, judge: int, found: Mapping[bytes, Verdict]) -> int:
@@ -140,8 +139,8 @@ class AnnotationStore:
             StoreError: the store does not read, or cannot be written.
         """
         new: list[VerdictRow] = []
-        with reading("reading verdicts"):
-            rows = list(self.store._db.execute(SELECT_VERDICTS, (judge,)))
+        with self.store.reading("reading verdicts") as db:
+            rows = list(db.execute(SELECT_VERDICTS, (judge,)))
         for attempt, key, asked, number, label, detail in rows:
             verdict = found.get(blob(key))
             if verdict is None and label is not None:
@@ -155,22 +154,22 @@ class AnnotationStore:
     def topics(self) -> dict[bytes, str | None]:
         """Attempt key -> its question's topic, for every attempt of the run."""
         statement = "SELECT a.key, q.topic FROM attempts a JOIN questions q ON q.id = a.question"
-        with reading("reading topics"):
-            return {blob(key): restored(topic) for key, topic in self.store._db.execute(statement)}
+        with self.store.reading("reading topics") as db:
+            return {blob(key): restored(topic) for key, topic in db.execute(statement)}
 
     def add_draw(self, judge: int, body: str) -> int:
         """Keep which answers were drawn for labelling (JSON), before the first of them is shown; returns its row."""
-        with self.store._transaction("recording a draw", durable=True) as db:
+        with self.store.writing("recording a draw", durable=True) as db:
             cursor = db.execute("INSERT INTO draws (judge, body, at) VALUES (?, ?, ?)", (judge, body, time.time()))
             assert cursor.lastrowid is not None
             return cursor.lastrowid
 
     def draws(self) -> list[Draw]:
         """Every draw, in order."""
-        with reading("reading the draws"):
+        with self.store.reading("reading the draws") as db:
             return [
                 Draw(row, judge, str(body))
-                for row, judge, body in self.store._db.execute("SELECT id, judge, body FROM draws ORDER BY id")
+                for row, judge, body in db.execute("SELECT id, judge, body FROM draws ORDER BY id")
             ]
 
 

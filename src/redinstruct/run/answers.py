@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import Outside, outside
 from redinstruct.run.rows import SELECT_HISTORY, SELECT_SEALED, SELECT_TEXTS, blob, restored
@@ -16,8 +15,8 @@ def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool, tuple[str, ..
     Raises:
         StoreError: the store does not read.
     """
-    with reading("reading answers"):
-        for key, text, truncated, flags in store._db.execute(SELECT_TEXTS):
+    with store.reading("reading answers") as db:
+        for key, text, truncated, flags in db.execute(SELECT_TEXTS):
             yield blob(key), restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
 
 
@@ -27,8 +26,8 @@ def sealed_answers(store: Store) -> Iterator[tuple[bytes, Outside, bool, tuple[s
     Raises:
         StoreError: the store does not read.
     """
-    with reading("reading answers"):
-        for key, value, truncated, flags in store._db.execute(SELECT_SEALED):
+    with store.reading("reading answers") as db:
+        for key, value, truncated, flags in db.execute(SELECT_SEALED):
             yield blob(key), outside(value), bool(truncated), tuple(str(flags).split()) if flags else ()
 
 
@@ -39,10 +38,10 @@ def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:
         StoreError: the store does not read.
     """
     found: dict[bytes, list[str]] = {}
-    with reading("reading verdicts"):
+    with store.reading("reading verdicts") as db:
         again = "SELECT 1 FROM verdicts WHERE judge = ? AND judged_no > 0 LIMIT 1"
-        if store._db.execute(again, (judge,)).fetchone() is None:
+        if db.execute(again, (judge,)).fetchone() is None:
             return []
-        for key, label in store._db.execute(SELECT_HISTORY, (judge,)):
+        for key, label in db.execute(SELECT_HISTORY, (judge,)):
             found.setdefault(blob(key), []).append(label)
     return [(key, labels) for key, labels in found.items() if len(labels) > 1]

@@ -7,14 +7,11 @@ means is not stored: it is read again from the reply, so that a better parser fi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from redinstruct.run.connection import reading
-from redinstruct.run.database import Store, begin
-from redinstruct.run.kinds import check_kind
+from redinstruct.run.database import Store
 from redinstruct.run.rows import INSERT_CALL, blob, restored, said, stored
 from redinstruct.safetext import storable
 from redinstruct.types import PromptTemplate
@@ -58,24 +55,11 @@ class CollectionStore:
         Raises:
             ConfigError: the run is of another kind.
         """
-        with reading("reading the configuration"):
-            row = self.store._db.execute("SELECT body FROM collections ORDER BY id DESC LIMIT 1").fetchone()
-        check_kind(self.store._db, self.store.folder, "collection")
-        return None if row is None else str(row[0])
-
-    @property
-    def begun(self) -> bool:
-        """Whether the run is a collection."""
-        with reading("reading the configuration"):
-            return self.store._db.execute("SELECT 1 FROM collections LIMIT 1").fetchone() is not None
+        return self.store.newest_config("collection")
 
     def begin(self, digest: str, body: str, template: PromptTemplate) -> None:
         """Note an invocation, its configuration (JSON in ASCII) when it is new or larger, and the red prompt."""
-        with self.store._transaction("planning the collection", durable=True) as db:
-            begin(db)
-            last = db.execute("SELECT body FROM collections ORDER BY id DESC LIMIT 1").fetchone()
-            if last is None or last[0] != body:
-                db.execute("INSERT INTO collections (digest, body, at) VALUES (?, ?, ?)", (digest, body, time.time()))
+        with self.store.beginning("collection", digest, body) as db:
             db.execute(
                 "INSERT OR IGNORE INTO templates (name, sha256, text, translation_of) VALUES (?, ?, ?, ?)",
                 (stored(template.name), template.sha256, storable(template.text), stored(template.translation_of)),
@@ -83,7 +67,7 @@ class CollectionStore:
 
     def commit(self, rows: Sequence[CallRow]) -> None:
         """Commit calls, in one transaction, before anything is made of them."""
-        with self.store._transaction("recording calls") as db:
+        with self.store.writing("recording calls") as db:
             db.executemany(
                 INSERT_CALL,
                 [
@@ -97,8 +81,8 @@ class CollectionStore:
 
     def calls(self) -> Iterator[tuple[bytes, int, StoredCall]]:
         """Every committed call: its key, its number, how it ended."""
-        with reading("reading calls"):
-            for key, asked, outcome, reply, reason, note, finish, *rest in self.store._db.execute(
+        with self.store.reading("reading calls") as db:
+            for key, asked, outcome, reply, reason, note, finish, *rest in db.execute(
                 "SELECT key, asked, outcome, reply, reason, note, finish_reason, tokens_in, tokens_out, tries, seconds"
                 " FROM calls ORDER BY id"
             ):
@@ -107,14 +91,14 @@ class CollectionStore:
 
     def answered(self) -> int:
         """How many different calls were made."""
-        with reading("counting"):
-            row: tuple[int] = self.store._db.execute("SELECT count(DISTINCT key) FROM calls").fetchone()
+        with self.store.reading("counting") as db:
+            row: tuple[int] = db.execute("SELECT count(DISTINCT key) FROM calls").fetchone()
         return row[0]
 
     def is_blank(self) -> bool:
         """Whether no call was recorded yet."""
-        with reading("looking for calls"):
-            return self.store._db.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is None
+        with self.store.reading("looking for calls") as db:
+            return db.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is None
 
     def tokens(self) -> dict[str, tuple[int, int]]:
         """Role -> tokens in and out so far; where an endpoint told no count, every byte is a token (the bound)."""
@@ -124,9 +108,9 @@ class CollectionStore:
             " WHERE outcome <> 'error' GROUP BY role"
         )
         tests = "SELECT total(tokens_in), total(tokens_out) FROM selftests"
-        with reading("summing tokens"):
-            found = {role: (int(read), int(written)) for role, read, written in self.store._db.execute(statement)}
-            tested = self.store._db.execute(tests).fetchone()
+        with self.store.reading("summing tokens") as db:
+            found = {role: (int(read), int(written)) for role, read, written in db.execute(statement)}
+            tested = db.execute(tests).fetchone()
         judged = found.get("judge", (0, 0))
         found["judge"] = (judged[0] + int(tested[0]), judged[1] + int(tested[1]))
         return found

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.rows import SELECT_FAILURES
 from redinstruct.safetext import redact, restore, terminal
@@ -51,21 +50,21 @@ def failures(store: Store, judge: int) -> Failures:
     Raises:
         StoreError: the rows do not read.
     """
-    with reading("reading what failed"):
-        rows = store._db.execute(SELECT_FAILURES, (judge,)).fetchall()
+    with store.reading("reading what failed") as db:
+        rows = db.execute(SELECT_FAILURES, (judge,)).fetchall()
         return _merged([(f"{restore(bank)}/{restore(prompt)}", *rest) for bank, prompt, *rest in rows])
 
 
 def failed_calls(store: Store) -> Failures:
     """The calls of a collection that gave nothing, by step. Raises as :func:`failures`."""
-    with reading("reading what failed"):
-        return _merged(store._db.execute(_CALLS).fetchall())
+    with store.reading("reading what failed") as db:
+        return _merged(db.execute(_CALLS).fetchall())
 
 
 def calls_by_step(store: Store) -> dict[str, tuple[int, int]]:
     """Step -> its calls as they stand now, and how many of them are errors. Raises as :func:`failures`."""
-    with reading("counting calls"):
-        return {step: (int(total), int(errors)) for step, total, errors in store._db.execute(_STEPS)}
+    with store.reading("counting calls") as db:
+        return {step: (int(total), int(errors)) for step, total, errors in db.execute(_STEPS)}
 
 
 def too_many_errors(recorded: Mapping[str, tuple[int, int]]) -> Iterator[str]:

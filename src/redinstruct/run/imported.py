@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.rows import blob
 
@@ -15,11 +14,11 @@ class ImportedStore:
 
     def note(self, sha256: str) -> None:
         """Keep the file's sha256 (hex)."""
-        with self.store._transaction("recording the imported file", durable=True) as db:
+        with self.store.writing("recording the imported file", durable=True) as db:
             db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('imported', ?)", (sha256.encode(),))
 
     def file(self) -> str | None:
         """The file's sha256 (hex), None where the run was not imported."""
-        with reading("reading what was imported"):
-            row = self.store._db.execute("SELECT value FROM meta WHERE key = 'imported'").fetchone()
+        with self.store.reading("reading what was imported") as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'imported'").fetchone()
             return None if row is None else blob(row[0], 64).decode()

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.rows import SELECT_INDEX, restored
 from redinstruct.safetext import restore, short_hash
@@ -40,7 +39,7 @@ def attempt_index(store: Store, judge: int) -> Iterator[Indexed]:
         StoreError: the store does not read.
     """
     questions: dict[int, tuple[str, int]] = {}
-    with reading("reading attempts"):
+    with store.reading("reading attempts") as db:
         for (
             key,
             bank,
@@ -56,7 +55,7 @@ def attempt_index(store: Store, judge: int) -> Iterator[Indexed]:
             raw,
             cut,
             flags,
-        ) in store._db.execute(SELECT_INDEX, (judge,)):
+        ) in db.execute(SELECT_INDEX, (judge,)):
             if question not in questions:
                 questions[question] = _outside(restore(text))
             answer, chars = ("", -1) if raw is None else _outside(restore(raw))

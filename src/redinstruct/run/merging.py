@@ -82,7 +82,7 @@ class _Source(NamedTuple):
 
     @property
     def db(self) -> sqlite3.Connection:
-        return self.store._db
+        return self.store.db
 
 
 def merge(shards: Sequence[Path], run: Path, on_progress: OnProgress | None = None) -> Merged:
@@ -148,8 +148,8 @@ def _distinct_places(shards: Sequence[Path]) -> tuple[list[Path], tuple[Path, ..
 
 def _opened(place: Path, stack: contextlib.ExitStack) -> _Source:
     store = stack.enter_context(Store.open_for_reading(place))
-    with reading("reading the run"):
-        store._db.execute("BEGIN")  # one state of it, whoever goes on recording there
+    with store.reading("reading the run") as db:
+        db.execute("BEGIN")  # one state of it, whoever goes on recording there
     return _Source(place, store, store.begun(), shard_of(store), store.planned())
 
 
@@ -197,7 +197,7 @@ def _apart(one: _Source, other: _Source) -> ConfigError:
 
 def _write_plan(store: Store, lead: _Source, sources: Sequence[_Source]) -> None:
     first = [lead, *(one for one in sources if one is not lead)]
-    with store._transaction("merging the plans", durable=True) as db, reading("reading the plans"):
+    with store.writing("merging the plans", durable=True) as db, reading("reading the plans"):
         for table, insert in (*PLAN_TABLES, (_ATTEMPTS, INSERT_ATTEMPT)):
             try:
                 db.executemany(insert, _united(first, table))
@@ -314,7 +314,7 @@ def _write_rows(store: Store, sources: Sequence[_Source], tell: OnProgress) -> i
                     verdicts += ((attempt, asked, *verdict) for verdict in said)
         if not completions:
             break
-        with store._transaction("merging answers") as db:
+        with store.writing("merging answers") as db:
             db.executemany(INSERT_COMPLETION, completions)
             db.executemany(INSERT_VERDICT, verdicts)
         tell(Progress(done, total, "answers"))
@@ -338,7 +338,7 @@ def _write_judges(store: Store, sources: Sequence[_Source]) -> list[dict[int, in
     """Of each folder its judge's row -> the row in the merged run; the run's own judge stays the first."""
     found: list[dict[int, int]] = []
     tests: dict[tuple[Any, ...], None] = {}
-    with store._transaction("merging the judges", durable=True) as db, reading("reading the judges"):
+    with store.writing("merging the judges", durable=True) as db, reading("reading the judges"):
         for one in sources:
             rows: dict[int, int] = {}
             for row, *values in one.db.execute("SELECT id, card_id, name, measure, card FROM judges ORDER BY id"):
@@ -366,7 +366,7 @@ def _write_labels(
     acts: dict[tuple[Any, ...], None] = {}
     draws: dict[tuple[Any, ...], None] = {}
     samples: dict[tuple[Any, ...], None] = {}
-    with store._transaction("merging labels", durable=True) as db, reading("reading labels"):
+    with store.writing("merging labels", durable=True) as db, reading("reading labels"):
         for at, one in enumerate(sources):
             for attempt, asked, *said in one.db.execute(
                 "SELECT attempt, asked, annotator, act, label, detail, origin, at FROM annotations ORDER BY id"

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any, NamedTuple, TypeVar
 
 from redinstruct.questions import same_text
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import outside
 from redinstruct.run.rows import SELECT_PLANNED, blob, restored
@@ -42,7 +41,7 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
     Raises:
         StoreError: the store does not read.
     """
-    with reading("reading outcomes"):
+    with store.reading("reading outcomes") as db:
         units = _units(store)
         # SQLite makes every string anew: a million rows name a few banks, topics and labels.
         same = _Same().one
@@ -51,7 +50,7 @@ def planned_attempts(store: Store, judge: int) -> list[Planned]:
                 blob(key), same(bank), row, same(restored(topic)), same(prompt), epoch, same(label), units[question],
                 same(restored(reason)), same(detail), same(restored(subtopic)),
             )
-            for key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in store._db.execute(
+            for key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in db.execute(
                 SELECT_PLANNED, (judge,)
             )
         ]  # fmt: skip
@@ -81,7 +80,7 @@ def _units(store: Store) -> dict[int, int]:
     """A question's row in the store -> the bank's row that it is counted under."""
     first: dict[tuple[int, str | int, str | int | None], int] = {}
     found: list[tuple[int, int, int, int]] = []
-    for question, bank, row, text, earlier in store._db.execute(_SEALED if store.locked else _QUESTIONS):
+    for question, bank, row, text, earlier in store.db.execute(_SEALED if store.locked else _QUESTIONS):
         told: tuple[str | int, str | int | None] = (
             (outside(text).mark, None if earlier is None else outside(earlier).mark)
             if store.locked

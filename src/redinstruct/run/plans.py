@@ -6,12 +6,12 @@ A plan is no record: what of it was never answered may be taken back. Answers an
 from __future__ import annotations
 
 import sqlite3
-import time
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from redinstruct.run.config import RunConfig
+from redinstruct.run.opened import keep_config
 from redinstruct.run.rows import INSERT_QUESTION, from_json, question_values, stored, to_json
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
@@ -49,10 +49,7 @@ def add(
     attempts: Iterable[Attempt],
 ) -> None:
     """Write a plan; rows that stand already stay, the configuration is added when it is new or larger."""
-    body = to_json(config)
-    last = db.execute("SELECT body FROM configs ORDER BY id DESC LIMIT 1").fetchone()
-    if last is None or last[0] != body:
-        db.execute("INSERT INTO configs (digest, body, at) VALUES (?, ?, ?)", (config.digest, body, time.time()))
+    keep_config(db, "evaluation", config.digest, to_json(config))
     for bank in banks:
         db.execute("INSERT OR IGNORE INTO banks (name, sha256) VALUES (?, ?)", (stored(bank.name), bank.sha256))
     for t in templates:

@@ -75,9 +75,9 @@ def reseal(folder: Path, *, rotate: bool = False, on_progress: OnProgress | None
             raise ConfigError(f"{folder} is sealed: {NEEDED}")
 
         def write(store: Store) -> None:
-            with store._transaction("sealing the run", durable=True) as db:
+            with store.writing("sealing the run", durable=True) as db:
                 for number, (select, insert) in enumerate(_TABLES, 1):
-                    db.executemany(insert, old._db.execute(select))
+                    db.executemany(insert, old.db.execute(select))
                     tell(Progress(number, len(_TABLES), "tables"))
             reads.close()
 

@@ -99,8 +99,8 @@ def shard_of(store: Store) -> ShardMark | None:
     Raises:
         StoreError: the store does not read.
     """
-    with reading("reading which shard this is"):
-        row = store._db.execute("SELECT value FROM meta WHERE key = 'shard'").fetchone()
+    with store.reading("reading which shard this is") as db:
+        row = db.execute("SELECT value FROM meta WHERE key = 'shard'").fetchone()
         if row is None:
             return None
         found = re.fullmatch(rb"([1-9]\d{0,8})/([1-9]\d{0,8})", blob(row[0]))
@@ -146,8 +146,8 @@ def shard(run: Path, of: int, out: Path, on_progress: OnProgress | None = None) 
         store.begun()
         if taken:
             return _standing(store, out, of)
-        with reading("reading what was not asked"):
-            unasked = array("q", (row for (row,) in store._db.execute(_UNASKED)))
+        with store.reading("reading what was not asked") as db:
+            unasked = array("q", (row for (row,) in db.execute(_UNASKED)))
         if not unasked:
             raise UsageError(f"{run}: every attempt is recorded; there is nothing to deal out")
         if of > len(unasked):
@@ -251,9 +251,9 @@ def _no_bytes_left(place: Path) -> Iterator[None]:
 
 
 def _copy_shared(store: Store, fresh: Store) -> None:
-    with fresh._transaction("copying the plan", durable=True) as db, reading("reading the plan"):
+    with fresh.writing("copying the plan", durable=True) as db, reading("reading the plan"):
         for select, insert in _SHARED:
-            db.executemany(insert, store._db.execute(select))
+            db.executemany(insert, store.db.execute(select))
 
 
 def _write(store: Store, base: Path, folder: Path, mark: ShardMark, part: array[int]) -> None:
@@ -272,8 +272,8 @@ def _write(store: Store, base: Path, folder: Path, mark: ShardMark, part: array[
 
 def _add(store: Store, fresh: Store, mark: ShardMark, part: array[int]) -> None:
     text = f"{mark.number}/{mark.of}".encode()
-    with fresh._transaction("dealing out attempts", durable=True) as db, reading("reading attempts"):
+    with fresh.writing("dealing out attempts", durable=True) as db, reading("reading attempts"):
         db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('shard', ?)", (text,))
         for start in range(0, len(part), _CHUNK):
-            rows = (store._db.execute(_ATTEMPT, (row,)).fetchone() for row in part[start : start + _CHUNK])
+            rows = (store.db.execute(_ATTEMPT, (row,)).fetchone() for row in part[start : start + _CHUNK])
             db.executemany(INSERT_ATTEMPT, rows)

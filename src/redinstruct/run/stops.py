@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from redinstruct.errors import DamagedStore
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 
 
@@ -14,7 +13,7 @@ def note_stop(store: Store, limit: float) -> None:
         StoreError: the store cannot be written.
     """
     known = [*(kept for kept in stops(store) if kept != limit), limit]
-    with store._transaction("recording the limit", durable=True) as db:
+    with store.writing("recording the limit", durable=True) as db:
         text = " ".join(map(repr, known)).encode()
         db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('stops', ?)", (text,))
 
@@ -25,8 +24,8 @@ def stops(store: Store) -> tuple[float, ...]:
     Raises:
         StoreError: the store does not read.
     """
-    with reading("reading the limits"):
-        row = store._db.execute("SELECT value FROM meta WHERE key = 'stops'").fetchone()
+    with store.reading("reading the limits") as db:
+        row = db.execute("SELECT value FROM meta WHERE key = 'stops'").fetchone()
     try:
         found = () if row is None else tuple(map(float, bytes(row[0]).decode().split()))
     except (TypeError, ValueError):

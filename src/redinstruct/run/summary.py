@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.rows import (
     SELECT_ATTEMPT,
@@ -50,25 +49,25 @@ class SummaryStore:
 
     def versions(self) -> list[str]:
         """The versions of this program that wrote the run, in order of first use."""
-        with reading("reading the versions"):
-            rows = self.store._db.execute("SELECT version FROM sessions ORDER BY id").fetchall()
+        with self.store.reading("reading the versions") as db:
+            rows = db.execute("SELECT version FROM sessions ORDER BY id").fetchall()
         return list(dict.fromkeys(restore(str(row[0])) for row in rows))
 
     def spent_on_target(self) -> Spent:
         """What the target took."""
-        with reading("summing what was spent"):
-            return Spent(*map(int, self.store._db.execute(_TARGET).fetchone()))
+        with self.store.reading("summing what was spent") as db:
+            return Spent(*map(int, db.execute(_TARGET).fetchone()))
 
     def spent_on_judges(self) -> dict[int, Spent]:
         """Judge's row -> what its verdicts took; self-tests apart."""
-        with reading("summing what was spent"):
-            return {judge: Spent(*map(int, sums)) for judge, *sums in self.store._db.execute(_JUDGES)}
+        with self.store.reading("summing what was spent") as db:
+            return {judge: Spent(*map(int, sums)) for judge, *sums in db.execute(_JUDGES)}
 
     def spent_on_selftests(self) -> tuple[int, int]:
         """Tokens of all self-tests, in and out."""
-        with reading("summing what was spent"):
+        with self.store.reading("summing what was spent") as db:
             sums = "SELECT total(tokens_in), total(tokens_out) FROM selftests"
-            tokens_in, tokens_out = self.store._db.execute(sums).fetchone()
+            tokens_in, tokens_out = db.execute(sums).fetchone()
         return int(tokens_in), int(tokens_out)
 
     def foremost(self, judge: int, measure: Measure, limit: int) -> Iterator[AttemptView]:
@@ -76,9 +75,9 @@ class SummaryStore:
 
         Within each, in the order of banks, prompts and rows.
         """
-        with reading("reading attempts"):
+        with self.store.reading("reading attempts") as db:
             first = (judge, measure.first, measure.second, limit)
             # Keys first: sorting a hundred thousand answers by their labels must not carry their texts along.
-            keys = [key for key, _ in self.store._db.execute(SELECT_FOREMOST, first)]
+            keys = [key for key, _ in db.execute(SELECT_FOREMOST, first)]
             for key in keys:
-                yield view_from(*self.store._db.execute(SELECT_ATTEMPT, (judge, key)).fetchone())
+                yield view_from(*db.execute(SELECT_ATTEMPT, (judge, key)).fetchone())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from redinstruct.errors import DamagedStore
-from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.marks import UNTIL
 
@@ -58,13 +57,12 @@ def times_of(store: Store) -> Times:
     Raises:
         StoreError: the store does not read.
     """
-    with reading("reading the times"):
-        marks = dict(store._db.execute(_MARKS))
-        sessions = store._db.execute(_SESSIONS).fetchall()
-        count, total = store._db.execute(_ANSWERED).fetchone()
+    with store.reading("reading the times") as db:
+        marks = dict(db.execute(_MARKS))
+        sessions = db.execute(_SESSIONS).fetchall()
+        count, total = db.execute(_ANSWERED).fetchone()
         median, slow = (
-            store._db.execute(_NTH, (int(share * (count - 1)),)).fetchone()[0] if count else None
-            for share in (0.5, 0.95)
+            db.execute(_NTH, (int(share * (count - 1)),)).fetchone()[0] if count else None for share in (0.5, 0.95)
         )
     try:
         found = tuple(

@@ -12,9 +12,7 @@ import time
 
 import msgspec
 
-from redinstruct.run.connection import reading
-from redinstruct.run.database import Store, begin
-from redinstruct.run.kinds import check_kind
+from redinstruct.run.database import Store
 from redinstruct.run.rows import blob
 from redinstruct.safetext import restore, storable
 
@@ -46,18 +44,12 @@ class UtilityStore:
         Raises:
             ConfigError: the run is of another kind.
         """
-        with reading("reading the configuration"):
-            row = self.store._db.execute("SELECT body FROM utility_runs ORDER BY id DESC LIMIT 1").fetchone()
-        check_kind(self.store._db, self.store.folder, "utility check")
-        return None if row is None else str(row[0])
+        return self.store.newest_config("utility check")
 
     def begin(self, digest: str, body: str) -> None:
         """Note an invocation, and its configuration (JSON in ASCII) when it is new or larger."""
-        with self.store._transaction("planning the utility check", durable=True) as db:
-            begin(db)
-            last = db.execute("SELECT body FROM utility_runs ORDER BY id DESC LIMIT 1").fetchone()
-            if last is None or last[0] != body:
-                db.execute("INSERT INTO utility_runs (digest, body, at) VALUES (?, ?, ?)", (digest, body, time.time()))
+        with self.store.beginning("utility check", digest, body):
+            pass
 
     def commit(self, row: UtilityTaskRow) -> None:
         """Commit a task with all its items, in one transaction, synced to the disk.
@@ -70,7 +62,7 @@ class UtilityStore:
             raise ValueError("a task needs one value per item and metric")
         if any(value is not None and not math.isfinite(value) for values in row.values for value in values):
             raise ValueError("a value must be a finite number, or None")
-        with self.store._transaction("recording a task", durable=True) as db:
+        with self.store.writing("recording a task", durable=True) as db:
             task = db.execute(
                 "INSERT INTO utility_tasks (name, card, at) VALUES (?, ?, ?)",
                 (storable(row.name), row.card, time.time()),
@@ -86,22 +78,22 @@ class UtilityStore:
 
     def cards(self) -> dict[str, str]:
         """Task -> its newest card, in the order in which the tasks were first done."""
-        with reading("reading the tasks"):
-            rows = self.store._db.execute("SELECT name, card FROM utility_tasks ORDER BY id")
+        with self.store.reading("reading the tasks") as db:
+            rows = db.execute("SELECT name, card FROM utility_tasks ORDER BY id")
             return {restore(name): str(card) for name, card in rows}
 
     def tasks(self) -> list[UtilityTaskRow]:
         """Every task's newest row, in the order in which the tasks were first done."""
-        with reading("reading the tasks"):
+        with self.store.reading("reading the tasks") as db:
             newest: dict[str, tuple[int, str]] = {}
-            for row, name, card in self.store._db.execute("SELECT id, name, card FROM utility_tasks ORDER BY id"):
+            for row, name, card in db.execute("SELECT id, name, card FROM utility_tasks ORDER BY id"):
                 newest[restore(name)] = (row, str(card))
             return [UtilityTaskRow(name, card, *self._values(row)) for name, (row, card) in newest.items()]
 
     def _values(self, task: int) -> tuple[tuple[bytes, ...], tuple[tuple[float | None, ...], ...]]:
         items: list[bytes] = []
         values: dict[int, list[float | None]] = {}
-        for metric, item, value in self.store._db.execute(
+        for metric, item, value in self.store.db.execute(
             "SELECT metric, item, value FROM utility_items WHERE task = ? ORDER BY metric, row", (task,)
         ):
             if metric == 0:

@@ -129,8 +129,8 @@ def _line(store: Store, place: str) -> Line:
         told = ", ".join(f"{m.task} {'-' if m.mean is None else f'{m.mean:.3g}'}" for m in check.headline[:4])
         done, tasks = len(check.cards), len(check.config.tasks)
         return Line(place, "utility", check.model, done=done, planned=tasks, told=told, began=began, seconds=seconds)
-    if (collection := CollectionStore(store)).begun:
-        return Line(place, "collection", done=collection.answered(), began=began, seconds=seconds)
+    if store.kind == "collection":
+        return Line(place, "collection", done=CollectionStore(store).answered(), began=began, seconds=seconds)
     config = store.config()
     if config is None:
         return Line(place, "empty", began=began)
