@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, Pr
 from transformers.utils import logging
 
 from redinstruct import checkpoints
+from redinstruct.checkpoints.products import quickened
 from redinstruct.errors import ModelSpecError
 from redinstruct.safetext import terminal
 
@@ -70,7 +71,7 @@ def load_causal(folder: Path, shown: str, *, dtype: torch.dtype | str = "auto", 
         raise ModelSpecError(f"{shown}: transformers cannot load it ({_reason(error, folder, shown)})") from None
     model, found = loaded
     checkpoints.check_loaded(found, shown)
-    made: PreTrainedModel = model
+    made: PreTrainedModel = quickened(model)
     return made
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from redinstruct.checkpoints.products import product
 
 CHUNK = 256
 """Positions whose logits exist at a time."""
@@ -50,7 +51,7 @@ def _logps(
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    logits = functional.linear(states.to(weight.dtype), weight, bias)
+    logits = product(states.to(weight.dtype), weight, bias)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     logits = logits if scale == 1.0 else logits * scale
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
@@ -94,9 +95,9 @@ class _ChunkedLogps(torch.autograd.Function):
                     back *= 1 - (logits / softcap) ** 2
                 back = (back * scale if scale != 1.0 else back).to(weight.dtype)
                 if of_states is not None:
-                    of_states[part] = (back @ weight).to(states.dtype)
+                    of_states[part] = product(back, weight.t()).to(states.dtype)
                 if of_weight is not None:
-                    of_weight += back.T @ states[part].to(weight.dtype)
+                    of_weight += product(back.t(), states[part].to(weight.dtype).t())
                 if of_bias is not None:
                     of_bias += back.sum(0)
         return (

@@ -1,0 +1,78 @@
+"""Matrix products by oneDNN: the same numbers and gradients, wherever it is used."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.local
+torch = pytest.importorskip("torch")
+
+from redinstruct.checkpoints import products  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small products, and any CPU that torch has oneDNN on."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "LEAST", 1)
+    monkeypatch.setattr(products, "usable", lambda: True)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with each product that oneDNN makes."""
+    counted: list[int] = []
+    made = products._by_onednn
+    monkeypatch.setattr(products, "_by_onednn", lambda *given: (counted.append(1), made(*given))[1])
+    return counted
+
+
+def _gradients(work: Any, *tensors: Any) -> list[Any]:
+    torch.manual_seed(1)
+    out = work(*tensors)
+    (out * torch.randn(out.shape)).sum().backward()
+    found = [out.detach(), *(one.grad for one in tensors if one.grad is not None)]
+    for one in tensors:
+        one.grad = None
+    return found
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (2, 5, 7), (1, 7), (0, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_product_has_the_values_and_gradients_of_linear(
+    shape: tuple[int, ...], bias: bool, frozen: bool, taken: list[int]
+) -> None:
+    torch.manual_seed(0)
+    rows, weight = torch.randn(shape, requires_grad=True), torch.randn(4, 7, requires_grad=not frozen)
+    given = (rows, weight, torch.randn(4, requires_grad=not frozen)) if bias else (rows, weight)
+    ours, usual = _gradients(products.product, *given), _gradients(torch.nn.functional.linear, *given)
+    assert len(ours) == len(usual)
+    assert bool(taken) == bool(rows.numel())
+    for one, other in zip(ours, usual, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_other_precisions_keep_torchs_own_products(dtype: str, taken: list[int]) -> None:
+    rows, weight = torch.randn(3, 7).to(getattr(torch, dtype)), torch.randn(4, 7).to(getattr(torch, dtype))
+    assert torch.equal(products.product(rows, weight), torch.nn.functional.linear(rows, weight))
+    assert not taken
+
+
+def test_a_quickened_model_has_the_same_tensors_and_can_be_copied(taken: list[int]) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2, bias=False))
+    rows, names = torch.randn(4, 6), list(model.state_dict())
+    before = model(rows).detach()
+    quick = products.quickened(model)
+    other = copy.deepcopy(quick)
+    torch.nn.init.zeros_(other[2].weight)
+    assert list(quick.state_dict()) == names
+    torch.testing.assert_close(quick(rows), before)
+    assert not other(rows).any()
+    assert len(taken) == 4
