@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -163,6 +164,22 @@ def test_the_unsafe_model_is_made_merged_and_gone(tiny: Path, data: dict[str, Pa
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(base[name], one[name])
     assert torch.allclose(two[name] - base[name], 2 * (one[name] - base[name]), atol=1e-6)
+
+
+def test_what_the_architecture_does_not_read_stays_the_models_own(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    older = "model.layers.0.self_attn.rotary_emb.inv_freq"  # files of older Llamas hold this buffer once a layer
+    write(base, {**loaded(base), older: torch.arange(4.0)})
+    few = msgspec.structs.replace(config(base, data, tmp_path / "out"), safe=tiny)
+    found = loaded(align(msgspec.structs.replace(few, settings=with_settings("toy", steps=1, batch=2))).checkpoint)
+    assert torch.equal(found[older], torch.arange(4.0))
+    assert not torch.equal(found["model.norm.weight"], loaded(base)["model.norm.weight"])
+    name = "lm_head.strange"
+    write(base, {**loaded(base), name: torch.ones(1)})
+    with pytest.raises(UsageError, match=name):
+        align(msgspec.structs.replace(few, out=tmp_path / "other"))
 
 
 @pytest.mark.slow

@@ -589,6 +589,12 @@ def test_copies_answer_parts_of_a_batch_in_its_order(tiny: Path, model: LocalMod
             await both.aclose()
 
     assert asyncio.run(asked()) == texts(model.answer(requests))
+    pairs = [(question, f" {answer}") for question in QUESTIONS[:5] for answer in ("bread", "Glue the ferry.")][:7]
+    assert both.likelihoods(pairs) == pytest.approx(model.likelihoods(pairs), abs=1e-5)
+    assert both.likelihoods([]) == []
+    assert both.cut == 0
+    with pytest.raises(ModelError, match="bad_request"):
+        both.likelihoods([("bread " * 3000, "x")])
 
 
 def test_eval_computes_where_and_in_what_it_is_told_and_only_what_changes_answers_is_compared(

@@ -27,7 +27,12 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows by one with each product that oneDNN makes."""
     counted: list[int] = []
     made = products._by_onednn
-    monkeypatch.setattr(products, "_by_onednn", lambda *given: (counted.append(1), made(*given))[1])
+
+    def counting(*given: Any) -> Any:
+        counted.append(1)
+        return made(*given)
+
+    monkeypatch.setattr(products, "_by_onednn", counting)
     return counted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -52,10 +53,25 @@ def placed(wanted: Placement) -> Iterator[None]:
         _NOW.reset(token)
 
 
+class Copy(Model, Protocol):
+    """A model in this process, which computes log-probabilities itself (``LocalModel``)."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it has to say."""
+        ...
+
+    cut: int
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
+        """The natural log-probability of each answer to its question, in order; ``cut`` counts those cut to fit."""
+        ...
+
+
 class Replicas:
     """Several copies of one model that answer parts of a batch at the same time, each on its device."""
 
-    def __init__(self, copies: Sequence[Model]) -> None:
+    def __init__(self, copies: Sequence[Copy]) -> None:
         self.copies = tuple(copies)
 
     @property
@@ -71,7 +87,22 @@ class Replicas:
     @property
     def notes(self) -> tuple[str, ...]:
         """What any of them has to say."""
-        return tuple(dict.fromkeys(note for copy in self.copies for note in getattr(copy, "notes", ())))
+        return tuple(dict.fromkeys(note for copy in self.copies for note in copy.notes))
+
+    @property
+    def cut(self) -> int:
+        """Texts that lost their beginnings so far, in any of them."""
+        return sum(copy.cut for copy in self.copies)
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
+        """The natural log-probability of each answer to its question, in order; see ``LocalModel.likelihoods``."""
+        count = len(self.copies)
+        with ThreadPoolExecutor(count) as threads:
+            asked = [threads.submit(one.likelihoods, pairs[at::count], cut=cut) for at, one in enumerate(self.copies)]
+        found = [0.0] * len(pairs)
+        for at, part in enumerate(asked):
+            found[at::count] = part.result()
+        return found
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Answer a batch, in order: every copy has rows of all lengths, since a batch is sorted by length."""

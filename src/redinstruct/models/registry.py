@@ -166,7 +166,7 @@ def _local(name: str, chat_template: str, options: Options) -> Model:
             f"hf/ models need the [local] extra ({error.name} is missing): {how_to_install('local')}"
         ) from None
     place = placement()
-    copies: list[Model] = [
+    copies = [
         LocalModel.load(
             name, chat_template=chat_template, template_options=given, dtype=dtype, device=device,
             batch_size=place.batch, threads=place.threads,

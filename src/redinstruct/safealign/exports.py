@@ -226,6 +226,14 @@ def written_names(model: PreTrainedModel) -> set[str]:
     return set(revert_weight_conversion(model, held))
 
 
+def ignored_patterns(model: PreTrainedModel) -> tuple[str, ...]:
+    """What of its files' tensors transformers leaves alone: the architecture's list, and two that it adds to any."""
+    buffers = {name.rpartition(".")[2] for name, _ in model.named_buffers()}
+    added = {"inv_freq": r"rotary_emb\.inv_freq", "position_ids": r"(^|\.)position_ids$"}
+    own: Collection[str] = model._keys_to_ignore_on_load_unexpected or ()
+    return (*sorted(own), *(pattern for name, pattern in added.items() if name in buffers))
+
+
 def _without_path(config: Path) -> None:
     """The adapter's configuration, as peft writes it, holds the base's path; the base is the folder above."""
     plain = json.loads(config.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -37,11 +38,27 @@ class Merge(msgspec.Struct, frozen=True):
     seed: int = 0
 
 
-class Weights:
-    """The tensors of one checkpoint folder by name, read one at a time; of the files that transformers reads.
+class Names(msgspec.Struct, frozen=True):
+    """What a model's files call its tensors.
 
     ``twins``: further names of tied tensors, which the files may lack, and the name that each is written under.
+    ``ignored``: patterns of tensors that the architecture does not read (a rotary embedding's buffer of older files,
+    the layers that predict several tokens), and so are nobody's to train: the merged model keeps the model's own.
     """
+
+    twins: Mapping[str, str] = {}
+    ignored: tuple[str, ...] = ()
+
+    def are_read(self, name: str) -> bool:
+        """Whether the architecture reads the tensor of this name."""
+        return not any(re.search(pattern, name) for pattern in self.ignored)
+
+
+_AS_READ = Names()
+
+
+class Weights:
+    """The tensors of one checkpoint folder by name, read one at a time; of the files that transformers reads."""
 
     def __init__(self, folder: Path, twins: Mapping[str, str] | None = None) -> None:
         self.files = checkpoints.weight_files(folder, terminal(folder.name))
@@ -88,13 +105,14 @@ def header(path: Path) -> tuple[dict[str, Any], bytes]:
     return dict(sorted(entries.items(), key=lambda pair: pair[1]["data_offsets"][0])), first + raw
 
 
-def check_written(model: Weights, written: Collection[str]) -> None:
-    """Pass when training writes every tensor that is to be merged, under the names of the ``model``'s files.
+def check_written(model: Weights, written: Collection[str], names: Names) -> None:
+    """Pass when training writes every tensor that is read, under the names of the ``model``'s files.
 
     Raises:
         UsageError: it would not; nothing has been trained.
     """
-    missing = sorted(name for path in model.files for name in header(path)[0] if name not in written)
+    held = (name for path in model.files for name in header(path)[0])
+    missing = sorted(name for name in held if name not in written and name not in names.twins and names.are_read(name))
     if missing:
         raise UsageError(
             f"--strategy resta: {len(missing)} tensors of the files ({missing[0]}, ...) are none that transformers"
@@ -102,7 +120,7 @@ def check_written(model: Weights, written: Collection[str]) -> None:
         )
 
 
-def check_alike(model: Weights, safe: Weights, unsafe: Weights) -> None:
+def check_alike(model: Weights, safe: Weights, unsafe: Weights, names: Names = _AS_READ) -> None:
     """Pass when the three checkpoints hold the same tensors, so that adding and subtracting them means something.
 
     Raises:
@@ -110,7 +128,7 @@ def check_alike(model: Weights, safe: Weights, unsafe: Weights) -> None:
     """
     for path in model.files:
         for name, entry in header(path)[0].items():
-            for what, other in (("safe", safe), ("unsafe", unsafe)):
+            for what, other in (("safe", safe), ("unsafe", unsafe)) if names.are_read(name) else ():
                 if name not in other:
                     raise UsageError(f"the {what} model has no tensor {name}: it is no relative of the model to mend")
                 if list(other.read(name).shape) != entry["shape"]:
@@ -129,13 +147,16 @@ def dropped(vector: torch.Tensor, drop: float, seed: int, name: str) -> torch.Te
 
 
 def merged_tensors(
-    parts: tuple[Weights, Weights, Weights], names: Iterable[str], how: Merge
+    parts: tuple[Weights, Weights, Weights], wanted: Iterable[str], how: Merge, names: Names
 ) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
-    """Each named tensor of the merged model, unrounded, and its own precision. Integers and flags are the model's."""
+    """Each wanted tensor of the merged model, unrounded, and its own precision.
+
+    Integers, flags and what the architecture does not read are the model's.
+    """
     model, safe, unsafe = parts
-    for name in names:
+    for name in wanted:
         own = model.read(name)
-        if own.is_floating_point():
+        if own.is_floating_point() and names.are_read(name):
             kind = torch.float64 if own.dtype == torch.float64 else torch.float32
             vector = safe.read(name).to(kind) - unsafe.read(name).to(kind)
             yield name, own.to(kind) + how.coefficient * dropped(vector, how.drop, how.seed, name), own.dtype
@@ -151,25 +172,25 @@ def merge_weights(
     how: Merge,
     *,
     dtype: torch.dtype | None = None,
-    twins: Mapping[str, str] | None = None,
+    names: Names = _AS_READ,
     on_progress: OnProgress | None = None,
 ) -> None:
     """Write the merged weight files of the three checkpoint folders into the folder ``out``; nothing else.
 
-    ``dtype`` is the precision of floating-point tensors, None each one's own; for ``twins`` see :class:`Weights`.
+    ``dtype`` is the precision of floating-point tensors, None each one's own.
 
     Raises:
         UsageError: the three do not fit together; nothing was written.
         OSError: the disk is full, say; what was written so far is left to the caller.
     """
-    parts = Weights(model), Weights(safe, twins), Weights(unsafe, twins)
-    check_alike(*parts)
+    parts = Weights(model), Weights(safe, names.twins), Weights(unsafe, names.twins)
+    check_alike(*parts, names)
     done = 0
     for path in parts[0].files:
         head = header_in(path, dtype)
         with (out / path.name).open("wb") as file:
             file.write(head)
-            for _, tensor, own in merged_tensors(parts, header(path)[0], how):
+            for _, tensor, own in merged_tensors(parts, header(path)[0], how, names):
                 wanted = dtype if dtype is not None and tensor.is_floating_point() else own
                 file.write(tensor.to(wanted).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
                 done += 1

@@ -32,6 +32,7 @@ from redinstruct.safealign.exports import (
     check_base,
     copy_others,
     first_names,
+    ignored_patterns,
     load_model,
     say_precision,
     write_checkpoint,
@@ -43,7 +44,7 @@ from redinstruct.safealign.losses import STRATEGIES
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.outcome import Aligned, Listeners, there_already
 from redinstruct.safealign.prepare import Prepared, TrainingData, check_out, read_all, training_data
-from redinstruct.safealign.resta import Merge, Weights, check_alike, check_written, merge_weights
+from redinstruct.safealign.resta import Merge, Names, Weights, check_alike, check_written, merge_weights
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.training import Run
 from redinstruct.safealign.unfinished import as_it_was
@@ -68,8 +69,10 @@ def mend(config: AlignConfig, listeners: Listeners) -> Aligned:
     out.parent.mkdir(parents=True, exist_ok=True)
     with as_it_was(config.threads), secret_folder(out) as folder:
         relative = load_model(safe)
-        twins = first_names(relative)
-        check_written(Weights(config.base), written_names(relative) | set(twins))
+        names = Names(first_names(relative), ignored_patterns(relative))
+        check_written(Weights(config.base), written_names(relative), names)
+        if safe != config.base:
+            check_alike(Weights(config.base), Weights(safe), Weights(safe), names)
         del relative
         (folder / "states").mkdir(mode=0o700)
         run = Run(prepared, folder / "states", replaced(listeners, on_evaluate=None, say=None))
@@ -91,7 +94,7 @@ def mend(config: AlignConfig, listeners: Listeners) -> Aligned:
 
             def write(kind: torch.dtype) -> None:
                 told = listeners.on_progress
-                merge_weights(config.base, safe, unsafe, fresh, how, dtype=kind, twins=twins, on_progress=told)
+                merge_weights(config.base, safe, unsafe, fresh, how, dtype=kind, names=names, on_progress=told)
                 copy_others(config.base, fresh)
                 say_precision(fresh, kind)
 
@@ -170,8 +173,6 @@ def _prepared(config: AlignConfig, safe: Path) -> tuple[Prepared, TrainingData]:
     taught = tuple(_taught(row) for row in data.encoded.of("red"))
     if not taught:
         raise UsageError("--strategy resta needs red rows: answers with a weight below 0, which --data does not hold")
-    if safe != config.base:
-        check_alike(Weights(config.base), Weights(safe), Weights(safe))
     chosen = own.chosen
     rows = min(chosen.batch, len(taught))
     settings = replace(chosen, batch=rows, deep_prefix=0.0, save_every=_NEVER)  # it is not resumable
