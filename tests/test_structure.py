@@ -48,7 +48,8 @@ HEAVY = {
     "inspect_ai",
 }
 HEAVY_ROOMS = (
-    "checkpoints/loading.py", "checkpoints/chats.py", "checkpoints/making.py", "models/transformers.py",
+    "checkpoints/loading.py", "checkpoints/products.py", "checkpoints/chats.py", "checkpoints/making.py",
+    "models/transformers.py",
     "models/chat_tokens.py", "models/vllm_engine.py",
     "models/cascade.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
     "utility_check/", "toyworld/", "engine/ray", "stressing/rounding.py",
