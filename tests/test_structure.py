@@ -32,7 +32,7 @@ ROOMS = (
     "errors", "version", "settings", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions",
     "prompts", "policy", "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval",
     "harmfulqa",
-    "safealign", "utility_check", "annotate", "viewer", "interop", "toyworld", "stressing", "rounds",
+    "safealign", "utility_check", "annotate", "viewer", "interop", "publishing", "toyworld", "stressing", "rounds",
     "inspect_tasks", "api", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {
@@ -53,7 +53,7 @@ HEAVY_ROOMS = (
     "models/chat_tokens.py", "models/vllm_engine.py",
     "models/cascade.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
     "utility_check/", "toyworld/", "engine/ray", "stressing/rounding.py",
-    "models/inspect_model.py", "inspect_tasks/",
+    "models/inspect_model.py", "inspect_tasks/", "publishing/client.py",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}
 # The last one only listens, on 127.0.0.1.
@@ -303,6 +303,7 @@ REMOVERS = {
     "engine/ray_engine.py": "Ray's own folder, made by this command; those of killed commands, found under no lock",
     "files/atomic.py": "the one temporary name beside a place, locked; what stood at a place that a new folder took",
     "run/folder.py": "a run's own names, under its lock; a folder that is empty",
+    "publishing/client.py": "the hub library's notes in a folder that is not in its place yet",
     "run/purging.py": "a run that the user purges, what kills left of it, under its lock",
     "safealign/training.py": "checkpoints within the hidden folder of an unfinished alignment",
     "safealign/unfinished.py": "the hidden folder of an unfinished alignment, once it is done",

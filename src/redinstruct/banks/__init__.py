@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from redinstruct.banks.known import KNOWN, KnownBank
+from redinstruct.banks.known import GATED, KNOWN, GatedBank, KnownBank
 from redinstruct.errors import BankError, RedInstructError, UsageError, did_you_mean
 from redinstruct.files.atomic import whole_file
 from redinstruct.progress import OnProgress, Progress
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from urllib.request import OpenerDirector
 
 __all__ = [
+    "GATED",
     "KNOWN",
+    "GatedBank",
     "KnownBank",
     "cache_dir",
     "cached_path",
@@ -60,6 +62,8 @@ def resolve_bank(spec: str, columns: Mapping[str, str] | None = None) -> Bank:
     # A folder named like a known bank does not hide it: nobody means a folder.
     if os.path.isfile(path) or (known is None and spec and os.path.exists(path)):  # noqa: PTH110, PTH113 (Path's raise)
         return _labelled(read_bank(path, columns=columns))
+    if known is None and spec in GATED:
+        raise BankError(GATED[spec].how)
     if known is None:
         banks = [known.name for known in KNOWN.values() if known.kind == "bank"]
         hint = did_you_mean(spec, banks) or "; `redinstruct banks` lists them"

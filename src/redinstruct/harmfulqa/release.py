@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.errors import UsageError, did_you_mean
+from redinstruct.files import digest_of
 from redinstruct.files.atomic import write_file
 from redinstruct.harmfulqa.card import Card, data_card
 from redinstruct.harmfulqa.collect import Collection
@@ -18,6 +19,7 @@ from redinstruct.harmfulqa.public import to_public
 from redinstruct.harmfulqa.rows import Collected
 from redinstruct.harmfulqa.screens import ScreenOptions, screen, weigh
 from redinstruct.harmfulqa.similarity import NEAR
+from redinstruct.safetext import redact
 from redinstruct.types import Bank
 from redinstruct.version import __version__
 
@@ -74,14 +76,16 @@ def prepare_release(
 
 
 def write_release(release: Release, to: str, out: Path, *, include_red: bool) -> tuple[Path, Path]:
-    """Write the file and, beside it, the data card; returns the card's two paths.
+    """Write the file and, beside it, the data card, which says of which bytes it is; returns the card's two paths.
 
     Raises:
         UsageError: a place cannot be written.
     """
     write_rows(out, release.rows, as_list=to in _AS_LIST, private=include_red)
     paths = card_paths(out)
-    for path, text in zip(paths, (release.card.markdown, release.card.json), strict=True):
+    named = {"file": {"name": redact(out.name), "sha256": digest_of(out)}}
+    card = msgspec.structs.replace(release.card, document={**release.card.document, **named})
+    for path, text in zip(paths, (card.markdown, card.json), strict=True):
         try:
             write_file(path, text, public=not include_red)
         except OSError as error:

@@ -16,10 +16,17 @@ from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from redinstruct import checkpoints
+from redinstruct.banks.known import behind_a_form, hub_address
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.checkpoints.loading import check_folder, load_causal, load_tokenizer
 from redinstruct.errors import ModelSpecError
@@ -249,12 +256,24 @@ def located(source: str | Path) -> tuple[Path, str]:
     folder = folder_of(source)
     if folder.is_dir():
         return folder, f"hf/{folder.resolve().name}"
-    shown = f"hf/{folder.name}"
-    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+    name, _, revision = str(source).partition("@")
+    shown = f"hf/{Path(name).name}"
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelSpecError(f"{shown}: no such folder")
     for local in (True, False):
         try:
-            return Path(snapshot_download(str(source), allow_patterns=_HUB_FILES, local_files_only=local)), shown
+            found = snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=_HUB_FILES,
+                local_files_only=local,
+                endpoint=hub_address(),
+            )
+            return Path(found), shown
+        except GatedRepoError:
+            raise ModelSpecError(behind_a_form(name, f"{hub_address()}/{name}")) from None
+        except RevisionNotFoundError:
+            raise ModelSpecError(f"{shown}: no revision {revision} there") from None
         except HFValidationError:
             break
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
