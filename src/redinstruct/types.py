@@ -7,7 +7,7 @@ of which run a value came from is the store's concern.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -48,7 +48,7 @@ class Bank(msgspec.Struct, frozen=True):
 
     name: str
     sha256: str
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
 
 
 class PromptTemplate(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from redinstruct.errors import ConfigError, StoreError
+from redinstruct.figures.degenerate import Looks
 from redinstruct.figures.people import People
 from redinstruct.figures.rates import BankFigures, JudgeContext, RunContext, read_report, report, result_of, result_rows
 from redinstruct.figures.report import SCHEMA, Report, ResultFigures, SampleSize, plain
@@ -479,7 +480,7 @@ def test_two_thousand_multisets_of_verdicts_against_the_definitions() -> None:
             Planned(b"", cell[0].sha256, row, topic, cell[1].sha256, 1, label, row)
             for row, (topic, label) in enumerate(outcomes)
         ]
-        run = RunContext(setup.config, People(), {}, (), frozenset())
+        run = RunContext(setup.config, People(), Looks(), (), frozenset())
         of_bank = BankFigures(wilson(0, 0), SampleSize(0, None), None, Variation(None, None))
         result = plain(result_of(run, JudgeContext(setup.card), cell, rows, of_bank))
         check(result, oracle([label for _, label in outcomes], measure))

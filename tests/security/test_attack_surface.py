@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import pytest
 
-from redinstruct.figures.rates import tally as figures_of
+from redinstruct.figures.tallies import tally as figures_of
 from redinstruct.harmfulqa.similarity import NEAR, NearIndex
 from redinstruct.judges.rubric import Figures, read_json, read_line
 from redinstruct.run import Planned

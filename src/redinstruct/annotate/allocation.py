@@ -128,7 +128,7 @@ def cells_to_plan(
     found = []
     for (bank, prompt), outcomes in cells_of(store, judge).items():
         cell = cell_of(people, card, outcomes)
-        if not cell.keys:
+        if not cell.judge:
             continue
         said = [[cell.human[i] for i in cell.human if cell.judge[i] is side] for side in (True, False)]
         known = all(said) and ppv is None and false_omission is None
@@ -136,7 +136,7 @@ def cells_to_plan(
         shares = [(len(part) * rate + 0.5) / (len(part) + 1) for part, rate in zip(said, rates, strict=True)]
         found.append(
             Assumed(
-                bank, prompt, len(cell.keys), sum(cell.judge),
+                bank, prompt, len(cell.judge), sum(cell.judge),
                 shares[0] if known else PPV if ppv is None else ppv,
                 shares[1] if known else FALSE_OMISSION if false_omission is None else false_omission,
                 "labels" if known else "assumed",

@@ -15,6 +15,8 @@ import msgspec
 
 from redinstruct.figures.agreement import PeopleFigures, judge_agreement, judge_agreement_of, people_figures
 from redinstruct.figures.people import (
+    Cell,
+    Labelling,
     People,
     by_people,
     cell_of,
@@ -33,6 +35,8 @@ from redinstruct.types import MEASURES, JudgeCard
 
 Cells = Mapping[tuple[str, str], Sequence[Planned]]
 """How every planned attempt came out, by bank and prompt."""
+Joined = Mapping[tuple[str, str], Labelling]
+"""The same, looked through once for a session's figures."""
 
 ADJUDICATING = " (adjudicating)"
 """Ends the name under which somebody settles cases, so that their own labels stand beside it, not under it."""
@@ -95,30 +99,37 @@ class LabelsFigures(msgspec.Struct, frozen=True):
     by_agreement: tuple[RatersSplit, ...]
 
 
-def cell_figures(cells: Cells, card: JudgeCard, people: People) -> list[CellFigures]:
+def cell_figures(cells: Cells | Joined, card: JudgeCard, people: People) -> list[CellFigures]:
     """The figures of each bank and prompt by what people settled on, 95 % intervals."""
     found = []
-    for (bank, prompt), outcomes in cells.items():
-        cell = cell_of(people, card, outcomes)
-        if not cell.keys:
+    for (bank, prompt), of in cells.items():
+        cell = of.cell(people) if isinstance(of, Labelling) else cell_of(people, card, of)
+        if not cell.judge:
             continue
         rate, run = corrected_rate(cell), corrected_run(cell)
         found.append(
             CellFigures(
                 bank=bank,
                 prompt=prompt,
-                total=len(cell.keys),
+                total=len(cell.judge),
                 labels=len(cell.human),
-                judged=wilson_by_question(*tallied(cell.judge, cell.questions)),
+                judged=judged_rate(cell),
                 corrected=rate[0] if rate else Interval(None, 0.0, 1.0, "post-stratified jeffreys"),
                 corrected_run=run[0] if run else Interval(None, 0.0, 1.0, "beta-binomial prediction"),
                 agreement=None if by_people(card) else judge_agreement(cell),
-                bounds=corrected_bounds(cell, people.lost),
+                bounds=corrected_bounds(cell),
                 among_first=rate_among(cell, True),
                 among_second=rate_among(cell, False),
             )
         )
     return found
+
+
+def judged_rate(cell: Cell) -> Interval:
+    """The judge's own rate of what it could label."""
+    if cell.questions is None:
+        return wilson((cell.counted or cell.counts_of({}))[0].size, len(cell.judge))
+    return wilson_by_question(*tallied(cell.judge, cell.questions))
 
 
 def undecided(standing: Sequence[Annotated]) -> int:

@@ -17,10 +17,11 @@ from redinstruct.annotate.draw import Drawn, draw
 from redinstruct.annotate.figures import ADJUDICATING, LabelsFigures, cell_figures, summary
 from redinstruct.errors import UsageError
 from redinstruct.figures.agreement import disagreements, people_figures
-from redinstruct.figures.people import People, cells_of, drawn_labels, settled_labels
+from redinstruct.figures.people import Labelling, People, cells_of, drawn_labels, settled_labels
 from redinstruct.figures.report import plain
-from redinstruct.run import Annotated, AnnotationStore, AttemptView, Store, judges_of
+from redinstruct.run import Annotated, AnnotationStore, AttemptView, Store, attempt_views, judges_of
 from redinstruct.safetext import shown, terminal
+from redinstruct.stats import jeffreys
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
 
 LONGEST_NAME = 64
@@ -84,25 +85,27 @@ class Session:
         self.judge, self.card = judge_of(store, judge)
         self.measure = MEASURES[self.card.measure]
         self.choices = choices_of(self.measure)
-        self._cells = cells_of(store, self.judge)
+        cells = cells_of(store, self.judge)
         if adjudicate:
             self.drawn = Drawn(tuple(disagreements(self.annotations.standing())), 0, 0)
             if not self.drawn.keys:
                 raise UsageError("--adjudicate: there is no answer on which two people disagree")
         else:
-            if not any(o.label in self.measure.labels[:2] for of in self._cells.values() for o in of):
+            if not any(way.label in self.measure.labels[:2] for of in cells.values() for way in of.told):
                 raise UsageError(f"the judge {self.card.id} has labelled nothing yet: there is nothing to draw from")
             self.drawn = draw(store, self.judge, self.measure, sample, seed)
         self._draws = drawn_labels(store)
-        self.unjudged = sum(o.label is None for of in self._cells.values() for o in of)
-        wanted = {key.hex() for key in self.drawn.keys}
-        self._views = {view.key: view for view in store.attempts(self.judge) if view.key in wanted}
+        self.unjudged = sum(len(of) - of.told.total() for of in cells.values())
+        said = {*self.drawn.keys, *settled_labels(store), *(entry.key for entry in self.annotations.standing())}
+        self._cells = {cell: Labelling(self.card, of, said) for cell, of in cells.items()}
+        self._views = attempt_views(store, self.judge, self.drawn.keys)
         self._keys = [key for key in self.drawn.keys if self._has_text(key)]
+        jeffreys(1, 2)  # loads scipy now, and not at the first label
         self._mine: list[bytes] = []  # acts of this session, newest last: what undo takes back
         self._seen: set[bytes] = set()  # answers whose verdict was shown
 
     def _has_text(self, key: bytes) -> bool:
-        view = self._views.get(key.hex())
+        view = self._views.get(key)
         return view is not None and view.completion.outcome == "text"
 
     # ---- what is next --------------------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ class Session:
         return {e.key: e.annotation.label for e in own if e.annotation.label is not None}
 
     def _item(self, key: bytes, standing: Sequence[Annotated]) -> dict[str, Any]:
-        view = self._views[key.hex()]
+        view = self._views[key]
         votes = disagreements(standing).get(key, {}) if self.adjudicate else {}
         return {
             "id": key.hex(),
@@ -189,7 +192,7 @@ class Session:
         Raises:
             Refused: no such item.
         """
-        view = self._views[self._key(item).hex()]
+        view = self._views[self._key(item)]
         answer, received = _judged_text(view), view.completion.raw or ""
         return {
             "question": shown(view.question.text, multiline=True),
@@ -207,7 +210,7 @@ class Session:
         if self._done(self.annotations.standing()).get(key) in (None, "skip"):
             raise Refused("the judge's verdict is shown once you have labelled the answer")
         self._seen.add(key)
-        view = self._views[key.hex()]
+        view = self._views[key]
         return {"label": view.label, "detail": view.detail}
 
     def act(self, item: str, act: Literal["label", "unsure", "skip"], choice: str | None) -> bytes:

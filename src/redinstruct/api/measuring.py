@@ -79,7 +79,7 @@ def evaluate(
             measure=measure, limit=limit, epochs=epochs, dedupe=dedupe, chat_template=chat_template, protocol=protocol,
             model_options=options or {}, system=system, columns=dict(columns or {}),
         ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
-        plan = redeval.prepare(asked, _limits(limits).timeout)
+        plan = redeval.prepare(asked, _limits(limits).timeout, Path(run))
         tell = listener(plan.config.model, on_progress)
         return beside_the_loop(partial(redeval.evaluate, plan, Path(run), _limits(limits), tell))
 

@@ -24,6 +24,7 @@ from redinstruct.errors import BankError, RedInstructError, UsageError, did_you_
 from redinstruct.files.atomic import whole_file
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.questions import read_bank
+from redinstruct.questions.packed import Questions
 from redinstruct.safetext import terminal
 from redinstruct.types import Bank
 
@@ -81,8 +82,8 @@ def _labelled(bank: Bank) -> Bank:
     label = next((known.label for known in KNOWN.values() if known.sha256 == bank.sha256), None)
     if label is None:
         return bank
-    questions = tuple(msgspec.structs.replace(question, label=label) for question in bank.questions)
-    return msgspec.structs.replace(bank, questions=questions)
+    assert isinstance(bank.questions, Questions)
+    return msgspec.structs.replace(bank, questions=bank.questions.labelled(label))
 
 
 def resolve_template_path(name: str) -> Path | None:

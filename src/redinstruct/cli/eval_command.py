@@ -41,7 +41,7 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     from redinstruct.run import is_run
 
     limits = limits_from(flags)
-    plan = prepare(settings_from(EvalSettings, flags), limits.timeout)
+    plan = prepare(settings_from(EvalSettings, flags), limits.timeout, run)
     run = run_or_dated(run, plan.config.model)
     if (foreign := plan.foreign()) is not None and not is_run(
         run

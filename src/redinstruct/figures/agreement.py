@@ -12,9 +12,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import msgspec
 
-from redinstruct.figures.people import Cell, Labels, People, by_people, enough_labels
-from redinstruct.run import UNANIMOUS, Annotated, SettleRule, by_annotator, settle
-from redinstruct.stats import Interval, cohen_kappa, corrected, gwet_ac1, krippendorff_alpha, wilson
+from redinstruct.figures.people import Cell, Labels, People, by_people, corrected_by_labels, enough_labels
+from redinstruct.run import UNANIMOUS, Annotated, Outcomes, SettleRule, by_annotator, settle
+from redinstruct.stats import Interval, cohen_kappa, gwet_ac1, krippendorff_alpha, wilson
 from redinstruct.types import MEASURES, Annotation, JudgeCard
 
 Ratings = Sequence[Sequence[Hashable | None]]
@@ -93,16 +93,18 @@ class PeopleFigures(msgspec.Struct, frozen=True):
     open: int
 
 
-def agreement(people: People, card: JudgeCard, cell: Cell, keys: Sequence[bytes]) -> Agreement | None:
+def agreement(people: People, card: JudgeCard, cell: Cell, outcomes: Outcomes) -> Agreement | None:
     """The agreement on one bank and prompt; None where nobody labelled any of it.
 
-    ``keys`` are all of the cell's attempts, ``cell`` those that the judge could label.
+    ``outcomes`` are all of the cell's attempts, ``cell`` those that the judge could label.
     """
-    measure = MEASURES[card.measure]
-    two, inside = measure.labels[:2], set(keys)
+    if not people.labelled:
+        return None
+    two = MEASURES[card.measure].labels[:2]
+    inside = outcomes.find({*people.settled, *(key for said in people.annotators for key in said)})
     own = [{k: label for k, label in said.items() if k in inside and label in two} for said in people.annotators]
     own = [said for said in own if said]
-    settled = sum(1 for key in keys if people.settled.get(key) in two)
+    settled = sum(1 for key in inside if people.settled.get(key) in two)
     if not own and not settled:
         return None
     confusion = {judge: dict.fromkeys(two, 0) for judge in two}
@@ -135,24 +137,23 @@ def judge_agreement(cell: Cell) -> Interval:
     """
     same = {index: label == cell.judge[index] for index, label in cell.human.items()}
     known = same if enough_labels(cell.strata) else {}
-    return corrected(cell.judge, known, drawn_by=cell.drawn_by, questions=cell.questions)
+    return corrected_by_labels(cell, known)
 
 
 def judge_agreement_of(cells: Sequence[Cell]) -> tuple[Interval, int]:
     """The same over the cells that have labels, each a stratum of its own; and how many labels it rests on."""
     cells = [cell for cell in cells if cell.human]
-    starts = [sum(len(cell.keys) for cell in cells[:place]) for place in range(len(cells))]
+    starts = [sum(len(cell.judge) for cell in cells[:place]) for place in range(len(cells))]
     human = zip(starts, (cell.human for cell in cells), strict=True)
     whole = Cell(
-        tuple(key for cell in cells for key in cell.keys),
-        tuple(label for cell in cells for label in cell.judge),
+        [label for cell in cells for label in cell.judge],
         {start + index: label for start, labels in human for index, label in labels.items()},
-        tuple(
+        [
             (str(place), *(() if cell.drawn_by is None else cell.drawn_by[index]))
             for place, cell in enumerate(cells)
-            for index in range(len(cell.keys))
-        ),
-        tuple(question for cell in cells for question in cell.questions),
+            for index in range(len(cell.judge))
+        ],
+        [question for cell in cells for question in (cell.questions or range(len(cell.judge)))],
     )
     return judge_agreement(whole), len(whole.human)
 

@@ -8,13 +8,14 @@ answers make sense; a garbled answer without a loop is the judge's to see.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
 from redinstruct.prompts.thoughts import LEFT
-from redinstruct.run import Planned, Store, answer_texts, sealed_answers
+from redinstruct.run import Outcomes, Store, answer_texts, sealed_answers
 from redinstruct.run.looks import is_looping, opening
 from redinstruct.types import Measure, is_unread, is_withheld
 
@@ -41,50 +42,92 @@ class Answers(msgspec.Struct, frozen=True):
     thoughts_left: int = 0
 
 
-class Look(msgspec.Struct, frozen=True):
-    """What is kept of one text: never the text."""
+class Looks:
+    """What is kept of a run's texts, by the attempt's row in the store: never a text. 9 bytes each."""
 
-    truncated: bool
-    looping: bool
-    opening: int | None
-    thoughts_left: bool = False
+    def __init__(self) -> None:
+        self._flags = bytearray()
+        self._openings = array("q")
+
+    def add(self, attempt: int, opening: int | None, *, truncated: bool, looping: bool, thoughts_left: bool) -> None:
+        """One attempt's text. ``opening`` is a fingerprint of its beginning, None of a shorter text."""
+        if attempt >= len(self._flags):
+            more = max(attempt + 1, len(self._flags) * 9 // 8) - len(self._flags)
+            self._flags += bytes(more)
+            self._openings.frombytes(bytes(more * self._openings.itemsize))
+        self._flags[attempt] = _THERE | truncated * _TRUNCATED | looping * _LOOPING | thoughts_left * _THOUGHT
+        self._openings[attempt] = opening or 0
+
+    def flags(self, attempts: Iterable[int]) -> bytes:
+        """Of each attempt what is kept, 0 where it has no text."""
+        held = self._flags
+        return bytes(held[attempt] if attempt < len(held) else 0 for attempt in attempts)
+
+    def openings(self, attempts: Iterable[int]) -> array[int]:
+        """Of each attempt the fingerprint of its text's beginning, 0 where there is none."""
+        held = self._openings
+        return array("q", (held[attempt] if attempt < len(held) else 0 for attempt in attempts))
 
 
-def look_at(text: str, truncated: bool, flags: Sequence[str] = ()) -> Look:
-    """One text, looked at. ``opening`` is a fingerprint of its beginning, None of a shorter text."""
-    start = opening(text)
-    return Look(truncated, is_looping(text), None if start is None else hash(start), LEFT in flags)
+_THERE, _TRUNCATED, _LOOPING, _THOUGHT = 1, 2, 4, 8
 
 
-def looks_of(store: Store) -> dict[bytes, Look]:
-    """What is kept of every answer's text, by its attempt's key."""
+def looks_of(store: Store) -> Looks:
+    """What is kept of every answer's text."""
+    looks = Looks()
     if store.locked:
-        return {
-            key: Look(cut, held.looping, held.mark or None, LEFT in flags)
-            for key, held, cut, flags in sealed_answers(store)
-        }
-    same: dict[Look, Look] = {}
-    looks = ((key, look_at(text, cut, flags)) for key, text, cut, flags in answer_texts(store))
-    return {key: same.setdefault(look, look) for key, look in looks}
+        for attempt, held, cut, flags in sealed_answers(store):
+            looks.add(attempt, hash(held.mark), truncated=cut, looping=held.looping, thoughts_left=LEFT in flags)
+    else:
+        for attempt, text, cut, flags in answer_texts(store):
+            start = opening(text)
+            mark = None if start is None else hash(start)
+            looks.add(attempt, mark, truncated=cut, looping=is_looping(text), thoughts_left=LEFT in flags)
+    return looks
 
 
-def answers_of(outcomes: Sequence[Planned], looks: Mapping[bytes, Look], measure: Measure) -> Answers:
+def answers_of(outcomes: Outcomes, looks: Looks, measure: Measure) -> Answers:
     """The counts of one bank and prompt under one judge.
 
     Refusals open alike by nature: what the judge counts as refused is never ``repeated``.
     """
     refusing = measure.first if measure.name == "over_refusal" else measure.second
-    found = [(outcome, looks[outcome.key]) for outcome in outcomes if outcome.key in looks]
-    open_to_question = [(o.unit, look.opening) for o, look in found if o.label != refusing and look.opening is not None]
-    shared = _shared(open_to_question)
+    flags = Counter(looks.flags(outcomes.attempt))
     return Answers(
-        truncated=sum(look.truncated for _, look in found),
-        looping=sum(look.looping for _, look in found),
-        repeated=sum(opening in shared for _, opening in open_to_question),
-        unread=sum(is_unread(outcome.label, outcome.reason) for outcome in outcomes),
-        withheld=sum(is_withheld(outcome.label, outcome.reason) for outcome in outcomes),
-        thoughts_left=sum(look.thoughts_left for _, look in found),
+        truncated=_having(flags, _TRUNCATED),
+        looping=_having(flags, _LOOPING),
+        repeated=_alike(outcomes.where(lambda way: way.label != refusing), looks) if flags.keys() - {0} else 0,
+        unread=sum(count for way, count in outcomes.told.items() if is_unread(way.label, way.reason)),
+        withheld=sum(count for way, count in outcomes.told.items() if is_withheld(way.label, way.reason)),
+        thoughts_left=_having(flags, _THOUGHT),
     )
+
+
+def texts_of(outcomes: Outcomes, looks: Looks) -> int:
+    """How many of the attempts have a text."""
+    return _having(Counter(looks.flags(outcomes.attempt)), _THERE)
+
+
+def _having(flags: Counter[int], flag: int) -> int:
+    return sum(count for held, count in flags.items() if held & flag)
+
+
+def _alike(outcomes: Outcomes, looks: Looks) -> int:
+    """How many answers open like those to several questions; the tries of one question count once."""
+    import numpy as np
+
+    openings = np.frombuffer(looks.openings(outcomes.attempt), dtype=np.int64)
+    units = np.frombuffer(outcomes.unit, dtype=np.uint32)[openings != 0]
+    openings = openings[openings != 0]
+    order = np.lexsort((units, openings))
+    openings, units = openings[order], units[order]
+    if not len(openings):
+        return 0
+    new = np.concatenate(([True], openings[1:] != openings[:-1]))
+    first = new | np.concatenate(([True], units[1:] != units[:-1]))
+    starts = np.flatnonzero(new)
+    questions, answers = np.add.reduceat(first.astype(np.int64), starts), np.diff(np.append(starts, len(openings)))
+    return int(answers[questions >= SEVERAL].sum())
 
 
 def doubts_of(answers: Answers, garbled: int, texts: int, total: int) -> list[str]:
@@ -99,9 +142,3 @@ def doubts_of(answers: Answers, garbled: int, texts: int, total: int) -> list[st
         (answers.truncated, texts, "answers were cut short by the limit of tokens"),
     )
     return [f"{count:,} of {of:,} {what}" for count, of, what in kinds if count > DOUBTFUL_FROM * of]
-
-
-def _shared(openings: Iterable[tuple[int, int | None]]) -> set[int | None]:
-    """The openings of answers to several questions; the tries of one question count once."""
-    counts = Counter(opening for _, opening in set(openings))
-    return {opening for opening, questions in counts.items() if questions >= SEVERAL}

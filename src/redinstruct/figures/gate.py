@@ -325,9 +325,10 @@ def _lacking(result: Result, run: Evaluation) -> tuple[float, int]:
     """Of a run's attempts in this result: the share of the recorded that could not be scored, and how many are owed."""
     bank = next((sha for sha, pinned in run.banks.items() if pinned.name == result.bank), "")
     prompt = next((p.sha256 for p in run.prompts if p.name == result.prompt), "")
-    cell = run.judged[0].cell(bank, prompt).values()
-    recorded = [is_unscored(o.label, o.reason) for o in cell if o.label is not None]
-    return (sum(recorded) / len(recorded) if recorded else 0.0), len(cell) - len(recorded)
+    cell = run.judged[0].cell(bank, prompt)
+    recorded = cell.told.total()
+    unscored = sum(count for way, count in cell.told.items() if is_unscored(way.label, way.reason))
+    return (unscored / recorded if recorded else 0.0), len(cell) - recorded
 
 
 def worst_first(checks: Sequence[GateCheck]) -> list[GateCheck]:

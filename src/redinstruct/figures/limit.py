@@ -11,9 +11,10 @@ from redinstruct.figures.comparison.runs import Evaluation, Prompt
 from redinstruct.figures.deciding import Followed, outcomes_of
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.people import Cell, by_people, corrected_bounds, corrected_rate
-from redinstruct.run import Planned
+from redinstruct.figures.tallies import rates_in
+from redinstruct.run import Outcomes, Planned
 from redinstruct.run.config import Pinned
-from redinstruct.stats import Interval, Rates, at_k, rates_by_question, smallest_level
+from redinstruct.stats import Interval, Rates, at_k, smallest_level
 from redinstruct.types import Measure, is_unscored
 
 Figure = Literal["all", "judged", "corrected"]
@@ -65,9 +66,9 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
         UsageError: ``at_k`` is more than a question was asked.
     """
     judged = run.judged[0]
-    cell, measure = list(judged.cell(bank.sha256, prompt.sha256).values()), judged.measure
-    recorded = [o for o in cell if o.label is not None]
-    plain = rates_by_question([(o.unit, o.label or "", o.reason) for o in recorded], measure, limit.confidence)
+    cell, measure = judged.cell(bank.sha256, prompt.sha256), judged.measure
+    recorded = cell.where(lambda way: way.label is not None)
+    plain = rates_in(recorded, measure, limit.confidence)
     labelled = Half(run, judged, cell).people
     people = None if limit.at_k is not None else corrected_rate(labelled, limit.confidence)
     figure: Figure = limit.figure or ("all" if people is None else "corrected")
@@ -88,7 +89,7 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     told = ((whose,) if labels else ()) + (
         (f"of the questions, in {limit.at_k} tries",) if limit.at_k is not None else ()
     )
-    bounds = corrected_bounds(labelled, run.people.lost, limit.confidence) if labels else None
+    bounds = corrected_bounds(labelled, limit.confidence) if labels else None
     if bounds is not None:
         told += ("whatever people would have said of what they left open: {:.1%} to {:.1%}".format(*bounds),)
     told += tuple(run.doubts(judged, cell))
@@ -109,18 +110,17 @@ def _corrected(labelled: Cell) -> Callable[[float], Interval]:
     return at
 
 
-def _plain(recorded: Sequence[Planned], measure: Measure, figure: Figure) -> Callable[[float], Interval]:
+def _plain(recorded: Outcomes, measure: Measure, figure: Figure) -> Callable[[float], Interval]:
     """The interval of the judge's own labels. Of ``all``, its upper end counts what is unscored against the model."""
-    attempts = [(o.unit, o.label or "", o.reason) for o in recorded]
 
     def at(confidence: float) -> Interval:
-        found = rates_by_question(attempts, measure, confidence)
+        found = rates_in(recorded, measure, confidence)
         return found.judged if figure == "judged" else found.all._replace(high=found.worst.high)
 
     return at
 
 
-def _at_k(recorded: Sequence[Planned], measure: Measure, k: int, epochs: int) -> Callable[[float], Interval]:
+def _at_k(recorded: Outcomes, measure: Measure, k: int, epochs: int) -> Callable[[float], Interval]:
     """The share of questions with a success in k tries; its upper end counts what is unscored as a success."""
     if not 1 <= k <= epochs:
         raise UsageError(f"--at-k {k}: each question was asked {epochs} times")

@@ -14,11 +14,21 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import msgspec
 
-from redinstruct.run import AnnotationStore, Planned, SettleRule, Store, by_annotator, planned_attempts, settle
+from redinstruct.run import (
+    AnnotationStore,
+    Outcomes,
+    Planned,
+    SettleRule,
+    Store,
+    by_annotator,
+    outcomes_of_cells,
+    settle,
+)
 from redinstruct.stats import (
     Interval,
     Part,
     corrected,
+    corrected_of,
     jeffreys,
     run_difference,
     run_rate,
@@ -34,14 +44,12 @@ class People(msgspec.Struct, frozen=True):
     """What people said of a run's answers, and by whose labels the answers were drawn for them.
 
     ``settled`` is the label that they settled on; ``annotators`` holds everybody's own labels, adjudications left out;
-    ``topics`` is every attempt's topic, empty where nobody labelled anything. ``drawn`` holds, by the id of each judge
-    that a draw was made for, that judge's labels of all attempts, None where it gave none. ``lost`` are answers that
-    somebody was shown and nobody settled.
+    ``drawn`` holds, by the id of each judge that a draw was made for, that judge's labels of all attempts, None where
+    it gave none. ``lost`` are answers that somebody was shown and nobody settled.
     """
 
     settled: Labels = {}
     annotators: tuple[Labels, ...] = ()
-    topics: Mapping[bytes, str | None] = {}
     drawn: Mapping[str, Mapping[bytes, str | None]] = {}
     lost: frozenset[bytes] = frozenset()
 
@@ -69,7 +77,6 @@ def people_of(store: Store) -> People:
             for said in by_annotator(standing).values()
             if any(a.label is not None for a in said.values())
         ),
-        annotations.topics(),
         drawn_labels(store),
         frozenset(entry.key for entry in standing if entry.key not in settled),
     )
@@ -123,24 +130,27 @@ def settled_labels(store: Store) -> dict[bytes, str]:
     return {key: a.label for key, a in AnnotationStore(store).settled().items() if a.label is not None}
 
 
-def drawn_labels(store: Store) -> dict[str, dict[bytes, str | None]]:
-    """The judges that answers were drawn for, by id, with their labels of all attempts."""
+def drawn_labels(store: Store) -> dict[str, Mapping[bytes, str | None]]:
+    """The judges that answers were drawn for, by id, with their labels of all attempts: for the other judges' figures,
+    and so empty where there is no other.
+    """
     drawn = {draw.judge for draw in AnnotationStore(store).draws()}
+    judges = store.judges()
+    alone = len(judges) == 1  # whose own labels make the parts anyway
     return {
-        card.id: {key: label for key, _, _, label in store.labels(row)} for row, card in store.judges() if row in drawn
+        card.id: {} if alone else {key: label for key, _, _, label in store.labels(row)}
+        for row, card in judges
+        if row in drawn
     }
 
 
-def cells_of(store: Store, judge: int) -> dict[tuple[str, str], list[Planned]]:
+def cells_of(store: Store, judge: int) -> dict[tuple[str, str], Outcomes]:
     """Bank and prompt, by name -> how every planned attempt came out under the judge; empty of an unplanned run."""
     config = store.config()
     if config is None:
         return {}
     names = {pinned.sha256: pinned.name for pinned in (*config.banks, *config.prompts)}
-    cells: dict[tuple[str, str], list[Planned]] = {}
-    for outcome in planned_attempts(store, judge):
-        cells.setdefault((names[outcome.bank], names[outcome.prompt]), []).append(outcome)
-    return cells
+    return {(names[bank], names[prompt]): of for (bank, prompt), of in outcomes_of_cells(store, judge).items()}
 
 
 FEWEST_LABELS = 5
@@ -152,14 +162,36 @@ class Cell(msgspec.Struct, frozen=True):
 
     ``judge`` is true for the measure's first label; ``human`` maps an index into it to a person's label. ``drawn_by``
     holds the labels by which other judges' draws were made, None where there was no other judge's draw. ``questions``
-    is the question of each, under which statistics count it (:attr:`redinstruct.run.Planned.unit`).
+    is the question of each, under which statistics count it (:attr:`redinstruct.run.Planned.unit`), None where each was
+    asked once; ``topics`` its topic, where people labelled anything; ``lost`` are the places of what people were shown
+    and did not settle.
     """
 
-    keys: tuple[bytes, ...]
-    judge: tuple[bool, ...]
+    judge: Sequence[bool]
     human: Mapping[int, bool]
-    drawn_by: tuple[tuple[str | None, ...], ...] | None = None
-    questions: tuple[int, ...] = ()
+    drawn_by: Sequence[tuple[str | None, ...]] | None = None
+    questions: Sequence[int] | None = None
+    topics: Sequence[str | None] = ()
+    lost: Sequence[int] = ()
+    flagged: int = -1
+    """How many ``judge`` holds true, where that is known."""
+
+    @property
+    def counted(self) -> tuple[Part, Part] | None:
+        """What the judge flagged, and the rest, where nothing else has to be told of an attempt; else None."""
+        if self.drawn_by is not None or self.questions is not None:
+            return None
+        return self.counts_of(self.human)
+
+    def counts_of(self, said: Mapping[int, bool]) -> tuple[Part, Part]:
+        """What the judge flagged, and the rest, with what is said of some of them."""
+        total, flagged = len(self.judge), self.flagged if self.flagged >= 0 else sum(self.judge)
+        hits, drawn = [0, 0], [0, 0]
+        for index, label in said.items():
+            side = not self.judge[index]
+            hits[side] += label
+            drawn[side] += 1
+        return Part(flagged, hits[0], drawn[0]), Part(total - flagged, hits[1], drawn[1])
 
     @property
     def parts(self) -> list[Hashable]:
@@ -171,29 +203,46 @@ class Cell(msgspec.Struct, frozen=True):
     @property
     def strata(self) -> list[Part]:
         """The parts with their labels counted."""
+        if self.counted is not None:
+            return [part for part in self.counted if part.size]
         return strata(self.parts, self.human, self.questions)
+
+
+class Labelling:
+    """A cell's attempts that the judge could label, looked through once: labels are joined as often as there are new.
+
+    ``keys`` are those of which people may say anything.
+    """
+
+    def __init__(self, card: JudgeCard, outcomes: Sequence[Planned], keys: Collection[bytes]) -> None:
+        self._card, measure = card, MEASURES[card.measure]
+        self._two, self._first = measure.labels[:2], measure.first
+        self._kept = Outcomes.of(outcomes).where(lambda way: way.label in self._two)
+        self._judge = self._kept.hits(measure.first)
+        self._flagged = sum(self._judge)
+        self._places = self._kept.find(keys)
+
+    def cell(self, people: People) -> Cell:
+        """The attempts beside people's labels."""
+        kept, two = self._kept, self._two
+        settled = {at: people.settled[key] for key, at in self._places.items() if key in people.settled}
+        human = {at: label == self._first for at, label in settled.items() if label in two}
+        # Which answers people labelled by hand, or in an import, is taken to be chance: only draws have parts.
+        others = [said for judge, said in people.drawn.items() if judge != self._card.id]
+        return Cell(
+            self._judge,
+            human,
+            [tuple(_drawable(said.get(key), two) for said in others) for key in kept.every_key()] if others else None,
+            kept.unit if kept.repeated else None,
+            kept.topics() if human else (),
+            [at for key, at in self._places.items() if key in people.lost and at not in human],
+            self._flagged,
+        )
 
 
 def cell_of(people: People, card: JudgeCard, outcomes: Sequence[Planned]) -> Cell:
     """Keep of a cell's attempts those that the judge could label, and join people's labels."""
-    measure = MEASURES[card.measure]
-    two = measure.labels[:2]
-    kept = [outcome for outcome in outcomes if outcome.label in two]
-    judged = [(outcome.key, outcome.label == measure.first) for outcome in kept]
-    human = {
-        index: people.settled[key] == measure.first
-        for index, (key, _) in enumerate(judged)
-        if people.settled.get(key) in two
-    }
-    # Which answers people labelled by hand, or in an import, is taken to be chance: only draws have parts.
-    others = [said for judge, said in people.drawn.items() if judge != card.id]
-    return Cell(
-        tuple(key for key, _ in judged),
-        tuple(label for _, label in judged),
-        human,
-        tuple(tuple(_drawable(said.get(key), two) for said in others) for key, _ in judged) if others else None,
-        tuple(outcome.unit for outcome in kept),
-    )
+    return Labelling(card, outcomes, people.settled.keys() | people.lost).cell(people)
 
 
 def _drawable(label: str | None, two: Sequence[str]) -> str | None:
@@ -219,8 +268,14 @@ def corrected_rate(cell: Cell, confidence: float = 0.95) -> tuple[Interval, int]
     """
     if not enough_labels(cell.strata):
         return None
-    found = corrected(cell.judge, cell.human, confidence, drawn_by=cell.drawn_by, questions=cell.questions)
-    return found, len(cell.human)
+    return corrected_by_labels(cell, cell.human, confidence), len(cell.human)
+
+
+def corrected_by_labels(cell: Cell, said: Mapping[int, bool], confidence: float = 0.95) -> Interval:
+    """The share of a cell's attempts of which something is true that was said of some, by their places."""
+    if cell.counted is not None:
+        return corrected_of(*cell.counts_of(said), confidence)
+    return corrected(cell.judge, said, confidence, drawn_by=cell.drawn_by, questions=cell.questions)
 
 
 def corrected_run(cell: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:
@@ -244,39 +299,39 @@ def corrected_change(before: Cell, after: Cell, confidence: float = 0.95) -> tup
     return run_difference(*parts, confidence), min(len(before.human), len(after.human))
 
 
-def corrected_topics(cell: Cell, topics: Mapping[bytes, str | None]) -> dict[str | None, tuple[Interval, int]]:
+def corrected_topics(cell: Cell) -> dict[str | None, tuple[Interval, int]]:
     """The same for each topic that has labels enough, by its own attempts and labels alone."""
     if not cell.human:
         return {}
     inside: dict[str | None, list[int]] = {}
-    for index, key in enumerate(cell.keys):
-        inside.setdefault(topics[key], []).append(index)
+    for index, topic in enumerate(cell.topics):
+        inside.setdefault(topic, []).append(index)
     found = {}
     for topic, places in inside.items():
         part = Cell(
-            tuple(cell.keys[i] for i in places),
-            tuple(cell.judge[i] for i in places),
+            [cell.judge[i] for i in places],
             {number: cell.human[i] for number, i in enumerate(places) if i in cell.human},
-            None if cell.drawn_by is None else tuple(cell.drawn_by[i] for i in places),
-            tuple(cell.questions[i] for i in places),
+            None if cell.drawn_by is None else [cell.drawn_by[i] for i in places],
+            None if cell.questions is None else [cell.questions[i] for i in places],
         )
         if (rate := corrected_rate(part)) is not None:
             found[topic] = rate
     return found
 
 
-def corrected_bounds(cell: Cell, lost: Collection[bytes], confidence: float = 0.95) -> tuple[float, float] | None:
+def corrected_bounds(cell: Cell, confidence: float = 0.95) -> tuple[float, float] | None:
     """Between which ends the corrected rate lies whatever people would have said of the answers that they left out.
 
-    ``lost`` are the keys of answers that people were shown and did not settle (could not tell, passed by, differed):
-    the hard ones, as a rule. The lower end is that of the interval with all of them the measure's second label, the
+    Those that people were shown and did not settle (could not tell, passed by, differed) are the hard ones, as a rule.
+    The lower end is that of the interval with all of them the measure's second label, the
     upper one with all of them its first. None where none was lost in this cell, or labels are too few.
     """
-    places = [index for index, key in enumerate(cell.keys) if key in lost and index not in cell.human]
-    if not places:
+    if not cell.lost:
         return None
     ends = [
-        corrected_rate(msgspec.structs.replace(cell, human={**cell.human, **dict.fromkeys(places, side)}), confidence)
+        corrected_rate(
+            msgspec.structs.replace(cell, human={**cell.human, **dict.fromkeys(cell.lost, side)}), confidence
+        )
         for side in (False, True)
     ]
     none, every = ends
@@ -285,10 +340,13 @@ def corrected_bounds(cell: Cell, lost: Collection[bytes], confidence: float = 0.
 
 def rate_among(cell: Cell, side: bool) -> Interval:
     """The true rate among the answers to which the judge gave one label; a Jeffreys interval if nobody else drew."""
+    if cell.counted is not None:
+        part = cell.counted[not side]
+        return jeffreys(part.positive, part.labelled)
     places = [index for index, label in enumerate(cell.judge) if label is side]
     human = {number: cell.human[index] for number, index in enumerate(places) if index in cell.human}
-    questions = [cell.questions[index] for index in places]
-    if cell.drawn_by is None and len(set(questions)) == len(questions):
+    questions = None if cell.questions is None else [cell.questions[index] for index in places]
+    if cell.drawn_by is None and (questions is None or len(set(questions)) == len(questions)):
         return jeffreys(sum(human.values()), len(human))
     drawn_by = None if cell.drawn_by is None else [cell.drawn_by[index] for index in places]
     return corrected([side] * len(places), human, drawn_by=drawn_by, questions=questions)

@@ -6,7 +6,7 @@ No clock, no path and no random number is in it: two runs with the same rows giv
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from redinstruct.banks import KNOWN
 from redinstruct.errors import DamagedStore
 from redinstruct.figures.agreement import agreement
 from redinstruct.figures.deciding import decisions
-from redinstruct.figures.degenerate import Look, answers_of, looks_of
+from redinstruct.figures.degenerate import Looks, answers_of, looks_of
 from redinstruct.figures.people import (
     Cell,
     People,
@@ -34,12 +34,9 @@ from redinstruct.figures.report import (
     SCHEMA,
     BothJudges,
     CorrectedRate,
-    Counts,
-    Details,
     FailureFigures,
     JudgeFigures,
     LeftOut,
-    Rate,
     Report,
     ResultFigures,
     SampleSize,
@@ -50,9 +47,11 @@ from redinstruct.figures.report import (
     document,
 )
 from redinstruct.figures.scores import UtilityResult, check_figures, utility_in
+from redinstruct.figures.tallies import Tally, questions_hit, rows_asked, tally, tally_of, told_only, tries_of
 from redinstruct.figures.variation import Variation, repeated_judging, shrunken_topics, variation
 from redinstruct.run import (
     Failure,
+    Outcomes,
     Planned,
     Store,
     failures,
@@ -62,6 +61,7 @@ from redinstruct.run import (
     verdict_history,
 )
 from redinstruct.run.config import PROTOCOL_2023, Pinned, RunConfig
+from redinstruct.run.planned import Way
 from redinstruct.run.rows import from_json
 from redinstruct.stats import (
     Decision,
@@ -70,14 +70,13 @@ from redinstruct.stats import (
     clustered,
     design_effect,
     question_effect,
-    rates_by_question,
     strata,
     tallied,
     two_judges,
     unlike_from,
     wilson,
 )
-from redinstruct.types import DETAILS, MEASURES, JudgeCard, Measure
+from redinstruct.types import MEASURES, JudgeCard, Measure
 
 FEWEST_TOPICS = 5
 """With fewer topics nothing is said of topics in general."""
@@ -122,7 +121,7 @@ class RunContext(NamedTuple):
 
     config: RunConfig
     people: People
-    looks: Mapping[bytes, Look]
+    looks: Looks
     limits: tuple[float, ...]
     translated: frozenset[str]
     """Prompts, by name, that stand in a toy model's language."""
@@ -173,22 +172,34 @@ def result_rows(store: Store, wanted: str | None = None) -> list[ResultFigures]:
             card,
             _selftest(store.selftest(row)),
             dict(verdict_history(store, row)),
-            failures(store, row),
+            failures(store, row) if any(way.label in _FAILED for cell in cells.values() for way in cell.told) else (),
             [(planned_attempts(store, other), of) for other, of in store.judges() if samples.get(other) == row],
         )
         for bank in config.banks:
-            asked = [outcome for prompt in config.prompts for outcome in cells.get((bank.name, prompt.name), [])]
+            asked = [cell for prompt in config.prompts if (cell := cells.get((bank.name, prompt.name)))]
             over_prompts = BankFigures(
-                _any_prompt(measure, asked),
+                wilson(*questions_hit(asked, measure)),
                 _sampled(config, bank.name, asked),
                 _left_out(config, bank.name),
-                variation(measure, asked, names, judge.history),
+                _variation(measure, asked, names, judge.history),
             )
             for prompt in config.prompts:
                 if outcomes := cells.get((bank.name, prompt.name)):
                     side = decided.get((bank.name, prompt.name))
                     found.append(result_of(run, judge, (bank, prompt), outcomes, over_prompts, side))
     return found
+
+
+_FAILED = frozenset({"error", "no_response", "judge_refused", "unparsable"})
+
+
+def _variation(
+    measure: Measure, asked: Sequence[Outcomes], names: Mapping[str, str], history: Mapping[bytes, Sequence[str]]
+) -> Variation:
+    """Where outcomes vary; nothing to tell where each question was asked once, under one prompt, and judged once."""
+    if len(asked) == 1 and not asked[0].repeated and not history:
+        return Variation(None, None)
+    return variation(measure, [outcome for cell in asked for outcome in cell], names, history)
 
 
 def _selftest(body: str | None) -> SelfTestFigures | None:
@@ -202,21 +213,21 @@ def result_of(
     run: RunContext,
     judge: JudgeContext,
     cell: tuple[Pinned, Pinned],
-    outcomes: Sequence[Planned],
+    found: Sequence[Planned],
     over_prompts: BankFigures,
     side: Decision | None = None,
 ) -> ResultFigures:
     """What the labels of one bank and prompt come to under one judge."""
-    config, card, (bank, prompt) = run.config, judge.card, cell
+    config, card, (bank, prompt), outcomes = run.config, judge.card, cell, Outcomes.of(found)
     measure, labelled = MEASURES[card.measure], cell_of(run.people, card, outcomes)
-    bounds = corrected_bounds(labelled, run.people.lost)
+    bounds = corrected_bounds(labelled)
     whole = tally(measure, outcomes).corrected(
         _corrected(corrected_rate(labelled), bounds), _corrected(corrected_run(labelled))
     )
     return ResultFigures(
         config.model, bank.name, prompt.name, measure.name, None if by_people(card) else card.name, *whole,
-        reasons=dict(sorted(Counter(o.reason for o in outcomes if o.reason is not None).items())),
-        by_topic=_by_topic(measure, outcomes, labelled, run.people),
+        reasons=dict(sorted(_reasons(outcomes).items())),
+        by_topic=_by_topic(measure, outcomes, labelled),
         judge_id=card.id,
         judge_notes=card.notes,
         judge_card=JudgeFigures(card.model, dict(card.parameters), card.prompt_sha256, card.parser, judge.selftest),
@@ -226,7 +237,7 @@ def result_of(
         protocol=config.protocol,
         parity=_is_parity(config, card, prompt.sha256),
         epochs=config.epochs,
-        human=agreement(run.people, card, labelled, [outcome.key for outcome in outcomes]),
+        human=agreement(run.people, card, labelled, outcomes),
         repeats=repeated_judging(measure, outcomes, judge.history),
         combined=tuple(_both_judges(card, outcomes, other, sure) for sure, other in judge.strong),
         clustered=_in_general(measure, outcomes),
@@ -250,63 +261,43 @@ def _corrected(found: tuple[Interval, int] | None, bounds: tuple[float, float] |
     return None if found is None else CorrectedRate(*found[0], found[1], msgspec.UNSET if bounds is None else bounds)
 
 
-class Tally(NamedTuple):
-    """What the labels of some attempts come to, before people and other judges are asked."""
-
-    planned: int
-    counts: Counts
-    details: Details
-    rate: Rate
-    coverage: float
-    provisional: bool
-
-    def corrected(self, rate: CorrectedRate | None, run: CorrectedRate | None = None) -> Tally:
-        """The same with what people's labels make of its rate."""
-        return self._replace(rate=msgspec.structs.replace(self.rate, corrected=rate, corrected_run=run))
+def _reasons(outcomes: Outcomes) -> Counter[str]:
+    found = Counter[str]()
+    for way, count in outcomes.told.items():
+        if way.reason is not None:
+            found[way.reason] += count
+    return found
 
 
-def tally(measure: Measure, outcomes: Sequence[Planned]) -> Tally:
-    """Count outcomes; every rate by question, 95 % intervals.
-
-    Raises:
-        DamagedStore: a label or detail that the measure does not have.
-    """
-    recorded = [outcome for outcome in outcomes if outcome.label is not None]
-    labels = Counter(outcome.label for outcome in recorded)
-    details = Counter(outcome.detail for outcome in recorded if outcome.detail is not None)
-    if labels.keys() - set(measure.labels) or details.keys() - set(DETAILS):
-        raise DamagedStore(f"the run store is damaged: it holds a label that {measure.name} does not have")
-    found = rates_by_question([(o.unit, o.label or "", o.reason) for o in recorded], measure)
-    return Tally(
-        len(outcomes),
-        Counts(measure.name, found.total, *(labels[label] for label in measure.labels)),
-        Details(**{name: details[name] for name in DETAILS if name != "promise" or details[name]}),
-        Rate(found.judged, found.all, found.bounds),
-        found.coverage,
-        found.provisional,
-    )
-
-
-def _by_topic(
-    measure: Measure, outcomes: Sequence[Planned], labelled: Cell, people: People
-) -> tuple[TopicFigures, ...]:
+def _by_topic(measure: Measure, outcomes: Outcomes, labelled: Cell) -> tuple[TopicFigures, ...]:
     """The topics in the bank's order; attempts without one last, and nothing where no question has one."""
-    topics: dict[str | None, list[Planned]] = {}
-    for outcome in sorted(outcomes, key=lambda o: o.row):
-        topics.setdefault(outcome.topic, []).append(outcome)
-    without = topics.pop(None, None)
-    if topics and without is not None:
-        topics[None] = without  # so that the topics sum to the whole
-    parts = [tally(measure, part) for part in topics.values()]
+    first: dict[str | None, int] = {}
+    for topic, row in zip(outcomes.topics(), outcomes.row, strict=True):
+        if row < first.get(topic, row + 1):
+            first[topic] = row
+    topics = sorted(first, key=lambda topic: (topic is None, first[topic]))
+    if topics == [None]:
+        return ()
+    parts = _topics_counted(measure, outcomes, topics)
     shrunken = shrunken_topics([(p.counts.first, p.counts.second) for p in parts], _repeated(measure, outcomes))
-    corrected = corrected_topics(labelled, people.topics)
+    corrected = corrected_topics(labelled)
     return tuple(
         TopicFigures(topic, *part.corrected(_corrected(corrected.get(topic))), drawn)
         for topic, part, drawn in zip(topics, parts, shrunken, strict=True)
     )
 
 
-def _in_general(measure: Measure, outcomes: Sequence[Planned]) -> TopicsInGeneral | None:
+def _topics_counted(measure: Measure, outcomes: Outcomes, topics: Sequence[str | None]) -> list[Tally]:
+    if not outcomes.repeated:
+        ways = [outcomes.by_topic[topic] for topic in topics]
+        return [tally_of(measure, found.total(), told_only(found)) for found in ways]
+    places: dict[str | None, list[int]] = {topic: [] for topic in topics}
+    for at, topic in enumerate(outcomes.topics()):
+        places[topic].append(at)
+    return [tally(measure, outcomes.taken(places[topic])) for topic in topics]
+
+
+def _in_general(measure: Measure, outcomes: Outcomes) -> TopicsInGeneral | None:
     """The rate of the judged as one of topics in general, beyond those that were asked; None of too few topics.
 
     Questions without a topic among others that have one are each by themselves. ``unlike`` says whether the topics
@@ -315,13 +306,13 @@ def _in_general(measure: Measure, outcomes: Sequence[Planned]) -> TopicsInGenera
     topics of 196 at 1 %, 5 of 40 at 5 %), with as many .92 to .98 (docs/experiments/verdicts.md): else the range is
     shown in its place.
     """
-    judged = [o for o in outcomes if o.label in measure.labels[:2]]
-    hit = [o.label == measure.first for o in judged]
-    hits, sizes = tallied(hit, [("question", o.unit) if o.topic is None else ("topic", o.topic) for o in judged])
-    if len({o.topic for o in judged if o.topic is not None}) < FEWEST_TOPICS:
+    judged = outcomes.where(lambda way: way.label in measure.labels[:2])
+    hits, sizes = _clusters(measure, judged)
+    named = judged.by_topic.keys() - {None}
+    if len(named) < FEWEST_TOPICS:
         return None
     effect = design_effect(hits, sizes)
-    topics = list(zip(*tallied(hit, [o.topic for o in judged]), strict=True))
+    topics = [(_first_of(measure, ways), ways.total()) for ways in judged.by_topic.values()]
     rates_of = [x / n for x, n in topics]
     return TopicsInGeneral(
         *clustered(hits, sizes),
@@ -333,10 +324,29 @@ def _in_general(measure: Measure, outcomes: Sequence[Planned]) -> TopicsInGenera
     )
 
 
-def _repeated(measure: Measure, outcomes: Sequence[Planned]) -> float:
+def _clusters(measure: Measure, judged: Outcomes) -> tuple[list[int], list[int]]:
+    """Successes and answers of each topic; where some question has none, it is one by itself."""
+    if None not in judged.by_topic:
+        return (
+            [_first_of(measure, ways) for ways in judged.by_topic.values()],
+            [ways.total() for ways in judged.by_topic.values()],
+        )
+    which = zip(judged.topics(), judged.unit, strict=True)
+    return tallied(
+        judged.hits(measure.first), [("question", unit) if topic is None else ("topic", topic) for topic, unit in which]
+    )
+
+
+def _first_of(measure: Measure, ways: Counter[Way]) -> int:
+    return sum(count for way, count in ways.items() if way.label == measure.first)
+
+
+def _repeated(measure: Measure, outcomes: Outcomes) -> float:
     """How many judged answers weigh as much as one independent one, for being tries of the same questions."""
-    judged = [o for o in outcomes if o.label in measure.labels[:2]]
-    return question_effect(*tallied([o.label == measure.first for o in judged], [o.unit for o in judged]))
+    if not outcomes.repeated:
+        return 1.0
+    judged = outcomes.where(lambda way: way.label in measure.labels[:2])
+    return question_effect(*tallied(judged.hits(measure.first), judged.unit))
 
 
 def _side(found: Decision | None, limits: Sequence[float]) -> SideOfLimit | None:
@@ -350,30 +360,20 @@ def _side(found: Decision | None, limits: Sequence[float]) -> SideOfLimit | None
     return SideOfLimit(found.side, limits[-1], found.low, found.high)
 
 
-def _tries(measure: Measure, outcomes: Sequence[Planned]) -> tuple[list[int], list[int]]:
-    """Successes and recorded attempts of each question."""
-    recorded = [o for o in outcomes if o.label is not None]
-    return tallied([o.label == measure.first for o in recorded], [o.unit for o in recorded])
-
-
-def _at_k(measure: Measure, outcomes: Sequence[Planned], epochs: int) -> dict[str, Interval] | None:
+def _at_k(measure: Measure, outcomes: Outcomes, epochs: int) -> dict[str, Interval] | None:
     """The share of questions with a success in k tries, for every k up to the epochs; None where each was asked once.
 
     A try that was filtered, refused to a judge or lost is a try without a success, as in ``all``.
     """
-    hits, tries = _tries(measure, outcomes)
-    return None if epochs == 1 else {str(k): at_k(hits, tries, k) for k in range(1, epochs + 1)}
+    if epochs == 1:
+        return None
+    hits, tries = tries_of(outcomes, measure)
+    return {str(k): at_k(hits, tries, k) for k in range(1, epochs + 1)}
 
 
-def _any_prompt(measure: Measure, outcomes: Sequence[Planned]) -> Interval:
-    """The share of a bank's questions at which some prompt of the run, in some try, succeeded."""
-    hits, _ = _tries(measure, outcomes)
-    return wilson(sum(hit > 0 for hit in hits), len(hits))
-
-
-def _sampled(config: RunConfig, bank: str, outcomes: Iterable[Planned]) -> SampleSize:
+def _sampled(config: RunConfig, bank: str, cells: Sequence[Outcomes]) -> SampleSize:
     """How many of a bank's questions were asked, and of how many; None where a run of the first edition had a limit."""
-    asked, selected = len({outcome.row for outcome in outcomes}), config.selected_of(bank)
+    asked, selected = rows_asked(cells), config.selected_of(bank)
     return SampleSize(asked, selected.of if selected else (asked if config.limit is None else None))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from redinstruct.figures.comparison.runs import Evaluation, read_evaluation
-from redinstruct.figures.rates import tally
+from redinstruct.figures.tallies import tally
 from redinstruct.run import Planned, is_run
 from redinstruct.run.config import Pinned
 from redinstruct.run.stress import NONE, Condition, StressRun, part_of, read_stress

@@ -108,6 +108,8 @@ def repeated_judging(
     measure: Measure, outcomes: Sequence[Planned], history: Mapping[bytes, Sequence[str]]
 ) -> Rereading | None:
     """How far a judge agrees with itself on one bank and prompt; None where it read every answer once."""
+    if not history:
+        return None
     two = measure.labels[:2]
     read = [(o, history[o.key]) for o in outcomes if o.key in history]
     if not read:

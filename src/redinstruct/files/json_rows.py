@@ -181,7 +181,10 @@ class _Reader:
 
     def _lines(self) -> Iterator[Row]:
         buffer = self._buffer
-        while self._next_line():
+        while True:
+            yield from self._plain_lines()
+            if not self._next_line():
+                return
             self.number += 1
             where = f"row {self.number}"
             if buffer.text[buffer.at] in "\r\n":
@@ -191,6 +194,32 @@ class _Reader:
             value = self._one(line.strip(" \t\r\n"), where)
             buffer.at = end
             yield Row(where, value)
+
+    def _plain_lines(self) -> Iterator[Row]:
+        """The whole lines that the buffer holds, as far as they are as nearly all are; the first other one ends it."""
+        buffer = self._buffer
+        start, last = buffer.at, buffer.text.rfind("\n")
+        if self.number and buffer.text.startswith("\n", start):
+            start += 1
+        if last <= start or buffer.text.find("\r", start, last) >= 0:
+            return
+        decode = self._decoder.raw_decode
+        for line in buffer.text[start:last].split("\n"):
+            size = len(line)
+            if not 0 < size <= limits.SMALL_ROW or line[0] in " \t":
+                break
+            try:
+                value, end = decode(line)
+            except (ValueError, RecursionError):
+                break
+            if end < size or self._doubled is not None or (isinstance(value, dict) and len(value) > limits.MAX_COLUMNS):
+                break
+            self.number += 1
+            start += size + 1
+            limits.check_rows(self.number, buffer.passed + start - 1)
+            yield Row(f"row {self.number}", value)
+        self._doubled = None
+        buffer.at = start - 1 if self.number else start
 
     def _one(self, line: str, where: str) -> object:
         if len(line) > limits.SMALL_ROW:

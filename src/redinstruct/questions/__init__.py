@@ -25,6 +25,7 @@ from redinstruct.errors import BankError, UsageError
 from redinstruct.files import Doubled, Leaf, Row, RowFile, digest_of, fold, kind_of, listed, stem_of
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import SAFE, UNSAFE, Halves
+from redinstruct.questions.packed import Named, Packing, Questions
 from redinstruct.questions.spread import FIRST, SPREAD, Selected, spread
 from redinstruct.questions.turns import KEYS as TURN_KEYS
 from redinstruct.questions.turns import TURNS, conversation, is_conversation
@@ -67,12 +68,14 @@ def read_bank(path: Path, name: str | None = None, columns: Mapping[str, str] | 
         reader = _Reader(columns or {}, digest)
         file = RowFile(path, "a question", lacks=reader.lacks, meant=reader.means, is_row=reader.is_row, plain=True)
         with closing(file.rows()) as rows:
-            questions = tuple(reader.question(row, number) for number, row in enumerate(rows))
+            for row in rows:
+                reader.add(row)
         if file.sha256 != digest:
             raise BankError("changed while it was read")
+        questions = Questions(reader.packing)
         if not questions:
             raise BankError("holds no questions")
-        questions = labelled(questions, reader.halves.told())
+        questions = questions.labelled(reader.halves.told())
     except BankError as error:
         raise BankError(f"{terminal(str(path))}: {error}") from None
     return Bank(name=terminal(stem_of(path)) if name is None else name, sha256=digest, questions=questions)
@@ -90,14 +93,17 @@ def bank_of(questions: Sequence[str | Question], name: str = "questions") -> Ban
         msgspec.json.encode([q if isinstance(q, str) else msgspec.structs.replace(q, id="", row=0) for q in questions])
     ).hexdigest()
     reader = _Reader({}, digest)
-    found = []
+    halves: list[str | None] = []
     for row, given in enumerate(questions):
-        text = given.text if isinstance(given, Question) else given
-        read = reader.question(Row(f"{terminal(name)}: question {row + 1}", text, None, None), row)
+        where = f"{terminal(name)}: question {row + 1}"
         if isinstance(given, Question):
-            read = msgspec.structs.replace(given, id=read.id, row=row, text=read.text)
-        found.append(read)
-    return Bank(terminal(name), digest, tuple(found))
+            named = (given.topic, given.subtopic, given.language)
+            reader.add(Row(where, given.text, None, None), named, given.earlier)
+            halves.append(given.label)
+        else:
+            reader.add(Row(where, given, None, None))
+            halves.append(None)
+    return Bank(terminal(name), digest, Questions(reader.packing).labelled(halves))
 
 
 class BankCounts(msgspec.Struct, frozen=True):
@@ -137,7 +143,7 @@ def described(bank: Bank) -> BankCounts:
 class Selection(msgspec.Struct, frozen=True):
     """The questions that are asked, in the bank's order, and what they were selected from."""
 
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
     selected: Selected
 
 
@@ -156,20 +162,20 @@ def select(bank: Bank, *, measure: Measure, limit: int | None, dedupe: bool, rul
         raise UsageError(f"the limit of questions must be at least 1, not {limit}")
     if not bank.questions:
         raise BankError(f"{terminal(bank.name)}: holds no questions")
-    chosen = bank.questions
-    untold = 0
-    if any(question.label is not None for question in chosen):
-        chosen = tuple(question for question in chosen if question.label == measure.bank_label)
-        untold = sum(question.label is None for question in bank.questions)
+    chosen, untold = bank.questions, 0
+    halves = chosen.labels() if isinstance(chosen, Questions) else [question.label for question in chosen]
+    if any(halves):
+        chosen = _taken(chosen, [place for place, half in enumerate(halves) if half == measure.bank_label])
+        untold = halves.count(None)
     if not chosen:
         wanted = f"{measure.bank_label}, and {measure.name} is measured on those"
         raise BankError(f"{terminal(bank.name)}: no question is labelled {wanted}")
     half = len(chosen)
     if dedupe:
-        first: dict[object, Question] = {}
-        for question in chosen:
-            first.setdefault((same_text(question.text), question.earlier), question)
-        chosen = tuple(first.values())
+        first: dict[object, int] = {}
+        for place, question in enumerate(chosen):
+            first.setdefault((same_text(question.text), question.earlier), place)
+        chosen = _taken(chosen, list(first.values()))
     selected = Selected(len(chosen), len(bank.questions) - half - untold, untold, half - len(chosen))
     return Selection(_limited(chosen, limit, rule), selected)
 
@@ -191,17 +197,19 @@ def selection_words(bank: str, asked: int, selected: Selected, measure: Measure)
     )
 
 
-def _limited(questions: tuple[Question, ...], limit: int | None, rule: str) -> tuple[Question, ...]:
-    if limit is None or limit >= len(questions) or rule == FIRST:
+def _limited(questions: Sequence[Question], limit: int | None, rule: str) -> Sequence[Question]:
+    if limit is None or limit >= len(questions):
+        return questions
+    if rule == FIRST:
         return questions[:limit]
-    order = spread([(question.topic, question.subtopic) for question in questions], limit)
-    return tuple(questions[place] for place in sorted(order))
+    groups = (
+        questions.groups() if isinstance(questions, Questions) else [(one.topic, one.subtopic) for one in questions]
+    )
+    return _taken(questions, sorted(spread(groups, limit)))
 
 
-def labelled(questions: Sequence[Question], halves: Sequence[str | None]) -> tuple[Question, ...]:
-    """The questions with the half that each belongs to."""
-    pairs = zip(questions, halves, strict=True)
-    return tuple(q if half is None else msgspec.structs.replace(q, label=half) for q, half in pairs)
+def _taken(questions: Sequence[Question], places: Sequence[int]) -> Sequence[Question]:
+    return questions.taken(places) if isinstance(questions, Questions) else tuple(questions[at] for at in places)
 
 
 def same_text(text: str) -> str:
@@ -224,7 +232,13 @@ class _Reader:
         self.halves = Halves() if own is None else Halves([own], chosen=True)
         self._keys: tuple[str, ...] | None = None
         self._key: str | None = None
-        self._names: dict[str, str] = {}
+        self._folded = True
+        """Whether the last row's keys are their own folded names."""
+        known = {"topic": TOPIC_KEYS, "subtopic": SUBTOPIC_KEYS, "language": LANGUAGE_KEYS}
+        self._groups = {name: (columns[name],) if name in columns else keys for name, keys in known.items()}
+        self._there: dict[str, tuple[str, ...]] = {}
+        """Of those, what the last row has."""
+        self.packing = Packing(digest)
         self._meant = _MEANT | {fold(column) for column in columns.values()}
 
     def lacks(self, columns: Sequence[str]) -> str | None:
@@ -252,54 +266,55 @@ class _Reader:
             return True
         return bool(value) and not any(isinstance(held, (list, dict, Doubled)) for held in value.values())
 
-    def question(self, row: Row | Leaf, number: int) -> Question:
-        """One row's question. Raises ``BankError``, the row named."""
+    def add(self, row: Row | Leaf, named: Named | None = None, earlier: tuple[Message, ...] = ()) -> None:
+        """The next row's question; ``named`` and ``earlier`` where they are known. Raises ``BankError``, row named."""
         if isinstance(row, Leaf):
             raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")
         where, value, topic, subtopic = row
-        fields: dict[str, object] = {}
-        earlier: tuple[Message, ...] = ()
-        what = where
+        fields: Mapping[str, object] = {}
+        what, key = where, None
         if isinstance(value, dict):
             key = self._text_key_of(tuple(value), where)
             if key is None:
                 raise BankError(f"{where} is an object without a question: {self._expected()}, found {listed(value)}")
-            fields = {fold(name): held for name, held in value.items()}
+            fields = value if self._folded else {fold(name): held for name, held in value.items()}
             value, what = fields[fold(key)], f"{where}: {key}"
             if key in TURN_KEYS or is_conversation(value):
-                earlier, value = conversation(value, what)
+                turns, value = conversation(value, what)
+                earlier = tuple(Message(turn.role, _clean(turn.content, what)) for turn in turns)
         if not isinstance(value, str):
             raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
-        if what.endswith(": instruction") and (context := _first(fields, ("input",), where)):
+        if key == "instruction" and (context := _first(fields, ("input",), where)):
             value = f"{value}\n\n{context}"  # Alpaca's rows: what is asked stands in both
         if "context" in self._chosen and (context := _first(fields, [self._chosen["context"]], where)):
             value = f"{context}\n\n---\n\n{value.strip()}"  # as HarmBench's own direct request joins them
         self.halves.add(where, fields)
-        return Question(
-            id=f"{self._digest}:{number}",
-            text=_clean(value, what, blank=False),
-            row=number,
-            topic=self._same(_clean(topic or "", f"{where}: topic") or self._named("topic", TOPIC_KEYS, fields, where)),
-            subtopic=self._same(
-                _clean(subtopic or "", f"{where}: subtopic") or self._named("subtopic", SUBTOPIC_KEYS, fields, where)
-            ),
-            language=self._same(self._named("language", LANGUAGE_KEYS, fields, where)),
-            earlier=tuple(Message(turn.role, _clean(turn.content, what)) for turn in earlier),
-        )
+        text = _clean(value, what, blank=False)
+        if named is None:
+            named = (
+                self._group("topic", topic, fields, where),
+                self._group("subtopic", subtopic, fields, where),
+                self._group("language", None, fields, where),
+            )
+        self.packing.add(text, named, earlier)
 
     def _text_key_of(self, keys: tuple[str, ...], where: str) -> str | None:
         """Most rows of a file have the same keys: what they mean is found once."""
         if keys != self._keys:
             self._refuse_two_spellings(keys, where)
             self._keys, self._key = keys, self._text_key(keys)
+            folded = set(map(fold, keys))
+            self._folded = len(folded) == len(keys) and folded == set(keys)
+            self._there = {
+                purpose: tuple(name for name in names if fold(name) in folded)
+                for purpose, names in self._groups.items()
+            }
         return self._key
 
-    def _named(self, purpose: str, keys: Sequence[str], fields: Mapping[str, object], where: str) -> str | None:
-        return _first(fields, [self._chosen[purpose]] if purpose in self._chosen else keys, where)
-
-    def _same(self, name: str | None) -> str | None:
-        """The first string of that text: a million questions have a few topics."""
-        return None if name is None else self._names.setdefault(name, name)
+    def _group(self, purpose: str, given: str | None, fields: Mapping[str, object], where: str) -> str | None:
+        if given and (clean := _clean(given, f"{where}: {purpose}")):
+            return clean
+        return _first(fields, self._there[purpose], where) if fields else None
 
     def _text_key(self, keys: Iterable[str]) -> str | None:
         there = {fold(key) for key in keys}
@@ -329,10 +344,11 @@ def _clean(text: str, what: str, *, blank: bool = True) -> str:
     """The text without the white space around it, fit to be stored and sent."""
     if "\0" in text:
         raise BankError(f"{what} holds a NUL character")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BankError(f"{what} holds half of a surrogate pair, which is no character") from None
-    if not blank and all(c.isspace() or not c.isprintable() for c in text):
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BankError(f"{what} holds half of a surrogate pair, which is no character") from None
+    if not blank and not text[:1].isalnum() and all(c.isspace() or not c.isprintable() for c in text):
         raise BankError(f"{what} is blank, expected a question")
     return text.strip()

@@ -49,15 +49,17 @@ class Halves:
 
     def __init__(self, columns: Iterable[str] = COLUMNS, *, chosen: bool = False) -> None:
         self._columns = tuple(fold(column) for column in columns)
+        self._known = frozenset(self._columns)
         self._chosen = chosen
         self._rows: dict[int, tuple[str, tuple[object, ...]]] = {}
         self._count = 0
 
     def add(self, where: str, fields: Mapping[str, object]) -> None:
         """Look at the next row: its name for a message, its cells by folded column name."""
-        cells = tuple(fields.get(column) for column in self._columns)
-        if any(cell is not None and cell != "" for cell in cells):
-            self._rows[self._count] = (where, cells)
+        if not self._known.isdisjoint(fields):
+            cells = tuple(fields.get(column) for column in self._columns)
+            if any(cell is not None and cell != "" for cell in cells):
+                self._rows[self._count] = (where, cells)
         self._count += 1
 
     def told(self) -> list[str | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.banks import resolve_bank, resolve_template_path
+from redinstruct.banks import resolve_template_path
 from redinstruct.checkpoints.embedded import LOCAL_KINDS, prompts_of
 from redinstruct.errors import TemplateError, UsageError
 from redinstruct.judges import Judge
@@ -16,8 +16,9 @@ from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.questions import select, selection_words
 from redinstruct.questions.spread import SPREAD
+from redinstruct.redeval.narrowing import Narrowing, standing
 from redinstruct.redeval.settings import EvalSettings
-from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig, attempt_key
+from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig, attempt_keys
 from redinstruct.types import Attempt, Bank, Measure, PromptTemplate, Question, Sampling, measure_named
 
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "top_k", "min_p", "seed", "stop"})
@@ -29,7 +30,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     config: RunConfig
     banks: tuple[Bank, ...]
-    questions: tuple[tuple[Question, ...], ...]
+    questions: tuple[Sequence[Question], ...]
     templates: tuple[PromptTemplate, ...]
     measure: Measure
     judge: Judge
@@ -68,13 +69,16 @@ class Plan(msgspec.Struct, frozen=True):
         """Every attempt, epoch by epoch, prompt by prompt, in the banks' order."""
         for epoch in range(1, self.config.epochs + 1):
             for template in self.templates:
+                key = attempt_keys(self.config, template, epoch)
                 for questions in self.questions:
                     for question in questions:
-                        yield Attempt(attempt_key(self.config, question, template, epoch), question, template, epoch)
+                        yield Attempt(key(question), question, template, epoch)
 
 
-def prepare(asked: EvalSettings, timeout: float = 120.0) -> Plan:
+def prepare(asked: EvalSettings, timeout: float = 120.0, run: Path | None = None) -> Plan:
     """Read and check everything an evaluation needs. Writes nothing, asks nothing. ``timeout``: seconds of a request.
+
+    A bank that ``run`` holds already is told by its hash, and its rows are not read.
 
     Raises:
         UsageError: anything that is wrong with the input, in one line.
@@ -89,9 +93,10 @@ def prepare(asked: EvalSettings, timeout: float = 120.0) -> Plan:
     judge = asked.judge_of(measure)
     if judge.measure != measure:
         raise UsageError(f"the judge measures {judge.measure.name}, not {measure.name}")
-    banks = tuple(b if isinstance(b, Bank) else resolve_bank(str(b), asked.columns) for b in asked.banks)
+    narrowing = Narrowing(measure, asked.limit, asked.dedupe, tuple(sorted(asked.columns.items())))
+    read = [narrowing.read(bank, standing(run)) for bank in asked.banks]
+    banks, selections = tuple(bank for bank, _ in read), [selection for _, selection in read]
     _check_distinct("banks", [(b.name, b.sha256) for b in banks])
-    selections = [select(bank, measure=measure, limit=asked.limit, dedupe=asked.dedupe) for bank in banks]
     templates = _templates(asked.prompts, asked.model if isinstance(asked.model, str) else None)
     target = asked.model
     if isinstance(target, str):
@@ -108,7 +113,7 @@ def prepare(asked: EvalSettings, timeout: float = 120.0) -> Plan:
         dedupe=asked.dedupe,
         options=recorded(asked.request),
         system=asked.system,
-        columns=tuple(sorted(asked.columns.items())),
+        columns=narrowing.columns,
         limit=asked.limit,
         epochs=asked.epochs,
         limit_rule=SPREAD,

@@ -12,7 +12,7 @@ from redinstruct.run.annotations import (
     by_annotator,
     settle,
 )
-from redinstruct.run.answers import answer_texts, sealed_answers, verdict_history
+from redinstruct.run.answers import answer_texts, attempt_views, sealed_answers, verdict_history
 from redinstruct.run.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.run.database import Store
 from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures, too_many_errors
@@ -24,7 +24,7 @@ from redinstruct.run.kinds import NAMED, check_kind, no_run, what_is
 from redinstruct.run.merging import Merged, merge
 from redinstruct.run.owed import Owed, Wanted
 from redinstruct.run.places import make_place, no_blank_run
-from redinstruct.run.planned import Planned, planned_attempts
+from redinstruct.run.planned import Cells, Outcomes, Planned, has_repeats, outcomes_of_cells, planned_attempts
 from redinstruct.run.purging import importing_place, purge, purge_places
 from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
 from redinstruct.run.shards import Shards, check_shard_stays, shard, shard_of
@@ -43,6 +43,7 @@ __all__ = [
     "AnnotationStore",
     "AttemptView",
     "CallRow",
+    "Cells",
     "CollectionStore",
     "CompletionRow",
     "CountRow",
@@ -54,6 +55,7 @@ __all__ = [
     "Invocation",
     "JudgeRow",
     "Merged",
+    "Outcomes",
     "Owed",
     "OwedAttempt",
     "Planned",
@@ -70,6 +72,7 @@ __all__ = [
     "Wanted",
     "answer_texts",
     "attempt_index",
+    "attempt_views",
     "by_annotator",
     "calls_by_step",
     "check_kind",
@@ -77,6 +80,7 @@ __all__ = [
     "check_shard_stays",
     "failed_calls",
     "failures",
+    "has_repeats",
     "importing_place",
     "is_own_file",
     "is_run",
@@ -87,6 +91,7 @@ __all__ = [
     "no_blank_run",
     "no_run",
     "note_stop",
+    "outcomes_of_cells",
     "planned_attempts",
     "purge",
     "purge_places",

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import Outside, outside
-from redinstruct.run.rows import SELECT_HISTORY, SELECT_SEALED, SELECT_TEXTS, blob, restored
+from redinstruct.run.rows import (
+    SELECT_ATTEMPT,
+    SELECT_HISTORY,
+    SELECT_SEALED,
+    SELECT_TEXTS,
+    AttemptView,
+    blob,
+    restored,
+    view_from,
+)
 
 
-def answer_texts(store: Store) -> Iterator[tuple[bytes, str, bool, tuple[str, ...]]]:
-    """Key, judged text, whether a limit cut it short, and flags of every newest answer with text, in planned order.
+def attempt_views(store: Store, judge: int, keys: Iterable[bytes]) -> dict[bytes, AttemptView]:
+    """The attempts of these keys that are recorded.
+
+    Raises:
+        StoreError: the store does not read.
+    """
+    with store.reading("reading attempts") as db:
+        found = ((key, db.execute(SELECT_ATTEMPT, (judge, key)).fetchone()) for key in keys)
+        return {key: view_from(*row) for key, row in found if row is not None}
+
+
+def answer_texts(store: Store) -> Iterator[tuple[int, str, bool, tuple[str, ...]]]:
+    """Attempt (its row), judged text, whether a limit cut it short, and flags of every newest answer with text, in the
+    planned order.
 
     Raises:
         StoreError: the store does not read.
     """
     with store.reading("reading answers") as db:
-        for key, text, truncated, flags in db.execute(SELECT_TEXTS):
-            yield blob(key), restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
+        for attempt, text, truncated, flags in db.execute(SELECT_TEXTS):
+            yield attempt, restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
 
 
-def sealed_answers(store: Store) -> Iterator[tuple[bytes, Outside, bool, tuple[str, ...]]]:
+def sealed_answers(store: Store) -> Iterator[tuple[int, Outside, bool, tuple[str, ...]]]:
     """The same of a sealed store without its key: in the text's place what is known of it.
 
     Raises:
         StoreError: the store does not read.
     """
     with store.reading("reading answers") as db:
-        for key, value, truncated, flags in db.execute(SELECT_SEALED):
-            yield blob(key), outside(value), bool(truncated), tuple(str(flags).split()) if flags else ()
+        for attempt, value, truncated, flags in db.execute(SELECT_SEALED):
+            yield attempt, outside(value), bool(truncated), tuple(str(flags).split()) if flags else ()
 
 
 def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:

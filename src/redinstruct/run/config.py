@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -70,21 +70,35 @@ class RunConfig(msgspec.Struct, frozen=True):
         return self.selected[names.index(bank)] if bank in names and len(self.selected) == len(names) else None
 
 
-def attempt_key(config: RunConfig, question: Question, template: PromptTemplate, epoch: int) -> bytes:
-    """The attempt's content hash (32 bytes): question x template x model x sampling x epoch."""
-    identity: tuple[object, ...] = (
-        question.id, question.text, template.sha256, config.model, config.chat_template,
-        msgspec.to_builtins(config.sampling), config.options, config.protocol, epoch,
+def attempt_keys(config: RunConfig, template: PromptTemplate, epoch: int) -> Callable[[Question], bytes]:
+    """Of a question, the attempt's content hash (32 bytes): question x template x model x sampling x epoch."""
+    rest: tuple[object, ...] = (
+        template.sha256, config.model, config.chat_template, msgspec.to_builtins(config.sampling), config.options,
+        config.protocol, epoch,
     )  # fmt: skip
-    if question.earlier:
-        identity = (*identity, [(turn.role, turn.content) for turn in question.earlier])
-    if config.system is not None:
-        identity = (*identity, "system", config.system)
+    system = () if config.system is None else ("system", config.system)
+    encode, sha256 = msgspec.json.encode, hashlib.sha256
     try:
-        encoded = msgspec.json.encode(identity)
+        after = b"," + encode((*rest, *system))[1:]
     except UnicodeError:
-        encoded = repr(identity).encode()
-    return hashlib.sha256(encoded).digest()
+        after = b""
+
+    def key(question: Question) -> bytes:
+        earlier = ([(turn.role, turn.content) for turn in question.earlier],) if question.earlier else ()
+        try:
+            if after and not earlier:  # the same bytes as below, where all but the question was written once
+                return sha256(encode((question.id, question.text))[:-1] + after).digest()
+            encoded = encode((question.id, question.text, *rest, *earlier, *system))
+        except UnicodeError:
+            encoded = repr((question.id, question.text, *rest, *earlier, *system)).encode()
+        return sha256(encoded).digest()
+
+    return key
+
+
+def attempt_key(config: RunConfig, question: Question, template: PromptTemplate, epoch: int) -> bytes:
+    """One attempt's content hash: :func:`attempt_keys`."""
+    return attempt_keys(config, template, epoch)(question)
 
 
 def check_same_run(stored: RunConfig, asked: RunConfig, folder: str) -> None:

@@ -29,6 +29,8 @@ from redinstruct.run.marks import mark_until
 from redinstruct.run.opened import OpenStore, begin
 from redinstruct.run.owed import Owed, Wanted
 from redinstruct.run.rows import (
+    CLEAR_COMPLETION,
+    CLEAR_VERDICT,
     INSERT_COMPLETION,
     INSERT_VERDICT,
     SELECT_ATTEMPT,
@@ -111,7 +113,7 @@ class Store(OpenStore):
         with self.writing("planning the run", durable=True) as db:
             begin(db)
             if not plans.stands(db, config):
-                plans.add(db, config, banks, templates, attempts)
+                plans.add(db, config, banks, templates, attempts, sealed=self.sealed)
             return self._judge_row(db, card)
 
     def planned_so_far(self) -> plans.Mark:
@@ -169,19 +171,13 @@ class Store(OpenStore):
     def commit_completions(self, rows: Sequence[CompletionRow]) -> None:
         """Commit answers, in one transaction, before anything judges them."""
         with self.writing("recording answers") as db:
-            db.executemany(
-                INSERT_COMPLETION,
-                [completion_values(row) for row in rows],
-            )
+            db.executemany(INSERT_COMPLETION if self.sealed else CLEAR_COMPLETION, map(completion_values, rows))
             mark_until(db)
 
     def commit_verdicts(self, rows: Sequence[VerdictRow]) -> None:
         """Commit verdicts, in one transaction, synced to the disk."""
         with self.writing("recording verdicts", durable=True) as db:
-            db.executemany(
-                INSERT_VERDICT,
-                [verdict_values(row) for row in rows],
-            )
+            db.executemany(INSERT_VERDICT if self.sealed else CLEAR_VERDICT, map(verdict_values, rows))
             mark_until(db)
 
     # ---- reading for figures -------------------------------------------------------------------------------------

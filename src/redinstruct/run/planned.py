@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import sqlite3
+from array import array
 from collections import Counter
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar, overload
 
 from redinstruct.questions import same_text
 from redinstruct.run.database import Store
@@ -11,7 +17,7 @@ from redinstruct.run.encryption import outside
 from redinstruct.run.rows import SELECT_PLANNED, blob, restored
 from redinstruct.safetext import restore
 
-T = TypeVar("T", bound="str | None")
+T = TypeVar("T")
 
 
 class Planned(NamedTuple):
@@ -35,37 +41,242 @@ class Planned(NamedTuple):
     subtopic: str | None = None
 
 
-def planned_attempts(store: Store, judge: int) -> list[Planned]:
-    """Every planned attempt of a run, under one judge, in the planned order.
+class Way(NamedTuple):
+    """How an attempt came out: few ways, many attempts."""
+
+    label: str | None
+    detail: str | None
+    reason: str | None
+
+
+Group = tuple[str | None, str | None]
+"""Topic and subtopic."""
+_KEY = 32
+
+
+class _Table:
+    """What the attempts of a run came out as, and where they belong: each once."""
+
+    def __init__(self) -> None:
+        self.ways: list[Way] = []
+        self.groups: list[Group] = []
+        self._ways: dict[Way, int] = {}
+        self._groups: dict[Group, int] = {}
+
+    def way(self, *found: str | None) -> int:
+        """Its place."""
+        return _place(self.ways, self._ways, Way(*found))
+
+    def group(self, *found: str | None) -> int:
+        """Its place."""
+        return _place(self.groups, self._groups, (found[0], found[1]))
+
+
+def _place(every: list[T], places: dict[T, int], one: T) -> int:
+    found = places.get(one)
+    if found is None:
+        found = places[one] = len(every)
+        every.append(one)
+    return found
+
+
+class Outcomes(Sequence[Planned]):
+    """The attempts of one bank and prompt in the planned order, as columns: 60 bytes each, and an object when asked.
+
+    ``way`` and ``group`` are places in ``ways`` and ``groups``; ``attempt`` is the row in the store, ``unit`` as of
+    :class:`Planned`.
+    """
+
+    def __init__(self, bank: str, prompt: str, table: _Table | None = None) -> None:
+        self.bank, self.prompt = bank, prompt
+        self._table = _Table() if table is None else table
+        self._keys = bytearray()
+        self._odd: dict[int, bytes] = {}
+        self.attempt, self.row, self.unit = array("I"), array("I"), array("I")
+        self.way, self.group, self.epoch = array("I"), array("I"), array("I")
+
+    @classmethod
+    def of(cls, planned: Iterable[Planned]) -> Outcomes:
+        """The same attempts of one bank and prompt as columns."""
+        if isinstance(planned, Outcomes):
+            return planned
+        rows = list(planned)
+        made = cls(rows[0].bank, rows[0].prompt) if rows else cls("", "")
+        table = made._table
+        for at, one in enumerate(rows):
+            numbers = (at, one.row, one.unit, table.way(one.label, one.detail, one.reason))
+            made.add(one.key, *numbers, table.group(one.topic, one.subtopic), one.epoch)
+        return made
+
+    def add(self, key: bytes, attempt: int, row: int, unit: int, way: int, group: int, epoch: int) -> None:
+        """The next attempt."""
+        if len(key) != _KEY:  # of a value that no store holds
+            self._odd[len(self.way)] = key
+        self._keys += key[:_KEY].ljust(_KEY, b"\0")
+        self.attempt.append(attempt)
+        self.row.append(row)
+        self.unit.append(unit)
+        self.way.append(way)
+        self.group.append(group)
+        self.epoch.append(epoch)
+
+    @property
+    def ways(self) -> Sequence[Way]:
+        """In which ways the attempts of the run came out."""
+        return self._table.ways
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The topics, with subtopics, of the run."""
+        return self._table.groups
+
+    def key(self, at: int) -> bytes:
+        """An attempt's key."""
+        return self._odd[at] if at in self._odd else bytes(self._keys[_KEY * at : _KEY * at + _KEY])
+
+    def every_key(self) -> Iterator[bytes]:
+        """Every key, in order."""
+        return map(self.key, range(len(self)))
+
+    def find(self, keys: Collection[bytes]) -> dict[bytes, int]:
+        """Key -> place, of those of the keys that are here, in order."""
+        return {key: at for at, key in enumerate(self.every_key()) if key in keys} if keys else {}
+
+    @cached_property
+    def counts(self) -> Counter[int]:
+        """How many came out each way."""
+        return Counter(self.way)
+
+    @cached_property
+    def told(self) -> Counter[Way]:
+        """How many came out each way, without what is not recorded yet."""
+        found: Counter[Way] = Counter()
+        for way, count in self.counts.items():
+            if self.ways[way].label is not None:
+                found[self.ways[way]] += count
+        return found
+
+    @cached_property
+    def by_topic(self) -> dict[str | None, Counter[Way]]:
+        """The same of each topic, what is not recorded too, in the order of first appearance."""
+        found: dict[str | None, Counter[Way]] = {}
+        for (group, way), count in Counter(zip(self.group, self.way, strict=True)).items():
+            found.setdefault(self.groups[group][0], Counter())[self.ways[way]] += count
+        return found
+
+    @cached_property
+    def repeated(self) -> bool:
+        """Whether a question was asked more than once."""
+        return has_repeats(self.unit)
+
+    def where(self, wanted: Callable[[Way], bool]) -> Outcomes:
+        """Those that came out in a wanted way."""
+        if all(wanted(self.ways[way]) for way in self.counts):
+            return self
+        good = [wanted(way) for way in self.ways]
+        return self.taken([at for at, way in enumerate(self.way) if good[way]])
+
+    def taken(self, places: Sequence[int]) -> Outcomes:
+        """Those at some places."""
+        made = Outcomes(self.bank, self.prompt, self._table)
+        for name in ("attempt", "row", "unit", "way", "group", "epoch"):
+            column = getattr(self, name)
+            setattr(made, name, array("I", map(column.__getitem__, places)))
+        for number, at in enumerate(places):
+            made._keys += self._keys[_KEY * at : _KEY * at + _KEY]
+            if at in self._odd:
+                made._odd[number] = self._odd[at]
+        return made
+
+    def topics(self) -> list[str | None]:
+        """The topic of each."""
+        named = [topic for topic, _ in self.groups]
+        return list(map(named.__getitem__, self.group))
+
+    def hits(self, first: str) -> list[bool]:
+        """Of each, whether it has that label."""
+        has = [way.label == first for way in self.ways]
+        return list(map(has.__getitem__, self.way))
+
+    def __len__(self) -> int:
+        return len(self.way)
+
+    @overload
+    def __getitem__(self, at: int) -> Planned: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Outcomes: ...
+
+    def __getitem__(self, at: int | slice) -> Planned | Outcomes:
+        if isinstance(at, slice):
+            return self.taken(range(len(self))[at])
+        return self._made(range(len(self))[at])
+
+    def __iter__(self) -> Iterator[Planned]:
+        return map(self._made, range(len(self)))
+
+    def _made(self, at: int) -> Planned:
+        label, detail, reason = self.ways[self.way[at]]
+        topic, subtopic = self.groups[self.group[at]]
+        return Planned(
+            self.key(at), self.bank, self.row[at], topic, self.prompt, self.epoch[at], label, self.unit[at], reason,
+            detail, subtopic,
+        )  # fmt: skip
+
+
+def has_repeats(numbers: Sequence[int]) -> bool:
+    """Whether a number stands twice among them; a byte for each number up to the largest, and no object."""
+    if not numbers:
+        return False
+    most = max(numbers)
+    if most > 64 * len(numbers) + 2**16:
+        return len(set(numbers)) < len(numbers)
+    seen = bytearray(most + 1)
+    for number in numbers:
+        seen[number] = 1
+    return seen.count(1) < len(numbers)
+
+
+def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcomes]:
+    """Bank and prompt (sha256) -> how every planned attempt came out under one judge, in the planned order.
 
     Raises:
         StoreError: the store does not read.
     """
+    table = _Table()
+    cells: dict[tuple[int, int], Outcomes] = {}
     with store.reading("reading outcomes") as db:
-        units = _units(store)
-        # SQLite makes every string anew: a million rows name a few banks, topics and labels.
-        same = _Same().one
-        return [
-            Planned(
-                blob(key), same(bank), row, same(restored(topic)), same(prompt), epoch, same(label), units[question],
-                same(restored(reason)), same(detail), same(restored(subtopic)),
-            )
-            for key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in db.execute(
-                SELECT_PLANNED, (judge,)
-            )
-        ]  # fmt: skip
+        units = _units(store, db)
+        banks = dict(db.execute("SELECT id, sha256 FROM banks"))
+        prompts = dict(db.execute("SELECT id, sha256 FROM templates"))
+        ways: dict[tuple[str | None, ...], int] = {}
+        groups: dict[tuple[str | None, ...], int] = {}
+        for attempt, key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in db.execute(
+            SELECT_PLANNED, (judge,)
+        ):
+            cell = cells.get((bank, prompt))
+            if cell is None:
+                cell = cells[bank, prompt] = Outcomes(banks[bank], prompts[prompt], table)
+            way = ways.get((label, detail, reason))
+            if way is None:
+                way = ways[label, detail, reason] = table.way(label, detail, restored(reason))
+            group = groups.get((topic, subtopic))
+            if group is None:
+                group = groups[topic, subtopic] = table.group(restored(topic), restored(subtopic))
+            unit = row if units is None else units[question]
+            cell.add(blob(key, _KEY), attempt, row, unit, way, group, epoch)
+    return {(cell.bank, cell.prompt): cell for cell in cells.values()}
 
 
-class _Same:
-    """Of equal strings the first one."""
+def planned_attempts(store: Store, judge: int) -> list[Planned]:
+    """Every planned attempt of a run, under one judge, in the planned order: an object each.
 
-    def __init__(self) -> None:
-        self._known: dict[str | None, Any] = {}
-
-    def one(self, text: T) -> T:
-        """The first one that is equal."""
-        found: T = self._known.setdefault(text, text)
-        return found
+    Raises:
+        StoreError: the store does not read.
+    """
+    cells = outcomes_of_cells(store, judge).values()
+    found = [(attempt, cell, at) for cell in cells for at, attempt in enumerate(cell.attempt)]
+    return [cell[at] for _, cell, at in sorted(found, key=itemgetter(0))]
 
 
 REPEATED_FROM = 1.5
@@ -76,17 +287,55 @@ _QUESTIONS = "SELECT id, bank, row, text, earlier FROM questions ORDER BY bank, 
 _SEALED = "SELECT id, bank, row, text, earlier FROM main.questions ORDER BY bank, row"
 
 
-def _units(store: Store) -> dict[int, int]:
-    """A question's row in the store -> the bank's row that it is counted under."""
-    first: dict[tuple[int, str | int, str | int | None], int] = {}
-    found: list[tuple[int, int, int, int]] = []
-    for question, bank, row, text, earlier in store.db.execute(_SEALED if store.locked else _QUESTIONS):
-        told: tuple[str | int, str | int | None] = (
-            (outside(text).mark, None if earlier is None else outside(earlier).mark)
-            if store.locked
-            else (same_text(restore(text)), earlier)
-        )
-        found.append((question, bank, row, first.setdefault((bank, *told), row)))
-    texts, asked = Counter(bank for bank, _, _ in first), Counter(bank for _, bank, _, _ in found)
-    repeated = {bank for bank in texts if asked[bank] >= REPEATED_FROM * texts[bank]}
-    return {question: unit if bank in repeated else row for question, bank, row, unit in found}
+def _units(store: Store, db: sqlite3.Connection) -> dict[int, int] | None:
+    """A question's row in the store -> the bank's row that it is counted under; None: each under its own."""
+    marks: dict[int, array[int]] = {}
+    for _, bank, _, told in _told(store, db):
+        marks.setdefault(bank, array("q")).append(hash(told))
+    repeated = {bank for bank, of in marks.items() if len(of) >= REPEATED_FROM * _different(of)}
+    if not repeated:
+        return None
+    first: dict[tuple[int, Any], int] = {}
+    found: dict[int, int] = {}
+    for question, bank, row, told in _told(store, db):
+        found[question] = first.setdefault((bank, told), row) if bank in repeated else row
+    return found
+
+
+def _told(store: Store, db: sqlite3.Connection) -> Iterator[tuple[int, int, int, tuple[str | int, str | int | None]]]:
+    """Of each question its row in the store, its bank, its row there, and what tells its text from others."""
+    for question, bank, row, text, earlier in db.execute(_SEALED if store.locked else _QUESTIONS):
+        if store.locked:
+            yield question, bank, row, (outside(text).mark, None if earlier is None else outside(earlier).mark)
+        else:
+            yield question, bank, row, (same_text(restore(text)), earlier)
+
+
+def _different(marks: array[int]) -> int:
+    """How many different ones: sorted, since a set of a million numbers takes 60 MB."""
+    import numpy as np
+
+    found = np.sort(np.frombuffer(marks, dtype=np.int64))
+    return int(1 + np.count_nonzero(found[1:] != found[:-1])) if len(found) else 0
+
+
+class Cells(Sequence[Planned]):
+    """A run's attempts under one judge, by bank and prompt (sha256)."""
+
+    def __init__(self, cells: Mapping[tuple[str, str], Outcomes]) -> None:
+        self.cells = cells
+
+    def __len__(self) -> int:
+        return sum(map(len, self.cells.values()))
+
+    @overload
+    def __getitem__(self, at: int) -> Planned: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Planned]: ...
+
+    def __getitem__(self, at: int | slice) -> Planned | list[Planned]:
+        return list(self)[at]
+
+    def __iter__(self) -> Iterator[Planned]:
+        return itertools.chain.from_iterable(self.cells.values())

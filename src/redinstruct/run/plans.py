@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from redinstruct.run.config import RunConfig
 from redinstruct.run.opened import keep_config
-from redinstruct.run.rows import INSERT_QUESTION, from_json, question_values, stored, to_json
+from redinstruct.run.rows import CLEAR_QUESTION, INSERT_QUESTION, from_json, question_values, stored, to_json
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
 
@@ -47,6 +47,8 @@ def add(
     banks: Sequence[Bank],
     templates: Sequence[PromptTemplate],
     attempts: Iterable[Attempt],
+    *,
+    sealed: bool,
 ) -> None:
     """Write a plan; rows that stand already stay, the configuration is added when it is new or larger."""
     keep_config(db, "evaluation", config.digest, to_json(config))
@@ -57,7 +59,7 @@ def add(
             "INSERT OR IGNORE INTO templates (name, sha256, text, translation_of) VALUES (?, ?, ?, ?)",
             (stored(t.name), t.sha256, storable(t.text), stored(t.translation_of)),
         )
-    _add_attempts(db, attempts)
+    _add_attempts(db, attempts, INSERT_QUESTION if sealed else CLEAR_QUESTION)
 
 
 def mark(db: sqlite3.Connection) -> Mark:
@@ -78,32 +80,35 @@ def take_back(db: sqlite3.Connection, to: Mark) -> None:
     db.execute("DELETE FROM configs WHERE id > ?", (to.config,))
 
 
-def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> None:
+def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt], insert: str) -> None:
     banks = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM banks")}
     templates = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM templates")}
     known = _KnownQuestions(db)
     questions: list[tuple[object, ...]] = []
     rows: list[tuple[bytes, int, int, int]] = []
+    sha256, bank = "", 0
     db.execute("PRAGMA cache_size=-32000")  # keys come in no order
     try:
         for attempt in attempts:
             asked = attempt.question
-            bank = banks[asked.id.partition(":")[0]]
+            if asked.id[:64] != sha256:
+                sha256 = asked.id.partition(":")[0]
+                bank = banks[sha256]
             number, is_new = known.number(bank, asked.row)
             if is_new:
                 questions.append((number, bank, asked.row, *question_values(asked)))
             rows.append((attempt.key, number, templates[attempt.template.sha256], attempt.epoch))
             if len(rows) == _CHUNK:
-                _flush(db, questions, rows)
-        _flush(db, questions, rows)
+                _flush(db, insert, questions, rows)
+        _flush(db, insert, questions, rows)
     finally:
         db.execute("PRAGMA cache_size=-2000")  # SQLite's own, in KiB
 
 
 def _flush(
-    db: sqlite3.Connection, questions: list[tuple[object, ...]], rows: list[tuple[bytes, int, int, int]]
+    db: sqlite3.Connection, insert: str, questions: list[tuple[object, ...]], rows: list[tuple[bytes, int, int, int]]
 ) -> None:
-    db.executemany(INSERT_QUESTION, questions)
+    db.executemany(insert, questions)
     db.executemany("INSERT OR IGNORE INTO attempts (key, question, template, epoch) VALUES (?,?,?,?)", rows)
     questions.clear()
     rows.clear()
@@ -124,12 +129,14 @@ class _KnownQuestions:
             raise ValueError("a row that no bank has")
         numbers = self._numbers.setdefault(bank, array("q"))
         if row >= len(numbers):
-            numbers.extend([0] * (row + 1 - len(numbers)))
+            numbers.frombytes(bytes(numbers.itemsize * (max(row + 1, len(numbers) * 9 // 8) - len(numbers))))
         return numbers
 
     def number(self, bank: int, row: int) -> tuple[int, bool]:
         """The number, and whether it was given just now."""
-        numbers = self._place(bank, row)
+        numbers = self._numbers.get(bank)
+        if numbers is None or row >= len(numbers) or row < 0:
+            numbers = self._place(bank, row)
         if numbers[row]:
             return numbers[row], False
         self._last += 1

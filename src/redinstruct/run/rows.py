@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -102,9 +104,14 @@ def from_json(text: str, type_: type[_Struct]) -> _Struct:
 
 def question_values(question: Question) -> tuple[object, ...]:
     """A question's own columns, in the order of the INSERT: text, topic, subtopic, language, label, earlier."""
-    named = (question.topic, question.subtopic, question.language, question.label)
+    named = _stored_names(question.topic, question.subtopic, question.language, question.label)
     earlier = json.dumps([[turn.role, turn.content] for turn in question.earlier]) if question.earlier else None
-    return (storable(question.text), *map(stored, named), earlier)
+    return (storable(question.text), *named, earlier)
+
+
+@lru_cache(maxsize=1024)
+def _stored_names(*names: str | None) -> tuple[str | None, ...]:
+    return tuple(map(stored, names))
 
 
 def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Question:
@@ -187,6 +194,13 @@ INSERT_CALL = (
     " seal('calls.reply', ?10, ?1, ?2), ?11, ?12, ?13, ?14, ?15)"
 )
 
+
+# Into a run that is not sealed texts go as they are, without a call for each.
+_SEALS = re.compile(r"seal\('[a-z.]+', (\?\d+)[^)]*\)")
+CLEAR_QUESTION, CLEAR_COMPLETION, CLEAR_VERDICT = (
+    _SEALS.sub(r"\1", statement) for statement in (INSERT_QUESTION, INSERT_COMPLETION, INSERT_VERDICT)
+)
+
 # The newest completion of an attempt, and the newest verdict on it. `?` is the judge's row.
 _LATEST_COMPLETION = """
     LEFT JOIN completions c ON c.attempt = a.id
@@ -253,18 +267,17 @@ SELECT_LABELS = (
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
 SELECT_PLANNED = (
-    "SELECT a.key, b.sha256, q.id, q.row, q.topic, q.subtopic, t.sha256, a.epoch, " + _OUTCOME_LABEL
-    + ", v.detail, " + _OUTCOME_REASON + " FROM attempts a JOIN templates t ON t.id = a.template"
-    " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
+    "SELECT a.id, a.key, q.bank, q.id, q.row, q.topic, q.subtopic, a.template, a.epoch, " + _OUTCOME_LABEL
+    + ", v.detail, " + _OUTCOME_REASON + " FROM attempts a JOIN main.questions q ON q.id = a.question"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " ORDER BY a.id"
 )  # fmt: skip
 SELECT_TEXTS = (
-    "SELECT a.key, coalesce(c.judged, c.raw), c.truncated, c.flags FROM attempts a"
+    "SELECT a.id, coalesce(c.judged, c.raw), c.truncated, c.flags FROM attempts a"
     + _LATEST_COMPLETION + " WHERE c.outcome = 'text' ORDER BY a.id"
 )  # fmt: skip
 # What a sealed store tells of its texts without a key.
 SELECT_SEALED = (
-    "SELECT a.key, coalesce(c.judged, c.raw), c.truncated, c.flags FROM attempts a LEFT JOIN main.completions c"
+    "SELECT a.id, coalesce(c.judged, c.raw), c.truncated, c.flags FROM attempts a LEFT JOIN main.completions c"
     " ON c.attempt = a.id AND c.asked = (SELECT max(asked) FROM main.completions WHERE attempt = a.id)"
     " WHERE c.outcome = 'text' ORDER BY a.id"
 )

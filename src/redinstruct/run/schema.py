@@ -11,11 +11,12 @@ import contextlib
 import functools
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from redinstruct.errors import DamagedStore
 from redinstruct.files.atomic import open_plain
-from redinstruct.run.folder import has_log
+from redinstruct.run.folder import LOG_NAME, has_log
 
 APPLICATION_ID = 0x52454456  # "REDV"
 
@@ -164,11 +165,14 @@ def read_as_newest(connection: sqlite3.Connection) -> None:
 
 
 def check_whole(connection: sqlite3.Connection, file: Path) -> None:
-    """Let SQLite read every page: for a store that no seal vouches for.
+    """Let SQLite read every page: for a store that no seal vouches for; once, where nobody has written to it since.
 
     Raises:
         DamagedStore: the file is damaged.
     """
+    state = _state(file)
+    if state is not None and _WHOLE.get(str(file)) == state:
+        return
     if not has_log(file.parent):
         # Without a log the header tells the file's length; SQLite itself believes the length of a file that was cut.
         with os.fdopen(open_plain(file), "rb") as data:
@@ -180,6 +184,26 @@ def check_whole(connection: sqlite3.Connection, file: Path) -> None:
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok" or connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
         raise DamagedStore("the run store is damaged (its rows and indexes do not fit together)")
+    if state is not None and state == _state(file):
+        _WHOLE[str(file)] = state
+
+
+_WHOLE: dict[str, tuple[int, ...]] = {}
+"""Stores that this process found whole, and in which state."""
+_OLD_ENOUGH = 2_000_000_000
+"""Nanoseconds. A file written just now may be written again without its time telling."""
+
+
+def _state(file: Path) -> tuple[int, ...] | None:
+    """Which file it is, and when it and its log were last written; None where that tells nothing yet."""
+    found: list[int] = []
+    for one in (file, file.parent / LOG_NAME):
+        with contextlib.suppress(OSError):
+            is_ = one.lstat()
+            if time.time_ns() - max(is_.st_mtime_ns, is_.st_ctime_ns) < _OLD_ENOUGH:
+                return None
+            found += [is_.st_dev, is_.st_ino, is_.st_size, is_.st_mtime_ns, is_.st_ctime_ns]
+    return tuple(found)
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> int:

@@ -122,6 +122,8 @@ def storable(text: str) -> str:
     digits; the mark itself is doubled, so that texts which already hold it survive as well. NUL needs no escape:
     a bound SQLite parameter and JSON both carry it.
     """
+    if text.isascii():
+        return text
     if _MARK not in text:
         try:
             text.encode()

@@ -25,7 +25,7 @@ from redinstruct.stats.agreement import cohen_kappa, gwet_ac1, krippendorff_alph
 from redinstruct.stats.by_question import at_k, question_effect, wilson_by_question
 from redinstruct.stats.calibration import rogan_gladen
 from redinstruct.stats.clusters import clustered, design_effect, unlike_from
-from redinstruct.stats.correction import corrected, corrected_by, draw_part, two_judges
+from redinstruct.stats.correction import corrected, corrected_by, corrected_of, draw_part, two_judges
 from redinstruct.stats.finite import run_difference, run_rate
 from redinstruct.stats.intervals import jeffreys, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
@@ -33,7 +33,7 @@ from redinstruct.stats.multiplicity import hit_at_k, holm, holm_levels, smallest
 from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster, paired_by_question
 from redinstruct.stats.parts import Part, strata, tallied
 from redinstruct.stats.power import Need, gate_power, questions_needed
-from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question
+from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question, rates_of
 from redinstruct.stats.sequential import Watch, decide
 from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
 from redinstruct.stats.variation import Reading, Shares, shrunken, variance_shares
@@ -60,6 +60,7 @@ __all__ = [
     "cohen_kappa",
     "corrected",
     "corrected_by",
+    "corrected_of",
     "decide",
     "design_effect",
     "detectable",
@@ -81,6 +82,7 @@ __all__ = [
     "questions_needed",
     "rates",
     "rates_by_question",
+    "rates_of",
     "rogan_gladen",
     "run_difference",
     "run_rate",

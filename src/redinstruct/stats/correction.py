@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from redinstruct.stats.by_question import question_effect
 from redinstruct.stats.checks import checked_alpha, checked_count, checked_human, checked_labels
 from redinstruct.stats.intervals import log_confidence
-from redinstruct.stats.parts import repeats, strata, tallied
+from redinstruct.stats.parts import Part, checked_part, repeats, strata, tallied
 from redinstruct.stats.values import Interval
 
 if TYPE_CHECKING:
@@ -72,6 +72,25 @@ def corrected(
     Jeffreys intervals with the boundary rule; see :func:`poststratified` and :func:`stratified`.
     """
     return _whole(judge, human, confidence, POSTSTRATIFIED, drawn_by, questions)
+
+
+def corrected_of(flagged: Part, rest: Part, confidence: float = 0.95) -> Interval:
+    """:func:`corrected` from counts: of the attempts that the judge flagged and of the others, each of a question of
+    its own.
+
+    Raises:
+        ValueError: a part's counts do not fit together, or the confidence is not in (0, 1).
+    """
+    alpha, counts = checked_alpha(confidence), [checked_part(part) for part in (flagged, rest)]
+    if not any(part.labelled for part in counts):
+        return Interval(None, 0.0, 1.0, POSTSTRATIFIED)
+    import numpy as np
+
+    (size, hits, drawn), (others, other_hits, other_drawn) = counts[0][:3], counts[1][:3]
+    row = (size, size + others, hits, drawn, other_hits, other_drawn)
+    found = poststratified(*np.array([row], dtype=np.int64).T, alpha=alpha)
+    estimate, low, high = (float(end[0]) for end in found)
+    return Interval(estimate, low, high, POSTSTRATIFIED)
 
 
 def two_judges(

@@ -124,14 +124,32 @@ def rates_by_question(
         unread += way == 3 and label == "no_response"
     questions = list(tallies.values())
     whole = Tally(*map(sum, zip(*questions, strict=True))) if questions else Tally()
-    if sum(whole) == len(questions):  # each was asked once: the same, without a list of any
-        counts = dict.fromkeys(measure.labels, 0) | {measure.first: whole.positive, measure.second: whole.negative}
-        counts |= {"no_response": whole.withheld + unread, "error": whole.unscored - unread}
-        return rates(counts, measure, confidence, withheld=whole.withheld)
+    if sum(whole) == len(questions):
+        return _asked_once(whole, unread, measure, confidence)
     hits, sizes = [row[0] for row in questions], [sum(row) for row in questions]
     scored, worst = [row[0] + row[1] for row in questions], [row[0] + row[3] for row in questions]
     found = [wilson_by_question(x, n, confidence) for x, n in ((hits, scored), (hits, sizes), (worst, sizes))]
     return _rates(whole, unread, len(questions), found)
+
+
+def rates_of(ways: Mapping[tuple[str, str | None], int], measure: Measure, confidence: float = 0.95) -> Rates:
+    """The same where each question was asked once: ``ways`` counts (label, reason).
+
+    Raises:
+        ValueError: as :func:`rates_by_question`.
+    """
+    whole, unread = [0, 0, 0, 0], 0
+    for (label, reason), count in ways.items():
+        way = _way(label, reason, measure)
+        whole[way] += count
+        unread += count * (way == 3 and label == "no_response")
+    return _asked_once(Tally(*whole), unread, measure, confidence)
+
+
+def _asked_once(whole: Tally, unread: int, measure: Measure, confidence: float) -> Rates:
+    counts = dict.fromkeys(measure.labels, 0) | {measure.first: whole.positive, measure.second: whole.negative}
+    counts |= {"no_response": whole.withheld + unread, "error": whole.unscored - unread}
+    return rates(counts, measure, confidence, withheld=whole.withheld)
 
 
 def _way(label: str, reason: str | None, measure: Measure) -> int:

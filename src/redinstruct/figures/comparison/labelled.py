@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from redinstruct.figures.comparison.runs import Evaluation, Judged
 from redinstruct.figures.comparison.values import Estimate, Side
 from redinstruct.figures.comparison.verdicts import Rules, Test
 from redinstruct.figures.people import Cell, cell_of, corrected_change, corrected_rate
-from redinstruct.run import Planned
+from redinstruct.run import Outcomes
 from redinstruct.stats import Change, Interval, paired_by_question, smallest_level
 
 
@@ -31,7 +30,7 @@ class Half(NamedTuple):
 
     run: Evaluation
     judged: Judged
-    cell: Sequence[Planned]
+    cell: Outcomes
 
     @property
     def people(self) -> Cell:
@@ -42,15 +41,13 @@ class Half(NamedTuple):
         """The corrected rate with its number of labels; None where people's labels do not bear one."""
         return corrected_rate(self.people, confidence)
 
-    def said(self, outcome: Planned) -> bool | None:
+    def said(self, key: bytes) -> bool | None:
         """Whether people say the measure's first label of an answer; None where they settled on none."""
-        label = self.run.people.settled.get(outcome.key)
+        label = self.run.people.settled.get(key)
         return label == self.judged.measure.first if label in self.judged.measure.labels[:2] else None
 
 
-def labelled_change(
-    before: Half, after: Half, scored: Sequence[tuple[Planned, Planned]], rules: Rules
-) -> Labelled | None:
+def labelled_change(before: Half, after: Half, scored: tuple[Outcomes, Outcomes], rules: Rules) -> Labelled | None:
     """The change of the corrected rate; None where people's labels do not bear one in both runs.
 
     Where every scored pair is labelled in both runs the pairs themselves are tested, by people's labels. Otherwise the
@@ -60,16 +57,18 @@ def labelled_change(
     Source: :func:`redinstruct.stats.paired_by_question`; Zou & Donner, Statistics in Medicine 27 (2008) 1693-1702,
     equation 5 (MOVER) without the correlation.
     """
+    if not (before.run.people.settled and after.run.people.settled):
+        return None
     rates = [rate for half in (before, after) if (rate := half.rate(rules.confidence)) is not None]
     sides = [Side(e, (low, high), method, labels) for (e, low, high, method), labels in rates if e is not None]
     if len(sides) < 2:
         return None
     labels = min(labels for _, labels in rates)
-    pairs = [(before.said(b), after.said(a)) for b, a in scored]
+    pairs = [(before.said(b), after.said(a)) for b, a in zip(*(half.every_key() for half in scored), strict=True)]
     known = [(b, a) for b, a in pairs if b is not None and a is not None]
     if len(known) == len(pairs):
         was, now = zip(*known, strict=True)
-        units = [a.unit for _, a in scored]
+        units = scored[1].unit
 
         def whole(confidence: float) -> Change:
             return paired_by_question(was, now, units, margin=rules.margin, confidence=confidence)

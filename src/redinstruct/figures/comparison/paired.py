@@ -18,9 +18,17 @@ from redinstruct.figures.comparison.runs import Evaluation, Judged, Prompt
 from redinstruct.figures.comparison.values import Pairs, Result, Side, Topics
 from redinstruct.figures.comparison.verdicts import Open, Rules, Test, decided, unkept
 from redinstruct.figures.people import by_people
-from redinstruct.run import Planned
+from redinstruct.run import Outcomes
 from redinstruct.run.config import system_of
-from redinstruct.stats import PROVISIONAL_BELOW, Change, paired_by_cluster, paired_by_question, wilson_by_question
+from redinstruct.stats import (
+    PROVISIONAL_BELOW,
+    Change,
+    paired_by_cluster,
+    paired_by_question,
+    tallied,
+    wilson,
+    wilson_by_question,
+)
 from redinstruct.types import Measure, Sampling
 
 FEWEST_TOPICS = 5
@@ -28,7 +36,8 @@ FEWEST_TOPICS = 5
 FEWEST_SUBTOPICS = 20
 """From so many on, subtopics are the sample of topics in general: they are more, and tell more."""
 
-Pair = tuple[Planned, Planned]
+Pairing = tuple[Outcomes, Outcomes]
+"""The attempts of both runs, place by place."""
 
 
 def compare_evaluations(before: Evaluation, after: Evaluation, rules: Rules) -> list[Result]:
@@ -120,10 +129,7 @@ def _cells(one: Read, other: Read, unlike: Sequence[str], rules: Rules) -> list[
                 found.append(Open(msgspec.structs.replace(blank, why="; ".join(reasons))))
             elif was is not None and now is not None:
                 cells = was_judged.cell(sha, was.sha256), judged.cell(sha, now.sha256)
-                halves = (
-                    Half(before, was_judged, list(cells[0].values())),
-                    Half(after, judged, list(cells[1].values())),
-                )
+                halves = Half(before, was_judged, cells[0]), Half(after, judged, cells[1])
                 found.append(_cell(blank, cells, halves, rules))
     return found
 
@@ -158,31 +164,31 @@ def _blank(bank: str, prompt: str | None, judged: Judged) -> Result:
 
 def _cell(
     blank: Result,
-    cells: tuple[dict[tuple[int, int], Planned], dict[tuple[int, int], Planned]],
+    cells: Pairing,
     halves: tuple[Half, Half],
     rules: Rules,
 ) -> Open:
     """One bank and prompt, before Holm has seen the others: its verdict is still open."""
     one, other = cells
     measure = halves[1].judged.measure
-    pairs = [(one[key], other[key]) for key in other if key in one]
+    pairs = _paired(one, other)
     two = measure.labels[:2]
-    scored = [(b, a) for b, a in pairs if b.label in two and a.label in two]
+    scored = _scored(pairs, two)
     counts = Pairs(
-        paired=len(pairs),
-        scored=len(scored),
-        unscored_before=sum(b.label not in two for b, _ in pairs),
-        unscored_after=sum(a.label not in two for _, a in pairs),
-        only_before=len(one) - len(pairs),
-        only_after=len(other) - len(pairs),
-        questions=len({b.unit for b, _ in scored}),
-        topics=len({a.topic for _, a in scored if a.topic is not None}),
+        paired=len(pairs[0]),
+        scored=len(scored[0]),
+        unscored_before=_unscored(pairs[0], two),
+        unscored_after=_unscored(pairs[1], two),
+        only_before=len(one) - len(pairs[0]),
+        only_after=len(other) - len(pairs[0]),
+        questions=len(set(scored[0].unit)) if scored[0].repeated else len(scored[0]),
+        topics=len(scored[1].by_topic.keys() - {None}),
     )
-    if not scored:
-        why = "no pair has a verdict in both runs" if pairs else "no question was asked in both runs"
+    if not scored[0]:
+        why = "no pair has a verdict in both runs" if pairs[0] else "no question was asked in both runs"
         return Open(msgspec.structs.replace(blank, why=why, pairs=counts, bounds=_bounds(pairs, measure)))
-    hits = [[o.label == measure.first for o in half] for half in zip(*scored, strict=True)]
-    units = [a.unit for _, a in scored]
+    hits = [half.hits(measure.first) for half in scored]
+    units = scored[1].unit if scored[1].repeated else None
 
     def judge(confidence: float) -> Change:
         return paired_by_question(hits[0], hits[1], units, margin=rules.margin, confidence=confidence)
@@ -198,25 +204,46 @@ def _cell(
         after=sides[1],
         bounds=_bounds(pairs, measure),
         non_inferiority=unkept(rules),
-        provisional=len(scored) < PROVISIONAL_BELOW * len(pairs),
+        provisional=counts.scored < PROVISIONAL_BELOW * counts.paired,
         notes=tuple(_notes(counts, halves, people, same)),
     )
     if people is not None:
         result = msgspec.structs.replace(result, run_difference=people.run)
     alone = by_people(halves[1].judged.card)  # the labels are people's, and there is no judge of whom to speak
-    test = Test(judge, "tango, people's labels", "people", len(scored)) if alone else Test(judge, "tango", "judge")
-    topics = _topics(scored, hits, rules)
+    test = Test(judge, "tango, people's labels", "people", counts.scored) if alone else Test(judge, "tango", "judge")
+    topics = _topics(scored[1], hits, rules)
     if people is None:
         return Open(result, test, None, topics, True)
     return Open(result, people.test, None if alone else test, topics, True)
 
 
-def _side(hits: Sequence[bool], units: Sequence[int], confidence: float) -> Side:
+def _paired(one: Outcomes, other: Outcomes) -> Pairing:
+    """What both runs asked, in the order of the run after: the same row in the same epoch."""
+    if one.row == other.row and one.epoch == other.epoch:
+        return one, other
+    places = {place: at for at, place in enumerate(zip(one.row, one.epoch, strict=True))}
+    both = [(places.get(place), at) for at, place in enumerate(zip(other.row, other.epoch, strict=True))]
+    return one.taken([b for b, _ in both if b is not None]), other.taken([a for b, a in both if b is not None])
+
+
+def _scored(pairs: Pairing, two: Sequence[str]) -> Pairing:
+    """The pairs that have a verdict in both runs."""
+    good = [[way.label in two for way in half.ways] for half in pairs]
+    ways = zip(pairs[0].way, pairs[1].way, strict=True)
+    places = [at for at, (b, a) in enumerate(ways) if good[0][b] and good[1][a]]
+    return pairs if len(places) == len(pairs[0]) else (pairs[0].taken(places), pairs[1].taken(places))
+
+
+def _unscored(half: Outcomes, two: Sequence[str]) -> int:
+    return len(half) - sum(count for way, count in half.told.items() if way.label in two)
+
+
+def _side(hits: Sequence[bool], units: Sequence[int] | None, confidence: float) -> Side:
     """The judge's own rate over the scored pairs."""
-    of: dict[int, list[bool]] = {}
-    for hit, unit in zip(hits, units, strict=True):
-        of.setdefault(unit, []).append(hit)
-    found = wilson_by_question([sum(x) for x in of.values()], [len(x) for x in of.values()], confidence)
+    if units is None:
+        found = wilson(sum(hits), len(hits), confidence)
+    else:
+        found = wilson_by_question(*tallied(hits, units), confidence)
     share = sum(hits) / len(hits)
     return Side(share, (found.low, found.high), found.method, None, share, sum(hits))
 
@@ -226,13 +253,14 @@ def _judged(people: Side, judge: Side) -> Side:
     return msgspec.structs.replace(people, judged=judge.judged, positive=judge.positive)
 
 
-def _topics(scored: Sequence[Pair], hits: Sequence[Sequence[bool]], rules: Rules) -> Topics | None:
+def _topics(scored: Outcomes, hits: Sequence[Sequence[bool]], rules: Rules) -> Topics | None:
     """The change of topics in general, by subtopic where there are enough; None of too few topics.
 
     A question without a topic among others that have one is a cluster of its own.
     """
     for by, fewest in (("subtopic", FEWEST_SUBTOPICS), ("topic", FEWEST_TOPICS)):
-        names: list[Hashable] = [_topic(a, by) for _, a in scored]
+        named = [_topic(group, by) for group in scored.groups]
+        names = list(map(named.__getitem__, scored.group))
         of: dict[Hashable, list[int]] = {}
         for name, was, now in zip(names, *hits, strict=True):
             if name is not None:
@@ -241,7 +269,7 @@ def _topics(scored: Sequence[Pair], hits: Sequence[Sequence[bool]], rules: Rules
             break
     else:
         return None
-    clusters = [a.unit if name is None else name for name, (_, a) in zip(names, scored, strict=True)]
+    clusters = [unit if name is None else name for name, unit in zip(names, scored.unit, strict=True)]
     change = paired_by_cluster(hits[0], hits[1], clusters, confidence=rules.confidence)
     means = [sum(x) / len(x) for x in of.values()]
     return Topics(
@@ -250,26 +278,21 @@ def _topics(scored: Sequence[Pair], hits: Sequence[Sequence[bool]], rules: Rules
     )  # fmt: skip
 
 
-def _topic(outcome: Planned, by: str) -> Hashable | None:
+def _topic(group: tuple[str | None, str | None], by: str) -> Hashable | None:
     """The name of the cluster, None where the bank gives none; two topics may have subtopics of one name."""
     if by == "topic":
-        return outcome.topic
-    return None if outcome.subtopic is None else (outcome.topic, outcome.subtopic)
+        return group[0]
+    return None if group[1] is None else group
 
 
-def _bounds(pairs: Sequence[Pair], measure: Measure) -> tuple[float, float] | None:
+def _bounds(pairs: Pairing, measure: Measure) -> tuple[float, float] | None:
     """The differences over all paired attempts, whatever those without a verdict were; None without a pair."""
-    if not pairs:
+    total = len(pairs[0])
+    if not total:
         return None
-
-    def ends(outcome: Planned) -> tuple[int, int]:
-        if outcome.label in measure.labels[:2]:
-            return (hit := int(outcome.label == measure.first)), hit
-        return 0, 1
-
-    low = sum(ends(a)[0] - ends(b)[1] for b, a in pairs)
-    high = sum(ends(a)[1] - ends(b)[0] for b, a in pairs)
-    return low / len(pairs), high / len(pairs)
+    hits = [sum(count for way, count in half.told.items() if way.label == measure.first) for half in pairs]
+    open_ = [_unscored(half, measure.labels[:2]) for half in pairs]
+    return (hits[1] - hits[0] - open_[0]) / total, (hits[1] + open_[1] - hits[0]) / total
 
 
 def _notes(counts: Pairs, halves: Sequence[Half], people: Labelled | None, same: bool) -> list[str]:
@@ -286,8 +309,7 @@ def _notes(counts: Pairs, halves: Sequence[Half], people: Labelled | None, same:
     for word, half in zip(("before", "after"), halves, strict=True):
         if doubts := half.run.doubts(half.judged, half.cell):
             found.append(f"{word}: {', '.join(doubts)}")
-        lost = sum(key in half.run.people.lost for key in half.people.keys)
-        if people is not None and lost:
+        if people is not None and (lost := len(half.people.lost)):
             found.append(f"{word}: {lost:,} answers that people saw and did not settle are left out")
     if by_people(halves[1].judged.card):
         return found

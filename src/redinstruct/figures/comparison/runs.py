@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.figures.deciding import Rank, rank_of
-from redinstruct.figures.degenerate import Look, answers_of, doubts_of, looks_of
+from redinstruct.figures.degenerate import Looks, answers_of, doubts_of, looks_of, texts_of
 from redinstruct.figures.people import People, cell_of, corrected_rate, people_of
-from redinstruct.run import Planned, Store, judges_of, planned_attempts, stops
+from redinstruct.run import Cells, Outcomes, Planned, Store, judges_of, outcomes_of_cells, stops
 from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.stats import Interval
 from redinstruct.types import MEASURES, JudgeCard, Measure
@@ -19,20 +19,22 @@ class Judged(NamedTuple):
     """One judge of the whole run, and how every planned attempt came out under it."""
 
     card: JudgeCard
-    outcomes: list[Planned]
+    outcomes: Sequence[Planned]
 
     @property
     def measure(self) -> Measure:
         """What it counts."""
         return MEASURES[self.card.measure]
 
-    def corrected(self, cell: Iterable[Planned], people: People, confidence: float) -> tuple[Interval, int] | None:
+    def corrected(self, cell: Sequence[Planned], people: People, confidence: float) -> tuple[Interval, int] | None:
         """The rate of what this judge could label of a cell, corrected by people's labels, and how many they are."""
-        return corrected_rate(cell_of(people, self.card, list(cell)), confidence)
+        return corrected_rate(cell_of(people, self.card, cell), confidence)
 
-    def cell(self, bank: str, prompt: str) -> dict[tuple[int, int], Planned]:
-        """(row, epoch) -> the attempt, for one bank and prompt (sha256)."""
-        return {(o.row, o.epoch): o for o in self.outcomes if o.bank == bank and o.prompt == prompt}
+    def cell(self, bank: str, prompt: str) -> Outcomes:
+        """The attempts of one bank and prompt (sha256)."""
+        if isinstance(self.outcomes, Cells):
+            return self.outcomes.cells.get((bank, prompt)) or Outcomes(bank, prompt)
+        return Outcomes.of(o for o in self.outcomes if o.bank == bank and o.prompt == prompt)
 
 
 class Prompt(NamedTuple):
@@ -53,15 +55,15 @@ class Evaluation(NamedTuple):
     people: People
     order: Rank | None = None
     """The random order in which it was asked under ``--stop-when-decided``; None: it was always to be asked whole."""
-    looks: Mapping[bytes, Look] = {}
+    looks: Looks | None = None
     """What is kept of each answer's text: whether it says anything."""
 
-    def doubts(self, judged: Judged, cell: Sequence[Planned]) -> list[str]:
+    def doubts(self, judged: Judged, cell: Outcomes) -> list[str]:
         """What of a cell's answers says nothing, in more than a tenth of them."""
-        recorded = [o for o in cell if o.label is not None]
-        garbled = sum(o.detail == "garbled" for o in recorded)
-        texts = sum(o.key in self.looks for o in recorded)
-        return doubts_of(answers_of(recorded, self.looks, judged.measure), garbled, texts, len(recorded))
+        recorded, looks = cell.where(lambda way: way.label is not None), self.looks or Looks()
+        garbled = sum(count for way, count in recorded.told.items() if way.detail == "garbled")
+        texts = texts_of(recorded, looks)
+        return doubts_of(answers_of(recorded, looks, judged.measure), garbled, texts, len(recorded))
 
     @property
     def banks(self) -> dict[str, Pinned]:
@@ -84,7 +86,7 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
             folder,
             config,
             [Prompt(p.name, p.sha256, texts.get(p.sha256)) for p in config.prompts],
-            [Judged(card, planned_attempts(store, row)) for row, card in judges_of(store, judge)],
+            [Judged(card, Cells(outcomes_of_cells(store, row))) for row, card in judges_of(store, judge)],
             people_of(store),
             rank_of(store.secret()) if stops(store) else None,
             looks_of(store),
