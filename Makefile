@@ -44,7 +44,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser test-inspect axe test-ray lint types check fmt lock bench demo docs clean
+.PHONY: newcomer published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser test-inspect axe test-ray lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +79,9 @@ test-inspect: ## the tests inside Inspect, in an environment of their own (build
 	@test -x $(INSPECT)/bin/inspect || { $(PYTHON) -m venv $(INSPECT) && \
 	  $(INSPECT)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[inspect]' openai pytest pytest-xdist hypothesis; }
 	$(INSPECT)/bin/python -m pytest -n 0 -p no:cacheprovider tests/inspect_tasks $(ARGS)
+
+newcomer: $(DEV) ## type the tutorial, block by block, into an environment made from nothing (minutes; needs an index)
+	$(BIN)/python -m tests.support.newcomer
 
 test-browser: $(READY) ## open every page in Debian's Chromium
 	$(BIN)/pytest -n $(WORKERS) -m "browser" $(ARGS)

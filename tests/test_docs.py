@@ -140,3 +140,16 @@ def test_every_page_stands_in_the_site_s_contents() -> None:
     listed = re.findall(r"^[\w./*-]+$", (docs / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
     named = {page for entry in listed for page in docs.glob(f"{entry}.md")}
     assert named | {docs / "index.md"} >= set(docs.rglob("*.md"))
+
+
+def test_the_version_is_one_in_all_its_places() -> None:
+    """What is released is what the runs, the package and the changelog name; the pages' wheel too."""
+    import tomllib
+
+    from redinstruct.version import __version__
+
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    named = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    wheels = set(re.findall(r"redinstruct-([\d.]+)-py3", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    assert named is not None
+    assert {stated, named[1], *wheels} == {__version__}
