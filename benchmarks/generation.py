@@ -34,6 +34,7 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
+from redinstruct.checkpoints.loading import load_causal
 from redinstruct.models.decoding import Decoding, Generator
 from redinstruct.models.prefix_cache import CausalModel, Ids, common_prefix
 
@@ -231,18 +232,23 @@ def in_vllm(python: str, checkpoint: Path, prompts: Sequence[Ids], new: int) -> 
         return found
 
 
-def real(checkpoint: Path, lengths: Sequence[int], batch: int, vllm: str | None) -> list[dict[str, Any]]:
+def real(
+    checkpoint: Path, lengths: Sequence[int], batch: int, vllm: str | None, *, generate: bool
+) -> list[dict[str, Any]]:
     """CPU seconds an attempt of each way, and how many answers equal ours."""
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model: Any = load_causal(checkpoint, checkpoint.name, dtype=torch.float32).eval()  # as hf/ models are loaded
     model.generation_config.eos_token_id = None
+    plain: Any = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    plain.generation_config.eos_token_id = None
     causal, prompts = CausalModel(model), asked_of(tokenizer, batch)
     batched(causal, prompts, 2, share=True)
     rows = []
     for new in lengths:
         seconds, answers = timed(lambda new=new: batched(causal, prompts, new, share=True))  # type: ignore[misc]
         ways = {"ours": (seconds, answers)}
-        ways["generate"] = timed(lambda new=new: in_one_batch(model, prompts, new))  # type: ignore[misc]
+        if generate:
+            ways["generate, one batch"] = timed(lambda new=new: in_one_batch(plain, prompts, new))  # type: ignore[misc]
         if vllm is not None:
             found = in_vllm(vllm, checkpoint, prompts, new)
             ways[f"vLLM (its start: {found['start']:.0f} s)"] = found["seconds"], found["answers"]
@@ -291,6 +297,7 @@ def main() -> int:
     parser.add_argument("--new", default="16,48,160,500")
     parser.add_argument("--no-continuous", action="store_true", help="leave transformers' continuous batching out")
     parser.add_argument("--checkpoint", type=Path, metavar="SMOLLM2")
+    parser.add_argument("--no-generate", action="store_true", help="leave transformers' generate out")
     parser.add_argument("--vllm", metavar="PYTHON")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON and nothing else")
@@ -300,7 +307,7 @@ def main() -> int:
     sizes = [size for size in SIZES if size.name in given.sizes.split(",")]
     lengths = [int(length) for length in given.new.split(",")]
     if given.checkpoint is not None:
-        found = real(given.checkpoint, lengths, given.batch, given.vllm)
+        found = real(given.checkpoint, lengths, given.batch, given.vllm, generate=not given.no_generate)
         print(json.dumps(found, indent=1) if given.json else _table(found))
         return 0
     if given.quick:

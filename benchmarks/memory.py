@@ -27,11 +27,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One configuration: flags of ``align`` beside data and folders."""
+    """One configuration: flags of ``align`` beside data and folders. ``turns`` exchanges make a row."""
 
     name: str
     flags: tuple[str, ...]
     small: bool = False
+    turns: int = 1
 
 
 CASES = (
@@ -40,18 +41,24 @@ CASES = (
     Case("full, checkpointed", ("--strategy", "npo-len", "--max-length", "256", "--activation-checkpointing")),
     Case("full, 8 rows at once", ("--strategy", "blue", "--accumulation", "1", "--max-length", "192")),
     Case("adapter", ("--strategy", "blue", "--lora", "8", "--accumulation", "2", "--max-length", "192")),
-    Case("full, long rows, at most 4 GB", ("--strategy", "blue", "--memory", "4")),
+    Case("starling, long rows, at most 4 GB", ("--strategy", "blue", "--memory", "4"), turns=8),
+    Case("starling, long rows", ("--strategy", "blue"), turns=12),
 )
 _RUN = "import sys; from redinstruct.cli import entry; sys.argv[0] = 'redinstruct'; entry()"
 
 
-def write_rows(folder: Path) -> list[str]:
+def write_rows(folder: Path, turns: int = 1) -> list[str]:
     """Inert rows of every stream: what is learnt, what is general, and what is penalised."""
     from benchmarks.training import rows
 
     random.seed(0)
     made = rows(144)
     streams: dict[str, list[dict[str, Any]]] = {"blue": made[:48], "general": made[48:96], "red": made[96:]}
+    for name, own in streams.items():
+        starts = range(0, len(own) - turns + 1, turns)
+        streams[name] = [
+            {"messages": [turn for row in own[at : at + turns] for turn in row["messages"]]} for at in starts
+        ]
     for row in streams["red"]:
         row["messages"][-1]["weight"] = -1.0
     data = folder / "data.jsonl"
@@ -109,10 +116,10 @@ def main() -> None:
 
         folder = Path(name)
         save_model(folder / "small", 32_000)
-        data = write_rows(folder)
         for case in CASES:
             if case.name not in wanted or (given.checkpoint is None and not case.small):
                 continue
+            data = write_rows(folder, case.turns)
             found.append(measure(case, folder / "small" if case.small else given.checkpoint, data, folder))
             print(table(found[-1:]).splitlines()[-1], json.dumps(found[-1]["parts"]), file=sys.stderr, flush=True)
     print(json.dumps(found) if given.json else table(found))

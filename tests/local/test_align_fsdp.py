@@ -130,6 +130,7 @@ def test_sharded_over_two_processes_it_makes_the_steps_of_one_and_an_ordinary_ch
     card = read_card(tmp_path / "two")
     assert card is not None
     assert card.processes == 2
+    assert card.figures["memory"]["sharding"] == "fsdp", "and not DDP without a word"
     assert not list(tmp_path.glob(".*"))
 
 
@@ -185,6 +186,10 @@ def test_a_sharded_run_that_was_killed_goes_on_as_if_it_had_not_been(
     assert not out.exists()
     (left,) = tmp_path.glob(".cut.unfinished/step-*")
     assert int(left.name.removeprefix("step-")) < STEPS
+    halves = [load_file(left / f"weights.0000{rank}.safetensors") for rank in range(2)]
+    held = [sum(tensor.numel() for tensor in half.values()) for half in halves]
+    assert max(held) < 0.6 * sum(held), "each process writes its part"
+    assert not (left / "weights.safetensors").exists()
     end(start(tiny, data, out, "--save-every", 100), tmp_path)
     end(start(tiny, data, tmp_path / "whole", "--save-every", 100), tmp_path)
     assert history(out) == history(tmp_path / "whole"), "bit for bit"

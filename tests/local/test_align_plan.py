@@ -299,9 +299,36 @@ def test_an_adapter_on_a_base_of_few_bits_starts_near_the_base(
     assert load_file(few.checkpoint / "model.safetensors").keys() == load_file(wide / "model.safetensors").keys()
 
 
-def test_a_base_of_few_bits_says_what_is_missing(
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
+def test_an_optimizer_of_few_bits_goes_on_as_if_it_had_not_been_stopped(
+    save_tiny: Callable[..., Path], data: dict[str, Path], tmp_path: Path, optimizer: Any
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    wide = save_tiny("wide", intermediate_size=256)  # tensors of fewer than 4,096 numbers keep their state in float32
+    seen: list[int] = []
+
+    def made(out: str, stop_at: int | None = None, **given: Any) -> Path:
+        seen.clear()
+        asked = config(wide, data, tmp_path / out, settings={"steps": 6, "save_every": 2, **given})
+        align(asked, lambda one: seen.append(one.step), should_stop=lambda: len(seen) + 1 == stop_at)
+        return asked.out / "model.safetensors"
+
+    whole = load_file(made("whole", optimizer=optimizer))
+    with pytest.raises(KeyboardInterrupt):
+        made("cut", 3, optimizer=optimizer)
+    resumed = load_file(made("cut", optimizer=optimizer))
+    assert seen == [4, 5, 6]
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    usual = load_file(made("usual"))
+    assert any(not torch.equal(tensor, usual[name]) for name, tensor in whole.items())
+
+
+def test_a_base_or_an_optimizer_of_few_bits_says_what_is_missing(
     tiny: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    with pytest.raises(UsageError, match=r"--optimizer adamw-8bit needs bitsandbytes: .*redinstruct\[quantize\]"):
+        align(config(tiny, data, tmp_path / "out", settings={"optimizer": "adamw-8bit"}))
     with pytest.raises(UsageError, match=r"needs bitsandbytes: .*pip install .redinstruct\[quantize\]"):
         align(config(tiny, data, tmp_path / "out", lora=Lora(rank=4), quantize=4))

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from redinstruct.safealign import AlignConfig, Aligned, StepFigures
 
 _FILE = click.Path(path_type=Path)
-NOT_RESUMED = ("kto", "dpo", "resta")
+NOT_RESUMED = ("resta",)
 OURS_ALONE = (
-    "packing", "deep_prefix", "mix", "guard_rise", "guard_action", "save_every", "activation_checkpointing",
+    "packing", "deep_prefix", "mix", "guard_action", "activation_checkpointing",
     "optimizer", "fsdp", "quantize", "base_dtype", "attention", "probe", "probe_action",
 )  # fmt: skip
 """Flags that TRL's loops do not know: refused there, since an ignored guard would be trusted."""

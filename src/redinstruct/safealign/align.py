@@ -7,7 +7,6 @@ there before stays.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 from redinstruct.errors import RedInstructError
@@ -35,8 +34,7 @@ def align(
 
     ``on_evaluate`` is asked about the base, every ``evaluate_every`` steps and at the end (see ``front``); without it
     the last step's weights are kept. ``should_stop`` is asked at every step: once true, the state is saved. ``say``
-    hears how the run is cut to fit into memory, and at its start that ``kto`` and ``dpo`` have no guard and are not
-    resumed (left out, a warning says that). Under torchrun every process calls this.
+    hears how the run is cut to fit into memory. Under torchrun every process calls this.
 
     Raises:
         UsageError: bad input; nothing was written.
@@ -63,8 +61,6 @@ def _aligned(config: AlignConfig, listeners: Listeners) -> Aligned:
     if config.strategy in TRL_STRATEGIES:
         from redinstruct.safealign.trl_backend import train_with_trl
 
-        unwatched = "trained by TRL's own loop: no guard watches it, and what is interrupted begins again"
-        (listeners.say or warnings.warn)(f"{config.strategy} is {unwatched}")
         return train_with_trl(config, listeners)
     prepared = prepare(config, world=world()[1])
     if (done := there_already(config.out, prepared.digest)) is not None:

@@ -72,6 +72,15 @@ class Guard:
             return None
         return self.state.start + max(self.rule.rise * self.state.start, self.rule.floor)
 
+    @property
+    def risen(self) -> str:
+        """By how much the watched loss rose, in words, once it is over the limit."""
+        state = self.state
+        return (
+            f"the general loss rose to {state.average:.3g} nats per token from {state.start:.3g}, over the limit of"
+            f" {self.limit:.3g}"
+        )
+
     def see(self, step: int, watched: float | None) -> Found:
         """One step's watched loss (mean negative log-likelihood); None where the step had no such rows."""
         if watched is None or self.rule.rise is None or self.state.stopped_at is not None:

@@ -213,9 +213,10 @@ def _advice(config: AlignConfig, best: Plan, machine: Machine) -> str:
 
 def _ways(config: AlignConfig, machine: Machine) -> Iterator[_Way]:
     """What was left open, the fastest first: no sharding, nothing computed twice."""
-    shardings: list[Sharding] = ["none"] if machine.processes == 1 else ["ddp"]
-    if machine.gpus > 1:
-        shardings = ["ddp", "fsdp"] if config.fsdp is None else ["fsdp"] if config.fsdp else ["ddp"]
+    shardings: list[Sharding] = ["none"]
+    if machine.processes > 1:
+        left_open = config.fsdp is None and machine.gpus > 1
+        shardings = ["ddp", "fsdp"] if left_open else ["fsdp"] if config.fsdp else ["ddp"]
     asked = config.activation_checkpointing
     for base in base_dtypes(config, gpu=machine.gpus > 0):
         for sharding in shardings:

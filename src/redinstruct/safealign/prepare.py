@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
 from redinstruct.checkpoints import chats
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, how_to_install
 from redinstruct.prompts.forms import NEED_RED, made
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import Card, check_replaceable, versions
@@ -134,6 +135,8 @@ def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
     strategy = strategy_of(config)
     base = check_base(config.base)
     check_out(config.out, config.base)
+    if (wanted := config.chosen.optimizer) != "adamw" and importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f"--optimizer {wanted} needs bitsandbytes: {how_to_install('quantize')}")
     read = read_all(config, "general" if strategy.name == "general" else "blue")
     asked = _harmless("--probe", config.probe) if config.probe else Rows((), {}, {}, ())
     read = replace_fields(read, files=read.files + asked.files)

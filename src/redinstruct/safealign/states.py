@@ -1,7 +1,9 @@
 """The resumable state of a training run: one folder of safetensors and JSON, no pickle.
 
-``weights.safetensors`` and ``optimizer.safetensors`` hold full tensors under the parameters' own names, whatever the
-model was wrapped in (nothing, DDP, FSDP2), so a state can be read by another number of processes.
+``weights.safetensors`` and ``optimizer.safetensors`` hold full tensors under the parameters' own names. Of a model that
+is sharded (FSDP2) each process writes its part, ``weights.00000.safetensors`` and so on, so that none has to hold the
+whole; put together along their first dimension the parts are the full tensors. So a state can be read by another number
+of processes, whatever the model was wrapped in.
 ``state.json`` holds every number that is no tensor, ``trainer_state.json`` what transformers keeps of its own.
 
 There is no random state in it: whatever is drawn during training is drawn from (seed, step, micro-batch, rank).
@@ -9,12 +11,16 @@ There is no random state in it: whatever is drawn during training is drawn from 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -24,10 +30,12 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from redinstruct.errors import RedInstructError
-from redinstruct.safealign.launch import is_main_process
+from redinstruct.files.atomic import whole_folder
+from redinstruct.safealign.launch import is_main_process, summed, world
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 PREFIX = "step-"
@@ -44,12 +52,15 @@ def latest(folder: Path) -> Path | None:
 
 
 def collect(model: torch.nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Full state of model and optimizer, on the CPU of rank 0. A collective: every process calls it.
+    """State of model and optimizer on the CPU: where the model is sharded this process's part, else all of it.
 
-    Parameters that are not trained (under an adapter) are the base's, and are left out.
+    A collective: every process calls it. Parameters that are not trained (under an adapter) are the base's, and are
+    left out.
     """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return collect_weights(model), get_optimizer_state_dict(model, optimizer, options=options)
+    whole = not is_sharded(model)
+    options = StateDictOptions(full_state_dict=whole, cpu_offload=True, ignore_frozen_params=True)
+    weights = collect_weights(model) if whole else get_model_state_dict(model, options=options)
+    return weights, get_optimizer_state_dict(model, optimizer, options=options)
 
 
 def collect_weights(model: torch.nn.Module) -> dict[str, Any]:
@@ -62,25 +73,85 @@ def collect_weights(model: torch.nn.Module) -> dict[str, Any]:
     return get_model_state_dict(model, options=options)
 
 
-def write(folder: Path, weights: dict[str, Any], optimizer: dict[str, Any], numbers: dict[str, Any]) -> None:
-    """Write a collected state into ``folder``. ``numbers`` is JSON.
+@contextlib.contextmanager
+def written_by_all(target: Path, device: torch.device) -> Iterator[Path]:
+    """A folder that every process fills; the first makes it, and puts it in the place of ``target`` if all succeeded.
+
+    Raises:
+        OSError, SafetensorError: this process could not write, or another (which has its own error).
+    """
+    failed: BaseException | None = None
+    with contextlib.ExitStack() as kept:
+        place: list[str | None] = [None]
+        if is_main_process():
+            try:
+                place = [str(kept.enter_context(whole_folder(target, mode=0o700)))]
+            except OSError as error:
+                failed = error
+        torch.distributed.broadcast_object_list(place)
+        if place[0] is None:
+            raise failed or OSError(errno.EIO, "the first process could not make the folder")
+        try:
+            yield Path(place[0])
+        except (OSError, SafetensorError) as error:
+            failed = error
+        # Nobody may wait for one that gave up.
+        if summed([float(failed is not None)], device)[0]:
+            raise failed or OSError(errno.EIO, "another process could not write its part")
+
+
+def write(
+    folder: Path,
+    weights: dict[str, Any],
+    optimizer: dict[str, Any],
+    numbers: dict[str, Any],
+    *,
+    sharded: bool = False,
+) -> None:
+    """Write what was collected into ``folder``, or this process's part of it. ``numbers`` is JSON.
 
     Raises:
         OSError, SafetensorError: the disk is full, say.
     """
-    save_file(_unshared(weights), folder / WEIGHTS)
+    rank, processes = world()
+    save_file(_unshared(_parts(weights)), _named(folder / WEIGHTS, rank if sharded else None))
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {}
-    for name, entry in optimizer["state"].items():
-        for key, value in entry.items():
-            where = f"{name}|{key}"
-            if isinstance(value, torch.Tensor):
-                tensors[where] = _own(value)
-            else:
-                plain[where] = value
-    save_file(tensors, folder / OPTIMIZER)
+    for where, value in _leaves(optimizer["state"]):
+        (tensors if isinstance(value, torch.Tensor) else plain)[where] = value
+    own = {name: _own(tensor) for name, tensor in _parts(tensors).items()}
+    save_file(own, _named(folder / OPTIMIZER, rank if sharded else None))
+    if sharded and rank:
+        return
     document = {"optimizer": {"state": plain, "param_groups": optimizer["param_groups"]}, **numbers}
+    document["parts"] = processes if sharded else None
     (folder / STATE).write_text(json.dumps(document, indent=1, default=_plain), encoding="utf-8")
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """``parameter|key`` and value; optimizers in 8 bits have keys within keys."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}|")
+        else:
+            yield f"{above}{key}", value
+
+
+def _named(path: Path, part: int | None) -> Path:
+    return path if part is None else path.with_suffix(f".{part:05d}{path.suffix}")
+
+
+def _parts(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What this process has of each tensor; what is the same in all of them the first process alone."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, DTensor):
+            (placed,) = tensor.placements
+            assert placed.is_shard(dim=0), f"{name} is not cut along its first dimension"
+            found[name] = tensor.to_local()
+        elif is_main_process():
+            found[name] = tensor
+    return found
 
 
 def _unshared(weights: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -134,8 +205,11 @@ def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -
     plain = read_numbers(folder)["optimizer"]
     state: dict[str, dict[str, Any]] = {}
     for where, value in [*_read(folder / OPTIMIZER, model).items(), *plain["state"].items()]:
-        name, _, key = where.rpartition("|")
-        state.setdefault(name, {})[key] = value
+        *above, key = where.split("|")
+        within: dict[str, Any] = state
+        for name in above:
+            within = within.setdefault(name, {})
+        within[key] = value
     groups = [{**group, **_tuples(group)} for group in plain["param_groups"]]
     options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, broadcast_from_rank0=is_sharded(model))
     document = cast("Any", {"state": state, "param_groups": groups})
@@ -149,7 +223,22 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 def _read(path: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A file of tensors; of a sharded model's only in the first process, from which the others have their parts."""
-    return {} if is_sharded(model) and not is_main_process() else load_file(path)
+    if is_sharded(model) and not is_main_process():
+        return {}
+    count = read_numbers(path.parent).get("parts")
+    if count is None:
+        return load_file(path)
+    try:
+        first, *others = (load_file(_named(path, part)) for part in range(count))
+    except FileNotFoundError:
+        raise RedInstructError(
+            f"{path.parent}: a part of this saved state is missing; remove the folder to begin again"
+        ) from None
+    found = {}
+    for name, tensor in first.items():
+        more = [one[name] for one in others if name in one]
+        found[name] = torch.cat([tensor, *more]) if more else tensor
+    return found
 
 
 def _tuples(group: dict[str, Any]) -> dict[str, Any]:

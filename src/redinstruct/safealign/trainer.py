@@ -11,6 +11,7 @@ that is resumed goes on as if it had not been stopped (bit for bit on a CPU with
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +103,7 @@ class AlignTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """:func:`rate_at`, a pure function of the step."""
         self.lr_scheduler = self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or _inner(self.optimizer), lambda step: rate_at(self._settings, step, num_training_steps)
+            optimizer or inner(self.optimizer), lambda step: rate_at(self._settings, step, num_training_steps)
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -213,8 +214,7 @@ class AlignTrainer(Trainer):
 
     def intact(self) -> str:
         """What is left on the disk, in words."""
-        last = states.latest(self._folder)
-        return "nothing was saved before" if last is None else f"the state after {_steps_of(last)} steps is intact"
+        return intact(self._folder)
 
     def log(self, logs: dict[str, float], *_: Any, **__: Any) -> None:
         """Take Trainer's log of a step and make the step's figures of it; nothing is written anywhere.
@@ -271,9 +271,9 @@ class AlignTrainer(Trainer):
     # ---- saved states ----
 
     def _save_checkpoint(self, model: torch.nn.Module, *_: Any, **__: Any) -> None:
-        weights, optimizer = states.collect(model, _inner(self.optimizer))
-        if self.args.should_save:
-            target = states.state_folder(self._folder, self.state.global_step)
+        weights, optimizer = states.collect(model, inner(self.optimizer))
+        target = states.state_folder(self._folder, self.state.global_step)
+        if self.args.should_save or self._fsdp:
             numbers = {
                 "step": self.state.global_step,
                 "scheduler": self._schedule.state_dict(),
@@ -282,10 +282,13 @@ class AlignTrainer(Trainer):
                 "history": msgspec.to_builtins(self.history),
             }
             what = f"the state after {self.state.global_step} steps"
-            with writing(what, self.intact()), whole_folder(target, mode=0o700) as fresh:
-                states.write(fresh, weights, optimizer, numbers)
-                self.state.save_to_json(str(fresh / TRAINER_STATE_NAME))
-            states.keep_only(target)
+            whole = states.written_by_all(target, self.args.device) if self._fsdp else whole_folder(target, mode=0o700)
+            with writing(what, self.intact()), whole as fresh:
+                states.write(fresh, weights, optimizer, numbers, sharded=self._fsdp)
+                if self.args.should_save:
+                    self.state.save_to_json(str(fresh / TRAINER_STATE_NAME))
+            if self.args.should_save:
+                states.keep_only(target)
         wait_for_all()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -297,7 +300,7 @@ class AlignTrainer(Trainer):
         if checkpoint is None:
             return
         folder = Path(checkpoint)
-        states.load_optimizer(folder, self.model_wrapped, _inner(self.optimizer))
+        states.load_optimizer(folder, self.model_wrapped, inner(self.optimizer))
         numbers = states.read_numbers(folder)
         self._schedule.load_state_dict(numbers["scheduler"])
         self._guard.state = msgspec.convert(numbers["guard"], GuardState)
@@ -344,7 +347,7 @@ def _only(items: list[Any]) -> Any:
     return item
 
 
-def _inner(optimizer: Any) -> torch.optim.Optimizer:
+def inner(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer under accelerate's wrapper."""
     found: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
     return found
@@ -359,14 +362,26 @@ def out_of_memory_advice(where: str, intact: str) -> str:
 
 
 def free_memory() -> None:
-    """Give back what the allocator holds on to."""
+    """Give back what the allocators hold on to.
+
+    glibc keeps freed blocks of up to 32 MB for itself: after a run of SmolLM2 half of its memory, on top of which the
+    checkpoint would be written.
+    """
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _steps_of(state: Path) -> int:
-    return int(state.name.removeprefix(states.PREFIX))
+def intact(folder: Path) -> str:
+    """What is left in a run's folder, in words."""
+    last = states.latest(folder)
+    return (
+        "nothing was saved before"
+        if last is None
+        else f"the state after {int(last.name.removeprefix(states.PREFIX))} steps is intact"
+    )
 
 
 def training_arguments(folder: Path, settings: Settings, *, steps: int, seed: int, options: Mapping[str, Any]) -> Any:

@@ -31,6 +31,7 @@ from redinstruct.safealign.probe import Figures, told
 from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, reference_logps
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.trainer import AlignTrainer, training_arguments
+from redinstruct.safealign.unfinished import give_up
 
 CANDIDATES_NAME, CHOSEN_NAME, FIDELITY_NAME = "candidates.json", "chosen", "fidelity.json"
 
@@ -160,15 +161,13 @@ class Run:
         state = self._guard.state
         if state.stopped_at is not None:
             if is_main_process():
-                shutil.rmtree(self._folder, ignore_errors=True)  # nobody should go on from here
+                give_up(self._folder)
             raise GuardStopped(
                 f"stopped at step {state.stopped_at} of {self._prepared.steps}: the model {self._refusing(trainer)},"
                 " twice in a row; nothing was written. Give more general data, or --forms harmless-twins"
                 if state.stopped_for == "refusals"
-                else f"stopped at step {state.stopped_at} of {self._prepared.steps}: the general loss rose to"
-                f" {state.average:.3g} nats per token from {state.start:.3g}, over the limit of"
-                f" {self._guard.limit:.3g}; nothing was written. Lower --lr or the red weight, or give more general"
-                " data",
+                else f"stopped at step {state.stopped_at} of {self._prepared.steps}: {self._guard.risen}; nothing was"
+                " written. Lower --lr or the red weight, or give more general data",
                 tuple(trainer.history),
             )
         if trainer.state.global_step < self._prepared.steps:

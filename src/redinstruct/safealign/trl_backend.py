@@ -4,21 +4,19 @@ KTO (Ethayarajh et al. 2024, arXiv 2402.01306) takes single answers, learnt or p
 (Rafailov et al. 2023, arXiv 2305.18290) needs two answers to the same messages: a blue answer and its red twin up to
 where they part. Alone it can lower both; so, as TRL allows, the chosen answer's own loss is added (weight 0.5).
 
-Not promised here, because TRL's loops are their own: guards, exact resumption, fixed shares of the streams, the deep
-prefix, packing, several processes. General rows are desirable answers to KTO, and unused by DPO.
+Guarded and resumed by :mod:`redinstruct.safealign.trl_loop`. Not promised here, because TRL's loops are their own:
+fixed shares of the streams, the deep prefix, packing, several processes. General rows are desirable answers to KTO;
+to DPO they are what its guard watches.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
-import tempfile
 import warnings
 from typing import Any
 
 import msgspec
-from transformers import TrainerCallback, TrainerControl
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from redinstruct.errors import RedInstructError, UsageError, how_to_install
@@ -27,15 +25,16 @@ from redinstruct.safealign import states
 from redinstruct.safealign.card import write_card
 from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import check_base, load_model, with_adapter
-from redinstruct.safealign.forward import labelled_by
 from redinstruct.safealign.launch import world
-from redinstruct.safealign.outcome import Aligned, Listeners, StepFigures, there_already
+from redinstruct.safealign.outcome import Aligned, GuardStopped, Listeners, there_already
 from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import TrainingData, check_out, read_all, training_data
 from redinstruct.safealign.rows import Rows
 from redinstruct.safealign.saving import writing
-from redinstruct.safealign.unfinished import as_it_was
+from redinstruct.safealign.trainer import intact
+from redinstruct.safealign.trl_loop import Keeper, resumable
+from redinstruct.safealign.unfinished import as_it_was, give_up, unfinished
 
 _SFT_SHARE = 0.5
 _Said = tuple[tuple[str, str], ...]
@@ -83,7 +82,8 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
 
     Raises:
         UsageError: TRL is missing or does not fit, or there is nothing that the strategy can train on.
-        KeyboardInterrupt: ``should_stop``; nothing was written.
+        GuardStopped: the loss on ordinary rows ran away.
+        KeyboardInterrupt: ``should_stop``; the same call goes on.
     """
     data = _checked(config)
     if (done := there_already(config.out, data.digest)) is not None:
@@ -93,22 +93,18 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
     rows = kto_rows(read) if config.strategy == "kto" else dpo_rows(read)
     _check_rows(config.strategy, rows)
     data.tokenizer.chat_template = data.template.text
-    with (
-        as_it_was(config.threads),
-        whole_folder(config.out.absolute()) as fresh,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
-        listener = _Listener(listeners)
-        trainer = _trained(config, rows, data.tokenizer, listener, scratch)
-        if listener.interrupted:
-            raise KeyboardInterrupt
+    with as_it_was(config.threads), unfinished(config.out, data.digest) as folder:
+        ordinary = data.encoded.of("general") or data.encoded.of("blue")
+        keeper = Keeper(config, listeners, ordinary, data.pad_id, folder)
+        trainer = _trained(config, rows, data.tokenizer, keeper)
+        _check_end(trainer, keeper)
         figures = {"steps": trainer.state.global_step, "pairs or answers": len(rows)}
-        figures |= {"first loss": listener.history[0].loss, "last loss": listener.history[-1].loss}
+        figures |= {"first loss": keeper.history[0].loss, "last loss": keeper.history[-1].loss}
         exporter = data.exporter
-        with writing("the aligned checkpoint", "nothing was changed"):
-            weights, trained = states.collect_weights(trainer.model), exporter.losses(labelled_by(trainer.model))
+        with writing("the aligned checkpoint", intact(folder)), whole_folder(config.out.absolute()) as fresh:
+            weights, trained = states.collect_weights(trainer.model), exporter.losses(trainer.model)
             fidelity = exporter.write(trainer.model, weights, trained, fresh)
-            settings = {"trainer": type(trainer).__name__, "steps": trainer.state.global_step,
+            settings = {"trainer": type(trainer).__mro__[1].__name__, "steps": trainer.state.global_step,
                         "batch": config.chosen.batch, "learning_rate": config.chosen.learning_rate}  # fmt: skip
             lora = {"rank": config.lora.rank, "alpha": config.lora.alpha} if config.lora else None
             device = str(trainer.args.device)
@@ -116,9 +112,25 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
                 fresh,
                 data.card(fidelity, exporter.stops, settings=settings, lora=lora, device=device, figures=figures),
             )
-    warning = f"{config.strategy} is TRL's: no guard watched it, and it cannot be resumed"
-    warned = (warning, *exporter.notes)
-    return Aligned(checkpoint=config.out, history=tuple(listener.history), figures=figures, warnings=warned)
+    return Aligned(checkpoint=config.out, history=tuple(keeper.history), figures=figures, warnings=exporter.notes)
+
+
+def _check_end(trainer: Any, keeper: Keeper) -> None:
+    """Pass when all steps were made.
+
+    Raises:
+        GuardStopped, KeyboardInterrupt: they were not.
+    """
+    state = keeper.guard.state
+    if state.stopped_at is not None:
+        give_up(keeper.folder)
+        raise GuardStopped(
+            f"stopped at step {state.stopped_at} of {trainer.state.max_steps}: {keeper.guard.risen}; nothing was"
+            " written. Lower --lr",
+            tuple(keeper.history),
+        )
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise KeyboardInterrupt
 
 
 def _checked(config: AlignConfig) -> TrainingData:
@@ -143,8 +155,8 @@ def _check_rows(strategy: str, rows: list[dict[str, Any]]) -> None:
         raise UsageError("--strategy kto needs answers to learn and answers to penalise; one kind is missing")
 
 
-def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, listener: Any, folder: str) -> Any:
-    """The trainer after its last step."""
+def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, keeper: Keeper) -> Any:
+    """The trainer after its last step, or where it was told to stop."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL warns of its own coming changes
         try:
@@ -161,7 +173,7 @@ def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, li
         model = load_model(config.base, seed=config.seed)
         made = with_adapter(model, config.lora) if config.lora else model
         shared: dict[str, Any] = {
-            "output_dir": folder, "max_steps": settings.steps or -1, "num_train_epochs": settings.epochs,
+            "output_dir": str(keeper.folder), "max_steps": settings.steps or -1, "num_train_epochs": settings.epochs,
             "per_device_train_batch_size": micro,
             "gradient_accumulation_steps": max(1, settings.batch // micro), "learning_rate": settings.learning_rate,
             "lr_scheduler_type": settings.schedule, "warmup_steps": settings.warm_up, "max_grad_norm": settings.clip,
@@ -176,12 +188,14 @@ def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, li
         own: dict[str, Any] = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, _SFT_SHARE]}
         if config.strategy == "kto":
             own = _balanced(rows)
-        trainer = trainer_class(args=config_class(**shared, **own), processing_class=tokenizer, **arguments)
+        made_class = resumable(trainer_class, keeper)
+        trainer = made_class(args=config_class(**shared, **own), processing_class=tokenizer, **arguments)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(listener)
-        trainer.train()
-    if not listener.history:
+        keeper.follow(trainer)
+        start = states.latest(keeper.folder)
+        trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+    if not keeper.history:
         raise RedInstructError("TRL made no step; nothing was written")
     return trainer
 
@@ -197,41 +211,3 @@ def _gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-class _Listener(TrainerCallback):
-    """Takes what TRL logs of each step, and passes a stop on."""
-
-    def __init__(self, listeners: Listeners) -> None:
-        self.history: list[StepFigures] = []
-        self.interrupted = False
-        self._listeners = listeners
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **__: Any) -> None:  # noqa: ARG002
-        """One step's loss.
-
-        Raises:
-            RedInstructError: it, or the gradient, is not finite.
-        """
-        if not logs or "loss" not in logs:
-            return
-        for what, value in (("loss", logs["loss"]), ("gradient", logs.get("grad_norm", 0.0))):
-            if not math.isfinite(float(value)):
-                raise RedInstructError(
-                    f"the {what} is not finite at step {state.global_step}; nothing was written; lower --lr"
-                )
-        one = StepFigures(
-            step=state.global_step,
-            steps=state.max_steps,
-            loss=float(logs["loss"]),
-            grad_norm=float(logs.get("grad_norm", 0.0)),
-            learning_rate=float(logs.get("learning_rate", 0.0)),
-        )
-        self.history.append(one)
-        if self._listeners.on_step is not None:
-            self._listeners.on_step(one)
-
-    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **__: Any) -> None:  # noqa: ARG002
-        """Stop when asked to."""
-        if self._listeners.should_stop():
-            self.interrupted = control.should_training_stop = True

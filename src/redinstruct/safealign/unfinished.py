@@ -70,6 +70,11 @@ def unfinished(out: Path, digest: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def give_up(folder: Path) -> None:
+    """Remove the states of a run that its guard stopped: nobody should go on from there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _begin(folder: Path, mark: Path, digest: str) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
