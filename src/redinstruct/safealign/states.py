@@ -116,9 +116,12 @@ def write(
     rank, processes = world()
     save_file(_unshared(_parts(weights)), _named(folder / WEIGHTS, rank if sharded else None))
     tensors: dict[str, torch.Tensor] = {}
-    plain: dict[str, Any] = {}
+    plain: dict[str, object] = {}
     for where, value in _leaves(optimizer["state"]):
-        (tensors if isinstance(value, torch.Tensor) else plain)[where] = value
+        if isinstance(value, torch.Tensor):
+            tensors[where] = value
+        else:
+            plain[where] = value
     own = {name: _own(tensor) for name, tensor in _parts(tensors).items()}
     save_file(own, _named(folder / OPTIMIZER, rank if sharded else None))
     if sharded and rank:
@@ -128,7 +131,7 @@ def write(
     (folder / STATE).write_text(json.dumps(document, indent=1, default=_plain), encoding="utf-8")
 
 
-def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
     """``parameter|key`` and value; optimizers in 8 bits have keys within keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -203,10 +206,10 @@ def load_weights(folder: Path, model: torch.nn.Module) -> None:
 def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> None:
     """Put the optimizer's saved state back, bit for bit."""
     plain = read_numbers(folder)["optimizer"]
-    state: dict[str, dict[str, Any]] = {}
+    state: Any = {}
     for where, value in [*_read(folder / OPTIMIZER, model).items(), *plain["state"].items()]:
         *above, key = where.split("|")
-        within: dict[str, Any] = state
+        within = state
         for name in above:
             within = within.setdefault(name, {})
         within[key] = value
