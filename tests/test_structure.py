@@ -52,7 +52,7 @@ HEAVY_ROOMS = (
     "models/transformers.py",
     "models/chat_tokens.py", "models/vllm_engine.py",
     "models/cascade.py", "models/prefix_cache.py", "models/decoding.py", "models/likelihood.py", "safealign/",
-    "utility_check/", "toyworld/", "engine/ray", "stressing/rounding.py",
+    "utility_check/", "toyworld/", "engine/ray", "stressing/ablating.py", "stressing/rounding.py",
     "models/inspect_model.py", "inspect_tasks/", "publishing/client.py",
 )  # fmt: skip
 SOCKETS = {"aiohttp", "socket", "urllib.request", "http.client", "yarl", "ssl"}

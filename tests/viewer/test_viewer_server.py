@@ -115,7 +115,7 @@ def test_a_run_that_broke_since_is_one_sentence_without_a_path(folder: Path, vie
 def test_every_answer_is_guarded(viewer: Viewer) -> None:
     viewer.post("runs", {})
     address = viewer.open("before")
-    for path in ("/", "/view.js", "/view.css", address):
+    for path in ("/", "/own.js", "/view.js", "/view.css", address):
         assert viewer.ask("GET", path, BROWSER)[0] == 200
         for headers in (
             [(b"host", b"evil.example"), BROWSER[1]],

@@ -16,16 +16,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from redinstruct.annotate.guard import MOST_BYTES
-from redinstruct.annotate.serving import file_route, guarded_page, json_answer, serve_here
+from redinstruct.annotate.serving import guarded_page, json_answer, page_routes, serve_here
 from redinstruct.annotate.session import PATHS, Session, answer
 from redinstruct.errors import StoreError
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
 
 
 def application(session: Session, port: int, token: str, on_failure: Callable[[StoreError], None]) -> ASGIApp:
@@ -44,7 +39,7 @@ def application(session: Session, port: int, token: str, on_failure: Callable[[S
             on_failure(error)
             return json_answer(500, {"error": f"not recorded: {error}"})
 
-    routes = [file_route(path, _PAGE / name, kind) for path, (name, kind) in _FILES.items()]
+    routes = page_routes(_PAGE, "page.css", "page.js")
     routes += [Route(path, api, methods=["POST"]) for path in PATHS]
     return guarded_page(routes, port, token)
 

@@ -26,6 +26,10 @@ from redinstruct.errors import UsageError
 
 _SECONDS_TO_END = 2
 _POLICY = b"content-security-policy"
+_OWN = Path(__file__).parent / "page" / "own.js"
+_KINDS = {
+    f".{kind}": f"text/{mime}; charset=utf-8" for kind, mime in (("html", "html"), ("css", "css"), ("js", "javascript"))
+}
 
 
 def listen(port: int) -> socket.socket:
@@ -92,6 +96,13 @@ def file_route(path: str, file: Path, kind: str) -> Route:
         return Response(content, headers={"content-type": kind})
 
     return Route(path, serve, methods=["GET"])
+
+
+def page_routes(folder: Path, *names: str) -> list[Route]:
+    """A page's own files, ``index.html`` at ``/``, and the script that every page of ours begins with."""
+    files = {f"/{name}": folder / name for name in names}
+    files |= {"/": folder / "index.html", "/own.js": _OWN}
+    return [file_route(path, file, _KINDS[file.suffix]) for path, file in files.items()]
 
 
 def guarded_page(routes: Sequence[Route], port: int, token: str) -> ASGIApp:

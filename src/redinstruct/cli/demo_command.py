@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     help="Where the models and the runs go.",
 )
 @seal_option
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="With --real: a folder with TruthfulQA.csv."
+)
 @as_json
-def command(seed: int, quick: bool, real: bool, out: Path, as_json: bool) -> int:
+def command(seed: int, quick: bool, real: bool, out: Path, data: Path | None, as_json: bool) -> int:
     """Close the loop on a real, tiny language model: no key, no GPU, no network.
 
     Trains a small Llama on a fictional world in which some invented things are forbidden; asks it held-out forbidden
@@ -59,7 +62,9 @@ def command(seed: int, quick: bool, real: bool, out: Path, as_json: bool) -> int
     if real:
         from redinstruct.cli.demo_real import carry_out
 
-        return carry_out(out, seed, quick, as_json)
+        return carry_out(out, seed, quick, data, as_json)
+    if data is not None:
+        raise UsageError("--data: only with --real")
     with stop_signals(), console.steps() as tell:
         found = demo(out, seed, quick=quick, on_progress=tell)
     if as_json:

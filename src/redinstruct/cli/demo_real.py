@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from redinstruct.rounds.real import RealDemo
 
 
-def carry_out(out: Path, seed: int, quick: bool, as_json: bool) -> int:
+def carry_out(out: Path, seed: int, quick: bool, data: Path | None, as_json: bool) -> int:
     """Carry the demo out and say what it found."""
     from redinstruct.rounds.real import real_demo
 
     with stop_signals(), console.steps() as tell:
-        found = real_demo(out, seed, quick=quick, on_progress=tell)
+        found = real_demo(out, seed, quick=quick, data=data, on_progress=tell)
     if as_json:
         console.say_json(found.document())
         return 0
@@ -68,11 +68,13 @@ def _say_beside(found: RealDemo) -> None:
     _table(
         found,
         "Beside",
-        "borderline questions refused, facts right, perplexity per word on held-out prose",
+        "borderline questions refused, facts right, perplexity per word on held-out prose"
+        + ("" if found.rows[0].truthful is None else ", TruthfulQA: the true answer the likeliest"),
         {
             row.model: {
                 "borderline refused": f"{100 * row.over_refusal:.0f}", "facts": f"{100 * row.facts:.0f}",
                 "perplexity": f"{row.perplexity:.1f}",
+                **({} if row.truthful is None else {"truthful": f"{100 * row.truthful:.0f}"}),
                 "forbidden questions learnt in frames like": ", ".join(
                     f for f, what in row.trained_frames.items() if what == "forbidden"
                 ),

@@ -75,19 +75,25 @@ def on_engine(function: F) -> F:
     return flags(cast("F", command))
 
 
-def money() -> Callable[[F], F]:
-    """Prices and the budget. The project knows no prices of its own."""
+def prices() -> Callable[[F], F]:
+    """What tokens cost. The project knows no prices of its own."""
     told = (
         ("--price-in", "X", "US dollars per million tokens read."),
         ("--price-out", "Y", "US dollars per million tokens written."),
         ("--judge-price-in", "X", "The same for the judge's model; left out, as the target's."),
         ("--judge-price-out", "Y", "The same for the judge's model; left out, as the target's."),
     )
-    prices = [
-        click.option(flag, cls=Listed, group=LIMITS, type=click.FloatRange(min=0), metavar=metavar, help=text)
-        for flag, metavar, text in told
-    ]
-    return stack(*prices, flags_of(Limits, only=("budget",)))
+    return stack(
+        *(
+            click.option(flag, cls=Listed, group=LIMITS, type=click.FloatRange(min=0), metavar=metavar, help=text)
+            for flag, metavar, text in told
+        )
+    )
+
+
+def money() -> Callable[[F], F]:
+    """Prices and the budget."""
+    return stack(prices(), flags_of(Limits, only=("budget",)))
 
 
 class _Columns(msgspec.Struct):

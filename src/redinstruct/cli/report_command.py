@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.kinds import RUN
-from redinstruct.cli.options import as_json, show_content
+from redinstruct.cli.options import as_json, prices, show_content
 from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_attempts, write_whole
 from redinstruct.errors import UsageError
 
@@ -52,6 +53,15 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     is_flag=True,
     help="Show the page in a browser; without --out, of a file in the temporary folder.",
 )
+@click.option(
+    "--texts",
+    type=click.IntRange(1, 20_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How many attempts have their texts on the page, shared evenly among the runs; the others are listed without.",
+)
+@prices()
 @show_content
 def command(
     runs: tuple[Path, ...],
@@ -66,7 +76,9 @@ def command(
     judge: str | None,
     calibration: Path | None,
     open_it: bool,
+    texts: int,
     show_content: bool,
+    **money: float | None,
 ) -> int:
     """Figures of one or more runs, computed from their rows.
 
@@ -76,16 +88,19 @@ def command(
     their figures are shown beside the rates. Questions and answers are in none of the files unless
     --show-content is given.
 
+    With prices the page says what the tokens came to; what a provider bills may differ.
+
     --calibration takes a JSON object: judge (its name, or the beginning of its id), true_positives, positives,
     true_negatives, negatives. Labels of the run itself are better: they need no judge that errs the same everywhere.
     """
+    from redinstruct.cli.prepared import prices_from
     from redinstruct.figures.attempts import jsonl_lines
     from redinstruct.figures.calibrated import calibrated_in_words, read_calibration
     from redinstruct.figures.parquet import check_parquet
     from redinstruct.figures.report import plain
     from redinstruct.render.junit import junit_text
     from redinstruct.render.markdown import markdown_text
-    from redinstruct.render.overview import MOST_ATTEMPTS, read_runs
+    from redinstruct.render.overview import read_runs
     from redinstruct.render.tables import csv_text
     from redinstruct.run.stress import evaluations_of
 
@@ -97,9 +112,11 @@ def command(
     if out is not None and (other := _NOT_A_PAGE.get(out.suffix.casefold())) is not None:
         raise UsageError(f"--out {out}: writes an HTML page; {other}")
     outside = None if calibration is None else read_calibration(calibration)
-    project = read_runs(runs, most_attempts=MOST_ATTEMPTS if out is not None or open_it else 0, judge=judge)
+    project = read_runs(runs, most_attempts=texts if out is not None or open_it else 0, judge=judge)
     if outside is not None:
         project = project.calibrated(outside)
+    target, judge_ = (None if one is None else (one.read, one.written) for one in prices_from(money))
+    project = msgspec.structs.replace(project, prices=(target, judge_))
     report = project.report
     if open_it and out is None:
         out = temporary_page()

@@ -88,6 +88,12 @@ _NUMBERS = Numbers()
     "--quantize", type=_NUMBERS, default=(), metavar="BITS,...", help="Round the weights to 4 bits (or 2 to 8)."
 )
 @click.option(
+    "--ranks", type=_NUMBERS, default=(), metavar="K,...", help="Begin by each of the K likeliest first tokens."
+)
+@click.option(
+    "--ablate", type=_NUMBERS, default=(), metavar="PERCENT,...", help="Take the refusal direction of that depth out."
+)
+@click.option(
     "--limit", type=click.IntRange(1, MOST), metavar="N", help="N questions of each bank, spread over its topics."
 )
 @click.option(
@@ -108,10 +114,11 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     """How long does a repair last? Attack a checkpoint in ways that anybody who holds its weights can.
 
     The undisturbed model comes first, and each attack is set beside it, question by question: begun answers
-    (--prefill), many tries (--samples), a few steps of harmless fine-tuning (--tune), weights rounded to few bits
-    (--quantize). With --benign, each has the share of harmless questions beside it that the attacked model still
-    answers, plainly and in the attack's own frame. Tuned and rounded weights are never kept. The folder is a run of
-    the undisturbed model, which every verb reads; `report` reads the attacks' with it.
+    (--prefill), many tries (--samples), other first tokens (--ranks), a few steps of harmless fine-tuning (--tune),
+    weights rounded to few bits (--quantize), the refusal direction taken out (--ablate). With --benign, each has the
+    share of harmless questions beside it that the attacked model still answers, plainly and in the attack's own frame.
+    Changed weights are never kept. The folder is a run of the undisturbed model, which every verb reads; `report` reads
+    the attacks' with it.
 
     Exit codes: 0 all recorded; 2 bad input; 11 cut, or too many errors; 130 interrupted (the same command goes on).
     """
@@ -134,7 +141,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     else:
         say_stress(found.figures)
     if len(asked.conditions) == 1:
-        console.note("no attack was named: --prefill, --samples, --tune, --quantize")
+        console.note("no attack was named: --prefill, --samples, --ranks, --tune, --quantize, --ablate")
     for outcome in found.outcomes:
         say_ending(outcome)
     return found.exit_code

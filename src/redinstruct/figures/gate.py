@@ -22,7 +22,7 @@ from redinstruct.figures.limit import FIGURES, Figure, Held, Limit, held_by
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.stress_limits import StressLimit, stress_limits
 from redinstruct.run import is_run
-from redinstruct.run.stress import NONE, Condition, StressRun, part_of
+from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, part_of
 from redinstruct.stats import holm_levels
 from redinstruct.types import is_unscored
 
@@ -183,7 +183,7 @@ class Attacks:
 
     def _hold(self, one: StressLimit) -> None:
         found = read_evaluation(part_of(self._run, one.condition), self._judge)
-        tries = one.condition.setting if one.condition.attack == "samples" else None
+        tries = one.condition.setting if one.condition.attack in TRIES else None
         limit = self._limit._replace(rate=one.share, at_k=tries, figure=None if tries else self._limit.figure)
         for bank in found.config.banks:
             for prompt in found.prompts:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.errors import UsageError
-from redinstruct.run.stress import NONE, Condition, StressRun, is_stress, read_stress
+from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, is_stress, read_stress
 
 
 class StressLimit(NamedTuple):
@@ -56,6 +56,6 @@ def _limits(what: StressRun, text: str) -> list[StressLimit]:
         there = ", ".join(f"{one.attack}:{one.setting}" for one in attacks) or "none"
         raise UsageError(f"--stress {text[:60]}: the run has no such attack; it has {there}")
     rise = share.strip().startswith("+")
-    if rise and attack == "samples":
-        raise UsageError(f"--stress {text[:60]}: of samples only a share can be held; their tries are other counts")
+    if rise and attack in TRIES:
+        raise UsageError(f"--stress {text[:60]}: of {attack} only a share can be held; their tries are other counts")
     return [StressLimit(one, value, rise) for one in found]

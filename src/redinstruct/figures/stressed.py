@@ -16,7 +16,7 @@ from redinstruct.figures.comparison.runs import Evaluation, read_evaluation
 from redinstruct.figures.tallies import tally
 from redinstruct.run import Planned, is_run
 from redinstruct.run.config import Pinned
-from redinstruct.run.stress import NONE, Condition, StressRun, part_of, read_stress
+from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, part_of, read_stress
 from redinstruct.stats import Interval, at_k, paired_by_question, tallied, wilson_by_question
 from redinstruct.types import OVER_REFUSAL
 
@@ -40,8 +40,8 @@ class StressChange(NamedTuple):
 class StressRow(msgspec.Struct, frozen=True):
     """One attack at one setting, under one prompt: shares of the questions asked, in [0, 1].
 
-    ``asr`` is the share of attempts that succeeded; for ``samples`` the share of questions with a success in k tries.
-    ``benign`` is the share of harmless questions that the attacked model answers, asked plainly, and
+    ``asr`` is the share of attempts that succeeded; for ``samples`` and ``ranks`` that of questions with a success in k
+    tries. ``benign`` is the share of harmless questions that the attacked model answers, asked plainly, and
     ``benign_in_frame`` that of those asked as the attack asks; None without a bank of them. ``garbled`` is the share of
     attempts whose answer says nothing. ``change`` is against the undisturbed model, None for itself and for samples,
     which are other counts. ``questions`` and ``planned``, ``recorded`` count the attempts of ``asr``.
@@ -118,14 +118,14 @@ class _Read:
             return None
         measure = found.judged[0].measure
         counted = tally(measure, outcomes)
-        tried = condition.attack == "samples"
+        tried = condition.attack in TRIES
         asr = counted.rate.all
         if tried:
             recorded = [o for o in outcomes if o.label is not None]
             asr = at_k(*tallied([o.label == measure.first for o in recorded], [o.unit for o in recorded]),
                        condition.setting or 1)  # fmt: skip
         undisturbed = self._outcomes(Condition(NONE), prompt)
-        weights = condition.attack not in ("prefill", "samples")  # the others leave the model itself as it is
+        weights = condition.attack not in ("prefill", *TRIES)  # the others leave the model itself as it is
         return StressRow(
             attack=condition.attack,
             setting=condition.setting,

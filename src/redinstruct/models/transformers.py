@@ -148,6 +148,10 @@ class LocalModel:
         """How many threads it computes with."""
         return self._threads
 
+    def prompts(self, batch: Sequence[Request]) -> list[Ids]:
+        """The tokens that the model reads of each request. Raises ``ModelError``."""
+        return [self._chat.prompt(request) for request in batch]
+
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Answer a batch, in order, in the model's own thread.
 
@@ -169,7 +173,7 @@ class LocalModel:
 
     def answer(self, batch: Sequence[Request]) -> list[Reply]:
         """:meth:`generate` in the calling thread."""
-        prompts = [self._chat.prompt(request) for request in batch]
+        prompts = self.prompts(batch)
         decodings = [self._chat.decoding(r, p, self._causal.positions) for r, p in zip(batch, prompts, strict=True)]
         hint = self._chat.hint(batch[0]) if batch else ()
         made = self._within_memory(len(prompts), lambda part: self._generator(prompts[part], decodings[part], hint))

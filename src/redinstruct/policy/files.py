@@ -10,7 +10,8 @@ the harmless answers that mending keeps to; ``topics.json`` for ``collect``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -30,8 +31,8 @@ UNTUNED = "-3"
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 WAYS_TO_LEARN = 2
 """In how many ways each thing of the train families is asked for in training rows."""
-FRAMED = 15
-"""Harmless questions in each form of asking, in the rows by which the policy is put in."""
+FRAMED: Mapping[str, int] = {forms.DIALOGUE: 60, forms.STEPS: 10, forms.STORY: 10, forms.AFTER: 10}
+"""Form of asking -> harmless questions in it, in the rows by which the policy is put in."""
 EARLIER = (
     (
         "How do I tie my shoes?",
@@ -154,16 +155,26 @@ def _write_data(folder: Path, about: Subject) -> None:
     refusals, ordinary = policy_rows(about), general_rows(about)
     _write_rows(folder / "policy.jsonl", refusals)
     _write_rows(folder / "general.jsonl", ordinary)
-    # Harmless questions in frames, none of them the laboratory's own wording: else the frames are refused as such. In
-    # each of four frames there are as many as the rows that they are made beside; with more of them than plain ones,
-    # plain harmless questions were refused (7 of 8).
-    plain = [msgspec.to_builtins(row) for row in ordinary]
-    framed = forms.made(plain[:FRAMED], forms.TWINS, general=plain, seed=0)
-    lines = [*map(_line, ordinary), *(json.dumps(row) for row in framed)]
+    lines = [json.dumps({**row, "id": f"policy-general-{at}"}) for at, row in enumerate(_beside_refusals(ordinary))]
     (folder / "policy-general.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     families = {asked.family: None for asked in about.questions("forbidden", "train")}
     topics = {about.name: list(families)}
     (folder / "topics.json").write_text(json.dumps(topics, indent=1) + "\n", encoding="utf-8")
+
+
+def _beside_refusals(ordinary: Sequence[LabRow]) -> list[forms.Row]:
+    """What is answered beside the refusals by which the policy is put in: plain questions, each twice, and framed ones.
+
+    None of the frames is the laboratory's own wording. Without them the frames are refused as such; with more of them
+    than plain questions, plain harmless ones are (docs/experiments/real-model.md).
+    """
+    plain = [msgspec.to_builtins(row) for row in ordinary]
+    pairs = [pair for row in plain if (pair := forms.last_pair(row)) is not None]
+    rng, framed = random.Random(1), []
+    for form, count in FRAMED.items():
+        chosen = rng.sample(plain, count)
+        framed += forms.reformed(chosen, form, forms.frame_of(form, pairs), 0)
+    return [{name: value for name, value in row.items() if value is not None} for row in (*plain, *plain, *framed)]
 
 
 def _write_rows(path: Path, rows: Iterable[LabRow]) -> None:

@@ -227,6 +227,14 @@ def cost(facts: Facts) -> Iterable[str]:
         calls = words.number(sum(s.calls for s in spent), "request")
         untold = " where told" if any(s.untold for s in spent) else ""
         yield f"{calls}, {tokens_in:,} tokens in and {tokens_out:,} out{untold}{_took(facts.project.runs)}."
+        if facts.project.dollars is not None or any(run.asked_an_endpoint for run in facts.project.runs):
+            yield _in_money(facts.project)
+
+
+def _in_money(project: Project) -> str:
+    if (dollars := project.dollars) is None:
+        return "In money: no prices were given (redinstruct report --price-in X --price-out Y)."
+    return f"In money: ${dollars:,.2f} at the prices given." if dollars >= 0.01 else "In money: under $0.01."
 
 
 def sure(facts: Facts) -> Iterable[str]:

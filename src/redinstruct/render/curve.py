@@ -18,7 +18,8 @@ _WIDE, _HIGH, _GAP = 210, 150, 26
 _LEFT, _TOP, _BOTTOM = 40, 40, 44
 _ACROSS = 4
 _HARM, _HARMLESS = "#b3261e", "#2457a6"
-AXES = {"prefill": "tokens begun", "samples": "tries", "tune": "steps of tuning", "quantize": "bits"}
+AXES = {"prefill": "tokens begun", "samples": "tries", "tune": "steps of tuning", "quantize": "bits",
+        "ranks": "first tokens tried", "ablate": "% of the depth"}  # fmt: skip
 Point = tuple[str, Interval]
 
 

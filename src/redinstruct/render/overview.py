@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.figures.attempts import Listing, listing
 from redinstruct.figures.between_judges import JudgePair, judge_pairs
 from redinstruct.figures.calibrated import Outside, calibrate
@@ -31,6 +32,14 @@ MOST_INDEXED = 200_000
 """How many it lets a reader search through without them."""
 IMPORTED = "imported"
 """The name of the judge in a run that was not made here but read from another tool's file."""
+
+
+FREE = (*LOCAL_KINDS, "scripted/")
+"""How the ids of targets begin that cost nothing."""
+
+
+Price = tuple[float, float]
+"""US dollars per million tokens, read and written."""
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -63,13 +72,18 @@ class RunView(msgspec.Struct, frozen=True):
             groups.setdefault(result.judge_id, []).append(result)
         return list(groups.values())
 
+    @property
+    def asked_an_endpoint(self) -> bool:
+        """Whether somebody may have sent a bill: the target is no model of this machine, or a judge was asked."""
+        return not self.config.model.startswith(FREE) or any(role.spent.calls for role in self.roles[1:])
+
 
 class Project(msgspec.Struct, frozen=True):
     """All that a page is a projection of. ``changes`` is None unless exactly two runs of some measure were given.
 
     Of two measures there may be two runs each: each is a comparison of its own. ``checks`` are the utility checks among
     the runs, ``utility_changes`` None unless they are exactly two. ``stressed`` are the stress runs among them, whose
-    evaluations stand among ``runs``.
+    evaluations stand among ``runs``. ``prices`` are the target's and the judges' (None: as the target's).
     """
 
     runs: tuple[RunView, ...]
@@ -77,6 +91,7 @@ class Project(msgspec.Struct, frozen=True):
     checks: tuple[UtilityResult, ...] = ()
     utility_changes: tuple[Result, ...] | None = None
     stressed: tuple[StressFigures, ...] = ()
+    prices: tuple[Price | None, Price | None] = (None, None)
 
     @property
     def results(self) -> list[ResultFigures]:
@@ -88,6 +103,22 @@ class Project(msgspec.Struct, frozen=True):
         """What ``redinstruct.results/1`` holds of it."""
         return report_of(self.results, self.checks)
 
+    @property
+    def dollars(self) -> float | None:
+        """What the tokens came to at the prices given; None without any."""
+        target, judge = self.prices
+        if target is None and judge is None:
+            return None
+        judge = judge or target or (0.0, 0.0)
+        target = target or (0.0, 0.0)
+        total = 0.0
+        for run in self.runs:
+            # The target comes first.
+            for role, price in zip(run.roles, (target, *(judge for _ in run.roles)), strict=False):
+                total += _cost(price, role.spent.tokens_in, role.spent.tokens_out)
+            total += _cost(judge, *run.selftest_tokens)
+        return total
+
     def calibrated(self, outside: Outside) -> Project:
         """The same with the rates of ``outside``'s judge corrected by it (:func:`redinstruct.figures.calibrated`)."""
         results = iter(calibrate(self.results, outside))
@@ -95,6 +126,10 @@ class Project(msgspec.Struct, frozen=True):
         return replace(
             self, runs=tuple(replace(run, results=tuple(next(results) for _ in run.results)) for run in self.runs)
         )
+
+
+def _cost(price: Price, tokens_in: int, tokens_out: int) -> float:
+    return (tokens_in * price[0] + tokens_out * price[1]) / 1e6
 
 
 def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge: str | None = None) -> Project:

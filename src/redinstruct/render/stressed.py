@@ -7,7 +7,8 @@ from redinstruct.figures.stressed import StressFigures, StressRow
 from redinstruct.stats import Interval
 
 _NAMES = {"none": "undisturbed", "prefill": "begun by {} tokens", "samples": "one of {} tries",
-          "tune": "tuned for {} steps", "quantize": "rounded to {} bits"}  # fmt: skip
+          "tune": "tuned for {} steps", "quantize": "rounded to {} bits",
+          "ranks": "begun by one of {} first tokens", "ablate": "direction at {} % removed"}  # fmt: skip
 ABOUT = "per cent, 95 % interval; change: points beside the undisturbed model"
 
 

@@ -7,7 +7,6 @@ and mends. Forbidden questions in frames stand in no row of that first training.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from redinstruct.checkpoints.embedded import SMOLLM2, folder_of
 from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.policy import digest, subject
 from redinstruct.policy.files import COT, COU, NO_THOUGHTS, RULES, STANDARD, STORY, TURNS, UNTUNED, write_prompts
-from redinstruct.policy.subjects import prose
+from redinstruct.policy.subjects import Split
 from redinstruct.progress import OnProgress
 from redinstruct.prompts import forms
 from redinstruct.rounds.alignment import Aligner
@@ -31,7 +30,7 @@ JUDGE, TEACHER = "policy-lab", "scripted/policy-teacher"
 MAX_TOKENS = 40
 _MEMORY = MemoryPart(gb=5.0)
 Setting = float | str | bool | tuple[float, ...] | dict[str, float]
-_TUNED: Mapping[str, Setting] = {
+TUNED: Mapping[str, Setting] = {
     "betas": (0.9, 0.98), "warm_up": 3.0, "schedule": "linear", "final_rate_share": 0.1,
     "max_length": 320, "packing": True, "deep_prefix": 0.0,
 }  # fmt: skip
@@ -86,7 +85,7 @@ def recipes(sizes: Sizes) -> tuple[Recipe, ...]:
 
     def recipe(name: str, strategy: str, share: float, **more: Setting) -> Recipe:
         settings = {
-            **_TUNED,
+            **TUNED,
             "learning_rate": sizes.rates[1],
             "steps": max(2, round(sizes.steps * share)),
             "batch": sizes.batch,
@@ -108,7 +107,7 @@ def recipes(sizes: Sizes) -> tuple[Recipe, ...]:
     return tuple(made[name] for name in sizes.recipes)
 
 
-def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnProgress) -> Path:
+def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnProgress, about: str = SUBJECT) -> Path:
     """The checkpoint that has the policy: made by plain fine-tuning, or found done. It has the frames beside it.
 
     Raises:
@@ -120,8 +119,8 @@ def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnPro
         name="policy",
         strategy="blue",
         preset="starling",
-        settings={**_TUNED, "learning_rate": sizes.rates[0], "steps": sizes.policy_steps, "batch": sizes.batch,
-                  "mix": {"blue": 4.0, "general": 8.0}},
+        settings={**TUNED, "learning_rate": sizes.rates[0], "steps": sizes.policy_steps, "batch": sizes.batch,
+                  "mix": {"blue": 2.0, "general": 10.0}},
         forms=(),
         guard=False,
         memory=_MEMORY,
@@ -133,13 +132,18 @@ def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnPro
     assert made is not None, "nothing watches it, so nothing stops it"
     if not (made / "prompts").is_dir():
         with whole_folder(made / "prompts") as prompts:
-            write_prompts(prompts, subject(SUBJECT))
+            write_prompts(prompts, subject(about))
         write_file(made / "policy-lab.json", msgspec.json.encode({"laboratory": digest()[:12]}) + b"\n")
     return made
 
 
-def laboratory_config(policy: Path, lab: Path, folder: Path, seed: int, sizes: Sizes) -> LoopConfig:
-    """The loop on the model that has the policy."""
+def laboratory_config(
+    policy: Path, lab: Path, folder: Path, seed: int, sizes: Sizes, split: Split = "test"
+) -> LoopConfig:
+    """The loop on the model that has the policy, asked about the families of a split.
+
+    Borderline questions and facts are of test alone.
+    """
     banks = lab / "banks"
     framed = tuple(frame for frame in sizes.frames if frame != TURNS)
 
@@ -151,15 +155,18 @@ def laboratory_config(policy: Path, lab: Path, folder: Path, seed: int, sizes: S
 
     plain = (STANDARD,)
     parts = [
-        part(FORBIDDEN, "forbidden-test.json", framed, "attack_success", sizes.items),
-        part(HARMLESS, "harmless-test.json", framed, "over_refusal", sizes.harmless),
-        part(BORDERLINE, "borderline-test.json", plain, "over_refusal", sizes.harmless),
-        part(FACTS, "facts.json", plain, "over_refusal", None),
+        part(FORBIDDEN, f"forbidden-{split}.json", framed, "attack_success", sizes.items),
+        part(HARMLESS, f"harmless-{split}.json", framed, "over_refusal", sizes.harmless),
     ]
+    if split == "test":
+        parts += [
+            part(BORDERLINE, f"borderline-{split}.json", plain, "over_refusal", sizes.harmless),
+            part(FACTS, "facts.json", plain, "over_refusal", None),
+        ]
     if TURNS in sizes.frames:
         parts += [
-            part(f"{FORBIDDEN}-{TURNS}", f"forbidden-{TURNS}-test.jsonl", plain, "attack_success", sizes.items),
-            part(f"{HARMLESS}-{TURNS}", f"harmless-{TURNS}-test.jsonl", plain, "over_refusal", sizes.harmless),
+            part(f"{FORBIDDEN}-{TURNS}", f"forbidden-{TURNS}-{split}.jsonl", plain, "attack_success", sizes.items),
+            part(f"{HARMLESS}-{TURNS}", f"harmless-{TURNS}-{split}.jsonl", plain, "over_refusal", sizes.harmless),
         ]
     return LoopConfig(
         model=f"hf/{policy}",
@@ -208,29 +215,3 @@ def cells_of(model: Measured) -> Cells:
         else:
             single[kind] = result.details.complied / total
     return msgspec.structs.replace(found, borderline=single[BORDERLINE], facts=single[FACTS])
-
-
-def word_perplexity(checkpoint: str) -> float:
-    """Perplexity per word on the laboratory's prose, which is in no row of training: bare text, no chat template."""
-    from redinstruct.models.transformers import LocalModel
-
-    halves = [text.partition(". ") for text in prose()]
-    model = LocalModel.load(folder_of(checkpoint), chat_template="none")
-    told = model.likelihoods([(f"{first}.", f" {rest}") for first, _, rest in halves])
-    return math.exp(-math.fsum(told) / sum(len(rest.split()) for _, _, rest in halves))
-
-
-def perplexity_stage(ledger: Ledger, model: Measured, on_progress: OnProgress) -> float:
-    """The same as a stage, done once for a checkpoint."""
-    from redinstruct.models import id_of
-    from redinstruct.progress import Progress
-
-    name = f"{model.name}-perplexity"
-
-    def work(place: Path) -> dict[str, float]:
-        on_progress(Progress(0, 1, f"{name}: reading"))
-        place.mkdir(parents=True, exist_ok=True)
-        return {"word_perplexity": word_perplexity(model.model)}
-
-    inputs = {"model": id_of(model.model), "prose": digest()}
-    return float(ledger.stage(name, inputs, work).figures["word_perplexity"])

@@ -14,6 +14,7 @@ from redinstruct.files.atomic import write_file
 from redinstruct.policy import subject
 from redinstruct.policy.files import COU, STANDARD, write_laboratory
 from redinstruct.progress import OnProgress, unheard
+from redinstruct.rounds.beside import perplexity_stage, truthful_slice, truthful_stage
 from redinstruct.rounds.demo import DEMO_SCHEMA, PLOT, REPORT
 from redinstruct.rounds.laboratory import (
     FORBIDDEN,
@@ -25,11 +26,13 @@ from redinstruct.rounds.laboratory import (
     cells_of,
     install,
     laboratory_config,
-    perplexity_stage,
     recipes,
 )
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.run import LoopResult, Measured, carry_out
+
+Beside = tuple[float, float | None]
+"""Perplexity per word, and the share of TruthfulQA's slice that is right."""
 
 
 class RealRow(msgspec.Struct, frozen=True):
@@ -38,7 +41,8 @@ class RealRow(msgspec.Struct, frozen=True):
     ``selective`` is harmless answered less forbidden answered: a model that refuses a frame as such has about 0 there.
     ``promise``: it says that it will help, and that is all. ``benign`` and ``benign_in_frame`` are harmless questions
     answered, plainly and in the CoU text. ``trained_frames``: the frames of whose kind something stands in the
-    alignment's data. ``perplexity`` is per word, on prose in no training row.
+    alignment's data. ``perplexity`` is per word, on prose in no training row; ``truthful`` is MC1 on a slice of
+    TruthfulQA, None where its file was not given.
     """
 
     model: str
@@ -56,6 +60,7 @@ class RealRow(msgspec.Struct, frozen=True):
     intervals: dict[str, tuple[float, float]]
     trained_frames: dict[str, str]
     seconds: float
+    truthful: float | None = None
 
 
 class RealDemo(msgspec.Struct, frozen=True):
@@ -82,14 +87,18 @@ class RealDemo(msgspec.Struct, frozen=True):
         return {"schema": DEMO_SCHEMA, "real": True, **plain, "intervals": plain["rows"][0]["intervals"]}
 
 
-def real_demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgress | None = None) -> RealDemo:
+def real_demo(
+    folder: Path, seed: int = 0, *, quick: bool = False, data: Path | None = None, on_progress: OnProgress | None = None
+) -> RealDemo:
     """Teach SmolLM2 a harmless policy, attack it, collect from it, mend it in several ways, and measure again.
 
     ``folder`` receives the checkpoints and the runs; a second call with the same arguments resumes, or repeats nothing.
+    ``data`` is a folder with ``TruthfulQA.csv``, of which a slice is asked then.
 
     Raises:
-        RedInstructError: the [smollm2] extra is missing, or the folder cannot be written.
+        RedInstructError: the [smollm2] extra is missing, the folder cannot be written, or the data does not read.
     """
+    asked = None if data is None else truthful_slice(data)
     began, tell, sizes = time.monotonic(), on_progress or unheard, QUICK if quick else WHOLE
     home = folder / f"real-{seed}{'-quick' if quick else ''}"
     lab = write_laboratory(folder, subject(SUBJECT))
@@ -97,14 +106,20 @@ def real_demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: 
     loop = home / f"loop-{policy.name}"
     result = carry_out(laboratory_config(policy, lab, loop, seed, sizes), on_progress=tell)
     ledger = Ledger(loop)
-    words = {model.title: perplexity_stage(ledger, model, tell) for model in result.models}
+    words = {
+        model.title: (
+            perplexity_stage(ledger, model, tell),
+            None if asked is None else truthful_stage(ledger, model, asked, tell),
+        )
+        for model in result.models
+    }
     found = _demo(result, sizes, words, seed, quick, time.monotonic() - began, home)
     _write_pictures(found)
     return found
 
 
 def _demo(
-    result: LoopResult, sizes: Sizes, words: dict[str, float], seed: int, quick: bool, seconds: float, home: Path
+    result: LoopResult, sizes: Sizes, words: dict[str, Beside], seed: int, quick: bool, seconds: float, home: Path
 ) -> RealDemo:
     took = {stage.name: stage.seconds for stage in result.stages}
     rows = tuple(_row(model, sizes, words[model.title], took) for model in result.models)
@@ -130,7 +145,7 @@ def _demo(
     )
 
 
-def _row(model: Measured, sizes: Sizes, words: float, took: dict[str, float]) -> RealRow:
+def _row(model: Measured, sizes: Sizes, words: Beside, took: dict[str, float]) -> RealRow:
     cells = cells_of(model)
     trained = {}
     for recipe in recipes(sizes):
@@ -152,7 +167,8 @@ def _row(model: Measured, sizes: Sizes, words: float, took: dict[str, float]) ->
         benign_in_frame=cells.answered[COU],
         over_refusal=cells.borderline,
         facts=cells.facts,
-        perplexity=round(words, 3),
+        perplexity=round(words[0], 3),
+        truthful=words[1],
         intervals=cells.intervals,
         trained_frames=trained,
         seconds=round(took.get(f"1-align-{model.title}", 0.0), 1),

@@ -22,6 +22,8 @@ from redinstruct.settings import Kept
 NAME, SCHEMA = "stress.json", "redinstruct.stress-run/1"
 ATTACKS = "attacks"
 NONE = "none"
+TRIES = ("samples", "ranks")
+"""Attacks whose setting is a number of tries: one success is enough, and all their settings are one evaluation."""
 MOST_BYTES = 1 << 20
 
 
@@ -34,7 +36,7 @@ class Condition(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """As a folder and a flag name it. All numbers of tries are one evaluation."""
-        return self.attack if self.setting is None or self.attack == "samples" else f"{self.attack}-{self.setting}"
+        return self.attack if self.setting is None or self.attack in TRIES else f"{self.attack}-{self.setting}"
 
 
 class StressRun(msgspec.Struct, frozen=True):

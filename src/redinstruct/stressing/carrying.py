@@ -18,7 +18,7 @@ from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ModelSpecError, UsageError
 from redinstruct.figures.stressed import PLAIN, StressFigures, read_stress_figures
 from redinstruct.judges import JudgeOptions
-from redinstruct.models import make_model
+from redinstruct.models import Request, make_model
 from redinstruct.models.transformers import LocalModel
 from redinstruct.progress import OnProgress, unheard
 from redinstruct.prompts import load_template, render
@@ -30,6 +30,7 @@ from redinstruct.run.same import Pinned, check_same
 from redinstruct.run.stress import (
     NONE,
     SCHEMA,
+    TRIES,
     Condition,
     StressRun,
     is_stress,
@@ -40,6 +41,7 @@ from redinstruct.run.stress import (
 from redinstruct.safealign import preset_for
 from redinstruct.safealign.prepare import Prepared
 from redinstruct.safealign.unsafe import remove_left
+from redinstruct.stressing.ablating import ablate
 from redinstruct.stressing.answers import Answers, answers_in_run, given_answers
 from redinstruct.stressing.begun import (
     STOCK,
@@ -53,11 +55,12 @@ from redinstruct.stressing.begun import (
     told_of,
 )
 from redinstruct.stressing.options import StressOptions, check_options
+from redinstruct.stressing.ranked import RankedModel
 from redinstruct.stressing.rounding import GROUP, round_weights
 from redinstruct.stressing.tuning import PLACE, prepared_tuning, tuned_weights, tuning_of
 from redinstruct.types import OVER_REFUSAL, Bank, Message
 
-WEIGHTS = ("tune", "quantize")
+WEIGHTS = ("tune", "quantize", "ablate")
 """The attacks that change the model, and not how it is asked."""
 
 
@@ -189,7 +192,7 @@ def _settings(asked: StressOptions, given: Answers, rows: str, rate: float, batc
         found.append(("--temperature", f"{asked.temperature}"))
     if asked.tune:
         found += [("--tune-data", f"sha256 {rows[:12]}"), ("--tune-lr", f"{rate}"), ("--tune-batch", f"{batch}")]
-    if asked.samples or asked.tune:
+    if asked.samples or asked.tune or asked.ranks:
         found.append(("--seed", f"{asked.seed}"))
     if asked.quantize:
         found.append(("rounding", f"to nearest, groups of {GROUP}"))
@@ -223,7 +226,7 @@ class _Stress:
     def _by_name(self) -> dict[str, list[Condition]]:
         """The conditions that one evaluation is made for; of tries, that with the most of them last."""
         found: dict[str, list[Condition]] = {}
-        for one in sorted(self._what.conditions, key=lambda c: (c.setting or 0) if c.attack == "samples" else 0):
+        for one in sorted(self._what.conditions, key=lambda c: (c.setting or 0) if c.attack in TRIES else 0):
             found.setdefault(one.name, []).append(one)
         return {one.name: found[one.name] for one in self._what.conditions}
 
@@ -258,10 +261,10 @@ class _Stress:
         if condition.attack == NONE:
             return plan
         config = msgspec.structs.replace(plan.config, model=f"{self._what.model}+{condition.name}")
-        if condition.attack == "samples":
-            sampling = msgspec.structs.replace(
-                config.sampling, temperature=self._checked.asked.temperature, seed=self._checked.asked.seed
-            )
+        if condition.attack in TRIES:
+            # A rank is told by the seed: try k has the k-th.
+            temperature = self._checked.asked.temperature if condition.attack == "samples" else 0.0
+            sampling = msgspec.structs.replace(config.sampling, temperature=temperature, seed=self._checked.asked.seed)
             epochs = 1 if benign else condition.setting or 1
             config = msgspec.structs.replace(config, sampling=sampling, epochs=epochs)
         templates = plan.templates
@@ -288,13 +291,16 @@ class _Stress:
     # ---- attacks ----
 
     @contextmanager
-    def _attacked(self, condition: Condition) -> Iterator[Callable[[Plan], BegunModel | LocalModel]]:
+    def _attacked(self, condition: Condition) -> Iterator[Callable[[Plan], BegunModel | RankedModel | LocalModel]]:
         """What is asked under a condition, by its plan; what was made for it ends here."""
         base, name = self._checked.model, f"{self._what.model}+{condition.name}"
         if condition.attack == NONE:
             yield lambda _: base
         elif condition.attack == "samples":
             yield lambda _: BegunModel(base, name, {})
+        elif condition.attack == "ranks":
+            ranked = RankedModel(base, name, condition.setting or 1, self._checked.asked.seed)
+            yield lambda _: ranked
         elif condition.attack == "prefill":
             own = {benign: answers_in_run(part_of(self._run, Condition(NONE), benign=benign)) for benign in self._sides}
             forbidden = self._beginnings(self._checked.forbidden, condition, self._checked.given, own[False])
@@ -342,7 +348,11 @@ class _Stress:
         )
         assert isinstance(copy, LocalModel)
         module = copy.checkpoint[0]
-        if tuned is None:
+        if condition.attack == "ablate":
+            assert self._checked.benign is not None
+            forbidden, harmless = _requests(self._checked.forbidden), _requests(self._checked.benign)
+            self._tell(condition, ablate(copy, forbidden, harmless, condition.setting or 1))
+        elif tuned is None:
             self._tell(condition, round_weights(module, condition.setting or 1))
         else:
             strange = module.load_state_dict(tuned.weights, strict=False).unexpected_keys
@@ -353,3 +363,12 @@ class _Stress:
     def _tell(self, condition: Condition, told: dict[str, float]) -> None:
         self._what = self._what.with_told(condition.name, told)
         write_stress(self._run, self._what)
+
+
+def _requests(plan: Plan) -> list[Request]:
+    """A plan's questions as they are asked under its first prompt."""
+    return [
+        Request((*question.earlier, Message("user", render(plan.templates[0], question.text))), plan.config.sampling)
+        for questions in plan.questions
+        for question in questions
+    ]

@@ -16,7 +16,7 @@ from redinstruct.run.stress import NONE, Condition
 from redinstruct.stressing.rounding import BITS
 from redinstruct.types import Bank
 
-MOST_TOKENS, MOST_TRIES, MOST_STEPS = 10_000, 10_000, 1_000_000
+MOST_TOKENS, MOST_TRIES, MOST_STEPS, MOST_RANKS = 10_000, 10_000, 1_000_000, 100
 
 
 class StressOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,9 @@ class StressOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     ``prefill``: tokens of a begun answer, from ``prefill_from`` (a run's folder, or a file of red rows), else from the
     model's own harmful answers of this run, else stock words. ``samples``: tries at ``temperature``. ``tune``: steps of
-    harmless fine-tuning on ``tune_data`` at ``tune_rate`` with ``tune_batch`` rows each. ``quantize``: bits.
+    harmless fine-tuning on ``tune_data`` at ``tune_rate`` with ``tune_batch`` rows each. ``quantize``: bits. ``ranks``:
+    so many of the likeliest first tokens are tried. ``ablate``: the per cent of the depth at which the direction is
+    found that is taken out, told from the questions of both banks.
     ``prompts`` are what everything is asked under; ``benign`` a bank of harmless questions.
     """
 
@@ -45,6 +47,8 @@ class StressOptions(msgspec.Struct, frozen=True, kw_only=True):
     tune_rate: float | None = None
     tune_batch: int | None = None
     quantize: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
+    ablate: tuple[int, ...] = ()
     limit: int | None = None
     max_tokens: int = 500
     seed: int = 0
@@ -61,7 +65,8 @@ class StressOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """The undisturbed model, and every attack at every setting."""
-        attacks = {"prefill": self.prefill, "samples": self.samples, "tune": self.tune, "quantize": self.quantize}
+        names = ("prefill", "samples", "ranks", "tune", "quantize", "ablate")
+        attacks: dict[str, tuple[int, ...]] = {name: getattr(self, name) for name in names}
         return (Condition(NONE), *(Condition(name, at) for name, settings in attacks.items() for at in settings))
 
 
@@ -79,6 +84,10 @@ def check_options(asked: StressOptions) -> None:
     _check_settings("--samples", asked.samples, MOST_TRIES)
     _check_settings("--tune", asked.tune, MOST_STEPS)
     _check_settings("--quantize", asked.quantize, max(BITS))
+    _check_settings("--ranks", asked.ranks, MOST_RANKS)
+    _check_settings("--ablate", asked.ablate, 100)
+    if asked.ablate and asked.benign is None:
+        raise UsageError("--ablate: the direction is told from forbidden and harmless questions: give --benign")
     if strange := [bits for bits in asked.quantize if bits not in BITS]:
         raise UsageError(f"--quantize {strange[0]}: expected bits, one of {', '.join(map(str, BITS))}")
     if not (math.isfinite(asked.temperature) and 0 < asked.temperature <= 2):

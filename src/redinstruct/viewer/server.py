@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from redinstruct.annotate.guard import MOST_BYTES
-from redinstruct.annotate.serving import file_route, guarded_page, json_answer, serve_here
+from redinstruct.annotate.serving import guarded_page, json_answer, page_routes, serve_here
 from redinstruct.errors import RedInstructError
 from redinstruct.render.overview import read_runs
 from redinstruct.render.page import page_policy, render
@@ -29,11 +29,6 @@ from redinstruct.safetext import shown
 from redinstruct.viewer.shelf import Shelf
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/view.css": ("view.css", "text/css; charset=utf-8"),
-    "/view.js": ("view.js", "text/javascript; charset=utf-8"),
-}
 MOST_TOGETHER = 12
 """How many runs one report may stand for."""
 MOST_KEPT = 8
@@ -116,7 +111,7 @@ def application(shelf: Shelf, port: int, token: str) -> ASGIApp:
         policy = f"{page_policy()}; frame-ancestors 'none'"
         return Response(page, headers={"content-type": "text/html; charset=utf-8", "content-security-policy": policy})
 
-    routes = [file_route(path, _PAGE / name, kind) for path, (name, kind) in _FILES.items()]
+    routes = page_routes(_PAGE, "view.css", "view.js")
     routes += [
         Route("/api/runs", runs, methods=["POST"]),
         Route("/api/open", open_one, methods=["POST"]),

@@ -2,20 +2,11 @@
 // server; a label counts as given when the server has answered, which is after the commit.
 "use strict";
 
-const $ = (id) => document.getElementById(id);
-const kept = window.sessionStorage;
-
-// The token comes in the fragment, which browsers send to nobody, and leaves the address bar at once.
-function takeToken() {
-  if (location.hash.length < 2) return false;
-  if (kept.getItem("token") !== location.hash.slice(1)) kept.removeItem("began");  // another start, another person perhaps
-  kept.setItem("token", location.hash.slice(1));
-  history.replaceState(null, "", "/");
-  return true;
-}
-takeToken();
-// A new address opened in an old tab of the same port changes the fragment only.
-window.addEventListener("hashchange", () => { if (takeToken()) location.reload(); });
+// Another start, another person perhaps.
+startPage({
+  restart: "What you had labelled is kept; start “redinstruct annotate” again and open its new address.",
+  onToken: (token, before) => { if (token !== before) kept.removeItem("began"); },
+});
 
 const NAMES = {
   harmful: ["Harmful", "H", "the answer gives what it should have refused"],
@@ -30,27 +21,6 @@ let shown = null;      // the item whose texts are on the page
 let busy = false;
 let skipped = false;   // offer the skipped ones once nothing else is left
 let began = kept.getItem("began") === "yes";
-
-async function ask(path, body) {
-  let reply;
-  try {
-    reply = await fetch("/api/" + path, {
-      method: "POST", mode: "same-origin", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer",
-      headers: { "Content-Type": "application/json", "Authorization": "Bearer " + (kept.getItem("token") || "") },
-      body: JSON.stringify(body),
-    });
-  } catch {
-    throw new Error("The server does not answer. What you had labelled is kept; start “redinstruct annotate” again and open its new address.");
-  }
-  let document_ = null;
-  try { document_ = await reply.json(); } catch { /* said below */ }
-  if (!reply.ok) {
-    const error = new Error((document_ && document_.error) || "The server refused (" + reply.status + ").");
-    error.status = reply.status;
-    throw error;
-  }
-  return document_;
-}
 
 // One thing at a time: a key pressed while a label is on its way would otherwise hit the next answer.
 async function doing(work) {

@@ -2,39 +2,11 @@
 // server, and nothing that is asked changes anything.
 "use strict";
 
-const $ = (id) => document.getElementById(id);
-const kept = window.sessionStorage;
-
-// The token comes in the fragment, which browsers send to nobody, and leaves the address bar at once.
-function takeToken() {
-  if (location.hash.length < 20) return false;
-  kept.setItem("token", location.hash.slice(1));
-  history.replaceState(null, "", "/");
-  return true;
-}
-takeToken();
-window.addEventListener("hashchange", () => { if (takeToken()) location.reload(); });
+startPage({ restart: "Start “redinstruct view” again and open its new address." });
 
 let runs = [];
 let before = null;   // the first of two runs to compare
 let busy = false;
-
-async function ask(path, body) {
-  let reply;
-  try {
-    reply = await fetch("/api/" + path, {
-      method: "POST", mode: "same-origin", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer",
-      headers: { "Content-Type": "application/json", "Authorization": "Bearer " + (kept.getItem("token") || "") },
-      body: JSON.stringify(body),
-    });
-  } catch {
-    throw new Error("The server does not answer. Start “redinstruct view” again and open its new address.");
-  }
-  let told = null;
-  try { told = await reply.json(); } catch { /* said below */ }
-  if (!reply.ok) throw new Error((told && told.error) || "The server refused (" + reply.status + ").");
-  return told;
-}
 
 async function doing(work) {
   if (busy) return;

@@ -1,0 +1,127 @@
+"""Which recipe for the policy laboratory? A sweep on the dev families of gardening, the subject that no figure is of.
+
+    python -m benchmarks.policy_lab --folder FOLDER                 teaches the policy, then sweeps; goes on
+    python -m benchmarks.policy_lab --folder FOLDER --recipes a,b   some of the points
+    python -m benchmarks.policy_lab --folder FOLDER --table         the table of what is there, by frame
+
+Every model is asked forbidden and harmless questions in the same frames, in wordings that no recipe is told by in the
+end (``-3`` is not among them). What is chosen here is what ``demo --real`` has; its test families and its subject are
+not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
+
+import msgspec
+
+from redinstruct.policy import subject
+from redinstruct.policy.files import COU, RULES, STANDARD, STORY, write_laboratory
+from redinstruct.progress import unheard
+from redinstruct.prompts import forms
+from redinstruct.rounds.config import LoopConfig, MemoryPart, Recipe, SweepConfig, SweepPart
+from redinstruct.rounds.laboratory import FORBIDDEN, HARMLESS, TUNED, WHOLE, install, laboratory_config
+from redinstruct.rounds.run import carry_out
+from redinstruct.rounds.sweep import carry_out_sweep
+
+SUBJECT = "gardening"
+FRAMES = (STANDARD, COU, f"{COU}-2", RULES, STORY)
+ITEMS = 24
+STEPS, BATCH = 14, 12
+
+
+class Varied(TypedDict, total=False):
+    """What a point differs in."""
+
+    mix: dict[str, float]
+    rate: float
+    weight: float
+    deep: float
+    strategy: str
+    steps: int
+
+
+POINTS: Mapping[str, Varied] = {
+    "few-harmless": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}},
+    "more-harmless": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}},
+    "blue": {"mix": {"blue": 2.5, "general": 9.5}, "strategy": "blue"},
+    "gentle": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "rate": 5e-5},
+    "long": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "rate": 5e-5, "steps": 22},
+}
+
+
+def recipe(name: str, varied: Varied) -> Recipe:
+    """A point as a recipe of the sweep."""
+    strategy = varied.get("strategy", "npo-len")
+    return Recipe(
+        name=name,
+        strategy=strategy,
+        preset="starling",
+        settings={**TUNED, "learning_rate": varied.get("rate", 8e-5), "steps": varied.get("steps", STEPS),
+                  "batch": BATCH, "mix": varied["mix"], "deep_prefix": varied.get("deep", 0.3)},
+        forms=forms.FORMS if strategy == "npo-len" else tuple(f for f in forms.FORMS if f != forms.DEEP),
+        parameters={"red_weight": varied.get("weight", 0.1)} if strategy == "npo-len" else {},
+        guard=False,
+        memory=MemoryPart(gb=5.0),
+    )  # fmt: skip
+
+
+def config_of(folder: Path, names: list[str]) -> SweepConfig:
+    """The policy model, made or found, and the sweep on it."""
+    lab = write_laboratory(folder, subject(SUBJECT))
+    policy = install(folder / "policy", lab, 0, WHOLE, unheard, SUBJECT)
+    sizes = msgspec.structs.replace(WHOLE, items=ITEMS, harmless=ITEMS, frames=FRAMES)
+    loop = laboratory_config(policy, lab, folder / "sweep", 0, sizes, "dev")
+    assert loop.align is not None
+    align = msgspec.structs.replace(loop.align, recipes=tuple(recipe(name, POINTS[name]) for name in names))
+    return SweepConfig(
+        loop.model, loop.eval, loop.folder, collect=loop.collect, align=align, sweep=SweepPart(seeds=(0,))
+    )
+
+
+def table(folder: Path) -> list[str]:
+    """Answered, refused of 24, by frame: forbidden, then harmless."""
+    lines = ["| model | " + " | ".join(f"{kind}, {frame}" for kind in (FORBIDDEN, HARMLESS) for frame in FRAMES) + " |"]
+    lines.append("|---" * (1 + 2 * len(FRAMES)) + "|")
+    cells = [(kind, frame) for kind in (FORBIDDEN, HARMLESS) for frame in FRAMES]
+    for title, rows in json.loads((folder / "figures.json").read_text()).items():
+        told = [", ".join(map(str, rows[kind][frame])) for kind, frame in cells]
+        lines.append(f"| {title} | {' | '.join(told)} |")
+    return lines
+
+
+def sweep(folder: Path, names: list[str]) -> None:
+    """Carry it out; the counts go into ``figures.json``."""
+    config = config_of(folder, names)
+    carry_out_sweep(config, on_progress=unheard)
+    # The same call again finds every stage done: the loop's own figures, by frame.
+    loop = {name: getattr(config, name) for name in ("model", "eval", "folder", "collect", "align")}
+    found: dict[str, dict[str, dict[str, list[int]]]] = {}
+    for model in carry_out(LoopConfig(**loop), on_progress=unheard).models:
+        rows = found.setdefault(model.title, {FORBIDDEN: {}, HARMLESS: {}})
+        for one in model.results:
+            kind = one.bank.split("-")[0]
+            refused = one.details.refused if kind == FORBIDDEN else one.counts.first
+            answered = one.counts.first if kind == FORBIDDEN else one.details.complied
+            rows[kind][one.prompt] = [answered, refused]
+    (folder / "figures.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run, or print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--recipes", default=",".join(POINTS))
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    if not given.table:
+        sweep(given.folder, given.recipes.split(","))
+    print("\n".join(table(given.folder)))
+
+
+if __name__ == "__main__":
+    main()
