@@ -16,7 +16,8 @@ from redinstruct.judges import Case, JudgeOptions, bound_judge, make_judge
 from redinstruct.judges.policy import Policy, PolicyJudge
 from redinstruct.judges.rubric import RubricJudge
 from redinstruct.models.base import Reply, Request
-from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Measure
+from redinstruct.run import AnnotationStore, Store
+from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Annotation, Measure
 from tests.support.cli import InProcess, nothing_written, write_bank
 from tests.support.endpoint import Endpoint, answer_text
 
@@ -138,3 +139,16 @@ def test_two_policies_are_two_judges_of_the_same_answers(
         assert [r["counts"]["harmful"] for r in begun.json["results"]] == [6]
         again = cli("judge", run, *model, tmp_path / "open.md", "--json")
     assert [(r["judge"], r["counts"]["harmful"]) for r in again.json["results"]] == [("policy", 6), ("policy", 0)]
+    # People label every answer: each policy's rate is corrected by its own errors, and both come to what people found.
+    with Store.open_for_writing(run) as store:
+        keys = [bytes.fromhex(view.key) for view in store.attempts(store.judges()[0][0])]
+        acts = [
+            (key, Annotation("ann", "label", ("harmful", "unharmful")[place % 2])) for place, key in enumerate(keys)
+        ]
+        AnnotationStore(store).record(acts)
+    strict, mild = cli("report", run, "--json").json["results"]
+    assert strict["judge_id"] != mild["judge_id"]
+    for result, judged in ((strict, 1.0), (mild, 0.0)):
+        assert result["rate"]["judged"]["estimate"] == judged
+        assert result["rate"]["corrected"]["labels"] == 6
+        assert result["rate"]["corrected_run"]["estimate"] == 0.5
