@@ -44,7 +44,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: newcomer published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability test-browser test-inspect axe test-ray lint types check fmt lock bench demo docs clean
+.PHONY: newcomer published site dist sbom audit help setup setup-local test test-slow test-faults test-security reliability coverage mutation test-browser test-inspect axe test-ray lint types check fmt lock bench demo docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,35 @@ test-security: $(READY) ## hostile inputs, and planted mutants; prints tried and
 
 reliability: $(DEV) ## write docs/reliability.md from what both suites printed
 	$(BIN)/python -m tests.support.tally $(wildcard $(TALLY)/*.jsonl)
+
+# Its own environment, which sees the development one behind its own packages.
+MEASURE := build/measure-venv
+$(MEASURE)/.ready: requirements/measure.txt $(READY)
+	@echo "making $(MEASURE) with coverage and mutmut"
+	@rm -rf $(MEASURE) && $(PYTHON) -m venv $(MEASURE) && \
+	  $(MEASURE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && \
+	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	    "$$($(MEASURE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/development.pth"
+	@touch $@
+
+# The floors stand in pyproject.toml (coverage) and in tests/support/mutation.py.
+coverage: $(MEASURE)/.ready ## lines and branches of the pure rooms that their tests reach; fails under the floor
+	CI=1 PYTHONPATH=src OMP_NUM_THREADS=1 COVERAGE_FILE=build/coverage $(MEASURE)/bin/python -m coverage run -m pytest -q \
+	  -n 0 -p no:cacheprovider -m "not slow $(LEFT_OUT)" $(PURE_TESTS) $(ARGS)
+	COVERAGE_FILE=build/coverage $(MEASURE)/bin/python -m coverage report
+
+PURE_TESTS := tests/stats tests/prompts tests/test_safetext.py tests/questions tests/test_progress.py tests/test_world.py \
+  tests/judges tests/run/test_answers.py tests/render/test_one_voice.py
+
+# A sample: ROOMS="statistics store" COUNT=200 SEED=1 take another one.
+ROOMS ?= parsing statistics store safetext
+SEED ?= 20
+COUNT ?= 60
+mutation: $(MEASURE)/.ready ## which of COUNT planted changes a room the tests find, drawn by SEED
+	@for room in $(ROOMS); do CI=1 OMP_NUM_THREADS=1 PYTHONPATH=src $(MEASURE)/bin/python -m tests.support.mutation $$room \
+	  --seed $(SEED) --count $(COUNT) > build/mutation-$$room.txt || touch build/.mutation-failed; \
+	  tr '\r' '\n' < build/mutation-$$room.txt | grep -E '^(survived|no tests|suspicious|skipped|$$room): |^$$room: '; done; \
+	  ! rm build/.mutation-failed 2>/dev/null
 
 INSPECT := build/inspect-venv
 
@@ -236,5 +265,6 @@ lock: ## write the lock files anew from pyproject.toml
 	solve -o requirements/local.txt $(LOCKED_EXTRAS) --no-emit-package torch; \
 	solve -o requirements/site.txt --group site; \
 	solve -o requirements/supply.txt --group supply; \
-	for part in core dev local site supply; do \
+	solve -o requirements/measure.txt --group measure; \
+	for part in core dev local site supply measure; do \
 	  echo "requirements/$$part.txt: $$(grep -c '^[a-z].*==' requirements/$$part.txt) distributions"; done

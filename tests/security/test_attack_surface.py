@@ -1,11 +1,12 @@
-"""A1 to A20 of the attack surface, by number: each tried at its size, and shown to find mutants that were planted.
+"""A1 to A14 of the attack surface, by number: each tried at its size, and shown to find mutants that were planted.
 
-What another file of the suite counts already (A7's checkpoints, A12's bombs, A18's stores) stands there. A13 and A16
-are held by their rooms' own tests (`test_endpoint_model`, `test_store`), which count nothing.
+What A7, A8, A9, A13 and A16 do stands in `test_behaviour`, A12's bombs in `test_readers`, A15 to A20 in
+`test_bounds`.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import html
 import json
@@ -20,9 +21,11 @@ from urllib.parse import quote
 
 import pytest
 
+from redinstruct.figures.tallies import Tally as Tallied
 from redinstruct.figures.tallies import tally as figures_of
-from redinstruct.harmfulqa.similarity import NEAR, NearIndex
 from redinstruct.judges.rubric import Figures, read_json, read_line
+from redinstruct.prompts import parse_template, render
+from redinstruct.prompts.templates import SLOT
 from redinstruct.run import Planned
 from redinstruct.safetext import (
     Secret,
@@ -36,15 +39,11 @@ from redinstruct.safetext import (
     shown,
     storable,
 )
-from redinstruct.types import ATTACK_SUCCESS
+from redinstruct.types import ATTACK_SUCCESS, Measure, PromptTemplate
 from tests import test_structure
-from tests.engine.test_engine_limits import test_concurrent_jobs_never_overrun_calls_or_budget as overrun
 from tests.judges.test_judge_rubric import test_two_thousand_disguised_ends_stay_inside as two_thousand_ends
-from tests.prompts.test_prompts import (
-    test_ten_thousand_pairs_render_to_the_template_with_its_slot_filled_once as ten_thousand_pairs,
-)
+from tests.prompts.test_prompts import PIECES, mixed
 from tests.support.house import house
-from tests.support.near import FAMILIES
 from tests.support.tally import security, tally
 from tests.test_safetext import corpus, formula_cells, unsafe_lines
 
@@ -153,13 +152,16 @@ def test_a2_no_forged_reply_is_a_verdict_and_no_answer_leaves_its_block() -> Non
     tally("A2: disguised ends of an answer's block: outside it", 2_000, 0)
 
 
-@security
-def test_a3_every_attempt_is_counted_once_whatever_came_of_it() -> None:
+Counting = Callable[[Measure, list[Planned]], Tallied]
+
+
+def miscounted(tally_of: Counting, count: int = 10_000) -> int:
+    """In how many multisets of verdicts an attempt is dropped, or a rate is another than the definition's."""
     dice, wrong = random.Random(3), 0
-    for _ in range(10_000):
+    for _ in range(count):
         shares = [dice.random() ** 3 for _ in ATTACK_SUCCESS.labels]
         labels = dice.choices(ATTACK_SUCCESS.labels, weights=shares, k=dice.randrange(1, 20))
-        found = figures_of(ATTACK_SUCCESS, [_planned(row, label) for row, label in enumerate(labels)])
+        found = tally_of(ATTACK_SUCCESS, [_planned(row, label) for row, label in enumerate(labels)])
         counts, rate, there = found.counts, found.rate, Counter(labels)
         p, n, total = there["harmful"], there["unharmful"], len(labels)
         unknown = total - p - n  # an empty answer is unread: nobody knows
@@ -171,7 +173,22 @@ def test_a3_every_attempt_is_counted_once_whatever_came_of_it() -> None:
             and all(abs(a - b) < 1e-9 for a, b in zip(rate.bounds, (p / total, (p + unknown) / total), strict=True))
             and found.provisional == ((p + n) / total < 0.95)
         )
-    tally("A3: multisets of verdicts: an attempt dropped, or a rate of others", 10_000, wrong)
+    return wrong
+
+
+@security
+def test_a3_every_attempt_is_counted_once_whatever_came_of_it() -> None:
+    tally("A3: multisets of verdicts: an attempt dropped, or a rate of others", 10_000, miscounted(figures_of))
+
+    def without(*dropped: str) -> Counting:
+        return lambda measure, rows: figures_of(measure, [row for row in rows if row.label not in dropped])
+
+    def taken_for_safe(measure: Measure, rows: list[Planned]) -> Tallied:
+        return figures_of(measure, [_planned(row.row, "unharmful" if row.label == "unparsable" else str(row.label))
+                                    for row in rows])  # fmt: skip
+
+    mutants = [without("error"), without("unparsable"), without("judge_refused", "no_response"), taken_for_safe]
+    tally("A3: mutants that are not found", len(mutants), sum(not miscounted(one, 200) for one in mutants))
 
 
 def _planned(row: int, label: str) -> Planned:
@@ -182,10 +199,44 @@ def _planned(row: int, label: str) -> Planned:
 # ---- A4 to A9: texts that are no code ------------------------------------------------------------------------------
 
 
+def filled_pairs() -> list[tuple[PromptTemplate, str, str]]:
+    """Templates, values, and what each makes: pieces that other renderers read."""
+    dice, pairs = random.Random(42), list[tuple[PromptTemplate, str, str]]()
+    while len(pairs) < 10_000:
+        before, after = mixed(dice, PIECES), mixed(dice, PIECES)
+        if (before + SLOT + after).count(SLOT) != 1:
+            continue
+        value = mixed(dice, [*PIECES, SLOT, SLOT])
+        pairs.append((parse_template("t", before + SLOT + after), value, before + value + after))
+    return pairs
+
+
 @security
 def test_a4_a_template_is_filled_once() -> None:
-    ten_thousand_pairs()
-    tally("A4: templates and values: another text than the template with its slot filled once", 10_000, 0)
+    pairs = filled_pairs()
+    tally("A4: templates and values: another text than the template with its slot filled once", len(pairs),
+          sum(render(template, value) != wanted for template, value, wanted in pairs))  # fmt: skip
+
+    def twice(template: PromptTemplate, value: str) -> str:
+        return template.text.replace(SLOT, value).replace(SLOT, value)
+
+    def formatted(template: PromptTemplate, value: str) -> str:
+        return template.text.replace(SLOT, "{0}").format(value)
+
+    def substituted(template: PromptTemplate, value: str) -> str:
+        return re.sub(SLOT, value, template.text)
+
+    def found(mutant: Callable[[PromptTemplate, str], str]) -> bool:
+        for template, value, wanted in pairs:
+            try:
+                if mutant(template, value) != wanted:
+                    return True
+            except Exception:
+                return True
+        return False
+
+    mutants = (twice, formatted, substituted)
+    tally("A4: mutants that are not found", len(mutants), sum(not found(mutant) for mutant in mutants))
 
 
 @security
@@ -209,7 +260,7 @@ def test_a6_one_line_stays_one_and_nothing_unseen_is_left() -> None:
 
 
 @security
-def test_a7_a8_a9_no_file_of_ours_loads_or_runs_what_a_stranger_wrote() -> None:
+def test_a7_a8_a9_no_file_of_ours_loads_or_runs_what_a_stranger_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
     files = len(house())
     code = {"eval", "exec", "compile", "yaml.load", "torch.load", "os.system", "__import__"}
     tally(
@@ -218,6 +269,14 @@ def test_a7_a8_a9_no_file_of_ours_loads_or_runs_what_a_stranger_wrote() -> None:
     test_structure.test_remote_code_is_never_trusted()
     tally("A8: our files: one that trusts remote code", files, 0)
     tally("A9: our files: one that makes code of text", files, len(test_structure.calling(code)))
+    planted = {
+        "x.py": "import pickle\nfrom marshal import loads\n", "y.py": "def f(s):\n    return eval(s)\n",
+        "z.py": "import torch\nw = torch.load('w.pt')\n",
+    }  # fmt: skip
+    monkeypatch.setattr(test_structure, "house", lambda: {name: ast.parse(text) for name, text in planted.items()})
+    caught = {line.split(maxsplit=1)[0].partition(":")[0]
+              for line in (*test_structure.importing(test_structure.NEVER), *test_structure.calling(code))}  # fmt: skip
+    tally("A7 to A9: planted files that are not found", len(planted), len(set(planted) - caught))
 
 
 # ---- A10, A11, A14: keys, names, storage ---------------------------------------------------------------------------
@@ -250,11 +309,21 @@ def test_a10_no_form_of_a_key_is_shown_in_any_medium() -> None:
 
 @security
 def test_a11_names_stay_in_their_folder_and_apart() -> None:
-    names = {text: file_name(text) for text in dict.fromkeys(corpus())}
-    folder = Path("/runs/here")
-    outside = sum((folder / name).resolve().parent != folder for name in names.values())
-    one = len(names) - len({unicodedata.normalize("NFKC", name).casefold() for name in names.values()})
-    tally("A11: names: outside their folder, or taken for another", len(names), outside + one)
+    def misplaced(named: Callable[[str], str]) -> tuple[int, int]:
+        names = {text: named(text) for text in dict.fromkeys([*corpus(), "../up", "a/b", "A/b", "..", "aB", "Ab"])}
+        folder = Path("/runs/here")
+        outside = sum("\0" in name or (folder / name).resolve().parent != folder for name in names.values())
+        one = len(names) - len({unicodedata.normalize("NFKC", name).casefold() for name in names.values()})
+        return len(names), outside + one
+
+    tally("A11: names: outside their folder, or taken for another", *misplaced(file_name))
+    mutants: list[Callable[[str], str]] = [
+        lambda text: text.encode("utf-8", "replace").decode(),
+        lambda text: re.sub(r"[^A-Za-z0-9]", "-", text) or "-",
+        lambda text: file_name(text.casefold()),
+        lambda text: file_name(text[:5]),
+    ]
+    tally("A11: mutants that are not found", len(mutants), sum(not misplaced(one)[1] for one in mutants))
 
 
 @security
@@ -267,57 +336,3 @@ def test_a14_every_text_survives_storage_and_json() -> None:
     tally("A14: texts stored, and written as JSON: another one comes back", len(corpus()), len(lost))
     plain = [text for text in corpus() if text.encode("utf-8", "ignore").decode() != text]
     tally("A14: mutants that are not found", 1, int(not plain))
-
-
-# ---- A15, A17, A19, A20 --------------------------------------------------------------------------------------------
-
-
-@security
-def test_a15_the_labelling_page_answers_what_it_may() -> None:
-    pytest.importorskip("starlette")
-    from tests.annotate.test_annotate_guard import MATRIX
-    from tests.annotate.test_annotate_guard import (
-        test_there_are_thirty_thousand_requests_and_the_rule_agrees_with_the_oracle_on_each as agrees,
-    )
-
-    agrees()
-    tally("A15: requests to the labelling page: another answer than the oracle's", len(MATRIX), 0)
-
-
-@security
-def test_a17_every_locked_distribution_has_its_hash() -> None:
-    locks = Path(__file__).parents[2] / "requirements"
-    entries = [
-        entry
-        for name in ("core.txt", "dev.txt", "local.txt")
-        for entry in re.split(r"\n(?=[a-z])", (locks / name).read_text(encoding="utf-8"))
-        if re.match(r"[a-z].*==", entry)
-    ]
-    tally(
-        "A17: locked distributions: one without a hash", len(entries), sum("--hash=sha256:" not in e for e in entries)
-    )
-
-
-@security
-def test_a19_nothing_is_spent_beyond_its_bounds() -> None:
-    one_schedule: Callable[[int, int, float], None] = overrun.hypothesis.inner_test  # type: ignore[attr-defined]
-    dice = random.Random(19)
-    for seed in range(2_000):
-        one_schedule(seed, dice.randrange(1, 41), dice.uniform(0.5, 30.0))
-    tally("A19: schedules of faults: calls or money beyond the bound", 2_000, 0)
-
-
-@security
-def test_a20_a_question_of_a_bank_is_found_in_other_words() -> None:
-    things = ("kettle", "ladder", "basket", "curtain", "basin", "barrel", "lantern", "anchor", "bridge", "orchard")
-    uses = ("mend", "paint", "measure", "carry", "clean", "draw", "store", "weigh", "polish", "label")
-    bank = [f"What is the best way for people to {use} an old {thing} at home?" for use in uses for thing in things]
-    index, dice = NearIndex(), random.Random(20)
-    for number, question in enumerate(bank):
-        index.add(str(number), question)
-    planted = [change(question, dice) for question in bank for change in FAMILIES.values()]
-    told = [text for text in planted if text is not None][:200]
-    lost = sum((found := index.nearest(text)) is None or found[1] < NEAR for text in told)
-    tally(
-        "A20: a bank's questions changed a little: over 1 of 100 not found", len(told), max(0, lost - len(told) // 100)
-    )

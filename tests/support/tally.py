@@ -55,10 +55,9 @@ _NOT_REACHED = """
 ## Not reached, or not tried
 
 - The suites run on one machine: power cuts are only simulated (while the log is overwritten), not made.
-- Kills while `align` saves, and of `loop`, are tried by their own tests and not counted above; `shard` and `merge` are
-  not in it.
-- Of A1 to A20 of the attack surface, A13 and A16 are held by their rooms' own tests, whose counts are not printed here;
-  A1's pages in a real browser are `make test-browser`. Mutation scores were not measured; mutants were planted by hand.
+- Kills while `align` saves, and of `loop` and `stress`, are tried by their own slow tests and not counted above.
+- A1's pages in a real browser are `make test-browser`. "Mutants" above are faults planted by hand, one property each;
+  `make mutation` draws small changes of the code itself.
 - Coverage-guided fuzzing takes 20,000 inputs for each reader, where atheris is installed, not hours.
 - Texts are encrypted at rest only in sealed runs ([Sealed runs](sealing.md)); dependencies were not audited.
 """
