@@ -71,7 +71,7 @@ test-security: $(READY) ## hostile inputs, and planted mutants; prints tried and
 	REDINSTRUCT_TALLY=$(CURDIR)/$(TALLY)/security.jsonl $(BIN)/pytest -n $(WORKERS) -rP -m "security $(LEFT_OUT)" $(ARGS)
 
 reliability: $(DEV) ## write docs/reliability.md from what both suites printed
-	$(BIN)/python -m tests.support.tally $(wildcard $(TALLY)/*.jsonl)
+	$(BIN)/python -m tests.support.tally $(wildcard $(TALLY)/*.jsonl) $(if $(CUT),--cut "$(CUT)")
 
 # Its own environment, which sees the development one behind its own packages.
 MEASURE := build/measure-venv
@@ -86,11 +86,12 @@ $(MEASURE)/.ready: requirements/measure.txt $(READY)
 # The floors stand in pyproject.toml (coverage) and in tests/support/mutation.py.
 coverage: $(MEASURE)/.ready ## lines and branches of the pure rooms that their tests reach; fails under the floor
 	CI=1 PYTHONPATH=src OMP_NUM_THREADS=1 COVERAGE_FILE=build/coverage $(MEASURE)/bin/python -m coverage run -m pytest -q \
-	  -n 0 -p no:cacheprovider -m "not slow $(LEFT_OUT)" $(PURE_TESTS) $(ARGS)
+	  -n 0 -p no:cacheprovider -m "not slow $(LEFT_OUT)" -k "not in_no_time and not long_hostile" $(PURE_TESTS) $(ARGS)
 	COVERAGE_FILE=build/coverage $(MEASURE)/bin/python -m coverage report
 
-PURE_TESTS := tests/stats tests/prompts tests/test_safetext.py tests/questions tests/test_progress.py tests/test_world.py \
-  tests/judges tests/run/test_answers.py tests/render/test_one_voice.py
+# Those that hold processor times are left out: to be watched takes time.
+PURE_TESTS := tests/stats tests/prompts tests/test_safetext.py tests/test_corners.py tests/questions tests/test_progress.py \
+  tests/test_world.py tests/cli/test_finding.py tests/judges/test_judge_rubric.py tests/run/test_answers.py tests/render/test_one_voice.py
 
 # A sample: ROOMS="statistics store" COUNT=200 SEED=1 take another one.
 ROOMS ?= parsing statistics store safetext

@@ -1,7 +1,8 @@
 """What the fault and security suites print: for each promise, how much was tried and how much of it failed.
 
 ``make test-faults`` and ``make test-security`` name a file in ``REDINSTRUCT_TALLY``: it gets one JSON object a line.
-``python -m tests.support.tally FILE ...`` writes ``docs/reliability.md`` from such files (``make reliability``).
+``python -m tests.support.tally FILE ... [--cut WORDS]`` writes ``docs/reliability.md`` from such files (``make
+reliability``; ``CUT=WORDS`` says on the page what did not run).
 """
 
 from __future__ import annotations
@@ -81,4 +82,6 @@ def page(files: list[Path]) -> str:
 
 if __name__ == "__main__":
     place = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
-    place.write_text(page([Path(name) for name in sys.argv[1:]]), encoding="utf-8")
+    names, _, cut = " ".join(sys.argv[1:]).partition(" --cut ")
+    text = page([Path(name) for name in names.split()])
+    place.write_text(text + (f"- {cut}\n" if cut else ""), encoding="utf-8")
