@@ -39,7 +39,8 @@ TUNED: Mapping[str, Setting] = {
 class Sizes(msgspec.Struct, frozen=True):
     """How much is done. ``harmless`` is asked in every frame beside ``items`` forbidden questions.
 
-    ``rates`` are the learning rates of the policy's training and of the mending.
+    ``rates`` are the learning rates of the policy's training and of the mending. ``policy_mix`` are refusals and
+    harmless rows of the former: few refusals, else every frame is refused, but a few steps need more of them.
     """
 
     items: int
@@ -51,6 +52,7 @@ class Sizes(msgspec.Struct, frozen=True):
     batch: int
     recipes: tuple[str, ...]
     rates: tuple[float, float] = (1e-4, 8e-5)
+    policy_mix: tuple[float, float] = (2.0, 10.0)
 
 
 WHOLE = Sizes(
@@ -72,6 +74,7 @@ QUICK = Sizes(
     steps=3,
     batch=8,
     recipes=("blue", "robust"),
+    policy_mix=(4.0, 8.0),
 )
 FORM_OF: Mapping[str, str] = {
     STANDARD: STANDARD, COT: forms.STEPS, COU: forms.DIALOGUE, f"{COU}{UNTUNED}": forms.DIALOGUE,
@@ -120,7 +123,7 @@ def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnPro
         strategy="blue",
         preset="starling",
         settings={**TUNED, "learning_rate": sizes.rates[0], "steps": sizes.policy_steps, "batch": sizes.batch,
-                  "mix": {"blue": 2.0, "general": 10.0}},
+                  "mix": dict(zip(("blue", "general"), sizes.policy_mix, strict=True))},
         forms=(),
         guard=False,
         memory=_MEMORY,
