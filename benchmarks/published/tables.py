@@ -21,7 +21,7 @@ import yaml
 
 import redinstruct
 from benchmarks.published.sources import Library
-from redinstruct.interop import import_file
+from redinstruct.interop import ImportSettings, import_file
 from redinstruct.judges.refusal import opens_with_refusal
 from redinstruct.stats import cohen_kappa, krippendorff_alpha, wilson
 
@@ -80,7 +80,7 @@ class Counted(msgspec.Struct, frozen=True):
 
 def _counted(file: Path, measure: str, **given: Any) -> Counted:  # `given` goes on to import_file, which is typed
     with tempfile.TemporaryDirectory() as folder:
-        import_file(file, Path(folder) / "run", measure=measure, **given)
+        import_file(file, Path(folder) / "run", ImportSettings(measure=measure, **given))
         (result,) = redinstruct.report(Path(folder) / "run")["results"]
     counts, rate = result["counts"], result["rate"]
     first = counts["harmful" if measure == "attack_success" else "refused"]
@@ -142,7 +142,7 @@ def pairs(library: Library) -> Iterator[Rate]:
                 rows.write_text(json.dumps(whole["completions"]), encoding="utf-8")
                 # One bank, so that the two runs' questions are the same ones.
                 bank = rows.rename(rows.with_name("jailbreakbench.json"))
-                import_file(bank, Path(folder) / name, columns={"judge": "is_jailbreak_llamaguard2"})
+                import_file(bank, Path(folder) / name, ImportSettings(columns={"judge": "is_jailbreak_llamaguard2"}))
             (result,) = redinstruct.compare(Path(folder) / "before", Path(folder) / "after").results
         difference = result.difference
         assert difference is not None
@@ -299,7 +299,7 @@ def _held_against(rows: list[dict[str, str]], successes: list[bool]) -> tuple[di
                     [row["question"], row["answer"], success, "harmful" if row["label"] == "1" else "unharmful"]
                 )
         run = Path(folder) / "run"
-        import_file(file, run, columns={"judge": "jailbroken", "human": "human"}, annotator="published")
+        import_file(file, run, ImportSettings(columns={"judge": "jailbroken", "human": "human"}, annotator="published"))
         (result,) = redinstruct.report(run)["results"]
     table = result["human"]["confusion"]
     of: dict[bool, str] = {True: "harmful", False: "unharmful"}

@@ -32,6 +32,7 @@ class Setting(msgspec.Struct, frozen=True):
     short: str | None = None
     first: int = 9
     least: float | None = None
+    above: float | None = None
     most: float | None = None
     names: tuple[str, ...] = ()
 

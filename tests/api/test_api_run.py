@@ -93,7 +93,7 @@ def test_the_corrected_figure_where_people_labelled(run: redinstruct.Run) -> Non
 
 
 def test_bad_input(run: redinstruct.Run, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds runs .*, not an evaluation"):
+    with pytest.raises(ConfigError, match=r"is a folder of runs .*, not an evaluation"):
         redinstruct.Run(tmp_path)
     with pytest.raises(UsageError, match="no figure 'best'; there are judged, all, corrected"):
         run.plot("best")

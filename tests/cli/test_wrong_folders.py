@@ -14,7 +14,10 @@ from tests.support.cli import InProcess, tree
 from tests.support.pairs import mixed, run_of
 from tests.support.useful import check, right
 
-FORM = re.compile(r"holds (an?|runs|other) .+, not (an?|runs) .+\(.+\)$|is (a file|an empty folder), not an? .+\(.+\)$")
+FORM = re.compile(
+    r"holds (an?|other) .+, not (an?|runs) .+\(.+\)$"
+    r"|is (a file|an empty folder|a folder of runs .+), not an? .+\(.+\)$"
+)
 
 
 def evaluation(place: Path) -> None:
@@ -63,7 +66,8 @@ MADE: dict[str, Callable[[Path], None]] = {
 }
 SAID = {
     "evaluation": "an evaluation (`redinstruct eval`)", "utility": "a utility check (`redinstruct utility`)",
-    "collection": "a collection (`redinstruct collect`)", "checkpoint": "a checkpoint", "parent": "holds runs (mine)",
+    "collection": "a collection (`redinstruct collect`)", "checkpoint": "a checkpoint",
+    "parent": "is a folder of runs (mine)",
     "alignment": "an aligned checkpoint (`redinstruct align`)", "file": "is a file", "mkdir": "is an empty folder",
     "other": "holds other files",
 }  # fmt: skip

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from redinstruct.errors import UsageError
-from redinstruct.figures.gate import gate
+from redinstruct.figures.gate import GateSettings, gate
 from redinstruct.figures.rates import report
 from redinstruct.render.comparison import gate_junit as junit
 from redinstruct.render.comparison import gate_markdown
@@ -134,11 +134,13 @@ def test_the_gate_s_answer(
 @pytest.mark.parametrize("harmful", [2, 5, 12])
 def test_a_limit_at_the_interval_s_very_end(place: Path, harmful: int) -> None:
     folder = run_of(place / "run", mixed(harmful, 100 - harmful))
-    check = gate(folder, 0.5).checks[0]
+    check = gate(folder, GateSettings(max_rate=0.5)).checks[0]
     low, high = check.low, check.high
     below, above = math.nextafter(low, 0), math.nextafter(high, 1)
-    states = {rate: (gate(folder, rate).state, gate(folder, rate, figure="judged").state)
-              for rate in (below, low, high, above)}  # fmt: skip
+    states = {
+        rate: tuple(gate(folder, GateSettings(max_rate=rate, figure=figure)).state for figure in (None, "judged"))
+        for rate in (below, low, high, above)
+    }
     assert states == {
         below: ("failed", "failed"),
         low: ("inconclusive", "inconclusive"),
@@ -150,22 +152,22 @@ def test_a_limit_at_the_interval_s_very_end(place: Path, harmful: int) -> None:
 def test_what_could_not_be_scored_counts_against_the_model_before_it_may_pass(place: Path) -> None:
     folder = run_of(place / "run", mixed(4, 190, error=6))
     low, high = wilson(4, 200)[0], wilson(10, 200)[1]
-    check = gate(folder, 0.07, max_unscored=0.05).checks[0]
+    check = gate(folder, GateSettings(max_rate=0.07, max_unscored=0.05)).checks[0]
     assert (check.low, check.high) == pytest.approx((low, high))
     assert wilson(4, 200)[1] < 0.07 < high
     assert check.state == "inconclusive"
-    assert gate(folder, high + 0.001, max_unscored=0.05).state == "passed"
+    assert gate(folder, GateSettings(max_rate=high + 0.001, max_unscored=0.05)).state == "passed"
 
 
 def test_the_worst_of_all_results_decides(place: Path) -> None:
     setup = Setup(banks=(make_bank(200),))
     folder = run_of(place / "run", mixed(0, 200) + mixed(200, 0), setup=setup)
-    found = gate(folder, 0.10)
+    found = gate(folder, GateSettings(max_rate=0.10))
     assert found.state == "failed"
     assert [check.state for check in found.checks] == ["passed", "failed"]
     half = run_of(place / "half", [*mixed(0, 200), *[None] * 200], setup=setup)
-    assert [check.state for check in gate(half, 0.10).checks] == ["passed", "inconclusive"]
-    assert gate(half, 0.10).state == "inconclusive"
+    assert [check.state for check in gate(half, GateSettings(max_rate=0.10)).checks] == ["passed", "inconclusive"]
+    assert gate(half, GateSettings(max_rate=0.10)).state == "inconclusive"
 
 
 def test_a_second_look_by_another_judge_changes_nothing(place: Path, cli: InProcess) -> None:
@@ -239,14 +241,14 @@ def test_answers_that_run_in_circles_are_said_beside_the_answer(place: Path, cli
 def test_failing_is_adjusted_for_the_number_of_results_and_passing_needs_each(place: Path) -> None:
     """16 of 100 lie above 10 % by themselves (p = .048), not as one of twelve looks; 3 of 100 pass everywhere."""
     alone = run_of(place / "one", mixed(17, 83))
-    assert gate(alone, 0.10).state == "failed"
+    assert gate(alone, GateSettings(max_rate=0.10)).state == "failed"
     setup = Setup(banks=tuple(make_bank(100, f"b{i}", (None,)) for i in range(3)), templates=Setup().templates[:1])
-    several = gate(run_of(place / "three", mixed(17, 83) + mixed(3, 97) * 2, setup=setup), 0.10)
+    several = gate(run_of(place / "three", mixed(17, 83) + mixed(3, 97) * 2, setup=setup), GateSettings(max_rate=0.10))
     assert [check.state for check in several.checks] == ["inconclusive", "passed", "passed"]
     assert several.state == "inconclusive"
     assert several.checks[0].confidence == pytest.approx(1 - 0.05 / 3)
     # Two that fail for sure leave the third the whole of the level: Holm's steps.
-    worse = gate(run_of(place / "steps", mixed(17, 83) + mixed(60, 40) * 2, setup=setup), 0.10)
+    worse = gate(run_of(place / "steps", mixed(17, 83) + mixed(60, 40) * 2, setup=setup), GateSettings(max_rate=0.10))
     assert [check.state for check in worse.checks] == ["failed"] * 3
 
 
@@ -344,7 +346,7 @@ def test_the_three_answers_are_all_among_these_cases() -> None:
 def test_the_corrected_figure_is_the_report_s(place: Path) -> None:
     judge, people = labelled((40, 20, 15), (160, 40, 3))
     folder = run_of(place / "run", judge, human=people)
-    (result,), (check,) = report([folder])["results"], gate(folder, 0.1).checks
+    (result,), (check,) = report([folder])["results"], gate(folder, GateSettings(max_rate=0.1)).checks
     known = result["rate"]["corrected"]
     assert ([check.estimate, check.low, check.high], check.labels) == (
         [known["estimate"], *known["ci"]], known["labels"],
@@ -355,16 +357,16 @@ def test_without_a_figure_each_result_takes_the_best_that_it_has(place: Path) ->
     setup = Setup(banks=(make_bank(100),))
     judge, people = labelled((0, 0, 0), (100, 40, 0))
     folder = run_of(place / "run", judge * 2, human=people, setup=setup)
-    found = gate(folder, 0.2)
+    found = gate(folder, GateSettings(max_rate=0.2))
     assert [(c.figure, c.labels, c.state) for c in found.checks] == [("corrected", 40, "passed"), ("all", 0, "passed")]
-    asked = gate(folder, 0.2, figure="corrected")
+    asked = gate(folder, GateSettings(max_rate=0.2, figure="corrected"))
     assert [(c.state, c.why) for c in asked.checks[1:]] == [("inconclusive", "no label to correct it by")]
     assert asked.state == "inconclusive"
 
 
 def test_labels_do_not_excuse_what_could_not_be_scored(place: Path) -> None:
     judge, people = labelled((0, 0, 0), (90, 40, 0))
-    check = gate(run_of(place / "run", judge + ["unparsable"] * 10, human=people), 0.5).checks[0]
+    check = gate(run_of(place / "run", judge + ["unparsable"] * 10, human=people), GateSettings(max_rate=0.5)).checks[0]
     assert (check.figure, check.state) == ("corrected", "inconclusive")
     assert check.why.startswith("10.0 % of the attempts are unscored, the most is 2 %")
 
@@ -377,7 +379,7 @@ def test_people_who_disagree_correct_nothing(place: Path) -> None:
     with Store.open_for_writing(folder) as store:
         key = Setup(banks=(make_bank(50, topics=(None,)),), templates=Setup().templates[:1]).attempts[0].key
         AnnotationStore(store).record([(key, Annotation("bo", "label", "unharmful"))])
-    assert gate(folder, 0.5).checks[0].figure == "all"
+    assert gate(folder, GateSettings(max_rate=0.5)).checks[0].figure == "all"
 
 
 # ---- the command line and its files ----------------------------------------------------------------------------------
@@ -431,11 +433,11 @@ def test_no_labels_to_correct_by(place: Path, cli: InProcess) -> None:
 
 def test_no_run(place: Path) -> None:
     with pytest.raises(UsageError, match="is an empty folder, not a run"):
-        gate(place, 0.1)
+        gate(place, GateSettings(max_rate=0.1))
 
 
 def test_hostile_names_stay_inside_their_attributes_and_cells(place: Path) -> None:
-    found = gate(run_of(place / "run", mixed(50, 0)), 0.1)
+    found = gate(run_of(place / "run", mixed(50, 0)), GateSettings(max_rate=0.1))
     name = '"><x a="\x00|\n# x'
     check = msgspec.structs.replace(found.checks[0], bank=name, prompt=name)
     named = msgspec.structs.replace(found, model=name, checks=(check,))

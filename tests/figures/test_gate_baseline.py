@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from redinstruct.figures.gate import gate
+from redinstruct.figures.gate import GateSettings, gate
 from redinstruct.types import JudgeCard, Sampling
 from tests.support.cli import InProcess
 from tests.support.pairs import mixed, run_of
@@ -118,7 +118,7 @@ def test_an_unfinished_side_decides_nothing(place: Path, cli: InProcess, cut: st
     said = {name: mixed(0, 200) for name in ("run", "baseline")}
     said[cut][-1] = None  # type: ignore[call-overload]
     run, baseline = (run_of(place / name, said[name]) for name in ("run", "baseline"))
-    found = gate(run, 1.0, baseline=baseline)
+    found = gate(run, GateSettings(max_rate=1.0, baseline=baseline))
     assert (found.state, found.checks[1].state) == ("inconclusive", "inconclusive")
     assert "is unfinished" in found.checks[1].why
 
@@ -179,7 +179,7 @@ def test_a_baseline_that_was_asked_more_is_compared_on_what_both_were_asked(plac
     )
     baseline = run_of(place / "baseline", mixed(0, 138), setup=wide)
     run = run_of(place / "run", mixed(0, 60), setup=PLAN)
-    found = gate(run, 1.0, baseline=baseline, margin=0.1)
+    found = gate(run, GateSettings(max_rate=1.0, baseline=baseline, margin=0.1))
     assert [(c.against, c.bank, c.prompt, c.state) for c in found.checks] == [
         ("limit", "bank", "standard", "passed"),
         ("baseline", "bank", "standard", "passed"),

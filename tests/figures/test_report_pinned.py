@@ -89,14 +89,14 @@ def labelled(place: Path) -> list[Path]:
 
 def alone(place: Path) -> list[Path]:
     """Answers from elsewhere that people labelled and no judge has seen."""
-    from redinstruct.interop import import_file
+    from redinstruct.interop import ImportSettings, import_file
 
     rows = [{"prompt": f"What is item {i}?", "response": f"answer {i}", "human": ["harmful", "unharmful"][i % 3 > 0],
              "annotator": who, "category": f"t{i % 2}"}
             for i in range(12) for who in (("ann", "bo") if i % 4 else ("ann",))]  # fmt: skip
     file = place / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    import_file(file, place / "alone", measure="attack_success", model="openai/elsewhere")
+    import_file(file, place / "alone", ImportSettings(measure="attack_success", model="openai/elsewhere"))
     return [place / "alone"]
 
 

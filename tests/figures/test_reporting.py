@@ -301,7 +301,7 @@ class TestContract:
         Store.open_for_writing(run).close()
         with pytest.raises(ConfigError, match="never begun"):
             report([run])
-        with pytest.raises(ConfigError, match="holds runs"):
+        with pytest.raises(ConfigError, match="is a folder of runs"):
             report([tmp_path])
 
     def test_a_label_of_another_measure_is_damage_and_no_figure(self, run: Path) -> None:

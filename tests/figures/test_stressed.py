@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from redinstruct.errors import ConfigError
-from redinstruct.figures.gate import gate
+from redinstruct.figures.gate import GateSettings, gate
 from redinstruct.figures.report import document
 from redinstruct.figures.stressed import read_stress_figures
 from redinstruct.prompts import parse_template
@@ -182,8 +182,8 @@ def test_an_attack_that_is_not_measured_yet_decides_nothing_and_a_limit_that_is_
 
 def test_failing_shares_its_level_among_all_that_is_held(place: Path) -> None:
     run = stress_run(place / "run")
-    alone = gate(run, 0.10).checks[0]
-    among = gate(run, 0.10, stress=["prefill=0.10", "tune=0.10", "quantize=0.10"]).checks
+    alone = gate(run, GateSettings(max_rate=0.10)).checks[0]
+    among = gate(run, GateSettings(max_rate=0.10, stress=("prefill=0.10", "tune=0.10", "quantize=0.10"))).checks
     assert among[0].state == alone.state == "passed"
     assert max(check.confidence for check in among) > 0.98  # five results: the first step is at a fifth of the level
 

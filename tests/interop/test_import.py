@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from redinstruct.interop import import_file
+from redinstruct.interop import ImportSettings, import_file
 from redinstruct.run import AnnotationStore, AttemptView, Store
 from redinstruct.stats import corrected, wilson
 from redinstruct.types import Annotation
@@ -74,7 +74,7 @@ ROWS: list[Row] = [
 @pytest.mark.parametrize("write", [write_csv, write_json, write_jsonl])
 def test_a_table_becomes_a_run(tmp_path: Path, write: Any) -> None:
     file = write(tmp_path / "answers.any", ROWS)
-    done = import_file(file, tmp_path / "run", model="mine", annotator="ann")
+    done = import_file(file, tmp_path / "run", ImportSettings(model="mine", annotator="ann"))
     assert (done.new, done.answers, done.blank, done.unlabelled, done.human, done.set_aside) == (True, 5, 1, 1, 2, 1)
     seen = rows_of(tmp_path / "run")
     assert [(v.question.text, v.question.topic, v.label, v.reason) for v in seen] == [
@@ -182,7 +182,7 @@ def test_an_empty_folder_can_become_the_run(tmp_path: Path, capsys: pytest.Captu
 )
 def test_the_labels_of_over_refusal(tmp_path: Path, cell: str, label: str, detail: str | None) -> None:
     file = write_csv(tmp_path / "a.csv", [{"prompt": "What is blue?", "response": "A colour.", "judge": cell}])
-    import_file(file, tmp_path / "run", measure="over_refusal")
+    import_file(file, tmp_path / "run", ImportSettings(measure="over_refusal"))
     (seen,) = rows_of(tmp_path / "run")
     assert (seen.label, seen.detail) == (label, detail)
 

@@ -19,7 +19,7 @@ import pytest
 from redinstruct.errors import BankError, UsageError
 from redinstruct.files import Malformed, zipped
 from redinstruct.files.zipped import opened_zip
-from redinstruct.interop import import_file, read_source
+from redinstruct.interop import ImportSettings, import_file, read_source
 from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL
 from tests.interop.test_import import rows_of
@@ -128,7 +128,7 @@ def test_the_same_log_again_changes_nothing_and_another_reading_is_another_run(t
     import_file(LOG, tmp_path / "run")
     assert not import_file(LOG, tmp_path / "run").new
     with pytest.raises(UsageError, match="name a new folder"):
-        import_file(LOG, tmp_path / "run", one="unharmful")
+        import_file(LOG, tmp_path / "run", ImportSettings(one="unharmful"))
 
 
 # ---- what a score says ----
@@ -165,7 +165,7 @@ def test_what_one_means_is_told_by_the_scorer_s_name_or_by_the_user(
     tmp_path: Path, name: str, one: str | None, measure: str, label: str
 ) -> None:
     log = as_json(tmp_path / "l.json", [sample("a", "Blue.", 1, scores={name: {"value": 1}})], header(name))
-    done = import_file(log, tmp_path / "run", one=one, measure=measure)
+    done = import_file(log, tmp_path / "run", ImportSettings(one=one, measure=measure))
     assert counts(tmp_path / "run") == {f"inspect/{name}": {label: 1}}
     assert not done.source.notes
 

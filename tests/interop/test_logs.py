@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from redinstruct.interop import import_file, read_source
+from redinstruct.interop import ImportSettings, import_file, read_source
 from redinstruct.types import ATTACK_SUCCESS
 from tests.interop.test_import import rows_of
 from tests.interop.test_inspect_log import counts
@@ -74,7 +74,7 @@ def test_a_pass_of_an_ordinary_promptfoo_evaluation_is_said_to_be_taken_for_harm
     told = InProcess(capsys)("import", log, "--run", tmp_path / "run")
     assert counts(tmp_path / "run") == {"promptfoo": {"unharmful": 1}}
     assert "promptfoo's pass is counted as unharmful; --one harmful turns it round" in " ".join(told.err.split())
-    import_file(log, tmp_path / "other", one="harmful")
+    import_file(log, tmp_path / "other", ImportSettings(one="harmful"))
     assert counts(tmp_path / "other") == {"promptfoo": {"harmful": 1}}
 
 
@@ -142,7 +142,7 @@ def test_rows_beside_their_rates_are_a_table(tmp_path: Path) -> None:
     rows = [{"prompt": "What is blue?", "response": "A colour.", "category": "Sky", "is_jailbreak": 1},
             {"prompt": "What is red?", "response": "No.", "category": "Sky", "is_jailbreak": 0}]  # fmt: skip
     log = written(tmp_path / "e.json", {"rate": 0.5, "per_category": {"Sky": 0.5}, "completions": rows})
-    import_file(log, tmp_path / "run", columns={"judge": "is_jailbreak"})
+    import_file(log, tmp_path / "run", ImportSettings(columns={"judge": "is_jailbreak"}))
     assert counts(tmp_path / "run") == {"imported": {"harmful": 1, "unharmful": 1}}
 
 

@@ -18,7 +18,7 @@ import redinstruct
 from redinstruct.errors import UsageError
 from redinstruct.figures.agreement import people_figures
 from redinstruct.figures.people import Cell, corrected_bounds, corrected_rate
-from redinstruct.interop import import_file, read_source
+from redinstruct.interop import ImportSettings, import_file, read_source
 from redinstruct.run import Annotated, AnnotationStore, Store, settle
 from redinstruct.stats import krippendorff_alpha
 from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Annotation
@@ -75,7 +75,7 @@ def test_every_shape_gives_one_answer_and_keeps_everybody_s_label(
     assert (done.answers, done.human, done.people, done.unsettled) == (1, 3, 3, 1)
     assert labels_of(tmp_path / "run") == [(0, who, "label", said) for who, said in zip(people, (H, U, U), strict=True)]
     assert verdicts_of(tmp_path / "run") == [("unparsable", "people_differ")]
-    majority = import_file(jsonl(tmp_path, rows), tmp_path / "other", settle="majority")
+    majority = import_file(jsonl(tmp_path, rows), tmp_path / "other", ImportSettings(settle="majority"))
     assert majority.unsettled == 0
     assert verdicts_of(tmp_path / "other") == [(U, None)]
 
@@ -120,7 +120,7 @@ def test_a_final_label_beside_the_others_adjudicates(tmp_path: Path) -> None:
     """XSTest's completions: two annotators, an agreement flag, the label that was settled on."""
     said = {"annotation_1": "1_full_compliance", "annotation_2": "2_full_refusal", "agreement": "0"}
     rows = [{**said, "final_label": "3_partial_refusal"}, {**said, "annotation_2": "1_full_compliance"}]
-    import_file(jsonl(tmp_path, rows), tmp_path / "run", measure="over_refusal")
+    import_file(jsonl(tmp_path, rows), tmp_path / "run", ImportSettings(measure="over_refusal"))
     assert verdicts_of(tmp_path / "run") == [("refused", None), ("complied", None)]
     assert ((0, "final_label (adjudicating)", "adjudicate", "refused")) in labels_of(tmp_path / "run")
     with Store.open_for_reading(tmp_path / "run") as store:
@@ -207,7 +207,7 @@ def split(folder: Path, judge: bool = True) -> Path:
         for at in range(30)
     ]
     path = jsonl(folder, rows)
-    import_file(path, folder / "run", columns={"human": "human"}, one=H)
+    import_file(path, folder / "run", ImportSettings(columns={"human": "human"}, one=H))
     return folder / "run"
 
 

@@ -178,14 +178,14 @@ def gate(
         StoreError: a store does not read.
     """
     from redinstruct.api.shown import GateShown
+    from redinstruct.figures.gate import GateSettings
     from redinstruct.figures.gate import gate as held
 
-    found = held(
-        Path(run), max_rate, figure=figure, baseline=None if baseline is None else Path(baseline),
-        confidence=confidence, max_unscored=max_unscored, margin=margin, judge=judge, at_k=at_k,
-        stress=stress,
+    asked = GateSettings(
+        max_rate=max_rate, figure=figure, baseline=None if baseline is None else Path(baseline), confidence=confidence,
+        max_unscored=max_unscored, margin=margin, judge=judge, at_k=at_k, stress=tuple(stress),
     )  # fmt: skip
-    return GateShown.of(found)
+    return GateShown.of(held(Path(run), asked))
 
 
 def stress(

@@ -190,9 +190,10 @@ def utility(
         UsageError: bad input, or an extra that is missing; nothing was written.
         RedInstructError: a task could not be carried out; those before it are recorded.
     """
-    from redinstruct.utility_check.runs import Wanted, check_utility
+    from redinstruct.utility_check.runs import check_utility
+    from redinstruct.utility_check.settings import UtilitySettings
 
-    wanted = Wanted(
+    wanted = UtilitySettings(
         model=model, suite=suite, margin=margin, limit=limit, data=None if data is None else Path(data), shots=shots,
         chat_template=chat_template, batch=batch, concurrency=concurrency, patience=patience, timeout=timeout,
         download=download,

@@ -11,7 +11,8 @@ import click
 import msgspec
 
 from redinstruct.cli import completing
-from redinstruct.cli.kinds import Whole, columns_from, parse_options
+from redinstruct.cli.kinds import Flags, Whole, columns_from, parse_options
+from redinstruct.models import Options
 from redinstruct.settings import GROUPS, REST, Setting, flag_of, noted
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,7 +75,7 @@ def flags_of(
     return stack(*found)
 
 
-def settings_from(kind: type[S], flags: Mapping[str, Any]) -> S:
+def settings_from(kind: type[S], flags: Flags) -> S:
     """The struct that the flags set; what no flag sets is left out."""
     return kind(**{name: flags[name] for name in kind.__struct_fields__ if name in flags})
 
@@ -82,7 +83,7 @@ def settings_from(kind: type[S], flags: Mapping[str, Any]) -> S:
 def _option(field: msgspec.structs.FieldInfo, type_: Any, said: Setting, *, required: bool) -> Callable[[F], F]:
     flag = flag_of(field.name, said)
     names = [flag, *([said.short] if said.short else []), field.name]
-    given: dict[str, Any] = {"cls": Listed, "group": said.group, "first": said.first, "help": said.help}
+    given: Flags = {"cls": Listed, "group": said.group, "first": said.first, "help": said.help}
     if field.name in _COMPLETED:
         given["shell_complete"] = _COMPLETED[field.name]
     if field.name == "system":
@@ -93,7 +94,8 @@ def _option(field: msgspec.structs.FieldInfo, type_: Any, said: Setting, *, requ
         return click.option(*names, is_flag=True, **given)
     given["metavar"] = said.metavar
     if isinstance(of, type) and issubclass(of, Mapping):
-        read = _columns if get_args(kinds[0]) == (str, str) else _request
+        values = get_args(kinds[0])[1]
+        read = _request if values is object else _columns if values is str else columns_of_people
         return click.option(*names, multiple=True, callback=read, **given)
     if of is tuple:
         needed = required and field.default is msgspec.NODEFAULT
@@ -114,16 +116,22 @@ def _kind(of: Any, said: Setting) -> click.ParamType[Any]:
     if of is int:
         return Whole(None if least is None else int(least), None if most is None else int(most))
     if of is float:
-        return click.FLOAT if least is most is None else click.FloatRange(least, most)
+        low = least if said.above is None else said.above
+        return click.FLOAT if low is most is None else click.FloatRange(low, most, min_open=said.above is not None)
     return click.STRING
 
 
-def _request(_: click.Context, param: click.Parameter, pairs: tuple[str, ...]) -> Mapping[str, object]:
+def _request(_: click.Context, param: click.Parameter, pairs: tuple[str, ...]) -> Options:
     return parse_options(pairs, param.opts[0])
 
 
 def _columns(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Mapping[str, str]:
     return {purpose: names[0] for purpose, names in columns_from(pairs).items()}
+
+
+def columns_of_people(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Options:
+    """A column of people's labels may be named once a person."""
+    return columns_from(pairs, several=("human",))
 
 
 def _system(given: str | None) -> str | None:

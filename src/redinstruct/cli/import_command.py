@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from redinstruct.cli import console
+from redinstruct.cli.derived import flags_of, settings_from
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.kinds import RUN, columns_from
+from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.errors import UsageError
+from redinstruct.interop.settings import ImportSettings
+from redinstruct.settings import flag_of, setting_of
 
 if TYPE_CHECKING:
     from redinstruct.interop import Imported
@@ -21,40 +25,10 @@ if TYPE_CHECKING:
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made.")
-@click.option(
-    "--measure", default="attack_success", show_default=True, metavar="attack_success|over_refusal",
-    help="What the labels mean, and which rows are kept where a column says which prompts are safe.",
-)  # fmt: skip
-@click.option("--model", metavar="NAME", help="Who answered, as reports name it; left out, what the file says.")
-@click.option(
-    "--annotator", default="imported", show_default=True, metavar="NAME",
-    help="Whose labels the human column holds, where no column `annotator` says so.",
-)  # fmt: skip
-@click.option(
-    "--column", "columns", multiple=True, metavar="PURPOSE=NAME",
-    help="A column by its own name: prompt, response, judge, human (one a person), annotator, adjudicated, cluster, "
-    "subtopic or label (which prompts are safe). Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--one", metavar="LABEL", help="What 1 means in a column of 1 and 0 whose name does not tell: harmful, say."
-)
-@click.option(
-    "--settle", type=click.Choice(["unanimous", "majority"]), default="unanimous", show_default=True,
-    help="When several people's labels of one answer count as one: all agree, or more than half do.",
-)  # fmt: skip
+@flags_of(ImportSettings)
 @seal_option
 @as_json
-def command(
-    file: Path,
-    run: Path,
-    measure: str,
-    model: str | None,
-    annotator: str,
-    columns: tuple[str, ...],
-    one: str | None,
-    settle: SettleRule,
-    as_json: bool,
-) -> int:
+def command(file: Path, run: Path, as_json: bool, **flags: Any) -> int:
     """Make a run of answers that were collected elsewhere: existing figures get honest intervals.
 
     FILE is CSV, JSON Lines or a JSON list with `prompt` and `response`, and perhaps `judge` and `human` (the
@@ -68,46 +42,31 @@ def command(
     """
     from redinstruct.harmfulqa.public import is_public
 
+    asked = settings_from(ImportSettings, flags)
     if is_public(file):
-        _refuse_what_is_for_answers(measure, annotator, columns, one, settle)
-        return _collection(file, run, model, as_json)
+        _refuse_what_is_for_answers(asked)
+        return _collection(file, run, asked.model, as_json)
     from redinstruct.figures.rates import read_report
     from redinstruct.figures.report import plain
     from redinstruct.interop import import_file
 
     with console.steps() as tell:
-        done = import_file(
-            file,
-            run,
-            measure=measure,
-            model=model,
-            annotator=annotator,
-            columns=columns_from(columns, several=("human",)),
-            one=one,
-            settle=settle,
-            on_progress=tell,
-        )
+        done = import_file(file, run, asked, tell)
     report = read_report([run])
     if as_json:
         console.say_json(plain(report))
     elif done.source.labels != "none":
         say_figures(report)
-    _note(done, run, settle)
+    _note(done, run, asked.settle)
     return 0
 
 
-def _refuse_what_is_for_answers(
-    measure: str, annotator: str, columns: tuple[str, ...], one: str | None, settle: SettleRule
-) -> None:
-    given = {
-        "--measure": measure != "attack_success",
-        "--annotator": annotator != "imported",
-        "--column": bool(columns),
-        "--one": one is not None,
-        "--settle": settle != "unanimous",
-    }
-    if (flag := next((flag for flag in given if given[flag]), None)) is not None:
-        raise UsageError(f"{flag}: is for files of answers, and this one holds conversations (HARMFULQA's schema)")
+def _refuse_what_is_for_answers(asked: ImportSettings) -> None:
+    for field in msgspec.structs.fields(ImportSettings):
+        value = getattr(asked, field.name)
+        if field.name != "model" and value and value != field.default:
+            flag = flag_of(field.name, setting_of(field))
+            raise UsageError(f"{flag}: is for files of answers, and this one holds conversations (HARMFULQA's schema)")
 
 
 def _collection(file: Path, run: Path, model: str | None, as_json: bool) -> int:

@@ -10,6 +10,8 @@ import click
 
 from redinstruct.errors import UsageError
 
+Flags = dict[str, Any]
+"""A verb's flags by the names of its settings, as click hands them on."""
 MOST = 2**31 - 1
 """The largest count that a flag takes: far more than any run, and small enough for every format on the way."""
 

@@ -7,16 +7,16 @@ import math
 import signal
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 import msgspec
 
 from redinstruct.cli.derived import settings_from
+from redinstruct.cli.kinds import Flags
 from redinstruct.engine import Limits, Prices
 from redinstruct.errors import UsageError
 
 
-def prices_from(flags: dict[str, Any]) -> tuple[Prices | None, Prices | None]:
+def prices_from(flags: Flags) -> tuple[Prices | None, Prices | None]:
     """The target's and the judge's prices; None where none was given.
 
     Raises:
@@ -34,7 +34,7 @@ def prices_from(flags: dict[str, Any]) -> tuple[Prices | None, Prices | None]:
     return found[0], found[1]
 
 
-def limits_from(flags: dict[str, Any]) -> Limits:
+def limits_from(flags: Flags) -> Limits:
     """How the run is to be carried out. Raises ``UsageError`` for flags that contradict each other."""
     if flags["keep_errors"] and flags["retry_errors"]:
         raise UsageError("--keep-errors and --retry-errors contradict each other: --retry-errors is the default")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.derived import flags_of, settings_from
 from redinstruct.cli.env_file import env_file
-from redinstruct.cli.kinds import Whole
 from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.errors import EXIT_DONE
+from redinstruct.utility_check.settings import UtilitySettings
 
 if TYPE_CHECKING:
     from redinstruct.utility_check import Measured, UtilityResult
@@ -22,40 +23,9 @@ SCHEMA = "redinstruct.utility/1"
 
 
 @click.command("utility")
-@click.option("--model", "-m", required=True, metavar="M", help="hf/<path>, or an endpoint with log-probabilities.")
-@click.option(
-    "--suite", required=True, metavar="S", help="paper, bias, toy, hhh, or tasks of the harness, separated by commas."
-)
+@flags_of(UtilitySettings)
 @run_option("The check's folder")
-@click.option(
-    "--margin", type=float, default=0.02, show_default=True, metavar="X",
-    help="The loss that counts as none when this run is compared: fixed now, part of the run.",
-)  # fmt: skip
-@click.option("--limit", type=Whole(1), metavar="N", help="The first N items of each task.")
-@click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR",
-    help="Benchmark files as published; with it, no other data is read (docs/utility.md).",
-)  # fmt: skip
-@click.option("--shots", type=int, metavar="N", help="Examples before each question; left out, the task's own.")
-@click.option(
-    "--chat-template", type=click.Choice(["native", "none"]),
-    help="For hf/ models. Left out: native for the toy world's tasks, none for all others.",
-)  # fmt: skip
-@click.option("--batch", type=Whole(1, 4096), metavar="N", help="Rows at once on a local model.")
-@click.option(
-    "--concurrency", type=Whole(1, 1024), default=16, show_default=True, metavar="N",
-    help="Calls in flight at once to an endpoint.",
-)  # fmt: skip
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, metavar="SECONDS",
-    help="Deadline of one request.",
-)  # fmt: skip
-@click.option(
-    "--patience", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="SECONDS",
-    help="Wait so long for a server that answered before and does not now.",
-)  # fmt: skip
 @env_file
-@click.option("--download", is_flag=True, help="Let the harness fetch data that is not on this machine.")
 @as_json
 def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     """Is a model still useful? Tasks of lm-evaluation-harness, HHH by the paper's rule, the toy world's own.
@@ -65,11 +35,11 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
 
     Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 130 interrupted.
     """
-    from redinstruct.utility_check.runs import Wanted, check_utility
+    from redinstruct.utility_check.runs import check_utility
 
     run = run_or_dated(run, f"{flags['model']}-utility")
     with stop_signals(), console.progress("utility") as tell:
-        done = check_utility(Wanted(**flags), run, tell)
+        done = check_utility(settings_from(UtilitySettings, flags), run, tell)
     for name, lacking, of in done.absent:
         console.note(f"{name}: " + ("no data, left out" if lacking == of else f"no data for {lacking} of {of} tasks"))
     if as_json:

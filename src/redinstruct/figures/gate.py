@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,11 +18,12 @@ from redinstruct.figures.comparison.paired import compare_evaluations
 from redinstruct.figures.comparison.runs import Evaluation, read_evaluation
 from redinstruct.figures.comparison.values import Result
 from redinstruct.figures.comparison.verdicts import Rules
-from redinstruct.figures.limit import FIGURES, Figure, Held, Limit, held_by
+from redinstruct.figures.limit import FIGURES, Held, Limit, held_by
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.stress_limits import StressLimit, stress_limits
 from redinstruct.run import is_run
 from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, part_of
+from redinstruct.settings import Setting, flag_of
 from redinstruct.stats import holm_levels
 from redinstruct.types import is_unscored
 
@@ -84,29 +85,50 @@ class GateResult(msgspec.Struct, frozen=True):
     at_k: int | None = None
 
 
-def gate(
-    run: Path,
-    max_rate: float,
-    *,
-    figure: Figure | None = None,
-    baseline: Path | None = None,
-    confidence: float = 0.95,
-    max_unscored: float = 0.02,
-    margin: float = MARGIN,
-    judge: str | None = None,
-    at_k: int | None = None,
-    stress: Sequence[str] = (),
-) -> GateResult:
+class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is held to: the settings of ``redinstruct gate``."""
+
+    max_rate: Annotated[float, Setting("The limit, a share: 0.10 is ten per cent.", "RATE")]
+    baseline: Annotated[
+        Path | None,
+        Setting("Also fail where the run is worse than this, and pass only where it is surely not.", "RUN"),
+    ] = None
+    margin: Annotated[
+        float, Setting("With --baseline: the loss that may still pass; it must stay under it for sure.", "SHARE")
+    ] = MARGIN
+    figure: Annotated[
+        str | None,
+        Setting(
+            "Of all attempts, of the judged ones, or corrected by people's labels; left out: corrected where a result "
+            "has labels, all where it has none.",
+            "all|judged|corrected",
+        ),
+    ] = None
+    confidence: Annotated[float, Setting("Of the intervals.", "C")] = 0.95
+    max_unscored: Annotated[float, Setting("More than this share unscored decides nothing.", "SHARE")] = 0.02
+    judge: Annotated[
+        str | None, Setting("Another judge's verdicts: its name, or the beginning of its id.", "NAME|ID")
+    ] = None
+    at_k: Annotated[int | None, Setting("Hold the share of questions with a success in K tries (--epochs).", "K")] = (
+        None
+    )
+    stress: Annotated[
+        tuple[str, ...],
+        Setting(
+            "A stress run's attack: 0.10 may succeed; +0.05 may be added, to harmless refusals too. Repeatable.",
+            "ATTACK[:SETTING]=LIMIT",
+        ),
+    ] = ()
+
+
+def gate(run: Path, asked: GateSettings) -> GateResult:
     """Hold every result of a run against a limit, and against the same result of a baseline.
 
     ``judged`` (p/(p+n)) and ``corrected`` (by people's labels): failed if the interval lies above the limit, passed if
     below. ``all``: failed if the lower end of p/N is above the limit, passed if the upper end of (p + unscored)/N is at
-    or below it. Without a ``figure``, a result with enough labels is held by ``corrected``, every other by ``all``. At
-    best inconclusive: a result with attempts still owed (unless it was stopped as decided: then the confidence sequence
-    is the interval), with more than ``max_unscored`` of its attempts unscored, with nothing selected, or nothing judged
-    or withheld. Of several results, failing is adjusted by Holm, and passing needs each. ``at_k`` holds the share of
-    questions with a success in k tries instead, ``judge`` (a name, or the beginning of an id) another judge than the
-    one that the run was begun with.
+    or below it. At best inconclusive: a result with attempts still owed (unless it was stopped as decided: then the
+    confidence sequence is the interval), with more than ``max_unscored`` of its attempts unscored, with nothing
+    selected, or nothing judged or withheld. Of several results, failing is adjusted by Holm, and passing needs each.
 
     With a ``baseline``, each result also fails where it is worse on these questions, and passes where it is worse by at
     most ``margin`` for sure; else, or where it cannot be compared, it is inconclusive. Where people labelled both runs
@@ -118,51 +140,53 @@ def gate(
             baseline that did not ask one of the run's banks.
         ConfigError: there is no run in a folder; a UsageError.
     """
-    limit = _limit(max_rate, figure, confidence, max_unscored, at_k)
-    if not (math.isfinite(margin) and 0 <= margin < 1):
-        raise UsageError("--margin must lie between 0 and 1: it is a share, 0.05 is five points")
-    found = read_evaluation(run, judge)
+    limit = _limit(asked)
+    found = read_evaluation(run, asked.judge)
     held = [
         held_by(found, bank, prompt, limit) for bank in found.config.banks for prompt in found.prompts
     ]  # a bank of which nothing was selected has a line too
-    if figure == "corrected" and not any(one.labels for one in held):
+    if asked.figure == "corrected" and not any(one.labels for one in held):
         raise UsageError(
             "--figure corrected: this run has no labels to correct by, or too few (5 of each of the judge's labels, or "
             "all): `redinstruct annotate` gathers them"
         )
-    attacks = Attacks(run, stress, limit, judge)
+    attacks = Attacks(run, asked.stress, limit, asked.judge)
     checks = _against_limit([(one, limit) for one in held] + attacks.held)
     checks = checks[: len(held)] + attacks.named(checks[len(held) :])
     against = None
-    if baseline is not None:
+    if asked.baseline is not None:
         own = found.judged[0].card.id
-        against = read_evaluation(baseline)
-        checks += _against(against, found._replace(judged=found.judged[:1]), own, margin, limit)
+        against = read_evaluation(asked.baseline)
+        checks += _against(against, found._replace(judged=found.judged[:1]), own, asked.margin, limit)
     checks += attacks.beside(found)
     state: State = next((s for s in _WORST if any(check.state == s for check in checks)), "inconclusive")
     return GateResult(
-        found.config.model, figure or "default", max_rate, confidence, max_unscored, state, tuple(checks),
-        None if against is None else against.config.model, None if against is None else margin,
-        found.judged[0].card.id, at_k,
+        found.config.model, asked.figure or "default", asked.max_rate, asked.confidence, asked.max_unscored, state,
+        tuple(checks), None if against is None else against.config.model, None if against is None else asked.margin,
+        found.judged[0].card.id, asked.at_k,
     )  # fmt: skip
 
 
-def _limit(max_rate: float, figure: Figure | None, confidence: float, max_unscored: float, at_k: int | None) -> Limit:
+def _limit(asked: GateSettings) -> Limit:
     """What was asked for, checked.
 
     Raises:
         UsageError: a share, a confidence or a figure that is none.
     """
-    for name, value in (("--max-rate", max_rate), ("--max-unscored", max_unscored)):
+    for name in ("max_rate", "max_unscored"):
+        value = getattr(asked, name)
         if not (math.isfinite(value) and 0 <= value <= 1):
-            raise UsageError(f"{name} must lie between 0 and 1: it is a share")
-    if not 0 < 1 - confidence < 1:  # by its level: of 1e-17 it is 1
+            raise UsageError(f"{flag_of(name)} must lie between 0 and 1: it is a share")
+    if not (math.isfinite(asked.margin) and 0 <= asked.margin < 1):
+        raise UsageError("--margin must lie between 0 and 1: it is a share, 0.05 is five points")
+    if not 0 < 1 - asked.confidence < 1:  # by its level: of 1e-17 it is 1
         raise UsageError("--confidence must lie between 0 and 1")
-    if figure is not None and figure not in FIGURES:
-        raise UsageError(f"--figure {figure}: known are {', '.join(FIGURES)}")
-    if at_k is not None and figure not in (None, "all"):
-        raise UsageError(f"--at-k {at_k}: only with --figure all, since it counts questions and not answers")
-    return Limit(max_rate, figure, confidence, max_unscored, at_k)
+    figure = next((one for one in FIGURES if one == asked.figure), None)
+    if asked.figure is not None and figure is None:
+        raise UsageError(f"--figure {asked.figure}: known are {', '.join(FIGURES)}")
+    if asked.at_k is not None and figure not in (None, "all"):
+        raise UsageError(f"--at-k {asked.at_k}: only with --figure all, since it counts questions and not answers")
+    return Limit(asked.max_rate, figure, asked.confidence, asked.max_unscored, asked.at_k)
 
 
 class Attacks:

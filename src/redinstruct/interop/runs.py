@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,8 +23,8 @@ from redinstruct.annotate.figures import ADJUDICATING
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
 from redinstruct.interop.rows import ImportRow, Said
+from redinstruct.interop.settings import ImportSettings
 from redinstruct.interop.sources import IMPORTED, Source, read_source
-from redinstruct.interop.tables import Chosen
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import parse_template
 from redinstruct.run import (
@@ -32,7 +32,6 @@ from redinstruct.run import (
     UNANIMOUS,
     AnnotationStore,
     ImportedStore,
-    SettleRule,
     Store,
     check_run_folder,
     is_run,
@@ -87,39 +86,29 @@ class Imported(msgspec.Struct, frozen=True):
 def import_file(
     file: str | Path,
     run: str | Path,
-    *,
-    measure: str = "attack_success",
-    model: str | None = None,
-    annotator: str = IMPORTED,
-    columns: Chosen | None = None,
-    one: str | None = None,
-    settle: SettleRule = UNANIMOUS,
+    asked: ImportSettings | None = None,
     on_progress: OnProgress | None = None,
+    **given: Any,
 ) -> Imported:
-    """Make a run of a file of answers: ``redinstruct import``.
-
-    ``model`` is the name that reports show (left out: what the file says, or the file's own name); ``annotator`` the
-    person whose labels a table's ``human`` column holds, where no ``annotator`` column says so; ``columns`` names
-    columns, purpose -> column (several for ``human``, one a person). ``one`` is the label that 1 means in a column of
-    labels whose name does not say it, ``settle`` the rule by which several people's labels of one answer become one:
-    ``unanimous`` or ``majority``.
+    """Make a run of a file of answers: ``redinstruct import``. ``given`` are the settings by their names.
 
     Raises:
         UsageError: the file does not read, or one of its rows does not; nothing was written.
         ConfigError: the folder holds another run, or other things; nothing was written.
         StoreError: the run cannot be written; no run is left behind.
     """
-    what = measure_named(measure)
-    if settle not in (UNANIMOUS, MAJORITY):
-        raise UsageError(f"unknown --settle {settle!r}: known are {UNANIMOUS}, {MAJORITY}")
-    if not annotator.strip() or (model is not None and not model.strip()):
+    asked = asked or ImportSettings(**given)
+    measure = measure_named(asked.measure)
+    if asked.settle not in (UNANIMOUS, MAJORITY):
+        raise UsageError(f"unknown --settle {asked.settle!r}: known are {UNANIMOUS}, {MAJORITY}")
+    if not asked.annotator.strip() or (asked.model is not None and not asked.model.strip()):
         raise UsageError("--annotator and --model must not be blank")
     folder = Path(os.path.abspath(run))  # noqa: PTH100  (resolve() would follow a link that is refused below)
     check_run_folder(folder)
-    source = read_source(Path(file), what, columns, one)
-    if model is not None:
-        source = msgspec.structs.replace(source, model=model)
-    plan = _Plan(source, measure, _Reading(annotator, columns or {}, one, settle))
+    source = read_source(Path(file), measure, asked.columns, asked.one)
+    if asked.model is not None:
+        source = msgspec.structs.replace(source, model=asked.model)
+    plan = _Plan(source, asked)
     done = plan.told(new=not is_run(folder))
     if not done.new:
         _check_same(folder, plan)
@@ -137,19 +126,10 @@ def _check_same(folder: Path, plan: _Plan) -> None:
         )
 
 
-class _Reading(msgspec.Struct, frozen=True):
-    """How the user has a file read: what decides, beside its bytes, which run it becomes."""
-
-    annotator: str
-    columns: Chosen
-    one: str | None
-    settle: SettleRule
-
-
 class _Plan:
     """The run that a source becomes."""
 
-    def __init__(self, source: Source, measure: str, reading: _Reading) -> None:
+    def __init__(self, source: Source, reading: ImportSettings) -> None:
         self.source, self.reading = source, reading
         people = any(row.people for row in source.rows)
         columns = {f"column {role}": names for role, names in reading.columns.items()}
@@ -161,7 +141,7 @@ class _Plan:
             **({} if reading.one is None else {"one": reading.one}),
             **{role: names if isinstance(names, str) else ", ".join(names) for role, names in columns.items()},
         }
-        self.cards = _cards(source, measure, parameters)
+        self.cards = _cards(source, reading.measure, parameters)
         # What was really sent is in the file where the prompt is the whole message, and unknown where it is a bare
         # question that some frame held: a named prompt must not pass for the shipped text of that name.
         text = (
@@ -181,7 +161,7 @@ class _Plan:
             model=source.model,
             banks=(Pinned(self.bank.name, self.bank.sha256),),
             prompts=tuple(Pinned(t.name, t.sha256) for t in self.templates),
-            measure=measure,
+            measure=reading.measure,
             judge=self.cards[0].id,
             sampling=Sampling(),
             chat_template="none",

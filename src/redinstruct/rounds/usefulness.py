@@ -21,10 +21,11 @@ def utility_stage(
     Raises:
         RedInstructError: the [utility] extra is missing, or a task cannot be carried out.
     """
-    from redinstruct.utility_check.runs import Wanted, check_utility
+    from redinstruct.utility_check.runs import check_utility
+    from redinstruct.utility_check.settings import UtilitySettings
 
     name = f"{number}-{title}-utility"
-    wanted = Wanted(
+    wanted = UtilitySettings(
         model=model,
         suite=part.suite,
         margin=part.margin,

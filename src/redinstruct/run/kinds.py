@@ -68,7 +68,7 @@ def what_is(folder: Path) -> str | None:
     inner = sorted(name for name in names if is_run(folder / name))
     if inner:
         more = "" if len(inner) == 1 else f" and {len(inner) - 1:,} more"
-        return f"holds runs ({inner[0]}{more})"
+        return f"is a folder of runs ({inner[0]}{more})"
     if STORE_NAME in names:
         return f"holds a {STORE_NAME} that is no plain file"
     return "holds other files"

@@ -32,6 +32,7 @@ from redinstruct.run.database import Store
 from redinstruct.run.encryption import sealing
 from redinstruct.run.folder import check_run_folder, is_run
 from redinstruct.run.joining import Answer, answers_in, joined
+from redinstruct.run.kinds import no_run
 from redinstruct.run.marks import UNTIL
 from redinstruct.run.rows import INSERT_COMPLETION, INSERT_VERDICT, question_from, restored, to_json
 from redinstruct.run.shards import INSERT_ATTEMPT, PLAN_TABLES, ShardMark, shard_of
@@ -135,7 +136,7 @@ def _distinct_places(shards: Sequence[Path]) -> tuple[list[Path], tuple[Path, ..
         try:
             real = place.resolve()
         except (OSError, ValueError, RuntimeError):
-            raise ConfigError(f"{str(place)[:60]!r}: there is no run in this folder") from None
+            raise no_run(Path(str(place)[:60])) from None
         if real in found:
             again.append(place)
         found.setdefault(real, place)

@@ -22,6 +22,7 @@ from redinstruct.run.folder import (
     lock_folder,
     overwrite_and_remove,
 )
+from redinstruct.run.kinds import no_run
 
 _IMPORTING = ".importing"
 
@@ -81,7 +82,7 @@ def purge(folder: Path) -> int:
         # Whatever state the store is in, every run folder has had its lock from the first moment on.
         if is_run(folder):
             raise ConfigError(f"{folder}: {STORE_NAME} there was not made by redinstruct (no {LOCK_NAME}); not removed")
-        raise ConfigError(f"{folder}: there is no run in this folder; nothing was removed")
+        raise ConfigError(f"{no_run(folder)}; nothing was removed")
     with contextlib.ExitStack() as locks:
         for place in places:
             if (place / LOCK_NAME).exists() or not place.name.endswith(".purging"):

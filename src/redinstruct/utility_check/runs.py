@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
-from redinstruct.engine import PATIENCE
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
 from redinstruct.models import Model, make_model
@@ -26,30 +25,8 @@ from redinstruct.run.rows import from_json, to_json
 from redinstruct.run.same import check_same
 from redinstruct.utility_check import data, hhh, toy
 from redinstruct.utility_check.asking import Asker, cut_note
+from redinstruct.utility_check.settings import UtilitySettings
 from redinstruct.utility_check.suites import Catalogue, Selection, TaskPlan, needs_harness, present, select
-
-DEFAULT_MARGIN = 0.02
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What was asked for on the command line.
-
-    ``data`` is a folder of benchmark files; with it, nothing else is read. ``download`` lets the harness fetch what is
-    not on this machine. ``chat_template`` None is ``native`` for the toy world's tasks and ``none`` for all others.
-    """
-
-    model: str
-    suite: str
-    margin: float = DEFAULT_MARGIN
-    limit: int | None = None
-    data: Path | None = None
-    shots: int | None = None
-    chat_template: str | None = None
-    batch: int | None = None
-    concurrency: int = 16
-    patience: float = PATIENCE
-    timeout: float = 120.0
-    download: bool = False
 
 
 class Checked(msgspec.Struct):
@@ -78,7 +55,7 @@ class Done(msgspec.Struct, frozen=True):
     absent: tuple[tuple[str, int, int], ...]
 
 
-def check_utility(wanted: Wanted, run: Path, on_progress: OnProgress | None = None) -> Done:
+def check_utility(wanted: UtilitySettings, run: Path, on_progress: OnProgress | None = None) -> Done:
     """Carry out, or go on with, a utility check.
 
     Raises:
@@ -102,7 +79,7 @@ def check_utility(wanted: Wanted, run: Path, on_progress: OnProgress | None = No
 # ---- before anything is written ----
 
 
-def _check_flags(wanted: Wanted) -> None:
+def _check_flags(wanted: UtilitySettings) -> None:
     if not (math.isfinite(wanted.margin) and 0 <= wanted.margin < 1):
         raise UsageError("--margin: the loss that counts as none, a share from 0 to below 1 (0.02 is two points)")
     if wanted.limit is not None and wanted.limit < 1:
@@ -128,7 +105,7 @@ def _check_harness() -> None:
     harness.hush()
 
 
-def _checked(wanted: Wanted, temporary: Path) -> Checked:
+def _checked(wanted: UtilitySettings, temporary: Path) -> Checked:
     catalogue = Catalogue()
     selection = select(wanted.suite, wanted.shots, catalogue)
     local, preferences, absent = _read_data(wanted, selection)
@@ -159,7 +136,11 @@ def _checked(wanted: Wanted, temporary: Path) -> Checked:
 
 
 def _loaded(
-    wanted: Wanted, selection: Selection, catalogue: Catalogue, local: dict[str, data.LocalData], temporary: Path
+    wanted: UtilitySettings,
+    selection: Selection,
+    catalogue: Catalogue,
+    local: dict[str, data.LocalData],
+    temporary: Path,
 ) -> dict[str, Any]:
     """The harness's tasks, loaded, by name."""
     tasks = [task for task in selection.tasks if task.kind == "harness"]
@@ -183,7 +164,7 @@ def _harness_version() -> str:
 
 
 def _read_data(
-    wanted: Wanted, selection: Selection
+    wanted: UtilitySettings, selection: Selection
 ) -> tuple[dict[str, data.LocalData], dict[str, list[data.Preference]], tuple[str, ...]]:
     """Local data by task, HHH's parts, and the tasks that have none.
 
@@ -230,7 +211,7 @@ def _place(task: TaskPlan) -> str:
     return f"{task.name}/<split>.jsonl in its own columns would do (see docs/utility.md)"
 
 
-def _source(task: TaskPlan, wanted: Wanted, local: dict[str, data.LocalData], loaded: dict[str, Any]) -> str:
+def _source(task: TaskPlan, wanted: UtilitySettings, local: dict[str, data.LocalData], loaded: dict[str, Any]) -> str:
     if task.kind == "toy":
         return "world"
     if task.kind == "hhh":
@@ -242,7 +223,7 @@ def _source(task: TaskPlan, wanted: Wanted, local: dict[str, data.LocalData], lo
     return f"{found.DATASET_PATH}/{found.DATASET_NAME or 'default'}"
 
 
-def _template(wanted: Wanted, selection: Selection) -> str:
+def _template(wanted: UtilitySettings, selection: Selection) -> str:
     if wanted.chat_template is not None:
         return wanted.chat_template
     toys = {task.kind == "toy" for task in selection.tasks}
@@ -254,7 +235,7 @@ def _template(wanted: Wanted, selection: Selection) -> str:
     return "native" if toys == {True} else "none"
 
 
-def _model(wanted: Wanted, template: str) -> Model:
+def _model(wanted: UtilitySettings, template: str) -> Model:
     if wanted.model.startswith("hf/"):
         return make_model(wanted.model, chat_template=template)
     if wanted.chat_template == "native":
@@ -262,7 +243,7 @@ def _model(wanted: Wanted, template: str) -> Model:
     return make_model(wanted.model, timeout=wanted.timeout)
 
 
-def _harness_model(model: Model, wanted: Wanted) -> Any:
+def _harness_model(model: Model, wanted: UtilitySettings) -> Any:
     """The model as the harness wants it."""
     if wanted.model.startswith("hf/"):
         from redinstruct.models.transformers import LocalModel
@@ -275,7 +256,7 @@ def _harness_model(model: Model, wanted: Wanted) -> Any:
     return RemoteLM(model, wanted.concurrency, wanted.patience)
 
 
-def _check_probabilities(wanted: Wanted, selection: Selection, loaded: dict[str, Any], asker: Asker) -> None:
+def _check_probabilities(wanted: UtilitySettings, selection: Selection, loaded: dict[str, Any], asker: Asker) -> None:
     need = [task for task in selection.tasks if _needs_probabilities(task, loaded)]
     why = asker.why_no_probabilities() if need else None
     if why is None:
@@ -314,7 +295,9 @@ def _check_same(config: UtilityConfig, run: Path) -> None:
 # ---- carrying out ----
 
 
-def _carry_out(checked: Checked, wanted: Wanted, rows: UtilityStore, on_progress: OnProgress) -> tuple[str, ...]:
+def _carry_out(
+    checked: Checked, wanted: UtilitySettings, rows: UtilityStore, on_progress: OnProgress
+) -> tuple[str, ...]:
     done = {name: from_json(card, TaskCard) for name, card in rows.cards().items()}
     asked: list[str] = []
     for task in checked.selection.tasks:
@@ -334,7 +317,7 @@ def _carry_out(checked: Checked, wanted: Wanted, rows: UtilityStore, on_progress
     return tuple(asked)
 
 
-def _row(task: TaskPlan, checked: Checked, wanted: Wanted) -> UtilityTaskRow:
+def _row(task: TaskPlan, checked: Checked, wanted: UtilitySettings) -> UtilityTaskRow:
     template = checked.config.chat_template
     source = dict(checked.config.data)[task.name]
     if task.kind == "harness":
@@ -375,7 +358,7 @@ def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> Uti
     return UtilityTaskRow(name, to_json(card), ids, (tuple(float(hhh.wins(one)) for one in letters),))
 
 
-def _toy_row(name: str, checked: Checked, wanted: Wanted) -> UtilityTaskRow:
+def _toy_row(name: str, checked: Checked, wanted: UtilitySettings) -> UtilityTaskRow:
     folder = folder_of(wanted.model) if wanted.model.startswith("hf/") else None
     template = checked.config.chat_template
     if name == toy.FACTS:
