@@ -224,11 +224,13 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines = ["| way | tokens per CPU-second | over TRL's | tokens | CPU s | peak MiB | first loss | last loss |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
     for way, one in found.items():
-        over = one["rate"] / found[way.replace("ours", "trl")]["rate"]
+        over = one["rate"] / found.get(way.replace("ours", "trl"), one)["rate"]
         lines.append(
             f"| {way} | {one['rate']:,.1f} | {over:.2f} | {one['tokens']:,.0f} | {one['seconds']:.1f}"
             f" | {one['mib']:,.0f} | {one['losses'][0]:.4f} | {one['losses'][-1]:.4f} |"
         )
+    if not {"ours", "trl"} <= found.keys():
+        return "\n".join(lines)
     apart = max(abs(a - b) for a, b in zip(found["ours"]["losses"], found["trl"]["losses"], strict=True))
     lines += ["", f"Unpacked losses of the same steps, ours and TRL's: at most {apart:.1e} apart."]
     if packed := found.get("ours packed"):

@@ -300,6 +300,7 @@ def test_an_adapter_on_a_base_of_few_bits_starts_near_the_base(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 @pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
 def test_an_optimizer_of_few_bits_goes_on_as_if_it_had_not_been_stopped(
     save_tiny: Callable[..., Path], data: dict[str, Path], tmp_path: Path, optimizer: Any

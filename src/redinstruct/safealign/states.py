@@ -122,8 +122,7 @@ def write(
             tensors[where] = value
         else:
             plain[where] = value
-    own = {name: _own(tensor) for name, tensor in _parts(tensors).items()}
-    save_file(own, _named(folder / OPTIMIZER, rank if sharded else None))
+    save_file(_apart(_parts(tensors)), _named(folder / OPTIMIZER, rank if sharded else None))
     if sharded and rank:
         return
     document = {"optimizer": {"state": plain, "param_groups": optimizer["param_groups"]}, **numbers}
@@ -168,6 +167,17 @@ def _unshared(weights: dict[str, Any]) -> dict[str, torch.Tensor]:
         seen.add(key)
         kept[name] = _own(tensor)
     return kept
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each tensor with a memory of its own: in 8 bits all parameters have one table of values."""
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = _own(tensor)
+        found[name] = own.clone() if own.numel() and own.data_ptr() in seen else own
+        seen.add(found[name].data_ptr())
+    return found
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
