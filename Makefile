@@ -156,6 +156,10 @@ fmt: $(DEV) ## lay the code out, and mend what ruff can mend
 bench: $(DEV) ## time the engine against a bare loop that stores nothing
 	$(BIN)/python -m benchmarks.engine $(ARGS)
 
+.PHONY: peers
+peers: $(DEV) $(TORCH) ## what other tools spend on the same calls; makes build/peers/ (10 GB)
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
 published: $(DEV) $(TORCH) ## make published rates again: fetches their files, or ARGS="--clones FOLDER"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.published --write docs/experiments/published.md $(ARGS)
 

@@ -18,6 +18,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 SCRIPTS = {
     "kubernetes-shards.yaml": ("spec", "template", "spec", "containers", 0, "args", 0),
     "skypilot-shard.yaml": ("run",),
+    "kuberay-job.yaml": ("spec", "entrypoint"),
 }
 
 
@@ -54,6 +55,19 @@ def test_an_example_in_yaml_reads_and_its_commands_are_there(name: str) -> None:
     assert [words[1] for words in asked] == ["eval"]
     for words in asked:
         parse(words[1:])
+
+
+def test_the_ray_job_holds_no_key_and_a_worker_for_each_gpu() -> None:
+    yaml = pytest.importorskip("yaml")
+    spec: Any = yaml.safe_load((EXAMPLES / "kuberay-job.yaml").read_text(encoding="utf-8"))["spec"]
+    assert "runtimeEnvYAML" not in spec
+    cluster = spec["rayClusterSpec"]
+    (gpus,) = cluster["workerGroupSpecs"]
+    assert f"--workers {gpus['replicas']} " in spec["entrypoint"]
+    for group in (cluster["headGroupSpec"], gpus):
+        (container,) = group["template"]["spec"]["containers"]
+        assert not [one["name"] for one in container["env"] if "KEY" in one["name"]]
+        assert container["envFrom"]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*shard*")), ids=lambda path: path.name)
