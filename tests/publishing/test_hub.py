@@ -29,6 +29,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # its servers are not the hub's
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # tests of local models turn it on
     with Hub() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.address)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -304,3 +305,11 @@ def test_a_gated_bank_is_one_line(cli: InProcess, verb: tuple[str, str]) -> None
     assert (
         "`redinstruct hub pull sorry-bench/sorry-bench-202503 --kind dataset --file question.jsonl" in told.error_line
     )
+
+
+def test_a_hub_that_is_switched_off_is_said(hub: Hub, cli: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    result = cli("hub", "pull", "me/data", "--out", "out")
+    assert (result.code, "HF_HUB_OFFLINE is set" in result.err) == (2, True)

@@ -58,8 +58,8 @@ def command(context: click.Context, as_json: bool) -> int:
             console.say_folded(f"{known.name}: {known.description}", indent="  ")
         if not fits:
             console.say()
-    console.say_folded(f"Behind a form, `banks fetch NAME` says how: {', '.join(GATED)}.")
-    console.say("Fetch one:  redinstruct banks fetch NAME")
+    console.say_folded(f"Behind a form: {', '.join(GATED)}.")
+    console.say("Fetch one:  redinstruct banks fetch NAME   (or how, where there is a form)")
     console.say("Ask it:     redinstruct eval --bank NAME ...")
     return 0
 

@@ -36,7 +36,8 @@ _SPEAKER = re.compile(
     r"(?:\d{1,3}[\s*_]{0,3})?(?P<aside>\([^()\n]{0,100}\)[\s*_]{0,3})?[:：][\s*_]{0,4}"
 )
 _THINKS = re.compile(
-    r"[*_]{0,3}(?P<open>[(\[{<]?)[*_ ]{0,3}(?:(?:red-lm'?s? )?(?:internal|inner|private)[ _-]thoughts?|thoughts?|"
+    # Possessive, as no word begins with what stands before it: else each mark of a long row is tried 32 times.
+    r"[*_]{0,3}+(?P<open>[(\[{<]?+)[*_ ]{0,3}+(?:(?:red-lm'?s? )?(?:internal|inner|private)[ _-]thoughts?|thoughts?|"
     r"thinking|pensamiento interno|pensée interne|pensamento interno|innerer gedanke|内心想法|内部思考|"
     r"心の声)[*_ ]{0,3}[:：>][*_]{0,3}",
     re.IGNORECASE,

@@ -171,4 +171,6 @@ def _refused(source: Repository, status: int) -> RedInstructError:
 
 
 def _silent(error: BaseException) -> RedInstructError:
+    if type(error).__name__ == "OfflineModeIsEnabled":
+        return UsageError("HF_HUB_OFFLINE is set: nothing is sent or fetched until it is unset")
     return RedInstructError(f"{hub_address().partition('://')[2]} does not answer ({type(error).__name__})")
