@@ -192,7 +192,7 @@ KNOWN: Mapping[str, KnownBank] = {
         KnownBank(
             "harmbench-contexts",
             "bank",
-            "HarmBench's text behaviours, the contextual ones with their contexts, as published",
+            "HarmBench's text behaviours, the contextual ones with their contexts",
             _HARMBENCH,
             _HARMBENCH_SHA256,
             400,
@@ -214,7 +214,7 @@ KNOWN: Mapping[str, KnownBank] = {
         KnownBank(
             "ailuminate-demo-en",
             "bank",
-            "MLCommons AILuminate 1.0, the public tenth of its practice set: 12 hazards; English",
+            "AILuminate 1.0 of MLCommons, the public tenth of its practice set: 12 hazards",
             f"{_AILUMINATE}/airr_official_1.0_demo_en_us_prompt_set_release.csv",
             "63e2b654325c5405096fabf28ef5f057b0ad674904b1839fd1f52b523e324d02",
             1200,

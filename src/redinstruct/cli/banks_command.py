@@ -59,7 +59,7 @@ def command(context: click.Context, as_json: bool) -> int:
         if not fits:
             console.say()
     console.say_folded(f"Behind a form: {', '.join(GATED)}.")
-    console.say("Fetch one:  redinstruct banks fetch NAME   (or how, where there is a form)")
+    console.say("Fetch one:  redinstruct banks fetch NAME (or how)")
     console.say("Ask it:     redinstruct eval --bank NAME ...")
     return 0
 
