@@ -55,7 +55,7 @@ def _say_block(block: list[ResultFigures], topics: bool, among: Sequence[ResultF
     console.say()
     named = [
         ({} if len(banks) == 1 else {"bank": r.bank})
-        | {"prompt": r.prompt + (" (parity)" if r.parity else " (toy)" if r.translated else "") + in_doubt(r)}
+        | {"prompt": r.prompt + (" (parity)" if r.parity else " (own text)" if r.translated else "") + in_doubt(r)}
         for r in block
     ]
     _say_rates(named, block, first.measure)
@@ -217,7 +217,7 @@ def _of_conventions(block: Sequence[ResultFigures]) -> list[str]:
     if any(r.provisional for r in block):
         found.append("* provisional: fewer than 95 % of the attempts have a verdict.")
     if any(r.translated for r in block):
-        found.append("(toy): the shipped prompt's translation into the toy model's language.")
+        found.append("(own text): the checkpoint's own wording, which it can carry, in place of the shipped prompt.")
     return found
 
 

@@ -178,7 +178,9 @@ def caveats(results: Sequence[ResultFigures]) -> list[Caveat]:
     found += _of_the_run(results)
     found += _of_the_judge(results)
     if any(r.translated for r in results):
-        found.append(Caveat("toy prompts", "The prompts are translations into the toy model's language."))
+        found.append(
+            Caveat("own prompts", "Prompts are wordings that this checkpoint can carry, not the shipped ones.")
+        )
     if all(r.parity for r in results):
         found.append(Caveat("parity", "The 2023 protocol with the authors' own prompts: comparable to the paper."))
     else:
