@@ -313,3 +313,12 @@ def test_the_picture_is_well_formed_whatever_the_names_are(found: list[Any]) -> 
     tags = {element.tag.rpartition("}")[2] for element in root.iter()}
     assert tags <= {"svg", "title", "desc", "style", "rect", "text", "line", "circle"}
     assert sum(element.tag.endswith("circle") for element in root.iter()) == len(found)
+
+
+@given(st.text("abcdefgh-", min_size=1, max_size=20), shares, shares)
+def test_a_name_in_the_picture_never_stands_over_the_axis(name: str, rate: float, useful: float) -> None:
+    root = ElementTree.fromstring(front_svg([(name, rate, useful, (rate, rate))], 200))
+    texts = {element.text: element for element in root.iter() if element.tag.endswith("text") and element.text == name}
+    ticks = [e for e in root.iter() if e.get("class") == "small" and e.get("text-anchor") == "end"]
+    axis = max(float(e.attrib["x"]) for e in ticks)
+    assert float(texts[name].attrib["x"]) - 3.8 * len(name) > axis

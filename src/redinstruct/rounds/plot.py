@@ -88,7 +88,8 @@ def _labels(points: Sequence[Point]) -> list[tuple[float, float]]:
     for at in sorted(range(len(points)), key=lambda at: (points[at][1], points[at][0])):
         name, rate, useful, _ = points[at]
         half = 3.8 * len(shown(name)) + 4
-        x = min(max(_x(rate), half), _WIDTH - half)
+        # Never over the figures of the axis, unless the name is as long as the picture.
+        x = min(max(_x(rate), _LEFT + half), max(_WIDTH - half, half))
         down = useful > 0.3
         y = _y(useful) + (24 if down else -14)
         while any(abs(y - other) < 16 and abs(x - middle) < half + width for middle, other, width in taken):
