@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import json
 import random
 import re
 import resource
@@ -103,18 +103,23 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 
 
+# A process begins with the peak of the one that it was forked from: a small one stands between, and looks.
+LAUNCHER = """
+import json, os, sys
+nowhere = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+_, status, used = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=nowhere), 0)
+print(json.dumps([status >> 8, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3]))
+"""
+
+
 def cost(*arguments: object) -> tuple[int, float, float, str]:
     """Exit code, CPU seconds, peak MB and standard error of one command."""
-    process = subprocess.Popen(
-        command(*arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL, preexec_fn=limited,
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LAUNCHER, *command(*arguments)], env=environment(), capture_output=True,
+        stdin=subprocess.DEVNULL, preexec_fn=limited, check=True,
     )  # fmt: skip
-    assert process.stderr is not None
-    with process.stderr as stream:
-        said = stream.read().decode(errors="replace")
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = status
-    return status >> 8, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3, said
+    code, cpu, peak = json.loads(done.stdout)
+    return code, cpu, peak, done.stderr.decode(errors="replace")
 
 
 @security

@@ -301,6 +301,8 @@ def converted(value: object, shape: type[_T]) -> _T:
         return msgspec.convert(value, type=shape)
     except msgspec.ValidationError as odd:
         raise _other(odd) from None
+    except UnicodeEncodeError:  # a key with half of a character, which is legal JSON
+        raise Malformed("holds a name that is no text") from None
 
 
 def _other(odd: msgspec.ValidationError) -> Malformed:

@@ -144,7 +144,7 @@ def _own(metadata: object, shape: type[_T]) -> _T | None:
         return None
     try:
         return msgspec.convert(metadata[KEY], type=shape)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return None
 
 

@@ -11,11 +11,13 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, overload
 
+from redinstruct.errors import DamagedStore
 from redinstruct.questions import same_text
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import outside
-from redinstruct.run.rows import SELECT_PLANNED, blob, restored
+from redinstruct.run.rows import SELECT_PLANNED, blob, from_json, restored
 from redinstruct.safetext import restore
+from redinstruct.types import MEASURES, JudgeCard
 
 T = TypeVar("T")
 
@@ -242,11 +244,12 @@ def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcome
 
     Raises:
         StoreError: the store does not read.
+        DamagedStore: a verdict of no label of the judge's measure.
     """
     table = _Table()
     cells: dict[tuple[int, int], Outcomes] = {}
     with store.reading("reading outcomes") as db:
-        units = _units(store, db)
+        units, (measure, labels) = _units(store, db), _labels(db, judge)
         banks = dict(db.execute("SELECT id, sha256 FROM banks"))
         prompts = dict(db.execute("SELECT id, sha256 FROM templates"))
         ways: dict[tuple[str | None, ...], int] = {}
@@ -259,6 +262,8 @@ def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcome
                 cell = cells[bank, prompt] = Outcomes(banks[bank], prompts[prompt], table)
             way = ways.get((label, detail, reason))
             if way is None:
+                if label is not None and label not in labels:
+                    raise DamagedStore(f"the run store is damaged: it holds a label that {measure} does not have")
                 way = ways[label, detail, reason] = table.way(label, detail, restored(reason))
             group = groups.get((topic, subtopic))
             if group is None:
@@ -266,6 +271,14 @@ def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcome
             unit = row if units is None else units[question]
             cell.add(blob(key, _KEY), attempt, row, unit, way, group, epoch)
     return {(cell.bank, cell.prompt): cell for cell in cells.values()}
+
+
+def _labels(db: sqlite3.Connection, judge: int) -> tuple[str, frozenset[str]]:
+    """A judge's measure with its labels; those of every measure where the run has no such judge."""
+    for (card,) in db.execute("SELECT card FROM judges WHERE id = ?", (judge,)):
+        measure = MEASURES[from_json(card, JudgeCard).measure]
+        return measure.name, frozenset(measure.labels)
+    return "any measure", frozenset(label for measure in MEASURES.values() for label in measure.labels)
 
 
 def planned_attempts(store: Store, judge: int) -> list[Planned]:

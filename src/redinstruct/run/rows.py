@@ -115,7 +115,13 @@ def _stored_names(*names: str | None) -> tuple[str | None, ...]:
 
 
 def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Question:
-    """The question of a SELECT's ``b.sha256, q.row, q.text, q.topic, q.subtopic, q.language, q.label, q.earlier``."""
+    """The question of a SELECT's ``b.sha256, q.row, q.text, q.topic, q.subtopic, q.language, q.label, q.earlier``.
+
+    Raises:
+        ValueError: the columns hold what no question has.
+    """
+    if not isinstance(row, int):
+        raise ValueError("a row that is no number")
     *named, earlier = columns
     topic, subtopic, language, label = map(restored, named)
     return Question(f"{sha256}:{row}", restore(text), row, topic, subtopic, language, label, earlier_from(earlier))
@@ -163,8 +169,12 @@ def completion_from(values: Sequence[object]) -> Completion:
 
 
 def view_from(hexkey: str, bank: str, prompt: str, *row: Any) -> AttemptView:
-    """The recorded attempt that the columns of a SELECT hold."""
+    """The recorded attempt that the columns of a SELECT hold. Raises ``ValueError`` where they hold another kind."""
     question, (epoch, found, detail, reason, reply, score, chance, note, *completion) = row[:8], row[8:]
+    if not (isinstance(epoch, int) and isinstance(found, str | None) and isinstance(detail, str | None)):
+        raise ValueError("columns of another kind")
+    if not (isinstance(score, float | int | None) and isinstance(chance, float | int | None)):
+        raise ValueError("columns of another kind")
     return AttemptView(
         hexkey, restore(bank), restore(prompt), question_from(*question), epoch,
         completion_from(completion), found, detail, restored(reason), restored(reply), score, chance,
