@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from redinstruct.errors import DamagedStore
 from redinstruct.figures.report import CorrectedRate, Counts, Details, Rate
 from redinstruct.run import Outcomes, Planned, has_repeats
 from redinstruct.run.planned import Way
@@ -77,11 +76,7 @@ class Tally(NamedTuple):
 
 
 def tally(measure: Measure, found: Sequence[Planned]) -> Tally:
-    """Count outcomes; every rate by question, 95 % intervals.
-
-    Raises:
-        DamagedStore: a label or detail that the measure does not have.
-    """
+    """Count outcomes; every rate by question, 95 % intervals."""
     outcomes = Outcomes.of(found)
     return tally_of(measure, len(outcomes), outcomes.told, outcomes if outcomes.repeated else None)
 
@@ -93,8 +88,6 @@ def tally_of(measure: Measure, planned: int, told: Counter[Way], repeated: Outco
         labels[way.label] += count
         if way.detail is not None:
             details[way.detail] += count
-    if labels.keys() - set(measure.labels) or details.keys() - set(DETAILS):
-        raise DamagedStore(f"the run store is damaged: it holds a label that {measure.name} does not have")
     if repeated is None:
         found = rates_of(told_of(told), measure)
     else:

@@ -17,7 +17,7 @@ from redinstruct.run.database import Store
 from redinstruct.run.encryption import outside
 from redinstruct.run.rows import SELECT_PLANNED, blob, from_json, restored
 from redinstruct.safetext import restore
-from redinstruct.types import MEASURES, JudgeCard
+from redinstruct.types import DETAILS, MEASURES, JudgeCard
 
 T = TypeVar("T")
 
@@ -244,7 +244,7 @@ def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcome
 
     Raises:
         StoreError: the store does not read.
-        DamagedStore: a verdict of no label of the judge's measure.
+        DamagedStore: a label or detail that the judge's measure does not have.
     """
     table = _Table()
     cells: dict[tuple[int, int], Outcomes] = {}
@@ -262,7 +262,7 @@ def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcome
                 cell = cells[bank, prompt] = Outcomes(banks[bank], prompts[prompt], table)
             way = ways.get((label, detail, reason))
             if way is None:
-                if label is not None and label not in labels:
+                if not (label is None or label in labels) or not (detail is None or detail in DETAILS):
                     raise DamagedStore(f"the run store is damaged: it holds a label that {measure} does not have")
                 way = ways[label, detail, reason] = table.way(label, detail, restored(reason))
             group = groups.get((topic, subtopic))

@@ -171,9 +171,12 @@ def completion_from(values: Sequence[object]) -> Completion:
 def view_from(hexkey: str, bank: str, prompt: str, *row: Any) -> AttemptView:
     """The recorded attempt that the columns of a SELECT hold. Raises ``ValueError`` where they hold another kind."""
     question, (epoch, found, detail, reason, reply, score, chance, note, *completion) = row[:8], row[8:]
-    if not (isinstance(epoch, int) and isinstance(found, str | None) and isinstance(detail, str | None)):
-        raise ValueError("columns of another kind")
-    if not (isinstance(score, float | int | None) and isinstance(chance, float | int | None)):
+    texts, numbers = (found, detail), (score, chance)
+    if not (
+        isinstance(epoch, int)
+        and all(isinstance(one, str | None) for one in texts)
+        and all(isinstance(one, float | int | None) for one in numbers)
+    ):
         raise ValueError("columns of another kind")
     return AttemptView(
         hexkey, restore(bank), restore(prompt), question_from(*question), epoch,

@@ -56,21 +56,33 @@ def told_of(beginnings: Sequence[Beginning]) -> dict[str, float]:
     return found | {"tokens": round(sum(one.tokens for one in beginnings) / max(1, len(beginnings)), 2)}
 
 
-class BegunModel:
-    """A model under the name of the attack; what it is not given a beginning for, it begins itself."""
+class AttackedModel:
+    """A model under the name of an attack."""
 
-    def __init__(self, model: LocalModel, name: str, beginnings: Mapping[Asked, Beginning]) -> None:
-        self._model, self._name, self._beginnings = model, name, beginnings
+    def __init__(self, model: LocalModel, name: str) -> None:
+        self._model, self._name = model, name
 
     @property
     def id(self) -> str:
-        """``hf/<folder>@<12 hex>+prefill-N``."""
+        """``hf/<folder>@<12 hex>+ATTACK``, as ``prefill-N`` or ``ranks``."""
         return self._name
 
     @property
     def batch_size(self) -> int:
         """The model's own."""
         return self._model.batch_size
+
+    async def aclose(self) -> None:
+        """The model's own."""
+        await self._model.aclose()
+
+
+class BegunModel(AttackedModel):
+    """What it is not given a beginning for, it begins itself."""
+
+    def __init__(self, model: LocalModel, name: str, beginnings: Mapping[Asked, Beginning]) -> None:
+        super().__init__(model, name)
+        self._beginnings = beginnings
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Go on with the beginnings; each reply holds its own.
@@ -89,10 +101,6 @@ class BegunModel:
             reply if start is None else msgspec.structs.replace(reply, text=self._joined(start.text, reply.text or ""))
             for reply, start in zip(replies, begun, strict=True)
         ]
-
-    async def aclose(self) -> None:
-        """The model's own."""
-        await self._model.aclose()
 
     def _joined(self, start: str, rest: str) -> str:
         """Beginning and continuation as one text. What is decoded by itself may have lost the blank before it."""

@@ -16,28 +16,19 @@ import msgspec
 
 from redinstruct.models import Reply, Request
 from redinstruct.models.transformers import LocalModel
-from redinstruct.stressing.begun import Asked, Beginning, BegunModel, asked_of
+from redinstruct.stressing.begun import Asked, AttackedModel, Beginning, BegunModel, asked_of
 
 SPARE = 5
 """So many ranks are looked at beyond those wanted: some tokens are blanks."""
 
 
-class RankedModel:
-    """A model under the name of the attack. A request's seed above ``first`` says which rank it begins with."""
+class RankedModel(AttackedModel):
+    """A request's seed above ``first`` says which rank its answer begins with."""
 
     def __init__(self, model: LocalModel, name: str, most: int, first: int) -> None:
-        self._model, self._name, self._most, self._first = model, name, most, first
+        super().__init__(model, name)
+        self._most, self._first = most, first
         self._ranks: dict[Asked, list[str]] = {}
-
-    @property
-    def id(self) -> str:
-        """``hf/<folder>@<12 hex>+ranks``."""
-        return self._name
-
-    @property
-    def batch_size(self) -> int:
-        """The model's own."""
-        return self._model.batch_size
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Begin each answer by its rank's token, and go on greedily.
@@ -47,7 +38,6 @@ class RankedModel:
         """
         greedy = [self._greedy(request) for request in batch]
         await self._look(greedy)
-        found: list[Reply] = []
         begun: dict[int, list[int]] = {}
         for at, request in enumerate(batch):
             begun.setdefault((request.sampling.seed or 0) - self._first, []).append(at)
@@ -56,12 +46,7 @@ class RankedModel:
             own = [greedy[at] for at in places]
             model = BegunModel(self._model, self._name, {} if rank < 1 else self._beginnings(own, rank))
             replies |= zip(places, await model.generate(own), strict=True)
-        found.extend(replies[at] for at in range(len(batch)))
-        return found
-
-    async def aclose(self) -> None:
-        """The model's own."""
-        await self._model.aclose()
+        return [replies[at] for at in range(len(batch))]
 
     def _greedy(self, request: Request) -> Request:
         sampling = msgspec.structs.replace(request.sampling, temperature=0.0, seed=None)
