@@ -9,7 +9,9 @@ tokens. Greedy, fp32, one thread. Times are CPU seconds of this process (the bes
 that another load on the machine distorts them little. The answers of every way are compared token for token.
 
 With --checkpoint a real model is asked harmless questions in the shipped CoU prompt: ours, one batch of transformers'
-``generate`` and, with --vllm (the Python of an environment that holds vLLM), vLLM's CPU build once started and warm.
+``generate`` and, with --vllm (the Python of an environment that holds vLLM), vLLM's CPU build. Ours and vLLM have
+answered as many other questions in the same prompt before, as in the middle of a run, and then answer these (``new``),
+and these once more (``again``: vLLM then finds the blocks of each whole prompt, ours the shared beginning alone).
 """
 
 from __future__ import annotations
@@ -209,7 +211,7 @@ def asked_of(tokenizer: Any, count: int) -> list[Ids]:
     texts = [render(cou, world.how_to(pair, 0).text) for pair in pairs]
     chats = [[{"role": "user", "content": text}] for text in texts]
     made = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
-    return sorted((tuple(ids) for ids in made), key=len)
+    return [tuple(ids) for ids in made]
 
 
 def in_one_batch(model: Any, prompts: Sequence[Ids], new: int) -> list[list[int]]:
@@ -221,10 +223,10 @@ def in_one_batch(model: Any, prompts: Sequence[Ids], new: int) -> list[list[int]
     return [row[longest:].tolist() for row in out]
 
 
-def in_vllm(python: str, checkpoint: Path, prompts: Sequence[Ids], new: int) -> dict[str, Any]:
-    """Seconds, seconds to start, and answers of vLLM in a process of its own."""
+def in_vllm(python: str, checkpoint: Path, before: Sequence[Ids], prompts: Sequence[Ids], new: int) -> dict[str, Any]:
+    """Seconds, seconds to start, cached tokens and answers of vLLM in a process of its own."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(list(map(list, prompts)), file)
+        json.dump([list(map(list, before)), list(map(list, prompts))], file)
         file.flush()
         script = str(Path(__file__).with_name("generation_vllm.py"))
         command = [python, script, str(checkpoint), file.name, str(new)]
@@ -241,17 +243,25 @@ def real(
     model.generation_config.eos_token_id = None
     plain: Any = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     plain.generation_config.eos_token_id = None
-    causal, prompts = CausalModel(model), asked_of(tokenizer, batch)
-    batched(causal, prompts, 2, share=True)
+    asked = asked_of(tokenizer, 2 * batch)
+    before, prompts = sorted(asked[:batch], key=len), sorted(asked[batch:], key=len)
+    generator = Generator(CausalModel(model), [], 0, str)
+
+    def answered(some: Sequence[Ids], new: int) -> list[list[int]]:
+        return [made.ids for made in generator(some, [Decoding(new)] * len(some))]
+
+    answered(before, 2)
     rows = []
     for new in lengths:
-        seconds, answers = timed(lambda new=new: batched(causal, prompts, new, share=True))  # type: ignore[misc]
+        seconds, answers = timed(lambda new=new: answered(prompts, new))  # type: ignore[misc]
         ways = {"ours": (seconds, answers)}
+        ways["ours, again"] = timed(lambda new=new: answered(prompts, new))  # type: ignore[misc]
         if generate:
             ways["generate, one batch"] = timed(lambda new=new: in_one_batch(plain, prompts, new))  # type: ignore[misc]
         if vllm is not None:
-            found = in_vllm(vllm, checkpoint, prompts, new)
-            ways[f"vLLM (its start: {found['start']:.0f} s)"] = found["seconds"], found["answers"]
+            found = in_vllm(vllm, checkpoint, before, prompts, new)
+            for name, one in (("vLLM", found["new"]), ("vLLM, again", found["again"])):
+                ways[f"{name} ({one['cached']:.0f} tokens a prompt found)"] = one["seconds"], one["answers"]
         for way, (took, made) in ways.items():
             equal = sum(one == other for one, other in zip(made, answers, strict=True))
             rows.append({"new": new, "way": way, "seconds": took / len(prompts), "ours over it": seconds / took,

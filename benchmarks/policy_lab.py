@@ -2,6 +2,7 @@
 
     python -m benchmarks.policy_lab --folder FOLDER                 teaches the policy, then sweeps; goes on
     python -m benchmarks.policy_lab --folder FOLDER --recipes a,b   some of the points
+    python -m benchmarks.policy_lab --folder FOLDER --seed 1        another policy model, and its alignments
     python -m benchmarks.policy_lab --folder FOLDER --table         the table of what is there, by frame
 
 Every model is asked forbidden and harmless questions in the same frames, in wordings that no recipe is told by in the
@@ -43,14 +44,19 @@ class Varied(TypedDict, total=False):
     deep: float
     strategy: str
     steps: int
+    forms: tuple[str, ...]
 
 
+REFUSED = tuple(form for form in forms.FORMS if form != forms.DEEP)
 POINTS: Mapping[str, Varied] = {
     "few-harmless": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}},
     "more-harmless": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}},
     "blue": {"mix": {"blue": 2.5, "general": 9.5}, "strategy": "blue"},
     "gentle": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "rate": 5e-5},
     "long": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "rate": 5e-5, "steps": 22},
+    "most-harmless": {"mix": {"blue": 1.0, "general": 10.0, "red": 1.0}},
+    "no-prefix": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "deep": 0.0, "forms": REFUSED},
+    "short": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "steps": 9},
 }
 
 
@@ -63,23 +69,23 @@ def recipe(name: str, varied: Varied) -> Recipe:
         preset="starling",
         settings={**TUNED, "learning_rate": varied.get("rate", 8e-5), "steps": varied.get("steps", STEPS),
                   "batch": BATCH, "mix": varied["mix"], "deep_prefix": varied.get("deep", 0.3)},
-        forms=forms.FORMS if strategy == "npo-len" else tuple(f for f in forms.FORMS if f != forms.DEEP),
+        forms=varied.get("forms", forms.FORMS if strategy == "npo-len" else REFUSED),
         parameters={"red_weight": varied.get("weight", 0.1)} if strategy == "npo-len" else {},
         guard=False,
         memory=MemoryPart(gb=5.0),
     )  # fmt: skip
 
 
-def config_of(folder: Path, names: list[str]) -> SweepConfig:
-    """The policy model, made or found, and the sweep on it."""
+def config_of(folder: Path, names: list[str], seed: int) -> SweepConfig:
+    """The policy model of a seed, made or found, and the sweep on it."""
     lab = write_laboratory(folder, subject(SUBJECT))
-    policy = install(folder / "policy", lab, 0, WHOLE, unheard, SUBJECT)
+    policy = install(folder / "policy", lab, seed, WHOLE, unheard, SUBJECT)
     sizes = msgspec.structs.replace(WHOLE, items=ITEMS, harmless=ITEMS, frames=FRAMES)
-    loop = laboratory_config(policy, lab, folder / "sweep", 0, sizes, "dev")
+    loop = laboratory_config(policy, lab, folder / "sweep", seed, sizes, "dev")
     assert loop.align is not None
     align = msgspec.structs.replace(loop.align, recipes=tuple(recipe(name, POINTS[name]) for name in names))
     return SweepConfig(
-        loop.model, loop.eval, loop.folder, collect=loop.collect, align=align, sweep=SweepPart(seeds=(0,))
+        loop.model, loop.eval, loop.folder, collect=loop.collect, align=align, sweep=SweepPart(seeds=(seed,))
     )
 
 
@@ -94,9 +100,9 @@ def table(folder: Path) -> list[str]:
     return lines
 
 
-def sweep(folder: Path, names: list[str]) -> None:
+def sweep(folder: Path, names: list[str], seed: int) -> None:
     """Carry it out; the counts go into ``figures.json``."""
-    config = config_of(folder, names)
+    config = config_of(folder, names, seed)
     carry_out_sweep(config, on_progress=unheard)
     # The same call again finds every stage done: the loop's own figures, by frame.
     loop = {name: getattr(config, name) for name in ("model", "eval", "folder", "collect", "align")}
@@ -116,11 +122,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--recipes", default=",".join(POINTS))
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     if not given.table:
-        sweep(given.folder, given.recipes.split(","))
-    print("\n".join(table(given.folder)))
+        sweep(given.folder / f"seed-{given.seed}", given.recipes.split(","), given.seed)
+    print("\n".join(table(given.folder / f"seed-{given.seed}")))
 
 
 if __name__ == "__main__":
