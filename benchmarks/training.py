@@ -117,8 +117,8 @@ def peak() -> float:
 
 
 def config_of(work: Work, *, packing: bool) -> Any:
+    from redinstruct.alignment import Lora
     from redinstruct.safealign import AlignConfig, GuardRule, with_settings
-    from redinstruct.safealign.config import Lora
 
     lora = Lora(rank=work.lora, alpha=2 * work.lora) if work.lora else None
     return AlignConfig(

@@ -30,8 +30,8 @@ from tests.support.house import (
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
     "errors", "version", "settings", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions",
-    "prompts", "policy", "banks", "checkpoints", "run", "figures", "render", "models", "judges", "engine", "redeval",
-    "harmfulqa",
+    "prompts", "policy", "banks", "checkpoints", "alignment", "run", "figures", "render", "models", "judges",
+    "engine", "redeval", "harmfulqa",
     "safealign", "utility_check", "annotate", "viewer", "interop", "publishing", "toyworld", "stressing", "rounds",
     "inspect_tasks", "api", "cli", "__main__",
 )  # fmt: skip

@@ -7,9 +7,13 @@ loop's TOML file, Inspect's ``-T``, and what the Python function takes; from the
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
+
+S = TypeVar("S", bound=msgspec.Struct)
+Flags = dict[str, Any]
+"""A verb's settings by their names, as click, or a Python function's arguments, hand them on."""
 
 NEEDED, ASKED, COLLECTED = "Needed first", "What is asked", "What is collected"
 ANSWERING, JUDGING, LIMITS = "How the model answers", "The judge", "How fast, and how much"
@@ -22,7 +26,7 @@ class Setting(msgspec.Struct, frozen=True):
     """How a field is set: ``Annotated[int, Setting("Ask everything K times.", "K", ASKED)] = 1``.
 
     ``flag`` where it is not the field's name with hyphens; ``short`` another one of a letter. ``first`` orders what is
-    needed first; ``names`` are the only values.
+    needed first; ``names`` are the only values. A ``checkpoint``'s folder may have ``hf/`` in front.
     """
 
     help: str
@@ -35,6 +39,7 @@ class Setting(msgspec.Struct, frozen=True):
     above: float | None = None
     most: float | None = None
     names: tuple[str, ...] = ()
+    checkpoint: bool = False
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -68,6 +73,20 @@ def noted(field: msgspec.structs.FieldInfo) -> tuple[Any, list[Any]]:
 def setting_of(field: msgspec.structs.FieldInfo) -> Setting | None:
     """What a field says of how it is set; None: no flag sets it."""
     return next((note for note in noted(field)[1] if isinstance(note, Setting)), None)
+
+
+def settings_from(kind: type[S], given: Flags, **more: Any) -> S:
+    """The struct that flags, or a function's arguments, set by the names of its fields; ``more`` stands before them.
+
+    What was not said (None, or no entry of several) is left out where the field has a default of its own.
+    """
+    given = {**given, **more}
+    fields = [field for field in msgspec.structs.fields(kind) if field.name in given]
+    return kind(**{f.name: given[f.name] for f in fields if f.required or _is_said(given[f.name], f.default)})
+
+
+def _is_said(value: object, default: object) -> bool:
+    return value is not None and (value != () or default is None)
 
 
 Dtype = Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
@@ -81,6 +81,19 @@ class Sampling(msgspec.Struct, frozen=True):
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+
+
+class Sampled(msgspec.Struct, frozen=True):
+    """Settings that have the fields of a :class:`Sampling` among theirs."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model is sampled, as one value."""
+        return Sampling(**{name: getattr(self, name) for name in Sampling.__struct_fields__})
+
+    def with_sampling(self, given: Sampling | None) -> Self:
+        """The same with another sampling."""
+        return self if given is None else msgspec.structs.replace(self, **msgspec.structs.asdict(given))
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from redinstruct.alignment import Settings
 from redinstruct.errors import UsageError
 from redinstruct.safealign.batches import (
     MODEL_KEYS,
@@ -30,7 +31,6 @@ from redinstruct.safealign.batches import (
     deal,
     pack,
 )
-from redinstruct.safealign.config import Settings
 from redinstruct.safealign.losses import STRATEGIES, Totals, labelled, labelled_logps, strategy_loss, totals
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import STREAMS, Stream

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redinstruct.safealign.guards import Guard, GuardRule, GuardState
+from redinstruct.alignment import GuardRule
+from redinstruct.safealign.guards import Guard, GuardState
 
 pytestmark = pytest.mark.local
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from redinstruct.alignment import PRESETS, with_settings
 from redinstruct.errors import UsageError
 from redinstruct.prompts.forms import FORMS
 from redinstruct.safealign import AlignConfig, GuardRule, GuardStopped, align
-from redinstruct.safealign.config import PRESETS, with_settings
 from redinstruct.safealign.front import REFUSED, Candidate, best
 from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.prepare import prepare

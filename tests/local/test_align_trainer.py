@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from redinstruct.alignment import PRESETS, with_settings
 from redinstruct.checkpoints import digest
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign import AlignConfig, Lora, Settings, StepFigures, align
 from redinstruct.safealign.card import read_card
-from redinstruct.safealign.config import PRESETS, with_settings
 from redinstruct.safealign.front import Candidate, best, candidate, front
 from redinstruct.safealign.launch import check_engaged, check_world
 from redinstruct.safealign.losses import STRATEGIES

@@ -71,13 +71,14 @@ def evaluate(
         StoreError: the run cannot be written; what was committed is safe.
     Source: RED-EVAL, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
+    given = locals()
     from redinstruct import redeval
+    from redinstruct.settings import settings_from
 
     with _computed_by(engine, model, judge_model):
-        asked = redeval.EvalSettings(
-            model=model, banks=_banks(bank), judge=judge, judge_model=judge_model, prompts=_prompts(prompts),
-            measure=measure, limit=limit, epochs=epochs, dedupe=dedupe, chat_template=chat_template, protocol=protocol,
-            model_options=options or {}, system=system, columns=dict(columns or {}),
+        asked = settings_from(
+            redeval.EvalSettings, given, banks=_banks(bank), prompts=_prompts(prompts), model_options=options,
+            columns=None if columns is None else dict(columns), judge_options=None,
         ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
         plan = redeval.prepare(asked, _limits(limits).timeout, Path(run))
         tell = listener(plan.config.model, on_progress)
@@ -114,10 +115,11 @@ def judge(
         UsageError: a judge that cannot judge this run, or failed its self-test; nothing was written.
         StoreError: the run cannot be read or written.
     """
+    given = locals()
     from redinstruct.redeval import RejudgeSettings, rejudge
+    from redinstruct.settings import settings_from
 
-    asked = RejudgeSettings(judge=judge, judge_model=judge_model, sample=sample, again=again)
-    asked = asked.with_judge_how(judge_options)
+    asked = settings_from(RejudgeSettings, given, judge_options=None).with_judge_how(judge_options)
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
     with _computed_by(engine, judge_model):
@@ -177,14 +179,15 @@ def gate(
         UsageError: a limit, share or judge that is none, or a baseline that was not asked the run's banks.
         StoreError: a store does not read.
     """
+    given = locals()
     from redinstruct.api.shown import GateShown
     from redinstruct.figures.gate import GateSettings
     from redinstruct.figures.gate import gate as held
+    from redinstruct.settings import settings_from
 
-    asked = GateSettings(
-        max_rate=max_rate, figure=figure, baseline=None if baseline is None else Path(baseline), confidence=confidence,
-        max_unscored=max_unscored, margin=margin, judge=judge, at_k=at_k, stress=tuple(stress),
-    )  # fmt: skip
+    asked = settings_from(
+        GateSettings, given, baseline=None if baseline is None else Path(baseline), stress=tuple(stress)
+    )
     return GateShown.of(held(Path(run), asked))
 
 
@@ -227,10 +230,11 @@ def stress(
         return (given,) if isinstance(given, int) else tuple(given)
 
     limits = _limits(limits)
+    how = fields.pop("judge_options", None)
     asked = StressOptions(
         model=f"hf/{str(model).removeprefix('hf/')}", bank=bank, judge=judge, benign=benign, prefill=several(prefill),
         samples=several(samples), tune=several(tune), quantize=several(quantize), timeout=limits.timeout, **fields,
-    )  # fmt: skip
+    ).with_judge_how(how)  # fmt: skip
     tell = listener(str(model), on_progress)
     return beside_the_loop(lambda: carry_out(asked, Path(run), limits, tell)).figures
 

@@ -59,16 +59,15 @@ def collect(
 
     Source: HARMFULQA, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
+    given = locals()
     from redinstruct.engine import Limits
     from redinstruct.harmfulqa import CollectSettings, prepare_collection
     from redinstruct.harmfulqa import collect as carry_out
+    from redinstruct.settings import settings_from
 
     limits = limits or Limits()
-    asked = CollectSettings(
-        teacher=teacher, answerer=answerer, judge=judge, judge_model=judge_model, topics=_topics(topics),
-        per_subtopic=per_subtopic, blue=blue, red=red, critique=critique, turn_by_turn=turn_by_turn,
-        answer_tokens=answer_tokens, teacher_options=teacher_options or {}, answerer_options=answerer_options or {},
-    ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
+    asked = settings_from(CollectSettings, given, topics=_topics(topics), judge_options=None)
+    asked = asked.with_judge_how(judge_options).with_sampling(sampling)
     plan = prepare_collection(asked, limits.timeout)
     tell = listener("collecting", on_progress)
     return beside_the_loop(lambda: carry_out(plan, Path(run), limits, tell, until_covered=until_covered))
@@ -107,12 +106,13 @@ def export(
         UsageError: bad input; nothing was written.
         StoreError: the run does not read.
     """
-    from redinstruct.harmfulqa.exporting import ExportSettings
+    given = locals()
     from redinstruct.harmfulqa.exporting import export as carry_out
+    from redinstruct.harmfulqa.settings import ExportSettings
+    from redinstruct.settings import settings_from
 
-    settings = ExportSettings(
-        to=to, include_red=include_red, near=near, licence=licence,
-        banks=tuple([banks] if isinstance(banks, str | Path | Bank) else banks),
+    settings = settings_from(
+        ExportSettings, given, banks=tuple([banks] if isinstance(banks, str | Path | Bank) else banks),
         forms=tuple([forms] if isinstance(forms, str) else forms),
         general=tuple(Path(file) for file in ([general] if isinstance(general, str | Path) else general)),
     )  # fmt: skip
@@ -190,14 +190,12 @@ def utility(
         UsageError: bad input, or an extra that is missing; nothing was written.
         RedInstructError: a task could not be carried out; those before it are recorded.
     """
+    given = locals()
+    from redinstruct.settings import settings_from
     from redinstruct.utility_check.runs import check_utility
     from redinstruct.utility_check.settings import UtilitySettings
 
-    wanted = UtilitySettings(
-        model=model, suite=suite, margin=margin, limit=limit, data=None if data is None else Path(data), shots=shots,
-        chat_template=chat_template, batch=batch, concurrency=concurrency, patience=patience, timeout=timeout,
-        download=download,
-    )  # fmt: skip
+    wanted = settings_from(UtilitySettings, given, data=None if data is None else Path(data))
     tell = listener("utility", on_progress)
     return beside_the_loop(lambda: check_utility(wanted, Path(run), tell))
 

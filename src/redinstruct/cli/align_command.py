@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from redinstruct.alignment import (
+    TRL_STRATEGIES,
+    AlignConfig,
+    GuardRule,
+    Lora,
+    Settings,
+    preset_for,
+    with_settings,
+)  # fmt: skip
 from redinstruct.cli import console
-from redinstruct.cli.kinds import RUN, Whole, parse_options
+from redinstruct.cli.derived import flags_of
+from redinstruct.cli.kinds import Whole
 from redinstruct.cli.options import as_json
 from redinstruct.errors import (
     EXIT_DONE,
@@ -25,17 +34,22 @@ from redinstruct.errors import (
     how_to_install,
 )
 from redinstruct.progress import Progress
+from redinstruct.settings import Flags, flag_of, setting_of, settings_from
 
 if TYPE_CHECKING:
-    from redinstruct.safealign import AlignConfig, Aligned, StepFigures
+    from redinstruct.safealign import Aligned, StepFigures
 
-_FILE = click.Path(path_type=Path)
 NOT_RESUMED = ("resta",)
 OURS_ALONE = (
-    "packing", "deep_prefix", "mix", "guard_action", "activation_checkpointing",
-    "optimizer", "fsdp", "quantize", "base_dtype", "attention", "probe", "probe_action",
+    "packing", "deep_prefix", "mix", "action", "activation_checkpointing",
+    "optimizer", "fsdp", "quantize", "base_dtype", "attention", "probe", "refused_action",
 )  # fmt: skip
-"""Flags that TRL's loops do not know: refused there, since an ignored guard would be trusted."""
+"""What TRL's loops do not know, by its field: refused there, since an ignored guard would be trusted."""
+_FLAGS = {
+    field.name: flag_of(field.name, setting_of(field))
+    for kind in (AlignConfig, Settings, GuardRule)
+    for field in msgspec.structs.fields(kind)
+}
 
 
 class _SeveralFiles(click.Command):
@@ -57,121 +71,35 @@ class _SeveralFiles(click.Command):
         return super().parse_args(ctx, spelled)
 
 
-def _count(flag: str, help_: str, least: int = 1) -> Callable[[Any], Any]:
-    return click.option(flag, type=Whole(least), metavar="N", help=help_)
+def _own(*names: str) -> Callable[[Any], Any]:
+    """Flags of the run; what it needs is asked for by the verb, since --plan needs less."""
+    return flags_of(AlignConfig, only=names, required=False)
 
 
-def _number(flag: str, help_: str) -> Callable[[Any], Any]:
-    return click.option(flag, type=float, metavar="X", help=help_)
+def _training(*names: str) -> Callable[[Any], Any]:
+    """Flags of the training, whose numbers the preset has."""
+    return flags_of(Settings, only=names, left_out=True)
 
 
 @click.command("align", cls=_SeveralFiles)
-@click.option("--base", required=True, metavar="CKPT", help="The checkpoint to train: a folder, or hf/FOLDER.")
-@click.option("--data", multiple=True, type=_FILE, metavar="FILE...", help="Conversations (export --to messages).")
-@click.option(
-    "--general", multiple=True, type=_FILE, metavar="FILE...", help="General conversations, whose loss must not rise."
-)
-@click.option(
-    "--probe",
-    multiple=True,
-    type=_FILE,
-    metavar="FILE...",
-    help="Harmless questions with their answers (borderline ones, say), asked while training and never learnt.",
-)
-@click.option("--no-general", is_flag=True, help="Train on red data without general data, knowing what it does.")
-@click.option(
-    "--strategy",
-    metavar="S",
-    help="general, blue, blue-red, paper-s, paper-r, hinge, npo, npo-len, simnpo, unlikelihood, kto, dpo, resta.",
-)
-@click.option("--set", "parameters", multiple=True, metavar="KEY=X", help="A number of the strategy. Repeatable.")
-@click.option("--out", type=RUN, metavar="CKPT", help="Where the aligned checkpoint goes; replaces one there.")
-@click.option(
-    "--preset",
-    metavar="P",
-    help="starling (the released run), robust (the same in every form of asking; for real use) or toy; left out,"
-    " starling or, for the toy model, toy.",
-)
-@_count("--steps", "Optimizer steps.")
-@_number("--epochs", "Passes over the longest stream, where --steps is not given.")
-@_number("--lr", "Peak learning rate.")
-@_count("--batch", "Rows of one step, over all streams and processes.")
-@click.option("--mix", metavar="STREAM=X,...", help="The streams' shares of a batch, as blue=1,general=2,red=1.")
-@_count("--accumulation", "Micro-batches of one step in each process; left out, as memory allows.")
-@_count("--max-length", "Tokens of a row; what is longer is cut at its end.")
-@_number("--deep-prefix", "Share of refusals that are learnt after the first words of a harmful answer.")
-@click.option(
-    "--seed",
-    type=Whole(0),
-    default=0,
-    show_default=True,
-    metavar="S",
-    help="Order of training, and all that is drawn.",
-)
-@_count("--lora", "Train an adapter of this rank instead of every weight; it is merged into CKPT.")
-@click.option("--packing/--no-packing", default=None, help="Several rows in one sequence, none of which sees another.")
-@click.option("--chat-template", metavar="NAME", help="Train in vicuna_v1.1; left out, in the base's own template.")
-@click.option(
-    "--forms",
-    metavar="F,...",
-    help="Learn the data in other forms of asking, too: dialogue, steps, story, after-harmless, deep-prefix,"
-    " harmless-twins. Left out, the preset's: all of robust, none of the others.",
-)
-@click.option(
-    "--template-option",
-    "template_options",
-    multiple=True,
-    metavar="K=JSON",
-    help="An option of the base's chat template, as enable_thinking=false. Evaluate with the same. Repeatable.",
-)
-@_number("--guard-rise", "The general loss may rise by this share before the red term is dropped. Below 0: no guard.")
-@click.option(
-    "--guard-action", type=click.Choice(["zero", "stop"]), help="Then: drop the red term, or stop.  [default: zero]"
-)
-@click.option(
-    "--probe-action",
-    type=click.Choice(["warn", "stop"]),
-    help="Where the model begins to refuse a quarter more of the harmless questions.  [default: warn]",
-)
-@click.option(
-    "--activation-checkpointing/--no-activation-checkpointing",
-    default=None,
-    help="Less memory, more time; left out, where memory is short.",
-)
-@click.option("--quantize", type=click.Choice(["4", "8"]), help="Bits that a base under an adapter is held in.")
-@click.option(
-    "--base-dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="What a base under an adapter is held in.  [default: bfloat16 on a GPU]",
-)
-@click.option(
-    "--optimizer", metavar="O", help="adamw, or with its state in 8 bits (a GPU): adamw-8bit, paged-adamw-8bit."
-)
-@click.option("--attention", metavar="A", help="sdpa, eager, flash_attention_2, flash_attention_3 or flex_attention.")
-@_count("--save-every", "Steps between saved states.")
-@_count("--processes", "Refuse to run unless torchrun started so many.")
-@click.option(
-    "--fsdp/--no-fsdp",
-    default=None,
-    help="Shard the model over GPUs (FSDP2, under torchrun); left out, where a copy does not fit. Tested on CPUs only.",
-)
+@flags_of(AlignConfig, only=("base",))
+@_own("data", "general", "probe", "no_general", "strategy", "parameters", "out", "preset")
+@_training("steps", "epochs", "learning_rate", "batch", "mix", "accumulation", "max_length", "deep_prefix")
+@_own("seed", "lora")
+@_training("packing")
+@_own("chat_template", "forms", "template_options")
+@flags_of(GuardRule, left_out=True)
+@_own("activation_checkpointing", "quantize", "base_dtype")
+@_training("optimizer")
+@_own("attention")
+@_training("save_every")
+@_own("processes", "fsdp")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what it takes and whether it fits, and load nothing.")
-@_number("--memory", "GB of each GPU (with --gpus 0: of the host) that may be used; left out, what there is.")
+@_own("memory")
 @click.option("--gpus", type=Whole(0), metavar="N", help="--plan: for so many GPUs; 0 is a CPU. Left out, as here.")
-@_count("--threads", "Threads of torch on a CPU.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Precision of what is written. Left out, the base's, or float32 where that would lose what was learnt.",
-)
-@_number("--coefficient", "resta: how much of the safety vector is added.  [default: 1]")
-@_number("--drop", "resta: share of the vector that DARE drops.  [default: 0]")
-@click.option(
-    "--safe", metavar="CKPT", help="resta: the safe model that the unsafe one is made of; left out, the base."
-)
-@click.option(
-    "--make-unsafe-model", is_flag=True, help="resta: agree that an unsafe model is made, merged and deleted."
-)
+@_own("threads", "dtype")
+@flags_of(AlignConfig, only=("coefficient", "drop"), left_out=True)
+@_own("safe", "make_unsafe_model")
 @click.option(
     "--show-mask",
     is_flag=True,
@@ -250,89 +178,35 @@ def _interrupted(strategy: str) -> RedInstructError:
     return error
 
 
-def config_from(flags: Mapping[str, Any]) -> AlignConfig:
+def config_from(flags: Flags) -> AlignConfig:
     """The configuration that the flags describe.
 
     Raises:
         UsageError: a flag's value is none of its kind, or the strategy would ignore it.
     """
     from redinstruct.checkpoints.embedded import folder_of
-    from redinstruct.safealign import TRL_STRATEGIES, AlignConfig, GuardRule, Lora, preset_for, with_settings
 
     if flags["strategy"] in TRL_STRATEGIES:
         for name in OURS_ALONE:
             if flags[name] not in (None, False, ()) or (name == "packing" and flags[name] is not None):
-                flag = f"--{name.replace('_', '-')}"
                 raise UsageError(
-                    f"--strategy {flags['strategy']} is trained by TRL's own loop, and {flag} has no effect there;"
-                    " leave it out"
+                    f"--strategy {flags['strategy']} is trained by TRL's own loop, and {_FLAGS[name]} has no effect"
+                    " there; leave it out"
                 )
     base = folder_of(flags["base"])
     preset = flags["preset"] or preset_for(base)
-    rise = flags["guard_rise"]
-    rule = GuardRule(
-        rise=GuardRule().rise if rise is None else None if rise < 0 else rise,
-        action=flags["guard_action"] or GuardRule().action,
-        refused_action=flags["probe_action"] or GuardRule().refused_action,
-    )
-    return AlignConfig(
+    numbers = {name: flags[name] for name in Settings.__struct_fields__ if name in flags}
+    guard = settings_from(GuardRule, flags)
+    return settings_from(
+        AlignConfig,
+        flags,
         base=base,
-        data=flags["data"],
-        general=flags["general"],
-        probe=flags["probe"],
-        no_general=flags["no_general"],
-        strategy=flags["strategy"],
-        parameters=_pairs("--set", flags["parameters"]),
-        out=flags["out"],
         preset=preset,
-        settings=with_settings(
-            preset,
-            steps=flags["steps"],
-            epochs=flags["epochs"],
-            learning_rate=flags["lr"],
-            batch=flags["batch"],
-            mix=_pairs("--mix", flags["mix"].split(",")) if flags["mix"] else None,
-            accumulation=flags["accumulation"],
-            max_length=flags["max_length"],
-            deep_prefix=flags["deep_prefix"],
-            packing=flags["packing"],
-            save_every=flags["save_every"],
-            optimizer=flags["optimizer"],
-        ),
-        seed=flags["seed"],
-        lora=Lora(rank=flags["lora"], alpha=2 * flags["lora"]) if flags["lora"] else None,
-        chat_template=flags["chat_template"],
-        forms=None if flags["forms"] is None else tuple(filter(None, map(str.strip, flags["forms"].split(",")))),
-        template_options=parse_options(flags["template_options"], "--template-option"),
-        activation_checkpointing=flags["activation_checkpointing"],
-        base_dtype=flags["base_dtype"],
-        quantize=None if flags["quantize"] is None else 4 if flags["quantize"] == "4" else 8,
-        attention=flags["attention"],
-        memory=flags["memory"],
-        guard=rule,
-        processes=flags["processes"],
-        fsdp=flags["fsdp"],
-        threads=flags["threads"],
-        dtype=flags["dtype"],
-        coefficient=1.0 if flags["coefficient"] is None else flags["coefficient"],
-        drop=flags["drop"] or 0.0,
+        settings=with_settings(preset, **numbers),
+        guard=msgspec.structs.replace(guard, rise=None) if guard.rise is not None and guard.rise < 0 else guard,
+        lora=Lora.of(flags["lora"]),
         safe=folder_of(flags["safe"]) if flags["safe"] else None,
-        make_unsafe_model=flags["make_unsafe_model"],
     )
-
-
-def _pairs(flag: str, given: list[str] | tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for pair in given:
-        key, equals, value = pair.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not equals or not key or key in found or math.isnan(number):
-            raise UsageError(f"{flag} {pair!r}: expected NAME=NUMBER, each name once")
-        found[key.strip()] = number
-    return found
 
 
 @contextlib.contextmanager

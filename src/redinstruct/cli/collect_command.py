@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.derived import Grouped, flags_of, settings_from
+from redinstruct.cli.derived import Grouped, flags_of
 from redinstruct.cli.endings import say_erring, say_failures
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option
 from redinstruct.cli.prepared import limits_from, stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.harmfulqa.settings import CollectSettings
+from redinstruct.settings import settings_from
 
 if TYPE_CHECKING:
     from redinstruct.harmfulqa import Cell, Collection

@@ -5,18 +5,17 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 import msgspec
 
 from redinstruct.cli import completing
-from redinstruct.cli.kinds import Flags, Whole, columns_from, parse_options
+from redinstruct.cli.kinds import RUN, Whole, columns_from, numbers_from, parse_options
 from redinstruct.models import Options
-from redinstruct.settings import GROUPS, REST, Setting, flag_of, noted
+from redinstruct.settings import GROUPS, REST, Flags, Setting, flag_of, noted
 
 F = TypeVar("F", bound=Callable[..., Any])
-S = TypeVar("S", bound=msgspec.Struct)
 
 _COMPLETED = {
     "model": completing.models, "banks": completing.banks, "prompts": completing.prompts, "judge": completing.judges,
@@ -62,67 +61,106 @@ def flags_of(
     kind: type[msgspec.Struct],
     *,
     required: bool = True,
+    left_out: bool = False,
     only: Collection[str] | None = None,
     without: Collection[str] = (),
 ) -> Callable[[F], F]:
-    """The flags by which a struct is set; not ``required``, where the verb itself asks for what it needs."""
+    """The flags by which a struct is set; not ``required``, where the verb itself asks for what it needs.
+
+    ``left_out``: a flag that is not given says nothing, since something else, a preset say, fills it in.
+    """
     found = []
     for field in msgspec.structs.fields(kind):
         type_, notes = noted(field)
         said = next((note for note in notes if isinstance(note, Setting)), None)
         if said is not None and field.name not in without and (only is None or field.name in only):
-            found.append(_option(field, type_, said, required=required))
+            needed = required and field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
+            found.append(_option(field, type_, said, needed=needed, left_out=left_out))
     return stack(*found)
 
 
-def settings_from(kind: type[S], flags: Flags) -> S:
-    """The struct that the flags set; what no flag sets is left out."""
-    return kind(**{name: flags[name] for name in kind.__struct_fields__ if name in flags})
-
-
-def _option(field: msgspec.structs.FieldInfo, type_: Any, said: Setting, *, required: bool) -> Callable[[F], F]:
+def _option(
+    field: msgspec.structs.FieldInfo, type_: Any, said: Setting, *, needed: bool, left_out: bool
+) -> Callable[[F], F]:
     flag = flag_of(field.name, said)
     names = [flag, *([said.short] if said.short else []), field.name]
-    given: Flags = {"cls": Listed, "group": said.group, "first": said.first, "help": said.help}
+    given: Flags = {"cls": Listed, "group": said.group, "first": said.first, "help": said.help, "required": needed}
     if field.name in _COMPLETED:
         given["shell_complete"] = _COMPLETED[field.name]
     if field.name == "system":
         given["callback"] = lambda _, __, text: _system(text)
     kinds = get_args(type_) if get_origin(type_) in (Union, types.UnionType) else (type_,)
     of = get_origin(kinds[0]) or kinds[0]
+    if of is bool and (len(kinds) > 1 or left_out):  # yes, no, or nothing said
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, **given)
     if of is bool:
         return click.option(*names, is_flag=True, **given)
     given["metavar"] = said.metavar
+    together = said.metavar is not None and said.metavar.endswith(",...")
     if isinstance(of, type) and issubclass(of, Mapping):
-        values = get_args(kinds[0])[1]
-        read = _request if values is object else _columns if values is str else columns_of_people
-        return click.option(*names, multiple=True, callback=read, **given)
-    if of is tuple:
-        needed = required and field.default is msgspec.NODEFAULT
-        return click.option(*names, multiple=True, required=needed, **given)
-    given["type"] = _kind(of, said)
-    if field.default is msgspec.NODEFAULT:
-        return click.option(*names, required=required, **given)
-    return click.option(*names, default=field.default, show_default=field.default is not None, **given)
+        return click.option(*names, multiple=not together, callback=_pairs_as(get_args(kinds[0])[1]), **given)
+    if of is tuple and not together:
+        given["type"] = RUN if get_args(kinds[0])[0] is Path else None
+        return click.option(*names, multiple=True, **given)
+    given["type"] = Several(get_args(kinds[0])[0]) if of is tuple else _kind(kinds[0], said)
+    if not left_out and field.default not in (msgspec.NODEFAULT, None):
+        given |= {"default": field.default, "show_default": field.default != ()}
+    return click.option(*names, **given)
 
 
-def _kind(of: Any, said: Setting) -> click.ParamType[Any]:
-    """The values that a flag takes."""
+class Several(click.ParamType["tuple[Any, ...]"]):
+    """Words, or whole numbers, with commas between them."""
+
+    name = "several"
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Fails for what is no list of whole numbers, where they are numbers."""
+        if isinstance(value, tuple):  # the default
+            return value
+        parts = str(value).split(",")
+        if self._kind is str:
+            return tuple(filter(None, map(str.strip, parts)))
+        try:
+            return tuple(int(part) for part in parts)
+        except ValueError:
+            self.fail(f"{str(value)[:40]!r}: expected whole numbers with commas between them, as in 1,5,20", param, ctx)
+
+
+def _kind(kind: Any, said: Setting) -> click.ParamType[Any]:
+    """The values that a flag takes; of a struct, what its number may be."""
     if said.names:
         return click.Choice(said.names)
-    if of is Path:
-        return click.Path(path_type=Path)
+    if get_origin(kind) is Literal:
+        return click.STRING if said.metavar else click.Choice(get_args(kind))
+    if kind is Path:
+        return click.STRING if said.checkpoint else RUN
     least, most = said.least, said.most
-    if of is int:
+    if kind is int or (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return Whole(None if least is None else int(least), None if most is None else int(most))
-    if of is float:
+    if kind is float:
         low = least if said.above is None else said.above
         return click.FLOAT if low is most is None else click.FloatRange(low, most, min_open=said.above is not None)
     return click.STRING
 
 
+def _pairs_as(values: Any) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """How a flag of pairs is read, by what its values are."""
+    return {object: _request, Any: _request, str: _columns, float: _numbers}.get(values, columns_of_people)
+
+
 def _request(_: click.Context, param: click.Parameter, pairs: tuple[str, ...]) -> Options:
     return parse_options(pairs, param.opts[0])
+
+
+def _numbers(
+    _: click.Context, param: click.Parameter, given: str | tuple[str, ...] | None
+) -> Mapping[str, float] | None:
+    if given is None:
+        return None
+    return numbers_from(given.split(",") if isinstance(given, str) else given, param.opts[0])
 
 
 def _columns(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Mapping[str, str]:

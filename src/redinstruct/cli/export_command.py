@@ -3,65 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from redinstruct.cli import console
+from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.outputs import check_files
 from redinstruct.errors import EXIT_DONE, UsageError
+from redinstruct.harmfulqa.settings import ExportSettings
+from redinstruct.settings import flag_of, setting_of, settings_from
 
 
 @click.command("export")
 @click.argument("run", type=RUN)
-@click.option(
-    "--to",
-    required=True,
-    type=click.Choice(["harmfulqa", "messages", "kto", "dpo", "sharegpt", "inspect", "bundle"]),
-    help="The public schema, rows for training with a weight per turn; of an evaluation: a log for Inspect, a bundle.",
-)
-@click.option("--include-red", is_flag=True, help="Let red conversations and harmful answers leave the run.")
-@click.option(
-    "--bank",
-    "banks",
-    multiple=True,
-    metavar="B",
-    help="An evaluation bank, by file or known name: what overlaps with it is left out. Repeatable.",
-)
-@click.option(
-    "--near",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="X",
-    help="Likeness (0 to 1) from which on two collected questions count as one; left out, the screens' own.",
-)
-@click.option(
-    "--forms",
-    metavar="F,...",
-    help="The questions again in other forms of asking (--to messages): dialogue, steps, story, after-harmless,"
-    " deep-prefix, harmless-twins.",
-)
-@click.option(
-    "--general",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Ordinary conversations, for the forms that are made of them. Repeatable.",
-)
-@click.option("--licence", metavar="TEXT", help="The licence that the data card states; yours to choose.")
+@flags_of(ExportSettings)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Where to; replaces a file there."
 )
-def command(
-    run: Path,
-    to: str,
-    include_red: bool,
-    banks: tuple[str, ...],
-    near: float | None,
-    forms: str | None,
-    general: tuple[Path, ...],
-    licence: str | None,
-    out: Path,
-) -> int:
+def command(run: Path, out: Path, **flags: Any) -> int:
     """Write a collection out: screened, weighed, with a data card beside it (FILE.card.md, FILE.card.json).
 
     Asks nobody. Without --include-red nothing red is in any field of the file.
@@ -72,18 +34,14 @@ def command(
     --to bundle writes a zip for reviewers: all figures, every attempt's labels and hashes, no text, and the digest by
     which they know it (`unzip -d D FILE; cd D; sha256sum -c SHA256SUMS; sha256sum SHA256SUMS`).
     """
-    if to in ("inspect", "bundle"):
-        given = {
-            "--bank": banks, "--near": near is not None, "--forms": forms, "--general": general, "--licence": licence,
-        }  # fmt: skip
-        others = [flag for flag, value in given.items() if value]
-        return _log(run, out, include_red, others) if to == "inspect" else _bundle(run, out, include_red, others)
-    from redinstruct.harmfulqa.exporting import ExportSettings, export
+    asked = settings_from(ExportSettings, flags)
+    if asked.to in _OF_AN_EVALUATION:
+        return _OF_AN_EVALUATION[asked.to](run, out, asked.include_red, _rows_alone(asked))
+    from redinstruct.harmfulqa.exporting import export
     from redinstruct.harmfulqa.release import card_paths
 
     check_files({"--out": out, **{f"--out ({path.suffix} of its data card)": path for path in card_paths(out)}})
-    wanted = tuple(form.strip() for form in forms.split(",")) if forms else ()
-    found = export(run, ExportSettings(to, banks, include_red, near, wanted, general, licence), out)
+    found = export(run, asked, out)
     console.note(
         f"{len(found.rows):,} rows of {len(found.collected):,} questions in {out}; its card is {found.card.name}"
     )
@@ -91,9 +49,18 @@ def command(
         console.note("of these in other forms: " + ", ".join(f"{form} {n:,}" for form, n in found.formed.items()))
     if found.dropped:
         console.note("left out: " + ", ".join(f"{name} {count:,}" for name, count in found.dropped.items()))
-    if not banks:
+    if not asked.banks:
         console.note("screened against no evaluation bank: name those in use with --bank")
     return EXIT_DONE
+
+
+def _rows_alone(asked: ExportSettings) -> list[str]:
+    """The flags that were given and have a meaning for a collection's rows alone."""
+    return [
+        flag_of(field.name, setting_of(field))
+        for field in msgspec.structs.fields(ExportSettings)
+        if field.name not in ("to", "include_red") and getattr(asked, field.name) != field.default
+    ]
 
 
 def _bundle(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
@@ -127,3 +94,6 @@ def _log(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
     left = f", of {done.withheld:,} without the answer (--include-red adds them)" if done.withheld else ""
     console.note(f"{done.samples:,} of {done.planned:,} attempts in {out}{left}")
     return EXIT_DONE
+
+
+_OF_AN_EVALUATION = {"inspect": _log, "bundle": _bundle}

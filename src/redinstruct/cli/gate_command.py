@@ -9,12 +9,13 @@ import click
 import msgspec
 
 from redinstruct.cli import console
-from redinstruct.cli.derived import flags_of, settings_from
+from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
 from redinstruct.figures.gate import GateResult, GateSettings, gate, worst_first
+from redinstruct.settings import settings_from
 
 _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_INCONCLUSIVE}
 

@@ -9,13 +9,13 @@ import click
 import msgspec
 
 from redinstruct.cli import console
-from redinstruct.cli.derived import flags_of, settings_from
+from redinstruct.cli.derived import flags_of
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.errors import UsageError
 from redinstruct.interop.settings import ImportSettings
-from redinstruct.settings import flag_of, setting_of
+from redinstruct.settings import flag_of, setting_of, settings_from
 
 if TYPE_CHECKING:
     from redinstruct.interop import Imported

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.derived import Grouped, flags_of, settings_from
+from redinstruct.cli.derived import Grouped, flags_of
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine
 from redinstruct.cli.prepared import limits_from, stop_signals
 from redinstruct.redeval import RejudgeSettings, rejudge
+from redinstruct.settings import settings_from
 
 
 @click.command("judge", cls=Grouped)

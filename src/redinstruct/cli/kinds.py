@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,6 @@ import click
 
 from redinstruct.errors import UsageError
 
-Flags = dict[str, Any]
-"""A verb's flags by the names of its settings, as click hands them on."""
 MOST = 2**31 - 1
 """The largest count that a flag takes: far more than any run, and small enough for every format on the way."""
 
@@ -99,4 +99,23 @@ def columns_from(given: tuple[str, ...], several: tuple[str, ...] = ()) -> dict[
             repeated = "".join(f" ({purpose} once a person)" for purpose in several)
             raise UsageError(f"--column {entry}: expected PURPOSE=NAME, each purpose once{repeated}")
         found[role] = (*found.get(role, ()), name)
+    return found
+
+
+def numbers_from(given: Sequence[str], flag: str) -> dict[str, float]:
+    """``NAME=NUMBER`` pairs.
+
+    Raises:
+        UsageError: an entry that is none, or a name given twice.
+    """
+    found: dict[str, float] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not equals or not key or key in found or math.isnan(number):
+            raise UsageError(f"{flag} {pair!r}: expected NAME=NUMBER, each name once")
+        found[key.strip()] = number
     return found

@@ -3,74 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from redinstruct.annotate.settings import Format, LabelsSettings
 from redinstruct.cli import console
+from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.figures.numbers import in_column, percent
+from redinstruct.settings import settings_from
 
 if TYPE_CHECKING:
     from redinstruct.annotate.figures import LabelsFigures
     from redinstruct.figures.agreement import Coefficient
-    from redinstruct.run import SettleRule
-
-FORMATS = ("csv", "argilla", "label-studio")
+    from redinstruct.run import Store
 
 
 @click.command("labels")
 @click.argument("run", type=RUN)
-@click.option("--judge", metavar="J", help="The judge to hold against people; left out, the run's first.")
-@click.option("--export", "out", type=click.Path(path_type=Path), metavar="FILE", help="Write what was drawn to FILE.")
-@click.option(
-    "--import", "source", type=click.Path(path_type=Path), metavar="FILE", help="Take people's labels from FILE."
-)
-@click.option("--format", "kind", type=click.Choice(FORMATS), help="Of FILE; left out, by its ending: csv or none.")
-@click.option("--show-content", is_flag=True, help="With --export: questions and answers too; they may be harmful.")
-@click.option(
-    "--settle", "rule", type=click.Choice(["unanimous", "majority"]),
-    help="From now on several people's labels of one answer count when all agree, or when more than half do. Kept with "
-    "the run, for every verb.",
-)  # fmt: skip
-@click.option("--annotator", metavar="NAME", help="With --import: whose labels these are, where FILE does not say.")
+@flags_of(LabelsSettings)
 @as_json
-def command(
-    run: Path,
-    judge: str | None,
-    out: Path | None,
-    source: Path | None,
-    kind: str | None,
-    show_content: bool,
-    rule: SettleRule | None,
-    annotator: str | None,
-    as_json: bool,
-) -> int:
+def command(run: Path, as_json: bool, **flags: Any) -> int:
     """What people's labels say of a run: corrected rates, agreement with the judge and with each other.
 
     With --export, the drawn answers (or, without a draw, every judged one) and their labels go to a file that Argilla
     or Label Studio reads; with --import, labels come back. Importing the same file twice adds nothing.
     """
-    from redinstruct.annotate.exchange import settle_by
+    from redinstruct.annotate.exchange import settle_by, take_labels
     from redinstruct.annotate.session import judge_of
     from redinstruct.run import NAMED, Store, is_run, no_run
 
-    if out is not None and source is not None:
+    asked = settings_from(LabelsSettings, flags)
+    if asked.out is not None and asked.source is not None:
         raise UsageError("--export and --import: one at a time")
     if not is_run(run):
         raise no_run(run, NAMED["evaluation"])
-    check_files({"--export": out})
-    if source is not None:
-        _import(run, source, kind, annotator, judge)
-    if rule is not None:
-        settle_by(run, rule)
+    check_files({"--export": asked.out})
+    if asked.source is not None:
+        kind = _format(asked.kind, asked.source)
+        added, read = take_labels(run, asked.source, kind, asked.annotator, asked.judge)
+        console.note(f"{added:,} new labels of {read:,} in {asked.source.name}")
+    if asked.settle is not None:
+        settle_by(run, asked.settle)
     with Store.open_for_reading(run) as store:
-        row, card = judge_of(store, judge)
-        if out is not None:
-            _export(store, row, out, kind, show_content)
+        row, card = judge_of(store, asked.judge)
+        if asked.out is not None:
+            _export(store, row, asked.out, asked)
             return EXIT_DONE
         from redinstruct.annotate.figures import summary
         from redinstruct.figures.report import plain
@@ -83,28 +65,21 @@ def command(
     return EXIT_DONE
 
 
-def _format(kind: str | None, path: Path) -> str:
+def _format(kind: Format | None, path: Path) -> Format:
     if kind is None and path.suffix.lower() != ".csv":
-        raise UsageError(f"--format: which of {', '.join(FORMATS)} is {path.name}?")
+        raise UsageError(f"--format: which of {', '.join(get_args(Format))} is {path.name}?")
     return kind or "csv"
 
 
-def _export(store: Any, judge: int, out: Path, kind: str | None, content: bool) -> None:
+def _export(store: Store, judge: int, out: Path, asked: LabelsSettings) -> None:
     from redinstruct.annotate.exchange import exported
 
-    kind = _format(kind, out)
-    if kind != "csv" and not content:
+    kind = _format(asked.kind, out)
+    if kind != "csv" and not asked.show_content:
         raise UsageError(f"--export for {kind}: people there need the texts; add --show-content")
-    text, count = exported(store, judge, kind, content=content)
+    text, count = exported(store, judge, kind, content=asked.show_content)
     write_whole(out, text)
     console.note(f"{count:,} answers in {out}")
-
-
-def _import(run: Path, source: Path, kind: str | None, annotator: str | None, judge: str | None) -> None:
-    from redinstruct.annotate.exchange import take_labels
-
-    added, read = take_labels(run, source, _format(kind, source), annotator, judge)
-    console.note(f"{added:,} new labels of {read:,} in {source.name}")
 
 
 def say_labels(figures: LabelsFigures) -> None:

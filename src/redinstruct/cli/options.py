@@ -97,7 +97,7 @@ def money() -> Callable[[F], F]:
 
 
 class _Columns(msgspec.Struct):
-    columns: Columns
+    columns: Columns = msgspec.field(default_factory=dict)
 
 
 bank_columns = flags_of(_Columns)

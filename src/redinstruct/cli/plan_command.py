@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.derived import Grouped, Listed, flags_of, settings_from
+from redinstruct.cli.derived import Grouped, Listed, flags_of
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.label_plan import plan_labels
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
@@ -16,7 +16,7 @@ from redinstruct.cli.power_plan import plan_power
 from redinstruct.cli.prepared import limits_from
 from redinstruct.errors import UsageError
 from redinstruct.redeval import EvalSettings, prepare
-from redinstruct.settings import NEEDED
+from redinstruct.settings import NEEDED, Flags, settings_from
 
 
 @click.command("plan", cls=Grouped)
@@ -87,7 +87,7 @@ def command(
     return _plan_eval(run, flags, as_json=as_json)
 
 
-def _plan_eval(run: Path | None, flags: dict[str, Any], *, as_json: bool) -> int:
+def _plan_eval(run: Path | None, flags: Flags, *, as_json: bool) -> int:
     from redinstruct.redeval.spending import forecast
 
     limits = limits_from(flags)

@@ -10,10 +10,9 @@ from types import FrameType
 
 import msgspec
 
-from redinstruct.cli.derived import settings_from
-from redinstruct.cli.kinds import Flags
 from redinstruct.engine import Limits, Prices
 from redinstruct.errors import UsageError
+from redinstruct.settings import Flags, settings_from
 
 
 def prices_from(flags: Flags) -> tuple[Prices | None, Prices | None]:

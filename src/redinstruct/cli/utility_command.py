@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.derived import flags_of, settings_from
+from redinstruct.cli.derived import flags_of
 from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.errors import EXIT_DONE
+from redinstruct.settings import settings_from
 from redinstruct.utility_check.settings import UtilitySettings
 
 if TYPE_CHECKING:

@@ -11,21 +11,10 @@ from redinstruct.errors import UsageError
 from redinstruct.harmfulqa.collect import read_collection
 from redinstruct.harmfulqa.release import Rows, prepare_release, write_release
 from redinstruct.harmfulqa.rows import Collected
+from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.prompts.forms import check_forms, made, read_general
 from redinstruct.types import Bank
-
-
-class ExportSettings(msgspec.Struct, frozen=True):
-    """What was asked for. ``near`` None is the screens' own; ``forms`` are further forms of asking (``messages``)."""
-
-    to: str
-    banks: tuple[str | Path | Bank, ...] = ()
-    include_red: bool = False
-    near: float | None = None
-    forms: tuple[str, ...] = ()
-    general: tuple[Path, ...] = ()
-    licence: str | None = None
 
 
 class Exported(msgspec.Struct, frozen=True):

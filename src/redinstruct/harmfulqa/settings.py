@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import msgspec
 
@@ -12,12 +12,12 @@ from redinstruct.judges import JudgeSettings
 from redinstruct.models import Model, Options
 from redinstruct.models.registry import with_dtype
 from redinstruct.settings import ANSWERING, COLLECTED, NEEDED, Dtype, Setting, Temperature
-from redinstruct.types import Sampling
+from redinstruct.types import Bank, Sampled
 
 _FIELD = "A field of the requests to the {}: set, or removed by null. Repeatable."
 
 
-class CollectSettings(JudgeSettings, frozen=True, kw_only=True):
+class CollectSettings(JudgeSettings, Sampled, frozen=True, kw_only=True):
     """A collection: the settings of ``redinstruct collect``. Models are ids or objects; ``topics`` a file or topics."""
 
     teacher: Annotated[
@@ -63,18 +63,56 @@ class CollectSettings(JudgeSettings, frozen=True, kw_only=True):
     dtype: Dtype = None
 
     @property
-    def sampling(self) -> Sampling:
-        """How the teacher is sampled, as one value."""
-        return Sampling(self.max_tokens, self.temperature, self.top_p, self.seed, self.stop)
-
-    def with_sampling(self, given: Sampling | None) -> Self:
-        """The same with another sampling."""
-        return self if given is None else msgspec.structs.replace(self, **msgspec.structs.asdict(given))
-
-    @property
     def requests(self) -> tuple[Options, Options]:
         """Fields of the requests to the teacher and to the answerer, with what checkpoints compute in."""
         return (
             with_dtype(self.teacher_options, self.teacher, self.dtype),
             with_dtype(self.answerer_options, self.answerer, self.dtype),
         )
+
+
+class ExportSettings(msgspec.Struct, frozen=True):
+    """A collection written out: the settings of ``redinstruct export``, whose last two kinds are of evaluations.
+
+    ``near`` None is the screens' own; ``forms`` are further forms of asking (``messages``).
+    """
+
+    to: Annotated[
+        str,
+        Setting(
+            "The public schema, rows for training with a weight per turn; of an evaluation: a log for Inspect, a"
+            " bundle.",
+            names=("harmfulqa", "messages", "kto", "dpo", "sharegpt", "inspect", "bundle"),
+        ),
+    ]
+    include_red: Annotated[bool, Setting("Let red conversations and harmful answers leave the run.")] = False
+    banks: Annotated[
+        tuple[str | Path | Bank, ...],
+        Setting(
+            "An evaluation bank, by file or known name: what overlaps with it is left out. Repeatable.",
+            "B",
+            flag="--bank",
+        ),
+    ] = ()
+    near: Annotated[
+        float | None,
+        Setting(
+            "Likeness (0 to 1) from which on two collected questions count as one; left out, the screens' own.",
+            "X",
+            above=0,
+            most=1,
+        ),
+    ] = None
+    forms: Annotated[
+        tuple[str, ...],
+        Setting(
+            "The questions again in other forms of asking (--to messages): dialogue, steps, story, after-harmless,"
+            " deep-prefix, harmless-twins.",
+            "F,...",
+        ),
+    ] = ()
+    general: Annotated[
+        tuple[Path, ...],
+        Setting("Ordinary conversations, for the forms that are made of them. Repeatable.", "FILE"),
+    ] = ()
+    licence: Annotated[str | None, Setting("The licence that the data card states; yours to choose.", "TEXT")] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import msgspec
 
@@ -16,10 +16,10 @@ from redinstruct.prompts import read_text_file
 from redinstruct.prompts.templates import MAX_TEMPLATE_BYTES
 from redinstruct.safetext import terminal
 from redinstruct.settings import ANSWERING, ASKED, JUDGING, NEEDED, Columns, Dtype, Setting, Temperature
-from redinstruct.types import Bank, PromptTemplate, Sampling
+from redinstruct.types import Bank, PromptTemplate, Sampled
 
 
-class AskSettings(JudgeSettings, frozen=True, kw_only=True):
+class AskSettings(JudgeSettings, Sampled, frozen=True, kw_only=True):
     """What any model is asked, and how: an evaluation without its model.
 
     ``banks`` are files or known names, ``prompts`` shipped names or files (all three defaults where there are none), or
@@ -90,15 +90,6 @@ class AskSettings(JudgeSettings, frozen=True, kw_only=True):
         ),
     ] = msgspec.field(default_factory=dict)
     dtype: Dtype = None
-
-    @property
-    def sampling(self) -> Sampling:
-        """How the model is sampled, as one value."""
-        return Sampling(self.max_tokens, self.temperature, self.top_p, self.seed, self.stop)
-
-    def with_sampling(self, given: Sampling | None) -> Self:
-        """The same with another sampling."""
-        return self if given is None else msgspec.structs.replace(self, **msgspec.structs.asdict(given))
 
     def of_model(self, model: str | Model) -> EvalSettings:
         """The evaluation of a model by these settings."""

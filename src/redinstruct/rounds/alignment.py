@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from redinstruct.alignment import AlignConfig, GuardRule, Lora, preset_for, with_settings
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import ConfigError, RedInstructError, how_to_install
 from redinstruct.models import id_of
@@ -19,7 +20,7 @@ from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.picking import Picker
 
 if TYPE_CHECKING:
-    from redinstruct.safealign import AlignConfig, Plan
+    from redinstruct.safealign import Plan
 
 COLLECTED = "collected.jsonl"
 STOPPED = "stopped"
@@ -189,8 +190,6 @@ def config_of(
     Raises:
         UsageError: its settings are none.
     """
-    from redinstruct.safealign import AlignConfig, GuardRule, Lora, preset_for, with_settings
-
     memory = recipe.memory or MemoryPart()
     rank = Lora().rank if recipe.lora is True else int(recipe.lora)
     preset = recipe.preset or preset_for(base)
@@ -208,7 +207,7 @@ def config_of(
         settings=with_settings(preset, **recipe.settings),
         parameters=dict(recipe.parameters),
         seed=align.seed,
-        lora=Lora(rank=rank, alpha=2 * rank) if rank else None,
+        lora=Lora.of(rank),
         activation_checkpointing=memory.activation_checkpointing,
         quantize=memory.quantize,
         base_dtype=memory.base_dtype,

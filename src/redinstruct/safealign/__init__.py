@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from redinstruct.alignment import TRL_STRATEGIES, AlignConfig, GuardRule, Lora, Settings, preset_for, with_settings
 from redinstruct.safealign.align import align
-from redinstruct.safealign.config import TRL_STRATEGIES, AlignConfig, Lora, Settings, preset_for, with_settings
-from redinstruct.safealign.guards import GuardRule
 from redinstruct.safealign.launch import is_main_process
 from redinstruct.safealign.outcome import Aligned, GuardStopped, StepFigures
 from redinstruct.safealign.plan import Plan, machine_of

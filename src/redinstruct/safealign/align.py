@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.errors import RedInstructError
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.progress import OnProgress
-from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.front import OnEvaluate
 from redinstruct.safealign.launch import check_world, world
 from redinstruct.safealign.outcome import Aligned, Listeners, OnStep, there_already

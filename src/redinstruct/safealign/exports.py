@@ -23,9 +23,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
 from redinstruct import checkpoints
+from redinstruct.alignment import DTYPES, Lora
 from redinstruct.checkpoints import loading
 from redinstruct.errors import UsageError, how_to_install
-from redinstruct.safealign.config import DTYPES, Lora
 from redinstruct.safealign.resta import header
 from redinstruct.safetext import terminal
 

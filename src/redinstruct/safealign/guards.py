@@ -10,29 +10,9 @@ from typing import Literal
 
 import msgspec
 
-Action = Literal["zero", "stop"]
+from redinstruct.alignment import GuardRule
+
 Found = Literal["fine", "zero", "stop"]
-
-
-class GuardRule(msgspec.Struct, frozen=True, kw_only=True):
-    """When the watched loss counts as running away, and what is done then.
-
-    The limit is ``start + max(rise * start, floor)``, in nats per token; ``start`` is the mean of the first
-    ``start_steps`` steps, and what is held against the limit is a moving average with weight ``smoothing`` on the past.
-    ``floor`` keeps a model with a tiny loss from tripping over noise. ``rise`` of None watches nothing.
-
-    ``refused_rise``: by how much the refused share of the harmless questions (:mod:`redinstruct.safealign.probe`) may
-    rise over the start's. Where it is higher at the end, the run warns; where ``refused_action`` is ``stop``, it stops
-    once two looks in a row find it higher, since a model may refuse too much for a while and come back.
-    """
-
-    rise: float | None = 0.5
-    floor: float = 0.2
-    action: Action = "zero"
-    start_steps: int = 5
-    smoothing: float = 0.8
-    refused_rise: float | None = 0.25
-    refused_action: Literal["warn", "stop"] = "warn"
 
 
 class GuardState(msgspec.Struct):

@@ -19,9 +19,9 @@ from typing import Literal
 import msgspec
 import torch
 
+from redinstruct.alignment import AlignConfig
 from redinstruct.errors import UsageError
 from redinstruct.safealign.batches import Cut
-from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.launch import world
 from redinstruct.safealign.losses import CHUNK
 from redinstruct.safealign.sizes import Sizes, sizes_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.batches import allot
-from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.plan import Machine, Plan, Rows, plan
 from redinstruct.safealign.prepare import (
     Prepared,

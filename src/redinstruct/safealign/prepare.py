@@ -14,12 +14,12 @@ import msgspec
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
+from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.prompts.forms import NEED_RED, made
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import Card, check_replaceable, versions
-from redinstruct.safealign.config import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.exports import check_base, load_tokenizer
 from redinstruct.safealign.fidelity import Exporter, Fidelity
 from redinstruct.safealign.losses import STRATEGIES, Strategy

@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from redinstruct import checkpoints
+from redinstruct.alignment import Lora
 from redinstruct.errors import UsageError
-from redinstruct.safealign.config import Lora
 from redinstruct.safealign.exports import with_adapter
 from redinstruct.safetext import terminal
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
+from redinstruct.alignment import AlignConfig
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safealign.align import align
-from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.launch import is_main_process
 from redinstruct.safealign.outcome import Aligned, GuardStopped, StepFigures
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from redinstruct.alignment import Settings
 from redinstruct.safealign.batches import Cut, StreamSampler, collate, cut, deal, pack
-from redinstruct.safealign.config import Settings
 from redinstruct.safealign.losses import Totals, totals
 from redinstruct.safealign.masks import PREFIX_TOKENS, Encoded, Prefixes, augment_deep_prefix, deep_prefixes
 from redinstruct.safealign.rows import Stream

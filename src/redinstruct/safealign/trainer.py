@@ -25,12 +25,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArgum
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from redinstruct.alignment import Settings
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import MODEL_KEYS, Cut
-from redinstruct.safealign.config import Settings
 from redinstruct.safealign.guards import Guard, GuardState
 from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
 from redinstruct.safealign.losses import labelled, strategy_loss

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from redinstruct.alignment import AlignConfig
 from redinstruct.errors import RedInstructError, UsageError, how_to_install
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.card import write_card
-from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import check_base, load_model, with_adapter
 from redinstruct.safealign.launch import world
 from redinstruct.safealign.outcome import Aligned, GuardStopped, Listeners, there_already

@@ -18,10 +18,10 @@ import torch
 from transformers import TrainerCallback, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME
 
+from redinstruct.alignment import AlignConfig
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
-from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.fidelity import losses, sampled
 from redinstruct.safealign.forward import labelled_by
 from redinstruct.safealign.guards import Guard, GuardState

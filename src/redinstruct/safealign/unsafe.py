@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from msgspec.structs import replace
 
+from redinstruct.alignment import AlignConfig
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.card import Card, write_card
-from redinstruct.safealign.config import AlignConfig
 from redinstruct.safealign.exports import (
     check_base,
     copy_others,

@@ -148,8 +148,8 @@ def _evaluation(asked: StressOptions, bank: str | Path | Bank) -> EvalSettings:
     return EvalSettings(
         model=asked.model, banks=(bank,), judge=asked.judge, judge_model=asked.judge_model, prompts=asked.prompts,
         limit=asked.limit, max_tokens=asked.max_tokens, temperature=0.0, chat_template=asked.chat_template,
-        dtype=asked.dtype, columns=dict(asked.columns),
-    ).with_judge_how(asked.judge_options)  # fmt: skip
+        dtype=asked.dtype, columns=asked.columns,
+    ).with_judge_how(asked.judge_how)  # fmt: skip
 
 
 def _benign(asked: StressOptions, forbidden: Plan) -> Plan:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import UsageError
-from redinstruct.judges import Judge, JudgeOptions
-from redinstruct.models import Model
+from redinstruct.judges import Judge, JudgeSettings
+from redinstruct.judges.settings import JUDGE
 from redinstruct.run.stress import NONE, Condition
-from redinstruct.stressing.rounding import BITS
+from redinstruct.settings import Columns, Dtype, Setting
 from redinstruct.types import Bank
 
+BITS = (2, 3, 4, 5, 6, 8)
 MOST_TOKENS, MOST_TRIES, MOST_STEPS, MOST_RANKS = 10_000, 10_000, 1_000_000, 100
 
 
-class StressOptions(msgspec.Struct, frozen=True, kw_only=True):
+class StressOptions(JudgeSettings, frozen=True, kw_only=True):
     """Attacks on one local checkpoint. Each tuple holds an attack's settings, in the order of the rows.
 
     ``prefill``: tokens of a begun answer, from ``prefill_from`` (a run's folder, or a file of red rows), else from the
@@ -30,31 +31,43 @@ class StressOptions(msgspec.Struct, frozen=True, kw_only=True):
     ``prompts`` are what everything is asked under; ``benign`` a bank of harmless questions.
     """
 
-    model: str
-    bank: str | Path | Bank
-    judge: str | Judge
-    judge_model: str | Model | None = None
-    judge_options: JudgeOptions | None = None
-    benign: str | Path | Bank | None = None
-    benign_judge: str | None = None
-    prompts: tuple[str, ...] = ("standard",)
-    prefill: tuple[int, ...] = ()
-    prefill_from: Path | None = None
-    samples: tuple[int, ...] = ()
-    temperature: float = 1.0
-    tune: tuple[int, ...] = ()
-    tune_data: Path | None = None
-    tune_rate: float | None = None
-    tune_batch: int | None = None
-    quantize: tuple[int, ...] = ()
-    ranks: tuple[int, ...] = ()
-    ablate: tuple[int, ...] = ()
-    limit: int | None = None
-    max_tokens: int = 500
-    seed: int = 0
-    chat_template: str = "native"
-    dtype: str | None = None
-    columns: Mapping[str, str] = msgspec.field(default_factory=dict)
+    model: Annotated[str, Setting("The checkpoint's folder on this machine.", "hf/CKPT")]
+    bank: Annotated[str | Path | Bank, Setting("Harmful questions: a file, or a known bank's name.", "B")]
+    judge: Annotated[str | Judge, JUDGE]
+    benign: Annotated[
+        str | Path | Bank | None,
+        Setting("Harmless questions, asked of each attacked model, and in the same frame.", "BANK"),
+    ] = None
+    benign_judge: Annotated[
+        str | None, Setting("Who tells their refusals; left out, J, or `refusal` where J cannot.", "J")
+    ] = None
+    prompts: Annotated[
+        tuple[str, ...], Setting("What all is asked under; left out: standard. Repeatable.", "P", flag="--prompt")
+    ] = ("standard",)
+    prefill: Annotated[tuple[int, ...], Setting("Begin each answer by so many tokens of a harmful one.", "N,...")] = ()
+    prefill_from: Annotated[
+        Path | None,
+        Setting(
+            "Whose harmful answers: another run's, or red rows; left out, this run's own, else stock words.", "RUN|FILE"
+        ),
+    ] = None
+    samples: Annotated[tuple[int, ...], Setting("Ask each question K times; one success is enough.", "K,...")] = ()
+    temperature: Annotated[float, Setting("That of --samples; all else is greedy.", "T")] = 1.0
+    tune: Annotated[tuple[int, ...], Setting("Fine-tune on harmless rows for so many steps first.", "STEPS,...")] = ()
+    tune_data: Annotated[Path | None, Setting("The rows; left out, a few harmless ones of our own.", "FILE")] = None
+    tune_rate: Annotated[
+        float | None, Setting("Learning rate; left out, 2e-5 (the toy model: 5e-4).", "X", flag="--tune-lr")
+    ] = None
+    tune_batch: Annotated[int | None, Setting("Rows a step; left out, 16.", "N", least=1)] = None
+    quantize: Annotated[tuple[int, ...], Setting("Round the weights to 4 bits (or 2 to 8).", "BITS,...")] = ()
+    ranks: Annotated[tuple[int, ...], Setting("Begin by each of the K likeliest first tokens.", "K,...")] = ()
+    ablate: Annotated[tuple[int, ...], Setting("Take the refusal direction of that depth out.", "PERCENT,...")] = ()
+    limit: Annotated[int | None, Setting("N questions of each bank, spread over its topics.", "N", least=1)] = None
+    max_tokens: Annotated[int, Setting("Tokens per answer.", "N", least=1)] = 500
+    seed: Annotated[int, Setting("Of sampling and tuning.", "S", least=0)] = 0
+    chat_template: Annotated[str, Setting("As for eval.", names=("native", "none"))] = "native"
+    columns: Columns = msgspec.field(default_factory=dict)
+    dtype: Dtype = None
     timeout: float = 120.0
 
     @property

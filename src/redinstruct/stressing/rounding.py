@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedModel
 
 GROUP = 64
-BITS = (2, 3, 4, 5, 6, 8)
 
 
 def rounded(weights: torch.Tensor, bits: int, group: int = GROUP) -> torch.Tensor:

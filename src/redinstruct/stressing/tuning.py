@@ -20,10 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from redinstruct import world
+from redinstruct.alignment import AlignConfig, GuardRule, preset_for, with_settings
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.safealign import states
-from redinstruct.safealign.config import AlignConfig, preset_for, with_settings
-from redinstruct.safealign.guards import GuardRule
 from redinstruct.safealign.outcome import Listeners, StepFigures
 from redinstruct.safealign.prepare import Prepared, prepare
 from redinstruct.safealign.training import Run

@@ -14,13 +14,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.prompts.forms import check_forms, forms_of
-from redinstruct.safealign.guards import GuardRule
+from redinstruct.settings import Setting
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
@@ -34,12 +34,54 @@ NEUTRAL = ("save_every", "threads", "reference_cache", "processes", "memory")
 """What may differ between a run and its resumption: it changes no figure."""
 
 
+class GuardRule(msgspec.Struct, frozen=True, kw_only=True):
+    """When the watched loss counts as running away, and what is done then.
+
+    The limit is ``start + max(rise * start, floor)``, in nats per token; ``start`` is the mean of the first
+    ``start_steps`` steps, and what is held against the limit is a moving average with weight ``smoothing`` on the past.
+    ``floor`` keeps a model with a tiny loss from tripping over noise. ``rise`` of None watches nothing.
+
+    ``refused_rise``: by how much the refused share of the harmless questions (:mod:`redinstruct.safealign.probe`) may
+    rise over the start's. Where it is higher at the end, the run warns; where ``refused_action`` is ``stop``, it stops
+    once two looks in a row find it higher, since a model may refuse too much for a while and come back.
+    """
+
+    rise: Annotated[
+        float | None,
+        Setting(
+            "The general loss may rise by this share before the red term is dropped. Below 0: no guard.",
+            "X",
+            flag="--guard-rise",
+        ),
+    ] = 0.5
+    floor: float = 0.2
+    action: Annotated[
+        Literal["zero", "stop"],
+        Setting("Then: drop the red term, or stop.  [default: zero]", flag="--guard-action"),
+    ] = "zero"
+    start_steps: int = 5
+    smoothing: float = 0.8
+    refused_rise: float | None = 0.25
+    refused_action: Annotated[
+        Literal["warn", "stop"],
+        Setting(
+            "Where the model begins to refuse a quarter more of the harmless questions.  [default: warn]",
+            flag="--probe-action",
+        ),
+    ] = "warn"
+
+
 class Lora(msgspec.Struct, frozen=True, kw_only=True):
     """A low-rank adapter on every linear layer but the head (Hu et al. 2021; QLoRA's choice of layers)."""
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
+
+    @classmethod
+    def of(cls, rank: int | None) -> Lora | None:
+        """The adapter of a rank, its alpha twice that; None trains every weight."""
+        return cls(rank=rank, alpha=2 * rank) if rank else None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,23 +92,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ``accumulation`` None is planned (:mod:`redinstruct.safealign.plan`).
     """
 
-    epochs: float = 3.0
-    steps: int | None = None
-    batch: int = 64
-    mix: Mapping[str, float] = msgspec.field(default_factory=lambda: {"blue": 1.0, "general": 1.0, "red": 1.0})
-    accumulation: int | None = None
-    learning_rate: float = 1e-5
+    steps: Annotated[int | None, Setting("Optimizer steps.", "N", least=1)] = None
+    epochs: Annotated[float, Setting("Passes over the longest stream, where --steps is not given.", "X")] = 3.0
+    learning_rate: Annotated[float, Setting("Peak learning rate.", "X", flag="--lr")] = 1e-5
+    batch: Annotated[int, Setting("Rows of one step, over all streams and processes.", "N", least=1)] = 64
+    mix: Annotated[
+        Mapping[str, float], Setting("The streams' shares of a batch, as blue=1,general=2,red=1.", "STREAM=X,...")
+    ] = msgspec.field(default_factory=lambda: {"blue": 1.0, "general": 1.0, "red": 1.0})
+    accumulation: Annotated[
+        int | None, Setting("Micro-batches of one step in each process; left out, as memory allows.", "N", least=1)
+    ] = None
+    max_length: Annotated[int, Setting("Tokens of a row; what is longer is cut at its end.", "N", least=1)] = 1280
+    deep_prefix: Annotated[
+        float, Setting("Share of refusals that are learnt after the first words of a harmful answer.", "X")
+    ] = 0.5
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     warm_up: float = 1e-4
     schedule: Schedule = "cosine"
     final_rate_share: float = 0.0
     clip: float = 1.0
-    max_length: int = 1280
-    deep_prefix: float = 0.5
-    packing: bool = False
-    optimizer: Optimizer = "adamw"
-    save_every: int = 200
+    packing: Annotated[bool, Setting("Several rows in one sequence, none of which sees another.")] = False
+    optimizer: Annotated[
+        Optimizer, Setting("adamw, or with its state in 8 bits (a GPU): adamw-8bit, paged-adamw-8bit.", "O")
+    ] = "adamw"
+    save_every: Annotated[int, Setting("Steps between saved states.", "N", least=1)] = 200
 
 
 PRESETS: Mapping[str, Settings] = {
@@ -104,38 +154,105 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     (of a frozen base). ``quantize`` holds a frozen base in so many bits. ``memory``: GB of a GPU, or the host.
     """
 
-    base: Path
-    data: tuple[Path, ...]
-    strategy: str
-    out: Path
-    general: tuple[Path, ...] = ()
-    no_general: bool = False
-    preset: str | None = None
+    base: Annotated[Path, Setting("The checkpoint to train: a folder, or hf/FOLDER.", "CKPT", checkpoint=True)]
+    data: Annotated[tuple[Path, ...], Setting("Conversations (export --to messages).", "FILE...")]
+    general: Annotated[tuple[Path, ...], Setting("General conversations, whose loss must not rise.", "FILE...")] = ()
+    probe: Annotated[
+        tuple[Path, ...],
+        Setting(
+            "Harmless questions with their answers (borderline ones, say), asked while training and never learnt.",
+            "FILE...",
+        ),
+    ] = ()
+    no_general: Annotated[bool, Setting("Train on red data without general data, knowing what it does.")] = False
+    strategy: Annotated[
+        str,
+        Setting(
+            "general, blue, blue-red, paper-s, paper-r, hinge, npo, npo-len, simnpo, unlikelihood, kto, dpo, resta.",
+            "S",
+        ),
+    ]
+    parameters: Annotated[
+        Mapping[str, float], Setting("A number of the strategy. Repeatable.", "KEY=X", flag="--set")
+    ] = msgspec.field(default_factory=dict)
+    out: Annotated[Path, Setting("Where the aligned checkpoint goes; replaces one there.", "CKPT")]
+    preset: Annotated[
+        str | None,
+        Setting(
+            "starling (the released run), robust (the same in every form of asking; for real use) or toy; left out, "
+            "starling or, for the toy model, toy.",
+            "P",
+        ),
+    ] = None
+    seed: Annotated[int, Setting("Order of training, and all that is drawn.", "S", least=0)] = 0
+    lora: Annotated[
+        Lora | None,
+        Setting("Train an adapter of this rank instead of every weight; it is merged into CKPT.", "N", least=1),
+    ] = None
+    chat_template: Annotated[
+        str | None, Setting("Train in vicuna_v1.1; left out, in the base's own template.", "NAME")
+    ] = None
+    forms: Annotated[
+        tuple[str, ...] | None,
+        Setting(
+            "Learn the data in other forms of asking, too: dialogue, steps, story, after-harmless, deep-prefix, "
+            "harmless-twins. Left out, the preset's: all of robust, none of the others.",
+            "F,...",
+        ),
+    ] = None
+    template_options: Annotated[
+        Mapping[str, Any],
+        Setting(
+            "An option of the base's chat template, as enable_thinking=false. Evaluate with the same. Repeatable.",
+            "K=JSON",
+            flag="--template-option",
+        ),
+    ] = msgspec.field(default_factory=dict)
+    activation_checkpointing: Annotated[
+        bool | None, Setting("Less memory, more time; left out, where memory is short.")
+    ] = None
+    quantize: Annotated[Literal[4, 8] | None, Setting("Bits that a base under an adapter is held in.")] = None
+    base_dtype: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        Setting("What a base under an adapter is held in.  [default: bfloat16 on a GPU]"),
+    ] = None
     settings: Settings | None = None
-    parameters: Mapping[str, float] = msgspec.field(default_factory=dict)
-    seed: int = 0
-    lora: Lora | None = None
-    forms: tuple[str, ...] | None = None
-    probe: tuple[Path, ...] = ()
-    chat_template: str | None = None
-    template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    activation_checkpointing: bool | None = None
-    base_dtype: Literal["float32", "bfloat16"] | None = None
-    quantize: Literal[4, 8] | None = None
-    attention: Attention | None = None
-    memory: float | None = None
+    attention: Annotated[
+        Attention | None, Setting("sdpa, eager, flash_attention_2, flash_attention_3 or flex_attention.", "A")
+    ] = None
+    memory: Annotated[
+        float | None,
+        Setting("GB of each GPU (with --gpus 0: of the host) that may be used; left out, what there is.", "X"),
+    ] = None
     guard: GuardRule = GuardRule()
     utility_margin: float = 0.02
     evaluate_every: int | None = None
-    processes: int | None = None
-    fsdp: bool | None = None
-    threads: int | None = None
+    processes: Annotated[int | None, Setting("Refuse to run unless torchrun started so many.", "N", least=1)] = None
+    fsdp: Annotated[
+        bool | None,
+        Setting(
+            "Shard the model over GPUs (FSDP2, under torchrun); left out, where a copy does not fit. Tested on CPUs "
+            "only."
+        ),
+    ] = None
+    threads: Annotated[int | None, Setting("Threads of torch on a CPU.", "N", least=1)] = None
     reference_cache: Path | None = None
-    dtype: str | None = None
-    coefficient: float = 1.0
-    drop: float = 0.0
-    safe: Path | None = None
-    make_unsafe_model: bool = False
+    dtype: Annotated[
+        str | None,
+        Setting(
+            "Precision of what is written. Left out, the base's, or float32 where that would lose what was learnt.",
+            names=DTYPES,
+        ),
+    ] = None
+    coefficient: Annotated[float, Setting("resta: how much of the safety vector is added.  [default: 1]", "X")] = 1.0
+    drop: Annotated[float, Setting("resta: share of the vector that DARE drops.  [default: 0]", "X")] = 0.0
+    safe: Annotated[
+        Path | None,
+        Setting("resta: the safe model that the unsafe one is made of; left out, the base.", "CKPT", checkpoint=True),
+    ] = None
+    make_unsafe_model: Annotated[bool, Setting("resta: agree that an unsafe model is made, merged and deleted.")] = (
+        False
+    )
 
     def resolved(self) -> AlignConfig:
         """The same with preset and settings filled in, and checked.
