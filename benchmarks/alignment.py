@@ -19,7 +19,7 @@ import msgspec
 from redinstruct.figures.report import plain
 from redinstruct.rounds.config import Recipe
 from redinstruct.rounds.run import Measured, carry_out
-from redinstruct.rounds.toy import BENIGN, BEST, BORDERLINE, FORBIDDEN, FRAMES, RECIPES, reform, toy_config
+from redinstruct.rounds.toy import BENIGN, BEST, BORDERLINE, FORBIDDEN, FRAMES, RECIPES, ToyLoop, reform, toy_config
 from redinstruct.stats import wilson
 from redinstruct.toyworld import build
 
@@ -72,7 +72,8 @@ def run(
         some = tuple(recipe for recipe in recipes if (recipe.title != OUT_OF_FRAME) == in_frame)
         if not some:
             continue
-        config = toy_config(checkpoint, place, split=split, items=items, recipes=some, rounds=rounds, in_frame=in_frame)
+        toy = ToyLoop(split=split, items=items, recipes=some, rounds=rounds, in_frame=in_frame)
+        config = toy_config(checkpoint, place, toy)
         result = carry_out(config, reform=reform(100), on_progress=lambda _: None)
         models += result.models if in_frame else [model for model in result.models if model.before is not None]
         seconds |= {stage.name: stage.seconds for stage in result.stages}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redinstruct.figures.report import ResultFigures
 from redinstruct.rounds.run import carry_out
-from redinstruct.rounds.toy import RECIPES, reform, toy_config
+from redinstruct.rounds.toy import RECIPES, ToyLoop, reform, toy_config
 from redinstruct.stats import wilson
 from redinstruct.toyworld import build
 from redinstruct.toyworld.held_out import UNLIKE, write_held_out
@@ -33,7 +33,7 @@ def measure(seed: int, folder: Path) -> None:
     held_out = write_held_out(folder / "held-out")
     recipes = tuple(recipe for recipe in RECIPES if recipe.title in MODELS)
     config = toy_config(
-        checkpoint, folder / f"loop-{seed}", items=ITEMS, recipes=recipes, frames=FRAMES, held_out=held_out
+        checkpoint, folder / f"loop-{seed}", ToyLoop(items=ITEMS, recipes=recipes, frames=FRAMES, held_out=held_out)
     )
     found = carry_out(config, reform=reform(100, held_out=True), on_progress=lambda _: None)
     rows = [

@@ -17,7 +17,7 @@ import msgspec
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.stressed import StressFigures, StressRow, read_stress_figures
 from redinstruct.rounds.run import carry_out
-from redinstruct.rounds.toy import FORBIDDEN, MAX_TOKENS, RECIPES, reform, toy_config
+from redinstruct.rounds.toy import FORBIDDEN, MAX_TOKENS, RECIPES, ToyLoop, reform, toy_config
 from redinstruct.run.stress import is_stress
 from redinstruct.stressing import StressOptions, stress
 from redinstruct.toyworld import build
@@ -33,7 +33,7 @@ def attack(seed: int, folder: Path, title: str, items: int) -> None:
     """Stress one base, or what was made of it by one recipe."""
     checkpoint = build(folder / f"toy-{seed}", seed)
     recipes = tuple(recipe for recipe in RECIPES if recipe.title == title)
-    config = toy_config(checkpoint, folder / f"loop-{seed}", items=COLLECTED, recipes=recipes, frames=FRAMES)
+    config = toy_config(checkpoint, folder / f"loop-{seed}", ToyLoop(items=COLLECTED, recipes=recipes, frames=FRAMES))
     if not recipes:
         config = msgspec.structs.replace(config, align=None, collect=None)
     made = carry_out(config, reform=reform(100), on_progress=lambda _: None)

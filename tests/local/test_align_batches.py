@@ -34,7 +34,7 @@ from redinstruct.safealign.batches import (
 from redinstruct.safealign.losses import STRATEGIES, Totals, labelled, labelled_logps, strategy_loss, totals
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import STREAMS, Stream
-from redinstruct.safealign.steps import Steps
+from redinstruct.safealign.steps import Process, Steps
 
 pytestmark = pytest.mark.local
 
@@ -179,7 +179,7 @@ def test_however_a_step_is_cut_its_rows_are_the_same(
     for most, world in ((Cut(8, 99), 1), (Cut(2, 99), 1), (Cut(8, 9), 2), (Cut(1, 1), 4), (Cut(3, 14), 8)):
         how = Settings(deep_prefix=0, packing=packing)
         ranks = [
-            Steps(rows, batch, how, steps=10, seed=seed, pad_id=0, rank=rank, world=world)
+            Steps(rows, batch, how, steps=10, seed=seed, pad_id=0, process=Process(rank, world))
             .micro_batches(step, most)
             for rank in range(world)
         ]  # fmt: skip

@@ -18,7 +18,7 @@ from redinstruct.rounds.demo import Demo, DemoRow, best_of
 from redinstruct.rounds.plot import Line, frames_svg
 from redinstruct.rounds.run import stages_of
 from redinstruct.rounds.telling import answers, legend
-from redinstruct.rounds.toy import QUICK_RECIPES, RECIPES, toy_config
+from redinstruct.rounds.toy import QUICK_RECIPES, RECIPES, ToyLoop, toy_config
 from tests.support.cli import InProcess, nothing_written
 
 FRAMES = ("standard", "cot", "cou", "cou-no-thoughts", "story", "rules")
@@ -136,9 +136,9 @@ def test_the_picture_is_well_formed_names_the_best_and_keeps_frames_apart() -> N
 
 
 def test_the_stages_are_counted_before_they_are_begun(tmp_path: Path) -> None:
-    assert stages_of(toy_config(tmp_path, tmp_path, recipes=QUICK_RECIPES, suite=True)) == 2 + 2 + 2 * 3
+    assert stages_of(toy_config(tmp_path, tmp_path, ToyLoop(recipes=QUICK_RECIPES, suite=True))) == 2 + 2 + 2 * 3
     # Five recipes, of which one chooses its coefficient.
-    assert stages_of(toy_config(tmp_path, tmp_path, recipes=RECIPES, suite=True)) == 2 + 2 + 5 * 3 + 1
+    assert stages_of(toy_config(tmp_path, tmp_path, ToyLoop(recipes=RECIPES, suite=True))) == 2 + 2 + 5 * 3 + 1
 
 
 def test_building_the_model_is_the_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

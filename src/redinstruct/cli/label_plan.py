@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
+from redinstruct.settings import Setting, flag_of
 
 
-def plan_labels(
-    run: Path | None,
-    judge: str | None,
-    width: float | None,
-    attempts: int | None,
-    flagged: float | None,
-    ppv: float | None,
-    false_omission: float | None,
-    *,
-    as_json: bool,
-) -> int:
+class LabelPlanSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``redinstruct plan --labels`` is told beside the run and the judge."""
+
+    width: Annotated[float | None, Setting("With --labels: the width asked for, 0.1 for ten points.", "W")] = None
+    attempts: Annotated[int | None, Setting("With --labels, without a run: its answers.", "N", least=1)] = None
+    flagged: Annotated[float | None, Setting("With --attempts: the judge's own rate.", "X")] = None
+    ppv: Annotated[float | None, Setting("With --labels: the share truly so of what the judge flags.", "X")] = None
+    false_omission: Annotated[float | None, Setting("With --labels: that share of what it does not flag.", "X")] = None
+
+    @property
+    def given(self) -> list[str]:
+        """The flags of those that were said."""
+        return [flag_of(name) for name in self.__struct_fields__ if getattr(self, name) is not None]
+
+
+def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *, as_json: bool) -> int:
     """Say how many labels buy which width, for a run or for assumed numbers; returns the exit code.
 
     Raises:
@@ -28,21 +36,22 @@ def plan_labels(
     """
     from redinstruct.annotate.allocation import FALSE_OMISSION, PPV, Assumed, label_plan
 
-    if width is not None and not 0 < width < 1:
+    if asked.width is not None and not 0 < asked.width < 1:
         raise UsageError("--width must lie between 0 and 1: 0.1 is ten points")
-    if (run is None) == (attempts is None):
+    if (run is None) == (asked.attempts is None):
         raise UsageError("plan --labels: give --run DIR, or --attempts N and --flagged X")
+    ppv, false_omission, flagged = asked.ppv, asked.false_omission, asked.flagged
     if run is not None:
         if flagged is not None:
             raise UsageError("--flagged: the run itself tells; leave it out")
         cells = _cells_of_run(run, judge, ppv, false_omission)
     else:
-        assert attempts is not None
+        assert asked.attempts is not None
         if flagged is None or not (math.isfinite(flagged) and 0 <= flagged <= 1):
             raise UsageError("--flagged must lie between 0 and 1: the share that the judge calls positive")
         ppv, false_omission = PPV if ppv is None else ppv, FALSE_OMISSION if false_omission is None else false_omission
-        cells = [Assumed("", "", attempts, round(attempts * flagged), ppv, false_omission, "assumed")]
-    document = label_plan(cells, width)
+        cells = [Assumed("", "", asked.attempts, round(asked.attempts * flagged), ppv, false_omission, "assumed")]
+    document = label_plan(cells, asked.width)
     if as_json:
         console.say_json(document)
     else:

@@ -9,8 +9,8 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import Grouped, Listed, flags_of
-from redinstruct.cli.kinds import RUN, Whole
-from redinstruct.cli.label_plan import plan_labels
+from redinstruct.cli.kinds import RUN
+from redinstruct.cli.label_plan import LabelPlanSettings, plan_labels
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
 from redinstruct.cli.power_plan import plan_power
 from redinstruct.cli.prepared import limits_from
@@ -37,11 +37,7 @@ from redinstruct.settings import NEEDED, Flags, settings_from
 @money()
 @seal_option
 @click.option("--labels", is_flag=True, help="Plan people's labels instead: how many buy which width of the interval.")
-@click.option("--width", type=float, metavar="W", help="With --labels: the width asked for, 0.1 for ten points.")
-@click.option("--attempts", type=Whole(1), metavar="N", help="With --labels, without a run: its answers.")
-@click.option("--flagged", type=float, metavar="X", help="With --attempts: the judge's own rate.")
-@click.option("--ppv", type=float, metavar="X", help="With --labels: the share truly so of what the judge flags.")
-@click.option("--false-omission", type=float, metavar="X", help="With --labels: that share of what it does not flag.")
+@flags_of(LabelPlanSettings)
 @click.option("--rate", type=float, metavar="X", help="Plan the number of questions instead: the true rate supposed.")
 @click.option("--limit-rate", type=float, metavar="X", help="With --rate: the gate's --max-rate.")
 @click.option(
@@ -51,17 +47,7 @@ from redinstruct.settings import NEEDED, Flags, settings_from
     "--correlation", type=float, metavar="X", help="With --rate and --epochs: of two answers to one question."
 )
 @as_json
-def command(
-    run: Path | None,
-    labels: bool,
-    width: float | None,
-    attempts: int | None,
-    flagged: float | None,
-    ppv: float | None,
-    false_omission: float | None,
-    as_json: bool,
-    **flags: Any,
-) -> int:
+def command(run: Path | None, labels: bool, as_json: bool, **flags: Any) -> int:
     """What the same `eval` would ask and cost. Asks nothing, writes nothing.
 
     Tokens are estimated at four bytes each, answers at their longest; the endpoint's own count decides what is paid.
@@ -72,8 +58,9 @@ def command(
     With --rate and --limit-rate: how many questions `gate` needs to pass a model of that rate (or to fail it, where it
     lies above the limit), for one result and for several. Nothing else is needed; --bank tells what a bank can show.
     """
+    of_labels = settings_from(LabelPlanSettings, flags)
     if labels:
-        return plan_labels(run, flags["judge"], width, attempts, flagged, ppv, false_omission, as_json=as_json)
+        return plan_labels(run, flags["judge"], of_labels, as_json=as_json)
     if flags["rate"] is not None or flags["limit_rate"] is not None:
         return plan_power(flags, as_json=as_json)
     context = click.get_current_context()
@@ -81,9 +68,8 @@ def command(
         if not flags[name]:
             wanted = next(option for option in context.command.params if option.name == name)
             raise click.MissingParameter(ctx=context, param=wanted)
-    given = {"width": width, "attempts": attempts, "flagged": flagged, "ppv": ppv, "false-omission": false_omission}
-    if extra := [f"--{name}" for name, value in given.items() if value is not None]:
-        raise UsageError(f"{', '.join(extra)}: only with --labels")
+    if of_labels.given:
+        raise UsageError(f"{', '.join(of_labels.given)}: only with --labels")
     return _plan_eval(run, flags, as_json=as_json)
 
 

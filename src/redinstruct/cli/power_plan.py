@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
+from redinstruct.settings import Flags
 
 CELLS = (1, 2, 3, 6, 12)
 """Results of a run (banks x prompts) that are told, and those of the banks and prompts that were named."""
@@ -14,7 +16,39 @@ CORRELATION = 0.5
 """Of two answers to one question, where nobody says otherwise."""
 
 
-def plan_power(flags: Mapping[str, Any], *, as_json: bool) -> int:
+class Needed(msgspec.Struct, frozen=True):
+    """How many questions so many results need, each: None where no number is enough."""
+
+    cells: int
+    questions: int | None
+    attempts: int | None
+    power: float | None
+
+
+class OfBank(msgspec.Struct, frozen=True):
+    """What a bank can show under one prompt."""
+
+    bank: str
+    questions: int
+    power: float
+
+
+class PowerPlan(msgspec.Struct, frozen=True):
+    """``plan --rate --json``: the rate supposed, the limit, and how many questions tell them apart."""
+
+    schema: str
+    rate: float
+    limit_rate: float
+    answer: str
+    power: float
+    confidence: float
+    epochs: int
+    correlation: float
+    rows: tuple[Needed, ...]
+    banks: tuple[OfBank, ...]
+
+
+def plan_power(flags: Flags, *, as_json: bool) -> int:
     """Say how many questions let a true rate pass a limit, or fail it; returns the exit code.
 
     Of the verb's flags ``rate``, ``limit_rate``, ``power``, ``correlation`` and ``epochs`` count, and ``banks``,
@@ -23,55 +57,52 @@ def plan_power(flags: Mapping[str, Any], *, as_json: bool) -> int:
     Raises:
         UsageError: shares that are none, a rate at its limit, or a bank that does not read.
     """
+    found = _planned(flags)
+    if as_json:
+        console.say_json(msgspec.to_builtins(found))
+    else:
+        _say(found)
+    return 0
+
+
+def _planned(flags: Flags) -> PowerPlan:
     from redinstruct.stats import gate_power, questions_needed
 
     rate, limit, power, epochs = (flags[name] for name in ("rate", "limit_rate", "power", "epochs"))
-    correlation, banks, prompts = flags["correlation"], flags["banks"], flags["prompts"]
+    banks, prompts, alike = flags["banks"], flags["prompts"], _checked(flags)
+    cells = max(1, len(banks)) * (len(prompts) or 3 if banks else 1)
+    rows = [
+        questions_needed(rate, limit, cells=number, power=power, epochs=epochs, correlation=alike)
+        for number in sorted({*CELLS, *([cells] if banks else [])})
+    ]
+    needed = [
+        Needed(row.cells, row.questions, row.questions and row.questions * row.cells * epochs, row.power)
+        for row in rows
+    ]
+    sizes = _sizes(banks, flags["measure"], flags["limit"], flags["dedupe"])
+    chances = [
+        OfBank(name, size, gate_power(size, rate, limit, epochs=epochs, correlation=alike) if size else 0.0)
+        for name, size in sizes.items()
+    ]
+    answer = "passed" if rate < limit else "failed"
+    return PowerPlan(
+        "redinstruct.power/1", rate, limit, answer, power, 0.95, epochs, alike, tuple(needed), tuple(chances)
+    )
+
+
+def _checked(flags: Flags) -> float:
+    """The correlation of two answers to one question, once the shares are shares."""
+    rate, limit, correlation = flags["rate"], flags["limit_rate"], flags["correlation"]
     if rate is None or limit is None:
         raise UsageError("plan: --rate and --limit-rate go together: the rate supposed, and the gate's limit")
-    for name, value in (("--rate", rate), ("--limit-rate", limit), ("--power", power)):
+    for name, value in (("--rate", rate), ("--limit-rate", limit), ("--power", flags["power"])):
         if not 0 < value < 1:
             raise UsageError(f"{name} must lie between 0 and 1, both excluded: it is a share")
     if rate == limit:
         raise UsageError("--rate: a rate at its limit neither passes nor fails for sure, however many questions")
     if correlation is not None and not 0 <= correlation < 1:
         raise UsageError("--correlation must lie between 0 and 1")
-    alike = 0.0 if epochs == 1 else CORRELATION if correlation is None else correlation
-    sizes = _sizes(banks, flags["measure"], flags["limit"], flags["dedupe"])
-    cells = max(1, len(banks)) * (len(prompts) or 3 if banks else 1)
-    rows = [
-        questions_needed(rate, limit, cells=number, power=power, epochs=epochs, correlation=alike)
-        for number in sorted({*CELLS, *([cells] if banks else [])})
-    ]
-    chances = {
-        name: gate_power(size, rate, limit, epochs=epochs, correlation=alike) if size else 0.0
-        for name, size in sizes.items()
-    }
-    document = {
-        "schema": "redinstruct.power/1",
-        "rate": rate,
-        "limit_rate": limit,
-        "answer": "passed" if rate < limit else "failed",
-        "power": power,
-        "confidence": 0.95,
-        "epochs": epochs,
-        "correlation": alike,
-        "rows": [
-            {
-                "cells": row.cells,
-                "questions": row.questions,
-                "attempts": None if row.questions is None else row.questions * row.cells * epochs,
-                "power": row.power,
-            }
-            for row in rows
-        ],
-        "banks": [{"bank": name, "questions": sizes[name], "power": chances[name]} for name in sizes],
-    }
-    if as_json:
-        console.say_json(document)
-    else:
-        _say(document)
-    return 0
+    return 0.0 if flags["epochs"] == 1 else CORRELATION if correlation is None else float(correlation)
 
 
 def _sizes(banks: Sequence[str], measure: str, limit: int | None, dedupe: bool) -> dict[str, int]:
@@ -86,34 +117,34 @@ def _sizes(banks: Sequence[str], measure: str, limit: int | None, dedupe: bool) 
     }
 
 
-def _say(document: dict[str, Any]) -> None:
-    repeated = document["epochs"] > 1
+def _say(found: PowerPlan) -> None:
+    repeated = found.epochs > 1
     console.say_heading(
-        f"questions for a gate: a true rate of {document['rate']:.1%} beside a limit of {document['limit_rate']:.1%}",
-        f"chance of {document['answer']}: {document['power']:.0%}",
-        *([f"{document['epochs']} epochs, correlation {document['correlation']:g}"] if repeated else []),
+        f"questions for a gate: a true rate of {found.rate:.1%} beside a limit of {found.limit_rate:.1%}",
+        f"chance of {found.answer}: {found.power:.0%}",
+        *([f"{found.epochs} epochs, correlation {found.correlation:g}"] if repeated else []),
     )
     console.say()
     rows = [
         {
-            "results\n(banks x prompts)": f"{row['cells']:,}",
-            "questions\nin each": "-" if row["questions"] is None else f"{row['questions']:,}",
-            "attempts\nin all": "-" if row["attempts"] is None else f"{row['attempts']:,}",
-            "chance": "-" if row["power"] is None else f"{row['power']:.3f}",
+            "results\n(banks x prompts)": f"{row.cells:,}",
+            "questions\nin each": "-" if row.questions is None else f"{row.questions:,}",
+            "attempts\nin all": "-" if row.attempts is None else f"{row.attempts:,}",
+            "chance": "-" if row.power is None else f"{row.power:.3f}",
         }
-        for row in document["rows"]
+        for row in found.rows
     ]
     console.say_table(rows, right=list(rows[0]))
     console.say()
-    for bank in document["banks"]:
+    for bank in found.banks:
         console.say_folded(
-            f"{bank['bank']}: {bank['questions']:,} questions, a chance of {bank['power']:.3f} for one prompt.",
+            f"{bank.bank}: {bank.questions:,} questions, a chance of {bank.power:.3f} for one prompt.",
             indent="  ",
         )
     console.say_folded(
         (
             "Passing needs every result, taken as independent. "
-            if document["answer"] == "passed"
+            if found.answer == "passed"
             else "For one result to fail at the strictest of Holm's steps. "
         )
         + "All answers scored, none unread; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.safetext import short_hash
 
 if TYPE_CHECKING:
-    from redinstruct.run import AttemptView
+    from redinstruct.run import AttemptView, Store
     from redinstruct.types import PromptTemplate
 
 KEY_DIGITS = 12
@@ -51,8 +51,7 @@ def command(
 
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
-    from redinstruct.figures.attempts import attempt_document
-    from redinstruct.run import NAMED, Store, failures, judges_of, named_judge
+    from redinstruct.run import NAMED, Store, judges_of, named_judge
     from redinstruct.types import MEASURES
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
@@ -73,31 +72,44 @@ def command(
             raise UsageError(f"{run}: the run was never begun; nothing is recorded in it")
         judge = (judges_of(store)[0] if judge_name is None else named_judge(judges, judge_name))[0]
         if attempt is not None:
-            found = list(itertools.islice(store.attempts(judge, key=_key(attempt)), 2))
-            if len(found) != 1:
-                what = "no recorded attempt has" if not found else "more than one attempt has"
-                raise UsageError(f"{what} an ID that begins with {attempt!r}: `redinstruct show` lists them")
-            _say_one(found[0], show_content, as_json, store.templates())
-            return 0
-        views = (view for view in store.attempts(judge, label=label) if _among(view, only))
-        listed = list(itertools.islice(views, limit))
-        more = sum(1 for _ in views)
-        failed = failures(store, judge)
-        templates = store.templates()
+            _say_one(_named(store, judge, attempt), show_content, as_json, store.templates())
+        else:
+            views = (view for view in store.attempts(judge, label=label) if _among(view, only))
+            _say_all(store, judge, views, limit, show_content, as_json)
+    return 0
+
+
+def _named(store: Store, judge: int, attempt: str) -> AttemptView:
+    """The attempt whose ID begins so."""
+    found = list(itertools.islice(store.attempts(judge, key=_key(attempt)), 2))
+    if len(found) != 1:
+        what = "no recorded attempt has" if not found else "more than one attempt has"
+        raise UsageError(f"{what} an ID that begins with {attempt!r}: `redinstruct show` lists them")
+    return found[0]
+
+
+def _say_all(
+    store: Store, judge: int, views: Iterator[AttemptView], limit: int, show_content: bool, as_json: bool
+) -> None:
+    """The first attempts, and how many are left out."""
+    from redinstruct.figures.attempts import attempt_document
+    from redinstruct.run import failures
+
+    listed = list(itertools.islice(views, limit))
+    more = sum(1 for _ in views)
     if as_json:
         console.say_json({"attempts": [attempt_document(view, show_content) for view in listed], "left_out": more})
-        return 0
+        return
     if show_content:
         for view in listed:
-            _say_one(view, True, False, templates)
+            _say_one(view, True, False, store.templates())
     else:
         _say_list(listed)
-    say_failures(failed)
+    say_failures(failures(store, judge))
     if not listed:
         console.note("no such attempt")
     elif more:
         console.note(f"{more:,} more (--limit)")
-    return 0
 
 
 def _among(view: AttemptView, only: Mapping[str, str | None]) -> bool:

@@ -59,7 +59,6 @@ class LocalModel:
         chat_template: str = "native",
         batch_size: int | None = None,
         threads: int | None = None,
-        share_prefix: bool = True,
         template_options: Options | None = None,
     ) -> None:
         """Wrap a loaded model. ``name`` is the id that outputs show; ``template_options`` go to its chat template.
@@ -79,7 +78,7 @@ class LocalModel:
         if not self._causal.takes_cache:
             raise ModelSpecError(f"{name}: its architecture has no attention cache, which batched generation needs")
         chat = self._chat
-        self._generator = Generator(self._causal, chat.ends, chat.pad, chat.text, share_prefix=share_prefix)
+        self._generator = Generator(self._causal, chat.ends, chat.pad, chat.text)
         small = sum(weights.numel() for weights in model.parameters()) < SMALL
         self._threads = threads or (1 if small else torch.get_num_threads())
         self._worker: ThreadPoolExecutor | None = None
@@ -96,7 +95,6 @@ class LocalModel:
         threads: int | None = None,
         dtype: torch.dtype | str | None = None,
         device: str | None = None,
-        share_prefix: bool = True,
         template_options: Options | None = None,
     ) -> LocalModel:
         """Load a checkpoint folder, or a repository of the hub (from its local cache first).
@@ -119,7 +117,6 @@ class LocalModel:
             chat_template=chat_template,
             batch_size=batch_size,
             threads=threads,
-            share_prefix=share_prefix,
             template_options=template_options,
         )
 

@@ -75,30 +75,8 @@ class Aligner:
         name = f"{self._number}-align-{recipe.title}"
 
         def work(place: Path) -> dict[str, Any]:
-            try:
-                from redinstruct.safealign import GuardStopped, align_in_processes
-                from redinstruct.safealign import align as carry_out
-            except ImportError as error:
-                raise RedInstructError(
-                    f"aligning needs the [train] extra ({error.name}): {how_to_install('train')}"
-                ) from None
-            config = config_of(folder_of(base), safety, general, align, self._without_own(recipe), place)
-            processes = recipe.memory.processes if recipe.memory is not None else 1
-            try:
-                done = (
-                    align_in_processes(config, processes, lambda state: self._on_progress(state.staged("training")))
-                    if processes > 1
-                    else carry_out(
-                        config,
-                        lambda figures: self._on_progress(Progress(figures.step, figures.steps, "training")),
-                        None if recipe.pick_every is None else self._picker,
-                        on_progress=self._on_progress,
-                    )
-                )
-            except GuardStopped as stopped:
-                place.mkdir()  # empty: the stage is done, and there is no model
-                return {STOPPED: str(stopped)}
-            return {"figures": done.figures, "warnings": list(done.warnings)}
+            own = msgspec.structs.replace(recipe, forms=()) if self._own_forms else recipe
+            return self._carried_out(config_of(folder_of(base), safety, general, align, own, place), recipe)
 
         stage = self._ledger.stage(name, inputs, work, f"aligning: {recipe.title}")
         if STOPPED in stage.figures:
@@ -107,8 +85,31 @@ class Aligner:
             return self._swept(base, Path(stage.place), recipe, stage.digest, self._picker)
         return Path(stage.place), dict(stage.figures)
 
-    def _without_own(self, recipe: Recipe) -> Recipe:
-        return msgspec.structs.replace(recipe, forms=()) if self._own_forms else recipe
+    def _carried_out(self, config: AlignConfig, recipe: Recipe) -> dict[str, Any]:
+        """One alignment: its figures and warnings, or why the guard stopped it."""
+        try:
+            from redinstruct.safealign import GuardStopped, align_in_processes
+            from redinstruct.safealign import align as carry_out
+        except ImportError as error:
+            raise RedInstructError(
+                f"aligning needs the [train] extra ({error.name}): {how_to_install('train')}"
+            ) from None
+        processes = recipe.memory.processes if recipe.memory is not None else 1
+        try:
+            done = (
+                align_in_processes(config, processes, lambda state: self._on_progress(state.staged("training")))
+                if processes > 1
+                else carry_out(
+                    config,
+                    lambda figures: self._on_progress(Progress(figures.step, figures.steps, "training")),
+                    None if recipe.pick_every is None else self._picker,
+                    on_progress=self._on_progress,
+                )
+            )
+        except GuardStopped as stopped:
+            config.out.mkdir()  # empty: the stage is done, and there is no model
+            return {STOPPED: str(stopped)}
+        return {"figures": done.figures, "warnings": list(done.warnings)}
 
     def _swept(
         self, base: str, merged: Path, recipe: Recipe, digest: str, picker: Picker

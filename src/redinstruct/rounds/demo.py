@@ -19,7 +19,7 @@ from redinstruct.figures.comparison import Result
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Part, Progress, unheard
 from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out, stages_of
-from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, attacks, reform, toy_config, usefulness
+from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, attacks, reform, toy_config, usefulness
 
 DEMO_SCHEMA = "redinstruct.demo/1"
 ITEMS = 200
@@ -97,8 +97,8 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnPro
     began = time.monotonic()
     name = f"seed-{seed}{'-quick' if quick else ''}"
     checkpoint = folder / f"toy-{name}"
-    recipes = QUICK_RECIPES if quick else RECIPES
-    expected = stages_of(toy_config(checkpoint, folder, items=ITEMS, recipes=recipes, suite=True))
+    toy = ToyLoop(items=ITEMS, recipes=QUICK_RECIPES if quick else RECIPES, suite=True)
+    expected = stages_of(toy_config(checkpoint, folder, toy))
     _built(checkpoint, seed, quick, expected + 1, on_progress or unheard)
     manifest = read_manifest(checkpoint)
     assert manifest is not None
@@ -106,9 +106,7 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnPro
         checkpoint,
         # The digest is in the name: a checkpoint that was built anew is another model, and gets a loop of its own.
         folder / f"loop-{name}-{manifest.digest[:8]}",
-        items=ITEMS,
-        recipes=recipes,
-        suite=True,
+        toy,
     )
     result = carry_out(config, on_progress=on_progress, reform=reform(manifest.items), before=1)
     found = _demo(seed, quick, time.monotonic() - began, result, manifest, folder)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from redinstruct import world
 from redinstruct.rounds.config import AlignPart, CollectPart, EvalPart, LoopConfig, PickPart, Recipe, UtilityPart
 from redinstruct.rounds.run import Measured, Reform, Rows
@@ -46,48 +48,62 @@ FRAMES = (
 )  # fmt: skip
 
 
-def toy_config(
-    checkpoint: Path, folder: Path, *, split: str = "test", items: int = 200, recipes: tuple[Recipe, ...] = RECIPES,
-    frames: tuple[str, ...] = FRAMES, seed: int = 0, rounds: int = 1, in_frame: bool = True, suite: bool = False,
-    held_out: Path | None = None,
-) -> LoopConfig:  # fmt: skip
-    """The loop on a toy checkpoint, as the demo and the experiments carry it out.
+class ToyLoop(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loop on a toy checkpoint measures and trains.
 
     ``in_frame``: the general stream holds harmless questions in the attack's own frame. ``suite``: usefulness is
     measured by the toy world's own suite, which asks the test split; else by evaluations of the split's banks.
     ``held_out``: a folder of :mod:`redinstruct.toyworld.held_out`, whose banks and data take the checkpoint's place;
     harmless questions are then asked in the unlike frames too.
     """
-    own = checkpoint if held_out is None else held_out
-    banks = own / "banks"
 
-    def part(name: str, bank: str, prompts: tuple[str, ...], measure: str, limit: int = items) -> EvalPart:
+    split: str = "test"
+    items: int = 200
+    recipes: tuple[Recipe, ...] = RECIPES
+    frames: tuple[str, ...] = FRAMES
+    seed: int = 0
+    rounds: int = 1
+    in_frame: bool = True
+    suite: bool = False
+    held_out: Path | None = None
+
+    def parts(self, banks: Path) -> tuple[EvalPart, ...]:
+        """The evaluations of every model."""
+        split, others = self.split, unlike(self.held_out)
+        attacks = (*self.frames, *others)
+        found = [self.part(FORBIDDEN, banks / f"forbidden-{split}.json", attacks, "attack_success")]
+        if not self.suite:
+            harmless = ("standard", "cou", *others)
+            found.append(self.part(BENIGN, banks / f"benign-{split}.json", harmless, "over_refusal"))
+            found.append(self.part(BORDERLINE, banks / f"borderline-{split}.csv", ("standard",), "over_refusal"))
+        return tuple(found)
+
+    def part(self, name: str, bank: Path, prompts: tuple[str, ...], measure: str, limit: int | None = None) -> EvalPart:
+        """One of them: greedy, with so many questions of the bank."""
         return EvalPart(
-            name=name, banks=(str(banks / bank),), judge="exact", prompts=prompts, measure=measure, limit=limit,
+            name=name, banks=(str(bank),), judge="exact", prompts=prompts, measure=measure, limit=limit or self.items,
             max_tokens=MAX_TOKENS, temperature=0.0, concurrency=128,
         )  # fmt: skip
 
-    harmless = (
-        part(BENIGN, f"benign-{split}.json", ("standard", "cou", *unlike(held_out)), "over_refusal"),
-        part(BORDERLINE, f"borderline-{split}.csv", ("standard",), "over_refusal"),
-    )
+
+def toy_config(checkpoint: Path, folder: Path, toy: ToyLoop) -> LoopConfig:
+    """The loop on a toy checkpoint, as the demo and the experiments carry it out."""
+    own = checkpoint if toy.held_out is None else toy.held_out
+    banks, picked = own / "banks", ("standard", "cou")
     return LoopConfig(
         model=f"hf/{checkpoint}",
         folder=str(folder),
-        rounds=rounds,
-        eval=(
-            part(FORBIDDEN, f"forbidden-{split}.json", (*frames, *unlike(held_out)), "attack_success"),
-            *(() if suite else harmless),
-        ),
-        utility=UtilityPart("toy", limit=items) if suite else None,
+        rounds=toy.rounds,
+        eval=toy.parts(banks),
+        utility=UtilityPart("toy", limit=toy.items) if toy.suite else None,
         collect=_collection(own / "data" / "topics.json"),
         align=AlignPart(
-            recipes=recipes,
-            general=(str(own / "data" / f"general{'-in-frame' if in_frame else ''}.jsonl"),),
-            seed=seed,
+            recipes=toy.recipes,
+            general=(str(own / "data" / f"general{'-in-frame' if toy.in_frame else ''}.jsonl"),),
+            seed=toy.seed,
             pick=PickPart(
-                safety=part("safety", "forbidden-dev.json", ("standard", "cou"), "attack_success", PICK_ITEMS),
-                utility=part("utility", "benign-dev.json", ("standard", "cou"), "over_refusal", PICK_ITEMS),
+                safety=toy.part("safety", banks / "forbidden-dev.json", picked, "attack_success", PICK_ITEMS),
+                utility=toy.part("utility", banks / "benign-dev.json", picked, "over_refusal", PICK_ITEMS),
             ),
         ),
     )

@@ -27,7 +27,7 @@ from redinstruct.safealign.mask_picture import Picture, picture
 from redinstruct.safealign.masks import EncodedRows, augment_deep_prefix, deep_prefixes, encode_rows
 from redinstruct.safealign.probe import Probe, probe_of
 from redinstruct.safealign.rows import STREAMS, Row, Rows, Stream, read_rows, row_of
-from redinstruct.safealign.steps import Steps
+from redinstruct.safealign.steps import Process, Steps
 from redinstruct.safealign.templates import Template, choose, told_of
 from redinstruct.safetext import terminal
 
@@ -103,7 +103,7 @@ class Prepared(TrainingData):
         config, rows = self.config, self.encoded.rows
         return Steps(
             rows, self.batch, config.chosen, steps=self.steps, seed=config.seed, pad_id=self.pad_id,
-            rank=rank, world=world,
+            process=Process(rank, world),
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -20,6 +20,13 @@ from redinstruct.safealign.rows import Stream
 
 ONE_LINE = 1024
 """Tokens of a packed line, where its rows and the memory allow it."""
+
+
+class Process(NamedTuple):
+    """Which of the processes that train together this one is."""
+
+    rank: int = 0
+    world: int = 1
 
 
 class Steps(Dataset[dict[str, Any]]):
@@ -40,18 +47,17 @@ class Steps(Dataset[dict[str, Any]]):
         steps: int,
         seed: int,
         pad_id: int,
-        rank: int = 0,
-        world: int = 1,
+        process: Process = Process(),  # noqa: B008 - immutable
     ) -> None:
         self.rows = rows
         self.steps = steps
         self.references: Mapping[int, torch.Tensor] | None = None
         self._sampler = StreamSampler(rows, batch, seed)
-        self._rank, self._world = rank, world
+        self._rank, self._world = process
         self.pad_id, self._settings = pad_id, settings
         self._prefixes: Prefixes = deep_prefixes(rows) if settings.deep_prefix else {}
         self._now: tuple[int, dict[int, Encoded], Totals] = (-1, {}, Totals())
-        deal([1] * self._sampler.batch_size, world)  # it refuses what cannot be dealt
+        deal([1] * self._sampler.batch_size, process.world)  # it refuses what cannot be dealt
 
     def __len__(self) -> int:
         return self.steps

@@ -55,7 +55,7 @@ def paired_means(
     Source: the paired t statistic, as Miller, arXiv 2411.00640 (2024), recommends for two models on one benchmark; over
     parts the stratified mean, Cochran, Sampling Techniques (3rd ed. 1977), section 5.4.
     """
-    alpha = checked_alpha(confidence)
+    checked_alpha(confidence)
     first, second = [_score(x) for x in before], [_score(x) for x in after]
     if len(first) != len(second) or not first:
         raise ValueError(f"before and after must be as many, and some, not {len(first)} and {len(second)}")
@@ -65,21 +65,7 @@ def paired_means(
         pairs = [bool(x) for x in first], [bool(x) for x in second]
         return paired_by_question(*pairs, margin=margin, confidence=confidence)
     found = _mean_of([_change(a, b) for a, b in zip(first, second, strict=True)], parts)
-    unit = min(*first, *second) >= 0.0 and max(*first, *second) <= 1.0
-    if found.variance is None:
-        most = 1.0 if unit else math.inf
-        return found.change(-most, most, 1.0, 1.0)
-    if found.variance == 0.0:
-        return _without_variance(found, unit, margin, confidence)
-    from scipy.special import stdtr, stdtrit
-
-    mean, freedom, error = found.mean, found.freedom, math.sqrt(found.variance)
-    t = -float(stdtrit(freedom, alpha / 2))
-    low, high = mean - t * error, mean + t * error
-    if unit:
-        low, high = max(low, -1.0), min(high, 1.0)
-    two_sided = min(1.0, 2 * float(stdtr(freedom, -abs(mean) / error)))
-    return found.change(low, high, two_sided, float(stdtr(freedom, (mean - margin) / error)))
+    return _held(found, min(*first, *second) >= 0.0 and max(*first, *second) <= 1.0, margin, confidence)
 
 
 class _Mean(NamedTuple):
@@ -131,6 +117,24 @@ def _mean_of(changes: Sequence[float], parts: Sequence[Hashable] | None) -> _Mea
     # Differences that are equal but for rounding have no variance.
     none = spread <= (1e-14 * max(map(abs, changes))) ** 2 * len(strata)
     return found._replace(variance=0.0 if none else spread / len(strata) ** 2)
+
+
+def _held(found: _Mean, unit: bool, margin: float, confidence: float) -> Change:
+    """Student's interval for the mean change; ``unit``: the scores lie in [0, 1]."""
+    if found.variance is None:
+        most = 1.0 if unit else math.inf
+        return found.change(-most, most, 1.0, 1.0)
+    if found.variance == 0.0:
+        return _without_variance(found, unit, margin, confidence)
+    from scipy.special import stdtr, stdtrit
+
+    mean, freedom, error = found.mean, found.freedom, math.sqrt(found.variance)
+    t = -float(stdtrit(freedom, checked_alpha(confidence) / 2))
+    low, high = mean - t * error, mean + t * error
+    if unit:
+        low, high = max(low, -1.0), min(high, 1.0)
+    two_sided = min(1.0, 2 * float(stdtr(freedom, -abs(mean) / error)))
+    return found.change(low, high, two_sided, float(stdtr(freedom, (mean - margin) / error)))
 
 
 def _without_variance(found: _Mean, unit: bool, margin: float, confidence: float) -> Change:

@@ -95,23 +95,7 @@ def paired_by_question(
     """
     alpha = checked_alpha(confidence)
     changes, of = _checked_changes(before, after, questions, margin)
-    gained, lost, n = changes.count(1), changes.count(-1), len(changes)
-    repeated = len(of) < n
-    # One question alone says nothing of others, asked however often.
-    effect, freedom = (_of_repeats(of, gained + lost), len(of) - 1.0) if repeated else (1.0, None)
-    if freedom == 0.0:
-        return Change((gained - lost) / n, -1.0, 1.0, 1.0, 1.0, gained, lost, effect, 1)
-    counts, t = (gained / effect, lost / effect, n / effect), _quantile(alpha, freedom)
-    low, high = -_tango_high(counts[1], counts[0], counts[2], t), _tango_high(*counts, t)
-    p_value = max(
-        _midp(counts[1], counts[0]), 2 * _below(-abs(_tango_score(*counts, 0.0)), freedom) if gained != lost else 1.0
-    )
-    if p_value > alpha:
-        low, high = min(low, 0.0), max(high, 0.0)
-    rise = _below(_tango_score(*counts, margin), freedom)
-    return Change(
-        (gained - lost) / n, low, high, p_value, rise, gained, lost, effect, len(of) if repeated else None, freedom
-    )
+    return _by_question(changes, of, margin, alpha)
 
 
 def paired_by_cluster(
@@ -176,6 +160,27 @@ def _checked_changes(
     for change, name in zip(changes, names, strict=True):
         of.setdefault(name, []).append(change)
     return changes, of
+
+
+def _by_question(changes: Sequence[int], of: Mapping[Hashable, Sequence[int]], margin: float, alpha: float) -> Change:
+    """:func:`paired_by_question` of each pair's change (-1, 0 or 1), and the same by question."""
+    gained, lost, n = changes.count(1), changes.count(-1), len(changes)
+    repeated = len(of) < n
+    # One question alone says nothing of others, asked however often.
+    effect, freedom = (_of_repeats(of, gained + lost), len(of) - 1.0) if repeated else (1.0, None)
+    if freedom == 0.0:
+        return Change((gained - lost) / n, -1.0, 1.0, 1.0, 1.0, gained, lost, effect, 1)
+    counts, t = (gained / effect, lost / effect, n / effect), _quantile(alpha, freedom)
+    low, high = -_tango_high(counts[1], counts[0], counts[2], t), _tango_high(*counts, t)
+    p_value = max(
+        _midp(counts[1], counts[0]), 2 * _below(-abs(_tango_score(*counts, 0.0)), freedom) if gained != lost else 1.0
+    )
+    if p_value > alpha:
+        low, high = min(low, 0.0), max(high, 0.0)
+    rise = _below(_tango_score(*counts, margin), freedom)
+    return Change(
+        (gained - lost) / n, low, high, p_value, rise, gained, lost, effect, len(of) if repeated else None, freedom
+    )
 
 
 def _of_repeats(of: Mapping[Hashable, Sequence[int]], changed: int) -> float:
