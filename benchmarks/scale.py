@@ -5,8 +5,8 @@
 Inert questions in 14 topics, asked of a scripted model and judged by keywords: nothing waits, so that what is left is
 the program's own cost. CPU is user and system time of the process, memory its largest resident set (getrusage); wall
 time is not told, since the machine may have others on it. ``begin`` and ``resume`` end at the first call to the model;
-``resume`` finds nine tenths recorded and no seal, as after a kill. ``attempt`` is what asking costs from there on,
-spread over the attempts.
+``resume`` finds nine tenths recorded by a process that then killed itself (SIGKILL). ``attempt`` is what asking costs
+from there on, spread over the attempts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,7 @@ def spent() -> float:
 
 
 def _ask(bank: str, run: str, prompts: str, until: str) -> dict[str, Any]:
-    """Evaluate, ``until`` so many calls ("first": to the first call and no further)."""
+    """Evaluate; ``until`` the first call, and no further, to the end ("all"), or SIGKILL after so many calls."""
     import redinstruct
     from redinstruct.engine import Limits
     from redinstruct.models import Reply, Request
@@ -79,16 +80,19 @@ def _ask(bank: str, run: str, prompts: str, until: str) -> dict[str, Any]:
                     _tell({"first_call": first[0], "calls": 0})
                     os._exit(0)
             calls += len(batch)
+            if most is not None and calls >= most:
+                _tell({"first_call": first[0], "calls": calls})
+                os.kill(os.getpid(), signal.SIGKILL)
             return [Reply("It is blue." if calls % 10 else "I cannot help with that.", "stop", 20, 5) for _ in batch]
 
         async def aclose(self) -> None:
             pass
 
     model: Model = Fake()
-    limit = None if until in ("first", "all") else int(until)
+    most = None if until in ("first", "all") else int(until)
     names = ("standard", "cot", "cou")[: int(prompts)]
     redinstruct.evaluate(
-        model=model, bank=bank, judge="refusal", run=run, prompts=names, limits=Limits(max_calls=limit, concurrency=64),
+        model=model, bank=bank, judge="refusal", run=run, prompts=names, limits=Limits(concurrency=64),
         on_progress=lambda _: None,
     )  # fmt: skip
     return {"first_call": first[0] if first else None, "calls": calls}
@@ -139,7 +143,7 @@ def measured(place: Path, *arguments: object) -> Taken:
         )  # fmt: skip
         _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
+    if child.returncode not in (0, -signal.SIGKILL) or not told.exists():
         raise SystemExit(f"{arguments}: {(place / 'output').read_text()[-2000:]}")
     found = json.loads(told.read_text())
     return Taken(used.ru_utime + used.ru_stime, found.get("first_call"), used.ru_maxrss / 1024, found.get("calls") or 0)
@@ -156,7 +160,6 @@ def carry_out(attempts: int, prompts: int, place: Path, tell: Callable[[str, Tak
     cut = measured(place, "ask", bank, run, prompts, most)
     tell("ask", cut)
     shutil.copytree(run, other)
-    (run / "run.lock").write_bytes(b"")  # as a killed writer leaves it
     tell("resume", measured(place, "ask", bank, run, prompts, "first"))
     tell("finish", measured(place, "ask", bank, run, prompts, "all"))
     measured(place, "ask", bank, other, prompts, "all")

@@ -126,6 +126,7 @@ class TestTheLog:
             log = run / LOG_NAME
             before = [log.read_bytes()]
             shutil.copytree(run, tmp_path / "image", ignore=shutil.ignore_patterns("*-shm"))
+            (tmp_path / "image" / LOCK_NAME).write_bytes(b"")  # the writer vouches for nothing before it folds
             monkeypatch.setattr(os, "pwrite", noted)
             monkeypatch.setattr(os, "fsync", synced)
         monkeypatch.undo()

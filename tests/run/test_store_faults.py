@@ -157,19 +157,19 @@ except RedInstructError as error:
         self, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The writer may begin between the reader's look at the seal and its look at the bytes."""
-        from redinstruct.run import folder
+        from redinstruct.run import seals
 
         run = tmp_path / "run"
         shutil.copytree(filled / "closed", run)
-        digest = folder._digest
+        digest = seals._digest_of
 
         def late(place: Path) -> str:
-            monkeypatch.setattr(folder, "_digest", digest)
+            monkeypatch.setattr(seals, "_digest_of", digest)
             with Store.open_for_writing(place) as store:
                 store.add_judge(OTHER_CARD)
             return digest(place)
 
-        monkeypatch.setattr(folder, "_digest", late)
+        monkeypatch.setattr(seals, "_digest_of", late)
         assert len(recorded(run)) == 40
 
 

@@ -3,8 +3,9 @@
 Promised: a committed row is never changed, lost or doubled, whatever moment the process dies at; verdict commits are
 synced to the disk (``synchronous=FULL``), other commits survive the process but not a power cut; every figure can be
 recomputed from the rows. One process writes a run at a time; a second one is told so. A store that was cut short or
-changed is refused, or reads as an exact prefix of what was committed: by the seal where the last writer ended cleanly,
-by SQLite's own checks where it died. Not promised: safety from another process of the same user that edits the file.
+changed is refused, or reads as an exact prefix of what was committed: by what vouches for its file
+(:mod:`redinstruct.run.seals`), by SQLite's own checks where its writer died while it changed that. Not promised:
+safety from another process of the same user that edits the file.
 
 A raw completion is committed before it is judged. Asking again after an error adds a row (``asked`` + 1), judging
 again adds a row (``judged_no`` + 1): the newest one counts.

@@ -1,9 +1,6 @@
 """The run folder: owner-only whatever the umask, locked by one writer, sealed while nobody writes.
 
 A folder may come from elsewhere: nothing in it but a plain file is ever opened (no link, pipe, device or socket).
-
-The seal is the sha256 of the store's file, kept in the lock file from one writer's clean end to the next one's begin.
-SQLite's own checks do not notice a changed bit inside a row; the seal does.
 """
 
 from __future__ import annotations
@@ -11,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -140,68 +135,12 @@ def lock_folder(folder: Path) -> int:
     return lock
 
 
-def check_seal(folder: Path) -> bool:
-    """Whether the store is sealed, and its bytes are those that were sealed; False: it is in use, or a writer died.
-
-    Raises:
-        DamagedStore: the bytes are not those that were sealed.
-        StoreError: they cannot be read.
-    """
-    sealed = _read_seal(folder)
-    if sealed is None or has_log(folder):
-        return False
-    try:
-        if _digest(folder) == sealed:
-            return True
-    except OSError as error:
-        raise StoreError(f"{folder / STORE_NAME} cannot be read ({error.strerror})") from error
-    if _read_seal(folder) != sealed:
-        return False  # a writer began in the meantime
-    raise DamagedStore(
-        f"{folder / STORE_NAME} is damaged, or was changed by another program: it is not what the last run left"
-    )
-
-
-def break_seal(lock: int) -> None:
-    """A writer begins: from now on the store's bytes change."""
-    os.ftruncate(lock, 0)
-    os.fsync(lock)
-
-
-def seal(folder: Path, lock: int) -> None:
-    """A writer has ended. Without a seal (log not folded in, disk full) the next opening checks the whole store."""
-    try:
-        if not has_log(folder):
-            os.pwrite(lock, f"{_digest(folder)}\n".encode(), 0)
-            os.fsync(lock)
-    except OSError:
-        os.ftruncate(lock, 0)
-
-
 def has_log(folder: Path) -> bool:
     """Whether committed rows wait in the write-ahead log."""
     try:
         return (folder / LOG_NAME).lstat().st_size > 0
     except OSError:
         return False
-
-
-def _read_seal(folder: Path) -> str | None:
-    try:
-        with os.fdopen(open_plain(folder / LOCK_NAME), "rb") as file:
-            found = file.read(66)
-    except OSError:
-        return None
-    return found[:64].decode() if re.fullmatch(rb"[0-9a-f]{64}\n", found) else None
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    with os.fdopen(open_plain(folder / STORE_NAME), "rb", buffering=0) as file:
-        # Not hashlib.file_digest: giving back its larger buffer makes glibc's malloc treat asyncio's reads otherwise.
-        while block := file.read(1 << 16):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def blank_log(folder: Path) -> None:

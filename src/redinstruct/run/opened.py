@@ -31,19 +31,18 @@ from redinstruct.run.folder import (
     LOCK_NAME,
     STORE_NAME,
     blank_log,
-    break_seal,
     check_plain,
     check_run_folder,
-    check_seal,
+    has_log,
     is_run,
     lock_folder,
     make_private_file,
     make_private_folder,
     remove_own,
-    seal,
 )
 from redinstruct.run.kinds import A_RUN, Kind, check_kind, kind_of, no_run
 from redinstruct.run.schema import check_origin, migrate, read_as_newest
+from redinstruct.run.seals import Standing, break_seal, check_seal, seal
 from redinstruct.run.soundness import why_unsound
 from redinstruct.version import __version__
 
@@ -82,13 +81,21 @@ class OpenStore:
     """
 
     def __init__(
-        self, folder: Path, connection: sqlite3.Connection, lock: int | None, seal: Seal, *, created: bool = False
+        self,
+        folder: Path,
+        connection: sqlite3.Connection,
+        lock: int | None,
+        seal: Seal,
+        *,
+        standing: Standing | None = None,
+        created: bool = False,
     ) -> None:
         self.folder = folder
         self.sealed, self.locked = seal.sealed, seal.locked
         self.created = created
         self.db = connection
         self._lock = lock
+        self._standing = standing
         self._file = (folder / STORE_NAME).lstat()
 
     # ---- opening -------------------------------------------------------------------------------------------------
@@ -127,14 +134,18 @@ class OpenStore:
                 break_seal(lock)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute("PRAGMA wal_autocheckpoint=0")  # see Standing
                 migrate(connection)
                 kept = attach(connection, folder, writes=True, blank=kind_of(connection) is None)
+                standing = Standing(folder, lock)
         except BaseException:
             if connection is not None:
+                if has_log(folder):
+                    break_seal(lock)  # SQLite folds it in
                 connection.close()
             os.close(lock)
             raise
-        return cls(folder, connection, lock, kept, created=created)
+        return cls(folder, connection, lock, kept, standing=standing, created=created)
 
     @classmethod
     def open_for_reading(cls, folder: Path, wanted: str = A_RUN) -> Self:
@@ -182,7 +193,7 @@ class OpenStore:
         """
         assert self._lock is not None, "only a writer holds the lock"
         self._fold_log_in()
-        self.db.close()
+        self._close_file()
         try:
             remove_own(self.folder, made)
         except OSError as error:
@@ -193,6 +204,8 @@ class OpenStore:
 
     def _fold_log_in(self) -> None:
         """Put the log's rows into the file, and blank it; left to the next writer where somebody reads."""
+        if self._standing is not None:
+            self._standing.end()
         with contextlib.suppress(sqlite3.Error, OSError, StoreError):
             self.db.execute("PRAGMA busy_timeout=0")
             busy, in_log, done = self.db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
@@ -209,11 +222,19 @@ class OpenStore:
         if not there:
             raise StoreError(f"{self.folder}: the run's folder was removed or moved; nothing more can be recorded")
 
+    def _close_file(self) -> None:
+        try:
+            self.db.close()
+        finally:
+            if self._standing is not None:
+                self._standing.close()
+                self._standing = None
+
     def _close(self, *, sound: bool) -> None:
         if self._lock is not None:
             self._fold_log_in()
         with contextlib.suppress(sqlite3.Error):
-            self.db.close()
+            self._close_file()
         if self._lock is not None:
             if sound:
                 seal(self.folder, self._lock)
@@ -258,6 +279,8 @@ class OpenStore:
                 with contextlib.suppress(sqlite3.Error):
                     self.db.execute("ROLLBACK")
                 raise
+            if self._standing is not None:
+                self._standing.committed(self.db)
 
     # ---- beginning -----------------------------------------------------------------------------------------------
 

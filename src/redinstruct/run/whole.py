@@ -15,9 +15,10 @@ from redinstruct.errors import ConfigError, RedInstructError, StoreError
 from redinstruct.files.atomic import sync_folder
 from redinstruct.run.connection import connect_for_writing, opening
 from redinstruct.run.database import Store
-from redinstruct.run.folder import STORE_NAME, break_seal, check_run_folder, lock_folder, remove_empty, seal
+from redinstruct.run.folder import STORE_NAME, check_run_folder, lock_folder, remove_empty
 from redinstruct.run.places import make_place
 from redinstruct.run.purging import importing_place, purge, purge_places
+from redinstruct.run.seals import break_seal, seal
 
 
 def whole_run(folder: Path, write: Callable[[Store], object]) -> None:
