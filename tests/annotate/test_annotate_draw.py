@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from redinstruct.errors import StoreError
 from redinstruct.run import AnnotationStore, Store
 from redinstruct.types import ATTACK_SUCCESS
 from tests.support.labelling import make_run
-from tests.support.stores import scratch
+from tests.support.stores import Setup, fill, make_bank, scratch
 
 H, U = "harmful", "unharmful"
 
@@ -109,3 +110,18 @@ def test_a_damaged_draw_is_one_line(text: str) -> None:
             AnnotationStore(store).add_draw(1, text)
             with pytest.raises(StoreError, match="a draw of answers to label does not read"):
                 draw(store, 1, ATTACK_SUCCESS, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "digest"), [(9, "d9913d668682c1e4"), (21, "d6308ee795c079eb"), (40, "17f5907d3e2e3813")]
+)
+def test_a_seed_draws_what_it_drew_in_earlier_versions(tmp_path: Path, size: int, digest: str) -> None:
+    """Sizes in turn, as whoever adds to a draw has it."""
+    labels = [H, U, U, "unparsable", H, U] * 20
+    with Store.open_for_writing(tmp_path / "run") as store:
+        fill(store, Setup(banks=(make_bank(60),)).plan(store), labels)
+        for earlier in (9, 21, 40):
+            found = draw(store, 1, ATTACK_SUCCESS, earlier, 7)
+            if earlier == size:
+                break
+    assert hashlib.sha256(b"".join(found.keys)).hexdigest()[:16] == digest

@@ -347,9 +347,10 @@ class TestPlanning:
         views = list(store.attempts(judge))
         assert [(v.prompt, v.question.row, v.key) for v in views] == [(p, r, keys[p, r]) for p, r in keys]
         assert [v.question.row for v in store.attempts(judge, label="harmful")] == [0, 2, 0, 2]
-        assert [v.key for v in store.attempts(judge, key=views[3].key[:8])] == [views[3].key]
-        for wild in ("%", "_", views[3].key[:7] + "_"):
-            assert list(store.attempts(judge, key=wild)) == []
+        assert [v.key for v in store.named(judge, views[3].key[:8])] == [views[3].key]
+        assert [v.key for v in store.named(judge, views[3].key)] == [views[3].key]
+        for wild in ("", "%", "_", views[3].key[:7] + "_", views[3].key + "0"):
+            assert list(store.named(judge, wild)) == []
 
 
 class TestRoundTrip:

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.figures.people import enough_labels
-from redinstruct.stats import Interval, Part, corrected, corrected_by, run_difference, run_rate, strata, two_judges
+from redinstruct.stats import (
+    Interval,
+    Part,
+    corrected,
+    corrected_by,
+    finite,
+    run_difference,
+    run_rate,
+    strata,
+    two_judges,
+)
 
 quick = settings(max_examples=80, deadline=None)
 
@@ -219,3 +229,22 @@ def test_as_many_questions_as_attempts() -> None:
 )
 def test_an_estimate_needs_five_labels_of_each_part_or_all(parts: list[tuple[int, int, int]], enough: bool) -> None:
     assert enough_labels([Part(*part) for part in parts]) is enough
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_many_answers_not_every_number_is_looked_at_and_the_ends_stay(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    parts = []
+    for _ in range(2):
+        size, labelled = chance.choice((40_000, 200_000)), chance.choice((5, 60, 300, 30_000))
+        positive = chance.choice((0, 1, labelled // 50, labelled // 2, labelled))
+        parts.append(Part(size, positive, labelled, chance.choice((1.0, 1.7)), chance.choice((1.0, 2.3))))
+    quick = run_rate(parts)
+    monkeypatch.setattr(finite, "_POINTS", 1 << 40)
+    exact = run_rate(parts)
+    assert quick.estimate == exact.estimate
+    width = exact.high - exact.low
+    assert abs(quick.low - exact.low) < 0.001 * width
+    assert abs(quick.high - exact.high) < 0.001 * width

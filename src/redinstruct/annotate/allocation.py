@@ -16,7 +16,7 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.figures.people import cell_of, cells_of, people_of, rate_among
 from redinstruct.run import Store
-from redinstruct.stats import draw_part
+from redinstruct.stats import part_sizes
 from redinstruct.stats.correction import poststratified
 from redinstruct.types import JudgeCard
 
@@ -72,9 +72,7 @@ def neyman(cell: Assumed, size: int) -> tuple[int, int]:
 
 def drawn(cell: Assumed, size: int) -> tuple[int, int]:
     """The same two numbers as ``redinstruct annotate`` draws them: it knows the judge's labels, and no share."""
-    labels = [True] * cell.flagged + [False] * (cell.total - cell.flagged)
-    first = sum(labels[index] for index in draw_part(labels, size, 0))
-    return first, min(size, cell.total) - first
+    return part_sizes(cell.flagged, cell.total - cell.flagged, size)
 
 
 def expected_width(cell: Assumed, first: int, second: int, confidence: float = 0.95) -> float:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import hmac
 import random
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from typing import overload
 
 import msgspec
 
 from redinstruct.errors import DamagedStore
-from redinstruct.run import AnnotationStore, Store
+from redinstruct.figures.people import cells_of
+from redinstruct.run import AnnotationStore, Outcomes, Store
 from redinstruct.run.rows import from_json, to_json
-from redinstruct.stats import draw_part
+from redinstruct.stats import part_sizes
 from redinstruct.types import Measure
 
 SCHEMA = "redinstruct.draw/1"
@@ -59,16 +62,54 @@ class Drawn(msgspec.Struct, frozen=True):
 
 
 Cell = tuple[str, str]
-Judged = list[tuple[bytes, bool]]
+Judged = Sequence[tuple[bytes, bool]]
 
 
-def judged_cells(store: Store, judge: int, measure: Measure) -> dict[Cell, Judged]:
-    """Bank and prompt -> the attempts that the judge gave one of the two labels: key, and whether it is the first."""
-    cells: dict[Cell, Judged] = {}
-    for key, bank, prompt, label in store.labels(judge):
-        if label in (measure.first, measure.second):
-            cells.setdefault((bank, prompt), []).append((key, label == measure.first))
-    return cells
+class _Kept(Sequence[tuple[bytes, bool]]):
+    """Key and label of each attempt that the judge could label, made when it is asked for."""
+
+    def __init__(self, outcomes: Outcomes, measure: Measure) -> None:
+        self._kept = outcomes.where(lambda way: way.label in measure.labels[:2])
+        self._first = bytes(self._kept.hits(measure.first))
+
+    @property
+    def begins(self) -> int:
+        """The row in the store of the first."""
+        return self._kept.attempt[0]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[bytes, bool]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[tuple[bytes, bool]]: ...
+
+    def __getitem__(self, at: int | slice) -> tuple[bytes, bool] | list[tuple[bytes, bool]]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(len(self))[at]]
+        return self._kept.key(at), bool(self._first[at])
+
+    def __iter__(self) -> Iterator[tuple[bytes, bool]]:
+        return zip(self._kept.every_key(), map(bool, self._first), strict=True)
+
+
+def _begins(found: tuple[Cell, _Kept]) -> int:
+    return found[1].begins
+
+
+def judged_cells(
+    store: Store, judge: int, measure: Measure, cells: Mapping[Cell, Outcomes] | None = None
+) -> dict[Cell, Judged]:
+    """Bank and prompt -> the attempts that the judge gave one of the two labels: key, and whether it is the first.
+
+    ``cells`` are :func:`redinstruct.figures.people.cells_of`, where they are known.
+    """
+    known = cells_of(store, judge) if cells is None else cells
+    found = [(cell, _Kept(outcomes, measure)) for cell, outcomes in known.items()]
+    found = sorted((one for one in found if len(one[1])), key=_begins)
+    return dict[Cell, Judged](found)
 
 
 def shares(sizes: Sequence[int], wanted: int) -> list[int]:
@@ -88,7 +129,14 @@ def shares(sizes: Sequence[int], wanted: int) -> list[int]:
     return dealt
 
 
-def draw(store: Store, judge: int, measure: Measure, size: int, seed: int | None = None) -> Drawn:
+def draw(
+    store: Store,
+    judge: int,
+    measure: Measure,
+    size: int,
+    seed: int | None = None,
+    cells: Mapping[Cell, Outcomes] | None = None,
+) -> Drawn:
     """The answers to label for one judge: those drawn before, and as many more as ``size`` in all asks for.
 
     Args:
@@ -98,19 +146,20 @@ def draw(store: Store, judge: int, measure: Measure, size: int, seed: int | None
         size: how many answers in all, dealt out evenly over banks and prompts, within each as
             :func:`redinstruct.stats.draw_part` does; all of them if there are not more.
         seed: the same seed draws the same answers of the same run; None: the run's secret chooses, and nobody can.
+        cells: the judge's outcomes, where they are known.
 
     Raises:
         StoreError: a draw in the store does not read.
     """
     bodies = earlier_draws(store, judge)
     before = tuple(dict.fromkeys(bytes.fromhex(key) for body in bodies for key in body.keys))
-    cells = judged_cells(store, judge, measure)
+    judged = judged_cells(store, judge, measure, cells)
     grown = 0
     if bodies:
-        grown = max(0, sum(map(len, cells.values())) - sum(stratum.total for stratum in bodies[-1].strata))
+        grown = max(0, sum(map(len, judged.values())) - sum(stratum.total for stratum in bodies[-1].strata))
     number = len(bodies)
     generator = random.Random(_number(store, number) if seed is None else seed)
-    new, strata = select(cells, size, set(before), measure, generator)
+    new, strata = select(judged, size, set(before), measure, generator)
     if new:
         body = DrawBody(SCHEMA, seed, size, tuple(key.hex() for key in new), tuple(strata))
         AnnotationStore(store).add_draw(judge, to_json(body))
@@ -135,14 +184,16 @@ def _fill(
     judged: Judged, share: int, known: set[bytes], measure: Measure, generator: random.Random
 ) -> list[tuple[str, int, list[bytes]]]:
     """Label, size and newly drawn keys of either part of a cell, so that the parts hold what ``share`` gives them."""
-    part = draw_part([flagged for _, flagged in judged], share, generator.getrandbits(32))
+    generator.getrandbits(32)  # a seed was drawn here once: the draws after it stay what they were
+    flags = bytes(flagged for _, flagged in judged)
+    aims = part_sizes(flags.count(1), flags.count(0), share)
     found = []
-    for side, label in ((True, measure.first), (False, measure.second)):
-        keys = [key for key, flagged in judged if flagged is side]
-        aim = sum(judged[index][1] is side for index in part)
-        open_keys = [key for key in keys if key not in known]
-        missing = max(0, aim - (len(keys) - len(open_keys)))
-        found.append((label, len(keys), generator.sample(open_keys, min(missing, len(open_keys)))))
+    for side, label, aim in ((1, measure.first, aims[0]), (0, measure.second, aims[1])):
+        places = array("I", (at for at, flagged in enumerate(flags) if flagged == side))
+        left = array("I", (at for at in places if judged[at][0] not in known)) if known else places
+        missing = min(max(0, aim - (len(places) - len(left))), len(left))
+        drawn = generator.sample(range(len(left)), missing)
+        found.append((label, len(places), [judged[left[number]][0] for number in drawn]))
     return found
 
 

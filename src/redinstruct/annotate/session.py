@@ -93,7 +93,7 @@ class Session:
         else:
             if not any(way.label in self.measure.labels[:2] for of in cells.values() for way in of.told):
                 raise UsageError(f"the judge {self.card.id} has labelled nothing yet: there is nothing to draw from")
-            self.drawn = draw(store, self.judge, self.measure, sample, seed)
+            self.drawn = draw(store, self.judge, self.measure, sample, seed, cells)
         self._draws = drawn_labels(store)
         self.unjudged = sum(len(of) - of.told.total() for of in cells.values())
         said = {*self.drawn.keys, *settled_labels(store), *(entry.key for entry in self.annotations.standing())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.safetext import short_hash
 
 if TYPE_CHECKING:
-    from redinstruct.run import AttemptView, Store
+    from redinstruct.run import AttemptView, Sought, Store
     from redinstruct.types import PromptTemplate
 
 KEY_DIGITS = 12
@@ -51,7 +51,7 @@ def command(
 
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
-    from redinstruct.run import NAMED, Store, judges_of, named_judge
+    from redinstruct.run import NAMED, Sought, Store, judges_of, named_judge
     from redinstruct.types import MEASURES
 
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
@@ -74,29 +74,27 @@ def command(
         if attempt is not None:
             _say_one(_named(store, judge, attempt), show_content, as_json, store.templates())
         else:
-            views = (view for view in store.attempts(judge, label=label) if _among(view, only))
-            _say_all(store, judge, views, limit, show_content, as_json)
+            _say_all(store, judge, Sought(label, **only), limit, show_content, as_json)
     return 0
 
 
 def _named(store: Store, judge: int, attempt: str) -> AttemptView:
     """The attempt whose ID begins so."""
-    found = list(itertools.islice(store.attempts(judge, key=_key(attempt)), 2))
+    found = list(itertools.islice(store.named(judge, _key(attempt)), 2))
     if len(found) != 1:
         what = "no recorded attempt has" if not found else "more than one attempt has"
         raise UsageError(f"{what} an ID that begins with {attempt!r}: `redinstruct show` lists them")
     return found[0]
 
 
-def _say_all(
-    store: Store, judge: int, views: Iterator[AttemptView], limit: int, show_content: bool, as_json: bool
-) -> None:
+def _say_all(store: Store, judge: int, sought: Sought, limit: int, show_content: bool, as_json: bool) -> None:
     """The first attempts, and how many are left out."""
     from redinstruct.figures.attempts import attempt_document
     from redinstruct.run import failures
 
-    listed = list(itertools.islice(views, limit))
-    more = sum(1 for _ in views)
+    keys = store.keys(judge, sought)
+    listed = list(store.views(judge, list(itertools.islice(keys, limit))))
+    more = sum(1 for _ in keys)
     if as_json:
         console.say_json({"attempts": [attempt_document(view, show_content) for view in listed], "left_out": more})
         return
@@ -110,12 +108,6 @@ def _say_all(
         console.note("no such attempt")
     elif more:
         console.note(f"{more:,} more (--limit)")
-
-
-def _among(view: AttemptView, only: Mapping[str, str | None]) -> bool:
-    """Whether an attempt is under the prompt, and on the topic, that were asked for."""
-    there = {"prompt": view.prompt, "topic": view.question.topic or ""}
-    return all(value is None or there[name].casefold() == value.casefold() for name, value in only.items())
 
 
 def _key(attempt: str) -> str:

@@ -14,7 +14,7 @@ from redinstruct.run.annotations import (
 )
 from redinstruct.run.answers import answer_texts, attempt_views, sealed_answers, verdict_history
 from redinstruct.run.collection import CallRow, CollectionStore, StoredCall
-from redinstruct.run.database import Store
+from redinstruct.run.database import Sought, Store
 from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures, too_many_errors
 from redinstruct.run.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
 from redinstruct.run.imported import ImportedStore
@@ -61,6 +61,7 @@ __all__ = [
     "Planned",
     "SettleRule",
     "Shards",
+    "Sought",
     "Spent",
     "Store",
     "StoredCall",

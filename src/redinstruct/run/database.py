@@ -13,9 +13,12 @@ again adds a row (``judged_no`` + 1): the newest one counts.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
 
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.prompts import parse_template
@@ -35,9 +38,10 @@ from redinstruct.run.rows import (
     INSERT_COMPLETION,
     INSERT_VERDICT,
     SELECT_ATTEMPT,
-    SELECT_ATTEMPTS,
     SELECT_COUNTS,
     SELECT_JUDGE_TOKENS,
+    SELECT_KEYS,
+    SELECT_KEYS_BETWEEN,
     SELECT_LABELS,
     SELECT_TARGET_TOKENS,
     AttemptView,
@@ -56,6 +60,16 @@ from redinstruct.run.rows import (
 )
 from redinstruct.safetext import restore
 from redinstruct.types import MEASURES, Attempt, Bank, JudgeCard, PromptTemplate
+
+_DIGITS = re.compile("[0-9a-f]{1,64}")
+
+
+class Sought(msgspec.Struct, frozen=True):
+    """Which attempts: of a label, under a prompt, on a topic; names in any case, "" for no topic. None: whichever."""
+
+    label: str | None = None
+    prompt: str | None = None
+    topic: str | None = None
 
 
 class Store(OpenStore):
@@ -275,9 +289,38 @@ class Store(OpenStore):
             tests = self.db.execute("SELECT total(tokens_in), total(tokens_out) FROM selftests").fetchone()
         return int(target[0]), int(target[1]), int(judge[0] + tests[0]), int(judge[1] + tests[1])
 
-    def attempts(self, judge: int, *, label: str | None = None, key: str | None = None) -> Iterator[AttemptView]:
-        """The recorded attempts in the banks' order, optionally of one label or one key prefix (hex)."""
+    def attempts(self, judge: int, *, label: str | None = None) -> Iterator[AttemptView]:
+        """The recorded attempts in the banks' order, optionally of one label."""
+        return self.views(judge, self.keys(judge, Sought(label)))
+
+    def keys(self, judge: int, sought: Sought) -> Iterator[bytes]:
+        """The keys of the recorded attempts in the banks' order, one bank and prompt after the other."""
         with reading("reading attempts"):
-            # Keys first: a sort must not carry the texts along.
-            for found, _ in self.db.execute(SELECT_ATTEMPTS, (judge, label, label, key, key, key)):
-                yield view_from(*self.db.execute(SELECT_ATTEMPT, (judge, found)).fetchone())
+            banks = [row for (row,) in self.db.execute("SELECT id FROM banks ORDER BY id")]
+            prompts = self.db.execute("SELECT id, name FROM templates ORDER BY id").fetchall()
+            for bank in banks:
+                for prompt, name in prompts:
+                    if _among(restore(name), sought.prompt):
+                        where = (judge, bank, prompt, sought.label, sought.label)
+                        for key, _, topic in self.db.execute(SELECT_KEYS, where):
+                            if sought.topic is None or _among(restored(topic) or "", sought.topic):
+                                yield key
+
+    def views(self, judge: int, keys: Iterable[bytes]) -> Iterator[AttemptView]:
+        """The recorded attempts of these keys, each read when its turn comes."""
+        with reading("reading attempts"):
+            for key in keys:
+                yield view_from(*self.db.execute(SELECT_ATTEMPT, (judge, key)).fetchone())
+
+    def named(self, judge: int, beginning: str) -> Iterator[AttemptView]:
+        """The recorded attempts whose keys begin with these digits (hex, in lower case)."""
+        keys: list[bytes] = []
+        if _DIGITS.fullmatch(beginning):
+            ends = tuple(bytes.fromhex(beginning.ljust(64, digit)) for digit in "0f")
+            with reading("reading attempts"):
+                keys = [key for (key,) in self.db.execute(SELECT_KEYS_BETWEEN, ends)]
+        return self.views(judge, keys)
+
+
+def _among(name: str, wanted: str | None) -> bool:
+    return wanted is None or name.casefold() == wanted.casefold()

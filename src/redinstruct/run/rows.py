@@ -322,11 +322,16 @@ _SELECT_VIEWS = (
     + _LATEST_COMPLETION + _LATEST_VERDICT
 )  # fmt: skip
 SELECT_ATTEMPT = _SELECT_VIEWS + " WHERE a.key = ? AND c.attempt IS NOT NULL"
-SELECT_ATTEMPTS = (
-    "SELECT a.key, " + _OUTCOME_LABEL + " AS found FROM attempts a JOIN questions q ON q.id = a.question"
-    + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE c.attempt IS NOT NULL AND (? IS NULL OR found = ?)"
-    " AND (? IS NULL OR substr(lower(hex(a.key)), 1, length(?)) = ?) ORDER BY q.bank, a.template, q.row, a.epoch"
+# Of one bank and prompt, along the tables' own indexes: a sort would go through the whole run for its first rows.
+SELECT_KEYS = (
+    "SELECT a.key, " + _OUTCOME_LABEL + " AS found, q.topic FROM main.questions q"
+    " CROSS JOIN attempts a ON a.question = q.id"
+    + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE q.bank = ? AND a.template = ? AND c.attempt IS NOT NULL"
+    " AND (? IS NULL OR found = ?) ORDER BY q.row, a.epoch"
 )  # fmt: skip
+SELECT_KEYS_BETWEEN = (
+    "SELECT a.key FROM attempts a" + _LATEST_COMPLETION + " WHERE a.key BETWEEN ? AND ? AND c.attempt IS NOT NULL"
+)
 SELECT_INDEX = (
     "SELECT lower(hex(substr(a.key, 1, 6))), b.name, t.name, q.topic, q.row, a.epoch, " + _OUTCOME_LABEL
     + ", v.detail, " + _OUTCOME_REASON + ", q.id, q.text, c.raw, c.truncated, c.flags FROM attempts a"

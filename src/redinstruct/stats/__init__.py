@@ -25,7 +25,7 @@ from redinstruct.stats.agreement import cohen_kappa, gwet_ac1, krippendorff_alph
 from redinstruct.stats.by_question import at_k, question_effect, wilson_by_question
 from redinstruct.stats.calibration import rogan_gladen
 from redinstruct.stats.clusters import clustered, design_effect, unlike_from
-from redinstruct.stats.correction import corrected, corrected_by, corrected_of, draw_part, two_judges
+from redinstruct.stats.correction import corrected, corrected_by, corrected_of, draw_part, part_sizes, two_judges
 from redinstruct.stats.finite import run_difference, run_rate
 from redinstruct.stats.intervals import jeffreys, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
@@ -78,6 +78,7 @@ __all__ = [
     "paired_by_cluster",
     "paired_by_question",
     "paired_means",
+    "part_sizes",
     "question_effect",
     "questions_needed",
     "rates",

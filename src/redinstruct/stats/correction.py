@@ -111,6 +111,17 @@ def two_judges(
     return _whole(cheap, strong, confidence, TWO_JUDGES, None, questions)
 
 
+def part_sizes(flagged: int, others: int, size: int) -> tuple[int, int]:
+    """How many attempts of either label :func:`draw_part` draws, of so many with the first label and the second."""
+    wanted = min(size, flagged + others)
+    roots = math.sqrt(flagged), math.sqrt(others)
+    first = round(wanted * roots[0] / sum(roots)) if wanted else 0
+    # One label of each part, if there is any: of a part without one nothing is known.
+    first = min(max(first, min(1, flagged)), max(wanted - min(1, others), 0))
+    first = min(max(first, wanted - others), flagged, wanted)
+    return first, wanted - first
+
+
 def draw_part(judge: Sequence[bool], size: SupportsIndex, seed: int) -> list[int]:
     """Which attempts to label, or to show the strong judge: at random within each of the judge's two labels.
 
@@ -134,14 +145,9 @@ def draw_part(judge: Sequence[bool], size: SupportsIndex, seed: int) -> list[int
     """
     labels, wanted = checked_labels("judge", judge), checked_count("size", size)
     parts = [[i for i, label in enumerate(labels) if label is side] for side in (True, False)]
-    wanted = min(wanted, len(labels))
-    roots = [math.sqrt(len(part)) for part in parts]
-    first = round(wanted * roots[0] / sum(roots)) if labels else 0
-    # One label of each part, if there is any: of a part without one nothing is known.
-    first = min(max(first, min(1, len(parts[0]))), max(wanted - min(1, len(parts[1])), 0))
-    first = min(max(first, wanted - len(parts[1])), len(parts[0]), wanted)
+    first, second = part_sizes(len(parts[0]), len(parts[1]), wanted)
     generator = random.Random(seed)
-    return sorted(generator.sample(parts[0], first) + generator.sample(parts[1], wanted - first))
+    return sorted(generator.sample(parts[0], first) + generator.sample(parts[1], second))
 
 
 def corrected_by(
