@@ -16,6 +16,7 @@ from redinstruct.run import Store, check_run_folder
 from redinstruct.run.encryption import FILE_NAME, KEY_NAME, NEW_NAME, attach, sealing
 from redinstruct.run.resealing import reseal
 from tests.support.cli import InProcess, tree
+from tests.support.stores import Setup, fill
 
 pytest.importorskip("cryptography", reason="sealing needs the package cryptography")
 
@@ -286,3 +287,15 @@ def test_what_a_seal_left_that_was_killed_at_its_end_is_overwritten(
     assert cli(verb[0], run, *verb[1:]).code == 0
     assert not [path for path in place.iterdir() if path.name.startswith(".")]
     assert run.exists() == (verb[0] == "seal")
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_a_fault_of_this_program_on_a_sealed_run_is_not_called_damage(
+    place: Path, monkeypatch: pytest.MonkeyPatch, with_key: bool
+) -> None:
+    with sealing(), Store.open_for_writing(place / "run") as store:
+        fill(store, Setup().plan(store), ["harmful", "unharmful"])
+    if not with_key:
+        monkeypatch.delenv(KEY_NAME)
+    with pytest.raises(ZeroDivisionError), Store.open_for_reading(place / "run"):
+        raise ZeroDivisionError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sqlite3
@@ -16,14 +15,6 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.prompts import parse_template
@@ -41,7 +32,6 @@ from tests.support.stores import (
     completions,
     configs,
     fill,
-    make_bank,
     maybe,
     recorded,
     scratch,
@@ -510,111 +500,3 @@ class TestPurge:
         (run / STORE_NAME).write_bytes(b"no database")
         purge(run)
         assert not run.exists()
-
-
-class StoreAgainstDict(RuleBasedStateMachine):
-    """Any history of answers, errors, retries, verdicts, re-openings and crashes, against a dict."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scratch = contextlib.ExitStack()
-        self.base = self.scratch.enter_context(scratch())
-        self.run = self.base / "run"
-        self.generation = 0
-        self.store = Store.open_for_writing(self.run)
-        self.setup = Setup(banks=(make_bank(3, topics=("t", None)),), limit=2)
-        # (row) -> the answers in order, each with the verdicts per judge in order
-        self.rows: dict[int, list[tuple[Completion, dict[int, list[Verdict]]]]] = {}
-
-    @initialize()
-    def begin(self) -> None:
-        self.judges = [self.setup.plan(self.store), self.store.add_judge(OTHER_CARD)]
-
-    def teardown(self) -> None:
-        self.store.close()
-        self.scratch.close()
-
-    def label(self, row: int, judge: int) -> str | None:
-        if row not in self.rows:
-            return None
-        completion, said = self.rows[row][-1]
-        if completion.outcome != "text":
-            return completion.outcome
-        return said[judge][-1].label if judge in said else None
-
-    @rule(extend=st.sampled_from([{"limit": None}, {"epochs": 2}, {}]))
-    def plan(self, extend: dict[str, int | None]) -> None:
-        self.setup = msgspec.structs.replace(self.setup, **extend)
-        assert self.setup.plan(self.store) == self.judges[0]
-
-    @rule(data=st.data(), group=st.integers(1, 4), retry=st.booleans())
-    def ask(self, data: st.DataObject, group: int, retry: bool) -> None:
-        owed = [o for o in self.store.owed(self.judges[0], retry_errors=retry) if o.completion is None][:group]
-        answers = [data.draw(st.sampled_from([text(), FAILED, WITHHELD])) for _ in owed]
-        self.store.commit_completions([(o.row, o.asked, a) for o, a in zip(owed, answers, strict=True)])
-        for o, answer in zip(owed, answers, strict=True):
-            assert o.asked == len(self.rows.get(o.row, ()))
-            self.rows.setdefault(o.row, []).append((answer, {}))
-
-    @rule(which=st.integers(0, 1), group=st.integers(1, 4), retry=st.booleans(), data=st.data())
-    def judge(self, which: int, group: int, retry: bool, data: st.DataObject) -> None:
-        judge = self.judges[which]
-        owed = self.store.owed(judge, sample=False, retry_errors=retry)[:group]
-        said = [Verdict(data.draw(st.sampled_from(["harmful", "unharmful", "unparsable", "error"]))) for _ in owed]
-        self.store.commit_verdicts([(o.row, o.asked, judge, o.judged_no, v) for o, v in zip(owed, said, strict=True)])
-        for o, verdict in zip(owed, said, strict=True):
-            assert o.completion == self.rows[o.row][-1][0]
-            verdicts_so_far = self.rows[o.row][-1][1].setdefault(judge, [])
-            assert o.judged_no == len(verdicts_so_far)
-            verdicts_so_far.append(verdict)
-
-    @rule()
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = Store.open_for_writing(self.run)
-
-    @rule(keep_shm=st.booleans())
-    def crash(self, keep_shm: bool) -> None:
-        """What a SIGKILL leaves: the files as they are, the log not folded in."""
-        self.generation += 1
-        left = self.base / f"run-{self.generation}"
-        shutil.copytree(self.run, left, ignore=None if keep_shm else shutil.ignore_patterns("*-shm"))
-        self.store.close()
-        self.run = left
-        self.store = Store.open_for_writing(left)
-
-    @precondition(lambda self: self.rows)
-    @rule()
-    def double(self) -> None:
-        row = next(iter(self.rows))
-        with pytest.raises(StoreError):
-            self.store.commit_completions([(row, len(self.rows[row]) - 1, text("again"))])
-
-    @invariant()
-    def the_store_says_what_the_dict_says(self) -> None:
-        if not hasattr(self, "judges"):
-            return
-        with Store.open_for_reading(self.run) as reader:
-            planned = len(self.setup.attempts)
-            for judge in self.judges:
-                expected = [self.label(row, judge) for row in range(1, planned + 1)]
-                counts = reader.counts(judge)
-                assert sum(c.count for c in counts) == planned
-                assert sorted(str(c.label) for c in counts for _ in range(c.count)) == sorted(map(str, expected))
-                owed = {
-                    row
-                    for row in range(1, planned + 1)
-                    if row not in self.rows or (self.rows[row][-1][0].outcome == "text" and expected[row - 1] is None)
-                }
-                assert {o.row for o in reader.owed(judge)} == owed
-
-
-TestStoreAgainstDict = StoreAgainstDict.TestCase
-TestStoreAgainstDict.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
-
-
-@pytest.mark.slow
-def test_the_store_against_a_dict_at_length() -> None:
-    run_state_machine_as_test(
-        StoreAgainstDict, settings=settings(max_examples=1000, stateful_step_count=50, deadline=None)
-    )

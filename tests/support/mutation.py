@@ -41,7 +41,8 @@ ROOMS = {
         ("run/database.py", "run/rows.py", "run/schema.py", "run/connection.py", "run/folder.py", "run/soundness.py",
          "run/config.py", "run/owed.py", "run/plans.py", "run/summary.py"),
         ("tests/run/test_store.py", "tests/run/test_store_faults.py", "tests/run/test_store_annotations.py",
-         "tests/run/test_store_versions.py", "tests/run/test_config.py", "tests/run/test_purge.py"),
+         "tests/run/test_store_versions.py", "tests/run/test_store_history.py", "tests/run/test_config.py",
+         "tests/run/test_purge.py"),
     ),
 }  # fmt: skip
 FOUND = frozenset({"killed", "timeout", "segfault", "caught by type check"})

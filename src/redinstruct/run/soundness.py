@@ -24,7 +24,7 @@ _KINDS = {
     "REAL": float | int | None,
 }
 _OUTCOMES = frozenset(get_args(CompletionOutcome))
-_COLUMNS = "SELECT name, type FROM pragma_table_info(?)"
+_COLUMNS = "SELECT name, type FROM pragma_table_info(?, 'main')"  # a sealed run's views have no types
 EVERY_ROW = {
     "meta": "SELECT * FROM main.meta",
     "sessions": "SELECT * FROM main.sessions",
@@ -53,7 +53,7 @@ def why_unsound(db: sqlite3.Connection) -> str | None:
     try:
         return _odd_kind(db) or _odd_plan(db) or _odd_verdict(db)
     except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "its rows do not read"
+        return "rows that do not read"
 
 
 def _odd_kind(db: sqlite3.Connection) -> str | None:
