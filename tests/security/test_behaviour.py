@@ -34,7 +34,7 @@ from tests.models.test_endpoint_model import (
     test_an_answer_of_50_megabytes_takes_less_than_20_and_is_refused as three_giants,
 )
 from tests.support.cli import ROOT, InProcess, here
-from tests.support.fuzzing import readers
+from tests.support.fuzz_readers import readers
 from tests.support.tally import security, tally
 
 # ---- A7: files that run code when they are unpickled ---------------------------------------------------------------

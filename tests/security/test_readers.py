@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 import re
 import resource
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import command, environment
-from tests.support.fuzzing import mutated, readers
+from tests.support.fuzz_readers import readers
+from tests.support.fuzzing import mutated
 from tests.support.kills import ROOT
 from tests.support.stores import scratch
 from tests.support.tally import security, tally
@@ -38,6 +40,18 @@ def broken(name: str, count: int, seed: int) -> list[str]:
 @pytest.mark.parametrize("name", READERS)
 def test_a_broken_file_is_one_line_or_read(name: str) -> None:
     assert broken(name, 40, seed=1) == []
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("token", [b"\xff", b"[" * 20_000, b'{"a":' * 20_000], ids=["no text", "lists", "objects"])
+def test_bytes_that_are_no_text_and_boxes_in_boxes_are_one_line_or_read(name: str, token: bytes) -> None:
+    reader = readers()[name]
+    with scratch() as place:
+        for seed in reader.seeds:
+            for mark in (b'"', b":", b"1"):
+                for after in {seed.find(mark) + 1, seed.rfind(mark) + 1}:
+                    reader.try_it(seed[:after] + token + seed[after:], place)
+                    reader.try_it(seed[:after] + token, place)
 
 
 @security
@@ -63,17 +77,17 @@ def test_the_check_finds_a_reader_that_raises() -> None:
 
 
 @security
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed (`make fuzz`)")
 @pytest.mark.parametrize("name", READERS)
 def test_fuzzing_that_is_guided_by_coverage_finds_nothing(name: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec("atheris") is None:
-        pytest.skip("atheris is not installed (pip install atheris)")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.fuzzing", name, "20000", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.fuzzing", name, os.environ.get("FUZZ_RUNS", "20000"), str(tmp_path)],
         cwd=ROOT, env=environment({"PYTHONWARNINGS": "ignore"}), capture_output=True, text=True, check=False,
     )  # fmt: skip
     ran = re.search(r"Done (\d+) runs", done.stderr)
-    tally(f"A12: coverage-guided fuzzing, atheris ({name})", int(ran[1]) if ran else 1, int(done.returncode != 0),
-          done.stderr[-200:] if done.returncode else "")  # fmt: skip
+    reached = re.findall(r" cov: (\d+) ", done.stderr)
+    why = done.stderr[-300:] if done.returncode else f"{reached[-1] if reached else 'no'} edges reached"
+    tally(f"A12: coverage-guided fuzzing, atheris ({name})", int(ran[1]) if ran else 1, int(done.returncode != 0), why)
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {

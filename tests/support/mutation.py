@@ -1,9 +1,9 @@
 """Mutation scores by room (``make mutation``): a sample of mutants, drawn by a seed, and which of them no test finds.
 
 Runs in ``build/measure-venv``, in a copy of the sources under ``build/mutation`` (mutmut writes there, and reads its
-settings from the folder that it runs in). A mutant is one small change of one function of the room; it is found when a
-fast test of that room fails, or no longer ends. What is drawn, and what survived, is printed with the names by which
-``mutmut show`` shows them.
+settings from the folder that it runs in), and as a script: the ``tests`` of that copy are the only ones imported. A
+mutant is one small change of one function of the room; it is found when a fast test of that room fails, or no longer
+ends. What is drawn, and what survived, is printed with the names by which ``mutmut show`` shows them.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def main() -> int:
     parser.add_argument("--floor", type=float, default=0.9)
     given = parser.parse_args()
     place = WORK / given.room
+    sys.path.remove(str(Path(__file__).parent))
     copied(ROOMS[given.room], place)
     os.chdir(place)
     whole, tried, left = survivors(given.seed, given.count)

@@ -44,8 +44,8 @@ def tally(what: str, tried: int, failed: int, note: str = "") -> None:
 
 _PAGE = """# Reliability and security, as the suites found them
 
-Made by `make reliability` from what `make test-faults` and `make test-security` printed, not by hand. "Failed" is what
-broke the promise of its line. What is promised, and what is not, stands in
+Made by `make reliability` from what `make test-faults`, `make test-security` and `make fuzz` printed, not by hand.
+"Failed" is what broke the promise of its line. What is promised, and what is not, stands in
 [SECURITY.md](../SECURITY.md).
 
 | promise: what would break it | tried | failed | |
@@ -59,7 +59,7 @@ _NOT_REACHED = """
 - Kills while `align` saves, and of `loop` and `stress`, are tried by their own slow tests and not counted above.
 - A1's pages in a real browser are `make test-browser`. "Mutants" above are faults planted by hand, one property each;
   `make mutation` draws small changes of the code itself.
-- Coverage-guided fuzzing takes 20,000 inputs for each reader, where atheris is installed, not hours.
+- Coverage-guided fuzzing (`make fuzz`) takes 20,000 inputs for each reader, not hours.
 - Texts are encrypted at rest only in sealed runs ([Sealed runs](sealing.md)); dependencies were not audited.
 """
 

@@ -89,7 +89,7 @@ def test_content_is_hidden_unless_it_is_asked_for(viewer: Viewer) -> None:
         ({"runs": ["../secret"]}, 422), ({"runs": ["nowhere"]}, 422), ({"runs": []}, 422),
         ({"runs": ["before"] * (MOST_TOGETHER + 1)}, 422), ({"runs": "before"}, 400),
         ({"runs": ["before"], "x": 1}, 400),
-        (b"", 400), (b"{", 400), ([], 400), ({"runs": ["before"], "content": "yes"}, 400),
+        (b"", 400), (b"{", 400), (b'{"runs": ["\xff"]}', 400), ([], 400), ({"runs": ["before"], "content": "yes"}, 400),
     ],
 )  # fmt: skip
 def test_what_was_not_listed_is_not_read(folder: Path, viewer: Viewer, document: object, status: int) -> None:

@@ -20,6 +20,7 @@ from redinstruct.banks import cache_dir
 from redinstruct.checkpoints import digest
 from redinstruct.errors import ModelSpecError, how_to_install
 from redinstruct.files.atomic import whole_folder
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safetext import terminal
 
@@ -72,7 +73,7 @@ def smollm2(on_progress: OnProgress | None = None) -> Path:
         _make(target, on_progress or unheard)
     try:
         made = msgspec.json.decode((target / MANIFEST).read_bytes(), type=Made)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_JSON):
         made = None
     if made is None or made.digest != digest(target):
         raise ModelSpecError(

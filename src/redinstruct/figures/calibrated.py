@@ -17,8 +17,12 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.report import ResultFigures
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.safetext import terminal
 from redinstruct.stats import Calibration, Interval, WeakJudge, rogan_gladen
+
+_MOST_BYTES = 1 << 16
+"""A file of five counts is shorter; what is longer is cut, and is then no JSON."""
 
 
 class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,13 +47,14 @@ def read_calibration(file: Path) -> Outside:
         UsageError: the file does not read, is not such an object, or the judge is too weak to be corrected.
     """
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=Outside)
+        with file.open("rb") as held:
+            found = msgspec.json.decode(held.read(_MOST_BYTES), type=Outside)
     except OSError as error:
         raise UsageError(f"--calibration {file.name}: cannot be read ({error.strerror})") from None
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise UsageError(
-            f"--calibration {file.name}: {error}; it must be an object with judge, true_positives, positives, "
-            "true_negatives and negatives"
+            f"--calibration {file.name}: {terminal(str(error))}; it must be an object with judge, true_positives, "
+            "positives, true_negatives and negatives"
         ) from None
     try:
         rogan_gladen(0, 1, found.counts)

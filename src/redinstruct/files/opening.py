@@ -12,9 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 from redinstruct.errors import BankError
 from redinstruct.files import limits
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What ``msgspec.json.decode`` raises on bytes that are no such value: no JSON, another shape, no UTF-8, too deep."""
 CHUNK = 2**16
 _GZIP = b"\x1f\x8b"
 _STRANGERS = (

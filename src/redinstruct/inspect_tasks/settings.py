@@ -10,6 +10,7 @@ from inspect_ai.model import Model, get_model
 
 from redinstruct.errors import UsageError
 from redinstruct.files import Fields
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.judges import JudgeOptions
 from redinstruct.models.base import Reply, Request
 from redinstruct.redeval import EvalSettings, Plan, prepare, read_system
@@ -92,7 +93,7 @@ def judge_options(flags: TaskFlags) -> JudgeOptions:
             raise UsageError("-T judge_option=KEY=JSON, for example max_tokens=64")
         try:
             request.append((key, msgspec.json.decode(value)))
-        except msgspec.DecodeError:
+        except NOT_JSON:
             request.append((key, value))
     rubric, policy = (None if given is None else Path(given) for given in (flags.rubric, flags.policy))
     return JudgeOptions(rubric, flags.judge_format == "json", flags.guard_kind, dict(request), policy)

@@ -74,7 +74,7 @@ def read_memory(path: Path, measure: Measure, one: str | None) -> Told:
             wanted = {last for _, _, last, _ in attacks}
             answers = {row[0]: _answer(row[1:]) for row in memory.execute(_PIECES) if row[0] in wanted}
             models = memory.execute(_TARGETS).fetchall() if "TargetIdentifiers" in tables else []
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's own message may quote what is broken
         raise UsageError(f"cannot be read as PyRIT's memory ({' '.join(str(error).split())})") from None
     if len(models) == 1 and isinstance(models[0][0], str):
         reading.model = models[0][0].strip() or None

@@ -14,6 +14,7 @@ import msgspec
 from redinstruct import checkpoints
 from redinstruct.errors import UsageError
 from redinstruct.files import digest_of
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.harmfulqa.card import SCHEMA
 from redinstruct.harmfulqa.release import card_paths
 from redinstruct.publishing.repositories import Kind
@@ -87,7 +88,7 @@ def _data(path: Path, shown: str, include_red: bool) -> Parcel:
         raise UsageError(
             f"{shown}: has no data card beside it ({card.name}); `redinstruct export` writes both"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         raise UsageError(f"{shown}: {card.name} is no data card of `redinstruct export`") from None
     if told.schema != SCHEMA or told.file.sha256 != digest_of(path):
         raise UsageError(f"{shown}: is not the file that {card.name} describes; export it again")

@@ -16,6 +16,7 @@ import msgspec
 
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.files.atomic import write_file
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.progress import OnProgress, Part, Progress, unheard
 from redinstruct.rounds.config import digest_of
 from redinstruct.run import remove_empty
@@ -97,5 +98,5 @@ class Ledger:
 def _read(record: Path) -> Stage | None:
     try:
         return msgspec.json.decode(record.read_bytes(), type=Stage)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_JSON):
         return None

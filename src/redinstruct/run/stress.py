@@ -15,6 +15,7 @@ import msgspec
 
 from redinstruct.errors import ConfigError
 from redinstruct.files.atomic import open_plain, write_file
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.run.folder import is_run
 from redinstruct.run.same import Pinned
 from redinstruct.settings import Kept
@@ -88,7 +89,7 @@ def read_stress(run: Path) -> StressRun:
     try:
         with open(open_plain(run / NAME), "rb") as file:  # noqa: PTH123  (a handle, not a path)
             found = msgspec.json.decode(file.read(MOST_BYTES), type=StressRun)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_JSON):
         raise ConfigError(f"{run / NAME} is damaged: it is not what redinstruct stress wrote") from None
     if found.schema != SCHEMA or not found.conditions or found.conditions[0] != Condition(NONE):
         raise ConfigError(f"{run / NAME}: its schema is not the one that this version writes ({SCHEMA})")

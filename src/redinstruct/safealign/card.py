@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.errors import UsageError
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.safetext import in_json, in_markdown, terminal
 from redinstruct.version import __version__
 
@@ -75,7 +76,7 @@ def read_card(folder: Path) -> Card | None:
     try:
         held = msgspec.json.decode((folder / JSON_NAME).read_bytes())
         return msgspec.convert({"loss": {}, "dtype": "", "template": {}} | held, Card)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError, TypeError):
+    except (OSError, *NOT_JSON, TypeError):
         return None
 
 

@@ -14,6 +14,7 @@ import torch
 
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder, write_file
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import check_packing
 from redinstruct.safealign.card import Card, write_card
@@ -39,7 +40,7 @@ CANDIDATES_NAME, CHOSEN_NAME, FIDELITY_NAME = "candidates.json", "chosen", "fide
 def _candidates_in(path: Path) -> list[Candidate]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Candidate])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_JSON):
         raise RedInstructError(f"{path}: cannot be read; remove its folder to begin again") from None
 
 

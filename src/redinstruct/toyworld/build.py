@@ -18,6 +18,7 @@ import msgspec
 from redinstruct import world
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.progress import OnProgress
 from redinstruct.toyworld import alignment, corpus, frames
 from redinstruct.toyworld.recipes import FULL, QUICK
@@ -85,7 +86,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a toy checkpoint; None for any other folder."""
     try:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_JSON):
         return None
 
 

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from redinstruct.annotate.guard import MOST_BYTES
 from redinstruct.annotate.serving import guarded_page, json_answer, page_routes, serve_here
 from redinstruct.errors import RedInstructError
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.render.overview import read_runs
 from redinstruct.render.page import page_policy, render
 from redinstruct.safetext import shown
@@ -85,7 +86,7 @@ def application(shelf: Shelf, port: int, token: str) -> ASGIApp:
     def opened(body: bytes) -> Response:
         try:
             wanted = msgspec.json.decode(body, type=Wanted)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             return json_answer(400, {"error": "not what this page sends"})
         try:
             with reading:
