@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -29,7 +30,7 @@ from tests.support.house import (
 
 # One direction of imports: a room imports only rooms above it.
 ROOMS = (
-    "errors", "version", "settings", "types", "progress", "world", "safetext", "files", "machine", "stats", "questions",
+    "errors", "version", "settings", "types", "progress", "safetext", "files", "world", "machine", "stats", "questions",
     "prompts", "policy", "banks", "checkpoints", "alignment", "run", "figures", "render", "models", "judges",
     "engine", "redeval", "harmfulqa",
     "safealign", "utility_check", "annotate", "viewer", "interop", "publishing", "toyworld", "stressing", "rounds",
@@ -303,6 +304,27 @@ def test_no_file_holds_the_path_of_one_machine() -> None:
             text = path.read_text(encoding="utf-8", errors="replace")
             assert not [needle for needle in needles if needle in text], name
 
+
+def test_whole_files_are_written_in_one_place() -> None:
+    """Synced, and whole or not at all, wherever they go: ``write_file`` and ``whole_file``."""
+    writers = {"write_text", "write_bytes"}
+    found = [
+        f"{name}:{call.lineno} {called}"
+        for name, tree in house().items()
+        for called, call in calls_of(tree)
+        if called.rpartition(".")[2] in writers or (called.rpartition(".")[2] == "open" and _writes(call))
+    ]
+    assert not [one for one in found if not one.startswith(WRITERS)]
+
+
+def _writes(call: ast.Call) -> bool:
+    given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    modes = [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    return any(re.fullmatch("[wxa][bt+]*", mode) for mode in modes)
+
+
+# Whoever writes to a file that is not one whole: the first does it for all.
+WRITERS = ("files/atomic.py",)
 
 # Whoever removes a file or folder, and what: nothing that is not ours is ever deleted.
 REMOVERS = {

@@ -24,6 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from redinstruct.files.atomic import write_file
+
 T = TypeVar("T")
 Split = Literal["train", "dev", "test"]
 Kind = Literal["forbidden", "plain", "borderline", "attribute", "arithmetic"]
@@ -387,7 +389,7 @@ def write_banks(out: Path, of: World | None = None, splits: Sequence[Split] = SP
         files[f"benign-{split}.json"] = json.dumps(benign_bank(split, of), indent=1) + "\n"
         files[f"borderline-{split}.csv"] = borderline_bank(split, of)
     for name, text in files.items():
-        (out / name).write_text(text, encoding="utf-8")
+        write_file(out / name, text, public=True)
     return tuple(out / name for name in files)
 
 

@@ -19,7 +19,7 @@ import msgspec
 from redinstruct.banks import cache_dir
 from redinstruct.checkpoints import digest
 from redinstruct.errors import ModelSpecError, how_to_install
-from redinstruct.files.atomic import whole_folder
+from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.files.opening import NOT_JSON
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safetext import terminal
@@ -121,7 +121,7 @@ def _make(target: Path, on_progress: OnProgress) -> None:
 
                 checkpoint_of(gguf, part)
                 made = Made(GGUF_SHA256, _MADE, digest(part))
-                (part / MANIFEST).write_bytes(msgspec.json.encode(made))
+                write_file(part / MANIFEST, msgspec.json.encode(made), public=True)
                 on_progress(Progress(1, 1, stage=f"making {SMOLLM2} of {GGUF}"))
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() - waited > _PATIENCE:

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from redinstruct.checkpoints.loading import without_progress_bars
 from redinstruct.errors import ModelSpecError
+from redinstruct.files.atomic import write_file
 
 HELD = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -57,7 +58,7 @@ def checkpoint_of(gguf: Path, out: Path) -> None:
         ).save_pretrained(out)
     path = out / "tokenizer.json"
     saved = json.loads(path.read_text(encoding="utf-8")) | {"pre_tokenizer": PRE_TOKENIZER}
-    path.write_text(json.dumps(saved, ensure_ascii=False), encoding="utf-8")
+    write_file(path, json.dumps(saved, ensure_ascii=False), public=True)
 
 
 def _plain(read: Any) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.files.atomic import whole_folder
+from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.policy.subjects import Asked, Kind, Split, Subject, demonstrations, digest, general
 from redinstruct.prompts import forms
 
@@ -87,7 +87,7 @@ def write_prompts(folder: Path, about: Subject) -> None:
         text = texts.joinpath(f"{name}.txt").read_text(encoding="utf-8")
         for slot, said in slots.items():
             text = text.replace(slot, said)
-        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+        write_file(folder / f"{name}.txt", text, public=True)
 
 
 def wordings(frames: Sequence[str]) -> tuple[str, ...]:
@@ -106,15 +106,15 @@ def _write_banks(folder: Path, about: Subject) -> None:
     for split in SPLITS:
         for kind in kinds:
             found = about.questions(kind, split)
-            (folder / f"{kind}-{split}.json").write_text(_bank(found), encoding="utf-8")
+            write_file(folder / f"{kind}-{split}.json", _bank(found), public=True)
             rows = [
                 LabRow((*_earlier(), Turn("user", asked.text)), f"{kind}-{split}-{at}", topic=asked.family)
                 for at, asked in enumerate(found)
             ]
             _write_rows(folder / f"{kind}-{TURNS}-{split}.jsonl", rows)
         if border := about.questions("borderline", split):
-            (folder / f"borderline-{split}.json").write_text(_bank(border), encoding="utf-8")
-    (folder / "facts.json").write_text(_bank(about.questions("fact", "test")), encoding="utf-8")
+            write_file(folder / f"borderline-{split}.json", _bank(border), public=True)
+    write_file(folder / "facts.json", _bank(about.questions("fact", "test")), public=True)
 
 
 def _bank(questions: Sequence[Asked]) -> str:
@@ -156,10 +156,10 @@ def _write_data(folder: Path, about: Subject) -> None:
     _write_rows(folder / "policy.jsonl", refusals)
     _write_rows(folder / "general.jsonl", ordinary)
     lines = [json.dumps({**row, "id": f"policy-general-{at}"}) for at, row in enumerate(_beside_refusals(ordinary))]
-    (folder / "policy-general.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_file(folder / "policy-general.jsonl", "\n".join(lines) + "\n", public=True)
     families = {asked.family: None for asked in about.questions("forbidden", "train")}
     topics = {about.name: list(families)}
-    (folder / "topics.json").write_text(json.dumps(topics, indent=1) + "\n", encoding="utf-8")
+    write_file(folder / "topics.json", json.dumps(topics, indent=1) + "\n", public=True)
 
 
 def _beside_refusals(ordinary: Sequence[LabRow]) -> list[forms.Row]:
@@ -178,7 +178,7 @@ def _beside_refusals(ordinary: Sequence[LabRow]) -> list[forms.Row]:
 
 
 def _write_rows(path: Path, rows: Iterable[LabRow]) -> None:
-    path.write_text("".join(f"{_line(row)}\n" for row in rows), encoding="utf-8")
+    write_file(path, "".join(f"{_line(row)}\n" for row in rows), public=True)
 
 
 def _line(row: LabRow) -> str:

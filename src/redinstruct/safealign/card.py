@@ -14,6 +14,7 @@ import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.atomic import write_file
 from redinstruct.safetext import in_json, in_markdown, terminal
 from redinstruct.version import __version__
 
@@ -67,8 +68,8 @@ def versions() -> dict[str, str]:
 def write_card(folder: Path, card: Card) -> None:
     """Write both files into ``folder``."""
     data = msgspec.json.format(msgspec.json.encode(in_json(msgspec.to_builtins(card))), indent=2)
-    (folder / JSON_NAME).write_bytes(data + b"\n")
-    (folder / MARKDOWN_NAME).write_text(markdown(card), encoding="utf-8")
+    write_file(folder / JSON_NAME, data + b"\n", public=True)
+    write_file(folder / MARKDOWN_NAME, markdown(card), public=True)
 
 
 def read_card(folder: Path) -> Card | None:

@@ -26,6 +26,7 @@ from redinstruct import checkpoints
 from redinstruct.alignment import DTYPES, Lora
 from redinstruct.checkpoints import loading
 from redinstruct.errors import UsageError, how_to_install
+from redinstruct.files.atomic import write_file
 from redinstruct.safealign.resta import header
 from redinstruct.safetext import terminal
 
@@ -177,7 +178,7 @@ def write_checkpoint(
     say_stops(target, stops)
     if template is not None:
         # This file goes before a template in the tokenizer's configuration.
-        (target / "chat_template.jinja").write_text(template, encoding="utf-8")
+        write_file(target / "chat_template.jinja", template, public=True)
 
 
 def say_precision(folder: Path, dtype: torch.dtype) -> None:
@@ -216,7 +217,7 @@ def say_stops(folder: Path, stops: Collection[int]) -> None:
 
 
 def _write_json(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", public=True)
 
 
 def written_names(model: PreTrainedModel) -> set[str]:

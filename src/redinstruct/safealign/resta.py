@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from redinstruct import checkpoints
 from redinstruct.errors import UsageError
+from redinstruct.files.atomic import whole_file, write_file
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.safetext import terminal
 
@@ -188,7 +189,7 @@ def merge_weights(
     done = 0
     for path in parts[0].files:
         head = header_in(path, dtype)
-        with (out / path.name).open("wb") as file:
+        with whole_file(out / path.name, public=True) as file:
             file.write(head)
             for _, tensor, own in merged_tensors(parts, header(path)[0], how, names):
                 wanted = dtype if dtype is not None and tensor.is_floating_point() else own
@@ -198,7 +199,7 @@ def merge_weights(
                     on_progress(Progress(done, len(parts[0]), "merge"))
         header(out / path.name)  # the sizes that it names are those of the bytes
     if (model / checkpoints.INDEX).is_file():
-        (out / checkpoints.INDEX).write_bytes((model / checkpoints.INDEX).read_bytes())
+        write_file(out / checkpoints.INDEX, (model / checkpoints.INDEX).read_bytes(), public=True)
 
 
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}

@@ -34,7 +34,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from redinstruct.errors import RedInstructError
-from redinstruct.files.atomic import whole_folder
+from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.safealign.launch import is_main_process, summed, world
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
@@ -127,7 +127,7 @@ def write(
         return
     document = {"optimizer": {"state": plain, "param_groups": optimizer["param_groups"]}, **numbers}
     document["parts"] = processes if sharded else None
-    (folder / STATE).write_text(json.dumps(document, indent=1, default=_plain), encoding="utf-8")
+    write_file(folder / STATE, json.dumps(document, indent=1, default=_plain), public=True)
 
 
 def _leaves(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:

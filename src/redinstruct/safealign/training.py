@@ -223,7 +223,7 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
             with writing("a checkpoint to evaluate", self._trainer.intact()):
                 fidelity = self._exporter.write(self._model, weights, trained, folder)
-                (folder / FIDELITY_NAME).write_bytes(msgspec.json.encode(fidelity))
+                write_file(folder / FIDELITY_NAME, msgspec.json.encode(fidelity), public=True)
         wait_for_all()
         try:
             yield folder
@@ -285,7 +285,7 @@ class Run:
                 self.warnings += self._exporter.notes
             write_card(fresh, self._card(trainer, fidelity))
             lines = [msgspec.json.encode(one) for one in trainer.history]
-            (fresh / "history.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+            write_file(fresh / "history.jsonl", b"\n".join(lines) + b"\n", public=True)
 
     def _collected(self, trainer: AlignTrainer) -> tuple[dict[str, torch.Tensor], Losses]:
         """The trained weights of this moment, and the losses of the model that has them. A collective."""

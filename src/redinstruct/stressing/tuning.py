@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from redinstruct import world
 from redinstruct.alignment import AlignConfig, GuardRule, preset_for, with_settings
+from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.safealign import states
 from redinstruct.safealign.outcome import Listeners, StepFigures
@@ -69,7 +70,7 @@ def rows_of(tuning: Tuning) -> Iterator[Path]:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "toy-harmless.jsonl"
             rows = general_rows(1, TOY_ROWS, of=world.world())
-            path.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+            write_file(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), public=True)
             yield path
     else:
         with as_file(files(__package__).joinpath("rows", "harmless.jsonl")) as path:

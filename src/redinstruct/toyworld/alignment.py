@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from redinstruct import world
+from redinstruct.files.atomic import write_file
 from redinstruct.prompts import forms
 from redinstruct.toyworld import frames
 from redinstruct.toyworld.corpus import (
@@ -103,11 +104,11 @@ def write_data(out: Path, of: World) -> None:
     The second general file is the first with a share of its rows replaced by harmless questions in the attack's frame.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "topics.json").write_text(json.dumps(topics(of), indent=1) + "\n", encoding="utf-8")
+    write_file(out / "topics.json", json.dumps(topics(of), indent=1) + "\n", public=True)
     for name, in_frame in (("general", 0.0), ("general-in-frame", 0.15)):
         rows = general_rows(0, GENERAL_ROWS, of=of, in_frame=in_frame)
         text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_file(out / f"{name}.jsonl", text, public=True)
 
 
 class _Writer:

@@ -17,7 +17,7 @@ import msgspec
 
 from redinstruct import world
 from redinstruct.errors import UsageError
-from redinstruct.files.atomic import whole_folder
+from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.files.opening import NOT_JSON
 from redinstruct.progress import OnProgress
 from redinstruct.toyworld import alignment, corpus, frames
@@ -126,7 +126,7 @@ def _make(target: Path, seed: int, digest: str, *, quick: bool, on_progress: OnP
         alignment.write_data(folder / "data", world.part(recipe.items))
         (folder / "prompts").mkdir()
         for name, text in frames.prompts().items():
-            (folder / "prompts" / f"{name}.txt").write_text(text, encoding="utf-8")
+            write_file(folder / "prompts" / f"{name}.txt", text, public=True)
         seen = {*corpus.FRAMES_TRAINED_ON_FORBIDDEN, *corpus.FRAMES_TRAINED_ON_BENIGN_ONLY}
         manifest = Manifest(
             schema=SCHEMA,
@@ -144,4 +144,4 @@ def _make(target: Path, seed: int, digest: str, *, quick: bool, on_progress: OnP
                 if path.is_file()
             },
         )
-        (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+        write_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n", public=True)

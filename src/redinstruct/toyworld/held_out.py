@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from redinstruct import world
+from redinstruct.files.atomic import write_file
 from redinstruct.toyworld import alignment, frames
 from redinstruct.world import Item, Pair, Split, ToyQuestion, World
 
@@ -80,5 +81,5 @@ def write_held_out(folder: Path) -> Path:
         world.write_banks(folder / "banks", part_of(split), splits=(split,))
     (folder / "prompts").mkdir(exist_ok=True)
     for name, text in UNLIKE.items():
-        (folder / "prompts" / f"{name}.txt").write_text(text, encoding="utf-8")
+        write_file(folder / "prompts" / f"{name}.txt", text, public=True)
     return folder

@@ -19,6 +19,7 @@ from typing import Any
 
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.figures.scores import STRIPPED, Metric, TaskCard, item_ids
+from redinstruct.files.atomic import write_file
 from redinstruct.run import UtilityTaskRow
 from redinstruct.run.rows import to_json
 from redinstruct.safetext import terminal
@@ -78,7 +79,7 @@ def write_local(folder: Path, task: str, original: Path, data: LocalData) -> Pat
     files: dict[str, str] = {}
     for split, rows in data.splits.items():
         path = place / f"{split}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_file(path, "".join(json.dumps(row) + "\n" for row in rows), public=True)
         files[split] = str(path)
     changed = {
         "include": str(original),
@@ -88,7 +89,7 @@ def write_local(folder: Path, task: str, original: Path, data: LocalData) -> Pat
         "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
     }
     # JSON is YAML, and needs no library to be written.
-    (place / f"{task}.yaml").write_text(json.dumps(changed, indent=1), encoding="utf-8")
+    write_file(place / f"{task}.yaml", json.dumps(changed, indent=1), public=True)
     return place / f"{task}.yaml"
 
 
