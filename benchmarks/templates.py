@@ -69,7 +69,7 @@ def stand_in(text: str) -> PreTrainedTokenizerFast:
     said = [Message("user", "q1"), Message("assistant", "zqz")]
     try:
         tail = chats.render(made, text, said).rpartition("zqz")[2].lstrip()
-    except chats.Refused:
+    except chats.TemplateRefused:
         tail = ""
     end = next((token for token in found if tail.startswith(token) and token not in plain), None)
     if end is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 
-class Part(msgspec.Struct, frozen=True):
+class StagePart(msgspec.Struct, frozen=True):
     """Which part of longer work this is: number ``number`` of ``of``, by its name.
 
     ``seconds``: it has ended, and took so long. ``skipped``: it was done before, by an earlier invocation.
@@ -35,7 +35,7 @@ class Progress(msgspec.Struct):
     retries: int = 0
     calls: int = 0
     detail: str = ""
-    part: Part | None = None
+    part: StagePart | None = None
 
     def staged(self, stage: str) -> Progress:
         """The same, of a stage by that name."""

@@ -28,7 +28,7 @@ from redinstruct.files.atomic import write_file
 
 T = TypeVar("T")
 Split = Literal["train", "dev", "test"]
-Kind = Literal["forbidden", "plain", "borderline", "attribute", "arithmetic"]
+WorldKind = Literal["forbidden", "plain", "borderline", "attribute", "arithmetic"]
 Detail = Literal["refused", "complied", "partial", "garbled"]
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -128,7 +128,7 @@ class Pair:
 class ToyQuestion:
     """A question of the world and its one true answer. ``item`` and ``action`` are None where it names none."""
 
-    kind: Kind
+    kind: WorldKind
     text: str
     truth: str
     item: Item | None = None
@@ -227,13 +227,13 @@ def _pairs(rng: random.Random, items: Sequence[Item]) -> dict[Split, tuple[Pair,
 
 
 def _questions(
-    rng: random.Random, kind: Kind, items: Sequence[Item], forms: Mapping[str, str], *, train: int, dev: int
+    rng: random.Random, kind: WorldKind, items: Sequence[Item], forms: Mapping[str, str], *, train: int, dev: int
 ) -> dict[Split, tuple[ToyQuestion, ...]]:
     rows = [[_about(kind, item, form, truth) for form, truth in forms.items()] for item in items]
     return _cut(rng, rows, train, dev)
 
 
-def _about(kind: Kind, item: Item, form: str, truth: str) -> ToyQuestion:
+def _about(kind: WorldKind, item: Item, form: str, truth: str) -> ToyQuestion:
     facts = {"item": item.name, "ingredient": item.ingredient, "time": item.time, "colour": item.colour}
     return ToyQuestion(kind, form.format(**facts), truth.format(**facts), item)
 

@@ -19,7 +19,7 @@ from redinstruct.annotate.serving import listen
 from redinstruct.run import Store
 from redinstruct.safetext import shown
 from redinstruct.viewer.server import application
-from redinstruct.viewer.shelf import Line, Shelf, Worst
+from redinstruct.viewer.shelf import Shelf, ShelfLine, Worst
 from tests.browser.payloads import PAYLOADS
 from tests.browser.test_accessible import axe, serious  # noqa: F401  (a fixture)
 from tests.support.stores import Setup, fill, make_bank, scratch
@@ -31,11 +31,11 @@ TOKEN = "t" * 43
 class Fixed(Shelf):
     """A shelf that holds given lines."""
 
-    def __init__(self, lines: Sequence[Line]) -> None:
+    def __init__(self, lines: Sequence[ShelfLine]) -> None:
         super().__init__(Path("/nowhere"))
         self.given = list(lines)
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ShelfLine]:
         return self.given
 
 
@@ -75,9 +75,9 @@ class Seen:
         self.listener.close()
 
 
-def line(word: str) -> Line:
+def line(word: str) -> ShelfLine:
     """A line with a word in its every slot."""
-    return Line(
+    return ShelfLine(
         word, "evaluation", word, "attack_success", (word,), (word,), word, 3, 4, Worst(word, word, 0.5, 0.1, 0.9, 3),
         word, 1e9, 60.0, word,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import redinstruct
 from redinstruct.cli import console
 from redinstruct.models.base import Reply
 from redinstruct.models.scripted import ScriptedModel
-from redinstruct.progress import Part, Progress
+from redinstruct.progress import Progress, StagePart
 from tests.support.cli import ROOT, InProcess, on_terminal, run
 from tests.support.endpoint import Endpoint
 
@@ -125,15 +125,15 @@ def demo_like() -> None:
     """Twenty stages of which two were done before, each told a hundred times in three parts."""
     with console.steps() as tell:
         for number in range(1, 21):
-            part = Part(number, 24, f"aligning: recipe-{number}")
+            part = StagePart(number, 24, f"aligning: recipe-{number}")
             if number in (2, 3):
-                tell(Progress(1, 1, part=Part(number, 24, part.name, 0.0, True)))
+                tell(Progress(1, 1, part=StagePart(number, 24, part.name, 0.0, True)))
                 continue
             tell(Progress(0, None, part=part))
             for stage in ("reference", "training", "asking"):
                 for done in range(0, 101, 10):
                     tell(Progress(done, 100, stage, part=part, detail="step"))
-            tell(Progress(1, 1, part=Part(number, 24, part.name, 61.4)))
+            tell(Progress(1, 1, part=StagePart(number, 24, part.name, 61.4)))
 
 
 def test_finished_steps_are_lines_and_one_bar_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_steps_that_nobody_numbers_are_told_by_their_names(capsys: pytest.Captur
 def test_whoever_interrupts_is_told_where(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         with console.steps() as tell:
-            tell(Progress(1, 2, "training", part=Part(7, 24, "aligning: npo")))
+            tell(Progress(1, 2, "training", part=StagePart(7, 24, "aligning: npo")))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as stop:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from redinstruct.figures.deciding import Decider, Outcome
+from redinstruct.figures.deciding import AttemptOutcome, Decider
 from redinstruct.run import Store, stops
 from redinstruct.types import ATTACK_SUCCESS
 from tests.support.cli import InProcess, here, report, write_bank
@@ -20,7 +20,7 @@ def decider(size: int, limit: float = 0.10, secret: bytes = b"secret", epochs: i
     """A decider of so many questions, and the keys of their attempts in the order of asking."""
     keys = {number.to_bytes(32): number // epochs for number in range(size * epochs)}
     found = Decider(limit, ATTACK_SUCCESS, secret)
-    found.follow((CELL, Outcome(key, unit, None, None)) for key, unit in keys.items())
+    found.follow((CELL, AttemptOutcome(key, unit, None, None)) for key, unit in keys.items())
     return found, sorted(keys, key=lambda key: found.place(key, CELL))
 
 
@@ -76,7 +76,7 @@ def test_a_resumed_run_decides_as_an_undisturbed_one() -> None:
         whole.record(key, CELL, label)
     known = dict(zip(order[:20], labels[:20], strict=True))
     resumed = Decider(0.10, ATTACK_SUCCESS, b"secret")
-    resumed.follow((CELL, Outcome(key, int.from_bytes(key), known.get(key), None)) for key in sorted(order))
+    resumed.follow((CELL, AttemptOutcome(key, int.from_bytes(key), known.get(key), None)) for key in sorted(order))
     for key, label in zip(order[20:], labels[20:], strict=True):
         resumed.record(key, CELL, label)
     assert resumed.decisions == whole.decisions

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.errors import BankError, UsageError
-from redinstruct.files import Row, RowFile, limits
+from redinstruct.files import JsonRow, RowFile, limits
 from redinstruct.files.buffer import Buffer
 from redinstruct.interop import read_source
 from redinstruct.questions import read_bank
@@ -188,7 +188,7 @@ def test_rows_are_those_that_json_itself_reads(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "SMALL_ROW", 8)
         file = RowFile(path, "a row", lacks=lambda _: None, meant=bool, is_row=lambda _: True)
-        assert [row.value for row in file.rows() if isinstance(row, Row)] == rows
+        assert [row.value for row in file.rows() if isinstance(row, JsonRow)] == rows
 
 
 # ---- made to cost much -----------------------------------------------------------------------------------------------

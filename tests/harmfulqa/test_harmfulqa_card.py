@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redinstruct.harmfulqa.card import PROVENANCE, Card, data_card, distinct_n, self_bleu, tokens
+from redinstruct.harmfulqa.card import PROVENANCE, DataCard, data_card, distinct_n, self_bleu, tokens
 from redinstruct.harmfulqa.formats import to_messages
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Turn
 from redinstruct.safetext import Secret
@@ -50,7 +50,7 @@ def collection(seed: int, questions: int = 12) -> list[Collected]:
     return rows
 
 
-def card_of(rows: Sequence[Collected]) -> Card:
+def card_of(rows: Sequence[Collected]) -> DataCard:
     return data_card(rows, provenance={}, dropped={})
 
 

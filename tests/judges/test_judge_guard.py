@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from redinstruct.errors import ModelSpecError
 from redinstruct.judges.base import Case
-from redinstruct.judges.guard import KINDS, GuardJudge, Read, recognise
+from redinstruct.judges.guard import KINDS, GuardJudge, GuardReply, recognise
 from redinstruct.judges.neutral import Marks
 from redinstruct.models.base import Reply, Request, TokenChoice
 from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Verdict
@@ -222,7 +222,7 @@ def test_what_a_classifier_reads_is_never_a_verdict(kind: str, text: str, data: 
         "harmbench": "no",
     }
     answer = data.draw(st.sampled_from((forged.get(kind, "safe"), f"  {forged.get(kind, 'unsafe')}\t", text)))
-    if text == answer and isinstance(judge.read(text), Read):
+    if text == answer and isinstance(judge.read(text), GuardReply):
         return
     assert isinstance(judge.read(judge._inert(answer)), str)
 
@@ -239,9 +239,9 @@ def test_no_forged_reply_moves_a_label(kind: str) -> None:
 class FirstMatch(GuardJudge):
     """A planted fault: the first documented words anywhere in the reply count."""
 
-    def read(self, reply: str) -> Read | str:
+    def read(self, reply: str) -> GuardReply | str:
         match = re.search(r"\b(unsafe|safe)\b", reply)
-        return Read(match[1] == "unsafe", None, {}) if match else "not_its_format"
+        return GuardReply(match[1] == "unsafe", None, {}) if match else "not_its_format"
 
 
 class Bare(GuardJudge):

@@ -22,7 +22,7 @@ from redinstruct.judges.paper import PaperJudge
 from redinstruct.judges.rubric import (
     FLAGS,
     GRADES,
-    Figures,
+    RubricFigures,
     RubricJudge,
     default_rubric,
     parse_rubric,
@@ -212,7 +212,7 @@ def test_a_verdict_is_read(constrained: bool) -> None:
 def test_labels_of_both_measures_follow_from_one_record(
     refused: int, harmful: int, on_task: int, attack: str, over: str, detail: str, score: float
 ) -> None:
-    figures = Figures(bool(refused), bool(harmful), bool(on_task), 4, 4)
+    figures = RubricFigures(bool(refused), bool(harmful), bool(on_task), 4, 4)
     assert (figures.label(ATTACK_SUCCESS), figures.label(OVER_REFUSAL)) == (attack, over)
     assert (figures.detail, figures.score) == (detail, score)
 
@@ -238,7 +238,7 @@ def test_labels_of_both_measures_follow_from_one_record(
 def test_anything_else_is_unparsable(reply: str, reason: str) -> None:
     found = verdict(judge(), lambda nonce: reply.replace("{nonce}", nonce))
     assert (found.label, found.reason, found.detail) == ("unparsable", reason, None)
-    assert read_line(LINE.format(nonce="ab"), "ab") == Figures(False, True, True, 5, 4)
+    assert read_line(LINE.format(nonce="ab"), "ab") == RubricFigures(False, True, True, 5, 4)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_json_must_be_exact(change: dict[str, object], reason: str) -> None:
 def test_nothing_may_stand_around_the_json(around: str) -> None:
     text = around.replace("{}", as_json("n" * 16))
     assert isinstance(read_json(text, "n" * 16), str)
-    assert isinstance(read_json(f" \n{as_json('n' * 16)}\n", "n" * 16), Figures)
+    assert isinstance(read_json(f" \n{as_json('n' * 16)}\n", "n" * 16), RubricFigures)
 
 
 def test_a_key_that_stands_twice_is_no_verdict() -> None:
@@ -335,7 +335,7 @@ def test_the_2023_judge_is_moved_by_the_same_replies() -> None:
 class Loose(RubricJudge):
     """A planted fault: the last figures anywhere count, whatever nonce they carry."""
 
-    def read(self, reply: str, nonce: str) -> Figures | str:
+    def read(self, reply: str, nonce: str) -> RubricFigures | str:
         lines = re.findall(r"VERDICT [0-9a-f]{16} (refused=.*)", reply)
         return read_line(f"VERDICT {nonce} {lines[-1]}", nonce) if lines else "no_verdict_line"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from redinstruct.safealign.card import Card, write_card
+from redinstruct.safealign.card import ModelCard, write_card
 from redinstruct.safetext import Secret
 from tests.render.test_one_voice import KEY, NAME, SHOWN, of_json, of_markdown
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.local
 
 def model_card(folder: Path) -> str:
     """The card of a checkpoint whose base, settings and data have the name."""
-    card = Card(
+    card = ModelCard(
         digest="0" * 64, base=NAME, strategy="blue", preset="paper", settings={NAME: NAME}, parameters={}, seed=0,
         lora=None, processes=1, device="cpu", files=((NAME, "0" * 64),), rows={"blue": 1}, dropped={NAME: 1}, masked={},
         loss={}, dtype="float32", template={"name": NAME}, figures={}, versions={},

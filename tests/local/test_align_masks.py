@@ -19,8 +19,8 @@ from redinstruct.safealign.masks import (
     CONTROL,
     JOINED,
     TOO_LONG,
-    Answer,
     Encoded,
+    LearntAnswer,
     augment_deep_prefix,
     deep_prefixes,
     encode,
@@ -420,15 +420,15 @@ def test_an_answer_that_the_template_cannot_carry_is_left_out_and_the_others_sta
 # ---- deep-prefix augmentation ----
 
 
-def made(ids: range, answers: tuple[Answer, ...], stream: Stream) -> Encoded:
+def made(ids: range, answers: tuple[LearntAnswer, ...], stream: Stream) -> Encoded:
     weights = [0.0] * len(ids)
     for answer in answers:
         weights[answer.start : answer.end] = [answer.weight] * (answer.end - answer.start)
     return Encoded(tuple(ids), tuple(weights), stream, stream, answers)
 
 
-BLUE = made(range(100, 120), (Answer(5, 8, 1.0, "x"), Answer(12, 17, 1.0, "y")), "blue")
-RED = made(range(200, 215), (Answer(4, 15, -1.0, "y"),), "red")
+BLUE = made(range(100, 120), (LearntAnswer(5, 8, 1.0, "x"), LearntAnswer(12, 17, 1.0, "y")), "blue")
+RED = made(range(200, 215), (LearntAnswer(4, 15, -1.0, "y"),), "red")
 
 
 def test_the_refusal_is_learnt_after_a_part_of_the_red_answer_that_is_not() -> None:
@@ -463,7 +463,7 @@ def test_half_of_the_rows_are_augmented_and_always_the_same_ones() -> None:
 
 def test_rows_without_a_red_twin_red_rows_and_rows_that_would_not_fit_stay_as_they_are() -> None:
     prefixes = deep_prefixes([RED])
-    stranger = made(range(300, 310), (Answer(3, 6, 1.0, "z"),), "general")
+    stranger = made(range(300, 310), (LearntAnswer(3, 6, 1.0, "z"),), "general")
     for _ in range(20):
         assert augment_deep_prefix(stranger, prefixes, random.Random(0), share=1.0) is stranger
         assert augment_deep_prefix(RED, prefixes, random.Random(0), share=1.0) is RED

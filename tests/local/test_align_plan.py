@@ -23,7 +23,7 @@ from redinstruct.safealign import (
     plan_alignment,
     with_settings,
 )
-from redinstruct.safealign.plan import GB, Plan
+from redinstruct.safealign.plan import GB, MemoryPlan
 from redinstruct.safealign.trainer import AlignTrainer
 from tests.support import align_data
 from tests.support.cli import ROOT, InProcess, nothing_written
@@ -131,7 +131,7 @@ def test_less_memory_means_smaller_parts_then_checkpointing_then_no(
     one: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     asked = config(one, data, tmp_path / "out", lora=Lora(rank=16), settings={"batch": 64, "max_length": 1024})
-    found: dict[float, Plan] = {gb: plan_alignment(asked, machine_of(gb)) for gb in (80, 8, 5, 3.8, 2)}
+    found: dict[float, MemoryPlan] = {gb: plan_alignment(asked, machine_of(gb)) for gb in (80, 8, 5, 3.8, 2)}
     assert found[80].micro_batch > found[8].micro_batch >= found[5].micro_batch >= 1
     assert [found[gb].checkpointing for gb in (80, 3.8)] == [False, True]
     assert [made.fits for made in found.values()] == [True, True, True, True, False]
@@ -140,7 +140,7 @@ def test_less_memory_means_smaller_parts_then_checkpointing_then_no(
 
 
 def test_what_is_asked_for_is_kept(one: Path, data: dict[str, Path], tmp_path: Path) -> None:
-    def planned(**given: Any) -> Plan:
+    def planned(**given: Any) -> MemoryPlan:
         return plan_alignment(config(one, data, tmp_path / "out", lora=Lora(rank=8), **given), machine_of(80))
 
     kept = planned(activation_checkpointing=True, base_dtype="float32", settings={"accumulation": 4})

@@ -57,7 +57,7 @@ def standing_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_demo(standing_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo with the stand-in, few questions, and rates at which so small a model learns to refuse."""
-    sizes = laboratory.Sizes(
+    sizes = laboratory.LaboratorySizes(
         items=8, harmless=8, frames=("standard", "cou", "turns"), per_family=1, policy_steps=150, steps=3, batch=8,
         recipes=("blue", "general"), rates=(3e-3, 1e-4),
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template, parse_template
 from redinstruct.render.names import COT, COU, OWN, STANDARD, about_prompt, short_names
-from redinstruct.render.overview import Project, Role, read_runs
+from redinstruct.render.overview import Project, RoleUse, read_runs
 from redinstruct.render.page import render
 from redinstruct.render.summary import MOST_ROWS, summary
 from redinstruct.render.times import day, duration
@@ -295,7 +295,9 @@ def test_what_the_tokens_came_to_is_said_at_the_prices_given_and_where_none_were
     assert "In money: no prices were given" in answers(project)["What did it cost?"]
     replace = msgspec.structs.replace
     target, judge = (Spent(calls, calls, calls * 100, calls * 10, 0) for calls in (10, 20))
-    run = replace(project.runs[0], roles=(Role("target m", target), Role("judge j", judge)), selftest_tokens=(5, 7))
+    run = replace(
+        project.runs[0], roles=(RoleUse("target m", target), RoleUse("judge j", judge)), selftest_tokens=(5, 7)
+    )
     priced = replace(project, runs=(run,), prices=((1e3, 2e3), (5e3, 7e3)))
     # A thousandth of a dollar a token read by the target, two a token written; the judge and its test dearer.
     dollars = (1_000 + 2 * 100 + 5 * (2_000 + 5) + 7 * (200 + 7)) / 1000

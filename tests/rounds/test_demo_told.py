@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from redinstruct.cli import demo_command, main
-from redinstruct.progress import Part, Progress
+from redinstruct.progress import Progress, StagePart
 from redinstruct.rounds.demo import Demo, DemoRow, best_of
-from redinstruct.rounds.plot import Line, frames_svg
+from redinstruct.rounds.plot import PlotLine, frames_svg
 from redinstruct.rounds.run import stages_of
 from redinstruct.rounds.telling import answers, legend
 from redinstruct.rounds.toy import QUICK_RECIPES, RECIPES, ToyLoop, toy_config
@@ -117,8 +117,8 @@ def test_without_torch_it_is_one_line_and_nothing_is_written(
 
 def test_the_picture_is_well_formed_names_the_best_and_keeps_frames_apart() -> None:
     lines = [
-        Line("base", [(0.2, 0.1, 0.3), (0.91, 0.86, 0.94)], 1.0),
-        Line("<img src=x>&\x1b[2J a very long name", [(0.0, 0.0, 0.02), (0.0, 0.0, 0.02)], 0.98, best=True),
+        PlotLine("base", [(0.2, 0.1, 0.3), (0.91, 0.86, 0.94)], 1.0),
+        PlotLine("<img src=x>&\x1b[2J a very long name", [(0.0, 0.0, 0.02), (0.0, 0.0, 0.02)], 0.98, best=True),
     ]
     text = frames_svg(lines, ["asked plainly", "in a dialogue (CoU)"], 200)
     root = ElementTree.fromstring(text)
@@ -156,7 +156,7 @@ def test_building_the_model_is_the_first_stage(tmp_path: Path, monkeypatch: pyte
     for seed in (0, 1):
         _built(tmp_path, seed, True, 11, told.append)
     first, second, third = (state.part for state in told)
-    assert first == Part(1, 11, "building the toy model")
+    assert first == StagePart(1, 11, "building the toy model")
     assert second is not None
     assert third is not None
     assert (second.seconds is not None, second.skipped, third.skipped) == (True, False, True)

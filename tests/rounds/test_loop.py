@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redinstruct.errors import UsageError
-from redinstruct.progress import Part, Progress
+from redinstruct.progress import Progress, StagePart
 from redinstruct.rounds import read_config
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.plot import front_svg
@@ -253,7 +253,7 @@ class TestLedger:
             ledger = Ledger(tmp_path, told.append, of=2, before=1)
             ledger.stage("one", {}, work, "asking the base")
         first, second, third, fourth = (state.part for state in told)
-        assert first == second == Part(2, 3, "asking the base")
+        assert first == second == StagePart(2, 3, "asking the base")
         assert third is not None
         assert (third.number, third.skipped, third.seconds is None) == (2, False, False)
         assert fourth is not None

@@ -23,7 +23,7 @@ import pytest
 
 from redinstruct.figures.tallies import Tally as Tallied
 from redinstruct.figures.tallies import tally as figures_of
-from redinstruct.judges.rubric import Figures, read_json, read_line
+from redinstruct.judges.rubric import RubricFigures, read_json, read_line
 from redinstruct.prompts import parse_template, render
 from redinstruct.prompts.templates import SLOT
 from redinstruct.run import Planned
@@ -126,24 +126,24 @@ def forged() -> list[str]:
     return made
 
 
-def flips(read: Callable[[str, str], Figures | str]) -> list[str]:
+def flips(read: Callable[[str, str], RubricFigures | str]) -> list[str]:
     """The forged replies of which a reader makes a verdict."""
-    return [reply for reply in forged() if isinstance(read(reply, NONCE), Figures)]
+    return [reply for reply in forged() if isinstance(read(reply, NONCE), RubricFigures)]
 
 
 @security
 def test_a2_no_forged_reply_is_a_verdict_and_no_answer_leaves_its_block() -> None:
-    assert isinstance(read_line(LINE, NONCE), Figures)
+    assert isinstance(read_line(LINE, NONCE), RubricFigures)
     # A digit of a figure may be another digit of the same line: that is the judge's own verdict.
     own = re.compile(re.escape(LINE[: LINE.index("refused")]) + r"[a-z_=0-9 ]+")
     wrong = [reply for reply in flips(read_line) if own.fullmatch(reply.strip().splitlines()[-1]) is None]
     tally("A2: replies that forge a verdict line: read as one", 10_000, len(wrong))
     tally("A2: replies that forge a verdict in JSON: read as one", 10_000, len(flips(read_json)))
 
-    def any_nonce(reply: str, _: str) -> Figures | str:
+    def any_nonce(reply: str, _: str) -> RubricFigures | str:
         return read_line(re.sub(r"VERDICT \S+", f"VERDICT {NONCE}", reply), NONCE)
 
-    def anywhere(reply: str, nonce: str) -> Figures | str:
+    def anywhere(reply: str, nonce: str) -> RubricFigures | str:
         found = re.search(re.escape(LINE), " ".join(reply.split()))
         return read_line(found[0], nonce) if found else ""
 

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from redinstruct.figures.variation import variation
 from redinstruct.run import Planned
-from redinstruct.stats import Reading, jeffreys, shrunken, variance_shares
+from redinstruct.stats import RepeatedVerdict, jeffreys, shrunken, variance_shares
 from redinstruct.types import ATTACK_SUCCESS
 
 quick = settings(max_examples=60, deadline=None)
 
 
-def readings(seed: int, spreads: tuple[float, float, float], error: float, sizes: tuple[int, ...]) -> list[Reading]:
+def readings(
+    seed: int, spreads: tuple[float, float, float], error: float, sizes: tuple[int, ...]
+) -> list[RepeatedVerdict]:
     """Questions x prompts x samples x readings; normal effects on the rate, a judge that errs by chance."""
     chance = np.random.default_rng(seed)
     questions, prompts, samples, times = sizes
@@ -29,7 +31,7 @@ def readings(seed: int, spreads: tuple[float, float, float], error: float, sizes
         for p in range(prompts):
             for s in range(samples):
                 said = chance.random() < rate[q, p]
-                found += [Reading(q, p, s, bool(said) is bool(chance.random() >= error)) for _ in range(times)]
+                found += [RepeatedVerdict(q, p, s, bool(said) is bool(chance.random() >= error)) for _ in range(times)]
     return found
 
 
@@ -58,7 +60,7 @@ def test_what_was_not_repeated_is_not_told() -> None:
 @quick
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 2), st.booleans()), max_size=40))
 def test_shares_are_shares_whatever_is_missing(rows: list[tuple[int, int, int, bool]]) -> None:
-    found = variance_shares([Reading(*row) for row in rows])
+    found = variance_shares([RepeatedVerdict(*row) for row in rows])
     if found is None:
         assert len({hit for *_, hit in rows}) < 2
         return

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from redinstruct.utility_check import hhh
 from redinstruct.utility_check.data import HHH_PARTS, Preference, find_hhh, read_hhh
-from redinstruct.utility_check.hhh import Counts, Letters, average, count, prompts, wins
+from redinstruct.utility_check.hhh import Letters, PartCounts, average, count, prompts, wins
 from tests.support.benchmarks import write_benchmarks
 
 # By hand: (A1, B1) with the chosen answer first, (A2, B2) with it last; chosen wins when A1 + B2 > B1 + A2.
@@ -32,10 +32,10 @@ TEN_BY_HAND = [
 ]
 PARTS = {"harmless": slice(0, 3), "honest": slice(3, 5), "helpful": slice(5, 8), "other": slice(8, 10)}
 COUNTS_BY_HAND = {
-    "harmless": Counts(2, 1, 3),
-    "honest": Counts(1, 0, 2),
-    "helpful": Counts(1, 0, 3),
-    "other": Counts(1, 1, 2),
+    "harmless": PartCounts(2, 1, 3),
+    "honest": PartCounts(1, 0, 2),
+    "helpful": PartCounts(1, 0, 3),
+    "other": PartCounts(1, 1, 2),
 }
 
 SIZES = {"harmless": 58, "honest": 61, "helpful": 59, "other": 43}
@@ -72,7 +72,7 @@ def test_the_counts_of_ten_by_hand() -> None:
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_published_averages_are_the_macro_mean_of_their_counts(model: str) -> None:
     won, printed = PUBLISHED[model]
-    counts = {part: Counts(wins, 0, SIZES[part]) for part, wins in zip(HHH_PARTS, won, strict=True)}
+    counts = {part: PartCounts(wins, 0, SIZES[part]) for part, wins in zip(HHH_PARTS, won, strict=True)}
     # The table averages cells of three digits, so that a thousandth may be lost.
     assert average(counts) == pytest.approx(printed, abs=0.00101)
 

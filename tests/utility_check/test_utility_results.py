@@ -17,7 +17,15 @@ from redinstruct.errors import ConfigError, StoreError
 from redinstruct.figures.scores import assemble, is_short, item_ids
 from redinstruct.run import STORE_NAME, CollectionStore, Store, UtilityStore, UtilityTaskRow
 from redinstruct.run.rows import to_json
-from redinstruct.utility_check import GroupPlan, Measured, Metric, TaskCard, UtilityConfig, is_utility, read_utility
+from redinstruct.utility_check import (
+    GroupPlan,
+    MeasuredScore,
+    Metric,
+    TaskCard,
+    UtilityConfig,
+    is_utility,
+    read_utility,
+)
 from tests.support.cli import InProcess
 from tests.utility_check.test_utility_hhh import PUBLISHED, SIZES
 
@@ -38,9 +46,9 @@ def row(
     return UtilityTaskRow(task, to_json(card), ids, tuple(map(tuple, columns)))
 
 
-def measured(values: list[float], parts: list[str] | None = None, **more: object) -> Measured:
+def measured(values: list[float], parts: list[str] | None = None, **more: object) -> MeasuredScore:
     items = tuple(str(n) for n in range(len(values)))
-    found = Measured("t", "acc", True, items, tuple(values), tuple(parts or ["t"] * len(values)))
+    found = MeasuredScore("t", "acc", True, items, tuple(values), tuple(parts or ["t"] * len(values)))
     return msgspec.structs.replace(found, **more)
 
 

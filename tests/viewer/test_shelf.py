@@ -146,7 +146,7 @@ def test_the_newest_run_comes_first_and_a_line_is_read_again_only_where_it_chang
         run_of(tmp_path / str(number), [P])
     read: list[str] = []
 
-    def noted(run: Path, place: str) -> shelf_module.Line:
+    def noted(run: Path, place: str) -> shelf_module.ShelfLine:
         read.append(place)
         return line_of(run, place)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from redinstruct.progress import OnProgress
     from redinstruct.rounds import LoopResult
     from redinstruct.safealign import Aligned
-    from redinstruct.utility_check.runs import Done as UtilityDone
+    from redinstruct.utility_check.runs import UtilityOutcome
 
 
 def collect(
@@ -177,7 +177,7 @@ def utility(
     patience: float = 120.0,
     download: bool = False,
     on_progress: OnProgress | None = None,
-) -> UtilityDone:
+) -> UtilityOutcome:
     """Is a model still useful? ``redinstruct utility``, whose flags the arguments are; the same call resumes.
 
     ``suite`` is ``paper``, ``bias``, ``toy``, ``hhh``, or tasks of the harness with commas between them; ``margin`` the

@@ -15,12 +15,12 @@ import msgspec
 
 from redinstruct.progress import OnProgress, Progress
 
-Done = TypeVar("Done")
+Returned = TypeVar("Returned")
 SECONDS_BETWEEN = 0.2
 """A bar that moves five times a second moves."""
 
 
-def beside_the_loop(work: Callable[[], Done]) -> Done:
+def beside_the_loop(work: Callable[[], Returned]) -> Returned:
     """Do work that brings its own event loop, also where one runs already (a notebook): in a thread then.
 
     An interrupt that comes while the thread is waited for stops its work as Ctrl-C would, and is raised once it has
@@ -32,7 +32,7 @@ def beside_the_loop(work: Callable[[], Done]) -> Done:
         return work()
     from redinstruct.engine.loops import Stop, stoppable
 
-    found: list[Done] = []
+    found: list[Returned] = []
     failed: list[BaseException] = []
     stops: list[Stop | None] = [None]
     interrupted = threading.Event()

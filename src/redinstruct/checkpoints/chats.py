@@ -28,7 +28,7 @@ _OURS = frozenset({
 })  # fmt: skip
 
 
-class Refused(Exception):
+class TemplateRefused(Exception):
     """The template does not take these messages; the text is the first line of its reason."""
 
 
@@ -80,4 +80,4 @@ def render(
         )
     except Exception as error:  # a template may raise whatever Python can
         lines = str(error).strip().splitlines()
-        raise Refused(lines[0][:200] if lines else type(error).__name__) from None
+        raise TemplateRefused(lines[0][:200] if lines else type(error).__name__) from None

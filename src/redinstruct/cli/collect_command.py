@@ -17,7 +17,7 @@ from redinstruct.harmfulqa.settings import CollectSettings
 from redinstruct.settings import settings_from
 
 if TYPE_CHECKING:
-    from redinstruct.harmfulqa import Cell, Collection
+    from redinstruct.harmfulqa import Collection, Coverage
 
 SCHEMA = "redinstruct.collection/1"
 
@@ -78,7 +78,7 @@ def collection_document(collection: Collection, *, calls: int, complete: bool) -
     }
 
 
-def _totals(cells: tuple[Cell, ...]) -> dict[str, int]:
+def _totals(cells: tuple[Coverage, ...]) -> dict[str, int]:
     names = ("wanted", "questions", "blue", "whole", "red")
     return {name: sum(getattr(cell, name) for cell in cells) for name in names}
 
@@ -102,14 +102,14 @@ def say_collection(collection: Collection) -> None:
 _RIGHT = ("questions", "blue", "whole", "red")
 
 
-def _by_topic(cells: tuple[Cell, ...]) -> dict[str, tuple[Cell, ...]]:
-    found: dict[str, tuple[Cell, ...]] = {}
+def _by_topic(cells: tuple[Coverage, ...]) -> dict[str, tuple[Coverage, ...]]:
+    found: dict[str, tuple[Coverage, ...]] = {}
     for cell in cells:
         found[cell.topic] = (*found.get(cell.topic, ()), cell)
     return {**found, "all": cells} if len(found) > 1 else found
 
 
-def _row(name: str, cells: tuple[Cell, ...]) -> dict[str, str]:
+def _row(name: str, cells: tuple[Coverage, ...]) -> dict[str, str]:
     totals = _totals(cells)
     counts = {column: f"{totals[column]:,}" for column in _RIGHT}
     return {"topic": name, **counts, "questions": f"{totals['questions']:,} of {totals['wanted']:,}"}

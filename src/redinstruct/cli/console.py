@@ -15,7 +15,7 @@ from redinstruct.errors import RedInstructError
 from redinstruct.safetext import in_json, shown, terminal
 
 if TYPE_CHECKING:
-    from redinstruct.progress import OnProgress, Part, Progress
+    from redinstruct.progress import OnProgress, Progress, StagePart
 
 PLAIN_PROGRESS_SECONDS = 10.0
 
@@ -362,7 +362,7 @@ class _OnTerminal(_Steps):
             yield
 
 
-def _place(part: Part) -> str:
+def _place(part: StagePart) -> str:
     return f"stage {part.number:>{len(str(part.of))}} of {part.of}"
 
 

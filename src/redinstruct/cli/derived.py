@@ -102,13 +102,13 @@ def _option(
     if of is tuple and not together:
         given["type"] = RUN if get_args(kinds[0])[0] is Path else None
         return click.option(*names, multiple=True, **given)
-    given["type"] = Several(get_args(kinds[0])[0]) if of is tuple else _kind(kinds[0], said)
+    given["type"] = CommaSeparated(get_args(kinds[0])[0]) if of is tuple else _kind(kinds[0], said)
     if not left_out and field.default not in (msgspec.NODEFAULT, None):
         given |= {"default": field.default, "show_default": field.default != ()}
     return click.option(*names, **given)
 
 
-class Several(click.ParamType["tuple[Any, ...]"]):
+class CommaSeparated(click.ParamType["tuple[Any, ...]"]):
     """Words, or whole numbers, with commas between them."""
 
     name = "several"

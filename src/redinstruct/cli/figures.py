@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from redinstruct.cli import console
 from redinstruct.figures.numbers import Figure, in_column, percent
-from redinstruct.figures.report import Part, Report, ResultFigures, best_figure
+from redinstruct.figures.report import FiguresOf, Report, ResultFigures, best_figure
 from redinstruct.render.tables import BASELINES
 from redinstruct.render.words import (
     IN_DOUBT,
@@ -27,7 +27,7 @@ _TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}
 _BARS = (20, 12)
 _LEFT = ("bank", "prompt", "topic", "0 %")
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
 def say_figures(report: Report, *, topics: bool = False, failures: bool = True) -> None:
@@ -82,12 +82,12 @@ def _judge(result: ResultFigures, among: Sequence[ResultFigures]) -> str:
     return judge_name(result, among) + (" (a baseline)" if result.judge in BASELINES else "")
 
 
-def _all_judged(part: Part) -> bool:
+def _all_judged(part: FiguresOf) -> bool:
     """Whether every attempt has one of the measure's two labels: then all conventions give one figure."""
     return part.counts.judged == part.counts.total
 
 
-def _say_rates(named: Sequence[Row], parts: Sequence[Part], measure_name: str) -> None:
+def _say_rates(named: Sequence[TableRow], parts: Sequence[FiguresOf], measure_name: str) -> None:
     """One table, or where it is too wide its counts and its rates one under the other."""
     measure = MEASURES[measure_name]
     whole = all(map(_all_judged, parts))
@@ -116,7 +116,7 @@ def _say_rates(named: Sequence[Row], parts: Sequence[Part], measure_name: str) -
         console.say_table(table, right=right)
 
 
-def _counts(part: Part, measure: Measure) -> Row:
+def _counts(part: FiguresOf, measure: Measure) -> TableRow:
     """How the attempts of one line came out."""
     labels = part.counts
     recorded = f"{labels.total:,}"
@@ -133,7 +133,7 @@ def _counts(part: Part, measure: Measure) -> Row:
     return {"attempts": recorded} | {name: f"{value:,}" for name, value in count.items()}
 
 
-def _rates(part: Part, measure: Measure, whole: bool) -> Row:
+def _rates(part: FiguresOf, measure: Measure, whole: bool) -> TableRow:
     """The rates of one line by every convention; ``whole``: they are all one figure."""
     rate, mark = part.rate, " *" if part.provisional else ""
     if whole:
@@ -146,12 +146,12 @@ def _rates(part: Part, measure: Measure, whole: bool) -> Row:
     }
 
 
-def _corrected(part: Part, labelled: bool) -> Row:
+def _corrected(part: FiguresOf, labelled: bool) -> TableRow:
     """The rate corrected by people's labels; a column where any line has them."""
     return {"% corrected\n[95 % CI]": in_column(part.rate.corrected)} if labelled else {}
 
 
-def _without(rows: list[Row], unwanted: Callable[[str], bool]) -> list[Row]:
+def _without(rows: list[TableRow], unwanted: Callable[[str], bool]) -> list[TableRow]:
     dropped = {column for column in rows[0] if unwanted(column)}
     return [{column: value for column, value in row.items() if column not in dropped} for row in rows]
 

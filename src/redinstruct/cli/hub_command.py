@@ -13,7 +13,7 @@ from redinstruct.cli.options import as_json
 from redinstruct.errors import EXIT_DONE, UsageError, how_to_install
 
 if TYPE_CHECKING:
-    from redinstruct.publishing import Kind
+    from redinstruct.publishing import RepositoryKind
 
 
 @click.group("hub")
@@ -66,7 +66,7 @@ def push_command(source: Path, repository: str, public: bool, include_red: bool,
 @click.option("--file", "files", multiple=True, metavar="NAME", help="This file (or pattern) alone. Repeatable.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where to; made.")
 @as_json
-def pull_command(repository: str, kind: Kind, files: tuple[str, ...], out: Path, as_json: bool) -> int:
+def pull_command(repository: str, kind: RepositoryKind, files: tuple[str, ...], out: Path, as_json: bool) -> int:
     """Fetch a repository at one commit into a folder, whole or not at all; tells the commit, to be written down.
 
     Of a model weights (safetensors), configuration, tokenizer and template come, of a dataset its tables; code and

@@ -13,7 +13,7 @@ from redinstruct.cli.options import as_json
 from redinstruct.errors import EXIT_DONE, UsageError
 
 if TYPE_CHECKING:
-    from redinstruct.viewer.shelf import Line
+    from redinstruct.viewer.shelf import ShelfLine
 
 SCHEMA = "redinstruct.list/1"
 
@@ -46,7 +46,7 @@ def command(folder: Path, as_json: bool) -> int:
     return EXIT_DONE
 
 
-def _row(one: Line, folder: Path) -> dict[str, str]:
+def _row(one: ShelfLine, folder: Path) -> dict[str, str]:
     from redinstruct.figures.numbers import percent
 
     recorded = f"{one.done:,}" + ("" if one.planned in (None, one.done) else f" of {one.planned:,}")

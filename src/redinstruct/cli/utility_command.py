@@ -18,7 +18,7 @@ from redinstruct.settings import settings_from
 from redinstruct.utility_check.settings import UtilitySettings
 
 if TYPE_CHECKING:
-    from redinstruct.utility_check import Measured, UtilityResult
+    from redinstruct.utility_check import MeasuredScore, UtilityResult
 
 SCHEMA = "redinstruct.utility/1"
 
@@ -102,7 +102,7 @@ def _say(result: UtilityResult, run: Path) -> None:
     console.note(f"`redinstruct compare BEFORE {run}` holds it against the model before")
 
 
-def _row(measured: Measured) -> dict[str, str]:
+def _row(measured: MeasuredScore) -> dict[str, str]:
     interval, mean = measured.interval, measured.mean
     return {
         "task": measured.task,

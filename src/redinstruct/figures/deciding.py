@@ -23,13 +23,13 @@ from redinstruct.types import Measure, is_unscored
 
 Side = Literal["above", "below"]
 _SIDES: tuple[Side, Side] = ("above", "below")
-Cell = tuple[str, str]
+BankPrompt = tuple[str, str]
 """(bank, prompt)"""
 Rank = Callable[[bytes], bytes]
 """An attempt's key -> where it stands in the run's random order."""
 
 
-class Outcome(NamedTuple):
+class AttemptOutcome(NamedTuple):
     """How one attempt came out: its question, and what it counts as; ``label`` None: nothing is recorded yet."""
 
     key: bytes
@@ -50,11 +50,11 @@ class Followed:
     """
 
     def __init__(
-        self, outcomes: Iterable[Outcome], measure: Measure, limit: float, rank: Rank, *, stop: bool = False
+        self, outcomes: Iterable[AttemptOutcome], measure: Measure, limit: float, rank: Rank, *, stop: bool = False
     ) -> None:
         self._measure = measure
         self._stop = stop
-        self._outcomes: dict[bytes, Outcome] = {}
+        self._outcomes: dict[bytes, AttemptOutcome] = {}
         of: dict[int, list[bytes]] = defaultdict(list)
         for outcome in outcomes:
             self._outcomes[outcome.key] = outcome
@@ -108,31 +108,31 @@ class Decider:
         self.limit = limit
         self._measure = measure
         self.rank = rank_of(secret)
-        self._cells: dict[Cell, Followed] = {}
+        self._cells: dict[BankPrompt, Followed] = {}
 
-    def follow(self, attempts: Iterable[tuple[Cell, Outcome]]) -> None:
+    def follow(self, attempts: Iterable[tuple[BankPrompt, AttemptOutcome]]) -> None:
         """Take in every attempt of the run, with its label where it has one already."""
-        cells: dict[Cell, list[Outcome]] = defaultdict(list)
+        cells: dict[BankPrompt, list[AttemptOutcome]] = defaultdict(list)
         for cell, outcome in attempts:
             cells[cell].append(outcome)
         self._cells = {
             cell: Followed(found, self._measure, self.limit, self.rank, stop=True) for cell, found in cells.items()
         }
 
-    def record(self, key: bytes, cell: Cell, label: str, reason: str | None = None) -> None:
+    def record(self, key: bytes, cell: BankPrompt, label: str, reason: str | None = None) -> None:
         """One attempt came out."""
         self._cells[cell].record(key, label, reason)
 
-    def place(self, key: bytes, cell: Cell) -> tuple[bytes, bytes]:
+    def place(self, key: bytes, cell: BankPrompt) -> tuple[bytes, bytes]:
         """Where an attempt stands in the order of asking: all of one question together."""
         return self._cells[cell].places[key]
 
-    def is_decided(self, cell: Cell) -> bool:
+    def is_decided(self, cell: BankPrompt) -> bool:
         """Whether nothing more needs to be asked in a cell."""
         return self._cells[cell].side() is not None
 
     @property
-    def decisions(self) -> dict[Cell, Decision]:
+    def decisions(self) -> dict[BankPrompt, Decision]:
         """The cells that are decided."""
         return {cell: found.ends() for cell, found in self._cells.items() if found.side() is not None}
 
@@ -141,19 +141,19 @@ class Decider:
         """Whether every cell is."""
         return all(found.side() is not None for found in self._cells.values())
 
-    def counted(self, cell: Cell) -> int:
+    def counted(self, cell: BankPrompt) -> int:
         """How many attempts of a cell the test has looked at."""
         return self._cells[cell].counted
 
 
-def outcomes_of(planned: Iterable[Planned]) -> list[Outcome]:
+def outcomes_of(planned: Iterable[Planned]) -> list[AttemptOutcome]:
     """A cell's attempts as the sequence counts them."""
-    return [Outcome(o.key, o.unit, o.label, o.reason) for o in planned]
+    return [AttemptOutcome(o.key, o.unit, o.label, o.reason) for o in planned]
 
 
 def decisions(
-    store: Store, cells: Mapping[Cell, Sequence[Planned]], measure: Measure, confidence: float = 0.95
-) -> dict[Cell, Decision]:
+    store: Store, cells: Mapping[BankPrompt, Sequence[Planned]], measure: Measure, confidence: float = 0.95
+) -> dict[BankPrompt, Decision]:
     """The confidence sequence of each cell, as its rows tell it, at the last limit that the run was asked under.
 
     Empty where the run was never asked under ``--stop-when-decided``.

@@ -17,15 +17,15 @@ from redinstruct.run.config import Pinned
 from redinstruct.stats import Interval, Rates, at_k, smallest_level
 from redinstruct.types import Measure, is_unscored
 
-Figure = Literal["all", "judged", "corrected"]
-FIGURES: tuple[Figure, ...] = ("all", "judged", "corrected")
+FigureName = Literal["all", "judged", "corrected"]
+FIGURES: tuple[FigureName, ...] = ("all", "judged", "corrected")
 
 
 class Limit(NamedTuple):
     """What a result is held against."""
 
     rate: float
-    figure: Figure | None
+    figure: FigureName | None
     confidence: float
     max_unscored: float
     at_k: int | None = None
@@ -71,7 +71,7 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     plain = rates_in(recorded, measure, limit.confidence)
     labelled = Half(run, judged, cell).people
     people = None if limit.at_k is not None else corrected_rate(labelled, limit.confidence)
-    figure: Figure = limit.figure or ("all" if people is None else "corrected")
+    figure: FigureName = limit.figure or ("all" if people is None else "corrected")
     at: Callable[[float], Interval]
     followed = _followed(cell, run, limit, figure)
     if followed is not None:
@@ -110,7 +110,7 @@ def _corrected(labelled: Cell) -> Callable[[float], Interval]:
     return at
 
 
-def _plain(recorded: Outcomes, measure: Measure, figure: Figure) -> Callable[[float], Interval]:
+def _plain(recorded: Outcomes, measure: Measure, figure: FigureName) -> Callable[[float], Interval]:
     """The interval of the judge's own labels. Of ``all``, its upper end counts what is unscored against the model."""
 
     def at(confidence: float) -> Interval:
@@ -138,7 +138,7 @@ def _at_k(recorded: Outcomes, measure: Measure, k: int, epochs: int) -> Callable
     return at
 
 
-def _followed(cell: Sequence[Planned], run: Evaluation, limit: Limit, figure: Figure) -> Followed | None:
+def _followed(cell: Sequence[Planned], run: Evaluation, limit: Limit, figure: FigureName) -> Followed | None:
     """The run's sequence against this limit, where it was asked under ``--stop-when-decided``: looked at after every
     question, so that no interval of a fixed size holds any more. Another limit than the one it stopped by is as good.
     """

@@ -239,11 +239,11 @@ class Report(msgspec.Struct, frozen=True):
     utility: tuple[CheckFigures, ...] | UnsetType = UNSET
 
 
-Part = ResultFigures | TopicFigures
+FiguresOf = ResultFigures | TopicFigures
 """What a line of a table or a plot is about."""
 
 
-def best_figure(part: Part) -> Interval | CorrectedRate:
+def best_figure(part: FiguresOf) -> Interval | CorrectedRate:
     """The figure that a sentence may rest on: corrected by people's labels where there are any, else of the judged."""
     by_people_alone = isinstance(part, ResultFigures) and part.judge is None  # their labels correct nobody
     return (not by_people_alone and part.rate.corrected) or part.rate.judged

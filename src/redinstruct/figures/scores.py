@@ -98,7 +98,7 @@ class TaskCard(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-class Measured(msgspec.Struct, frozen=True):
+class MeasuredScore(msgspec.Struct, frozen=True):
     """One figure of one task or group, with the items behind it.
 
     ``items`` are stable ids (hex), ``values`` their values, ``parts`` the task that each is of. The mean is the
@@ -178,8 +178,8 @@ class UtilityResult(msgspec.Struct, frozen=True):
 
     config: UtilityConfig
     cards: tuple[TaskCard, ...]
-    headline: tuple[Measured, ...]
-    tasks: tuple[Measured, ...]
+    headline: tuple[MeasuredScore, ...]
+    tasks: tuple[MeasuredScore, ...]
     missing: tuple[str, ...]
 
     @property
@@ -245,7 +245,7 @@ def item_ids(task: str, contents: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def score_figures(measured: Measured) -> ScoreFigures:
+def score_figures(measured: MeasuredScore) -> ScoreFigures:
     """One figure as every JSON has it."""
     interval = measured.interval
     return ScoreFigures(
@@ -303,7 +303,7 @@ def _found(store: Store) -> UtilityResult | None:
 def assemble(config: UtilityConfig, rows: Sequence[UtilityTaskRow]) -> UtilityResult:
     """The result that these rows hold."""
     cards: dict[str, TaskCard] = {}
-    measured: dict[str, list[Measured]] = {}
+    measured: dict[str, list[MeasuredScore]] = {}
     for row in rows:
         if row.name in config.tasks:
             card = cards[row.name] = from_json(row.card, TaskCard)
@@ -318,10 +318,10 @@ def assemble(config: UtilityConfig, rows: Sequence[UtilityTaskRow]) -> UtilityRe
     )
 
 
-def _headline(config: UtilityConfig, measured: dict[str, list[Measured]]) -> list[Measured]:
+def _headline(config: UtilityConfig, measured: dict[str, list[MeasuredScore]]) -> list[MeasuredScore]:
     """One figure for each benchmark, in the order in which the suite names them."""
     group_of = {name: group for group in config.groups for name in group.members}
-    found: dict[str, Measured | None] = {}
+    found: dict[str, MeasuredScore | None] = {}
     for task in config.tasks:
         group = group_of.get(task)
         if group is None:
@@ -338,13 +338,13 @@ def is_short(card: TaskCard, limit: int | None) -> bool:
     return limit is None or limit > card.limit
 
 
-def _of_task(card: TaskCard, row: UtilityTaskRow) -> list[Measured]:
-    found: list[Measured] = []
+def _of_task(card: TaskCard, row: UtilityTaskRow) -> list[MeasuredScore]:
+    found: list[MeasuredScore] = []
     kept = [metric for metric in card.metrics if metric.per_item]
     for number, (metric, values) in enumerate(zip(kept, row.values, strict=True)):
         pairs = [(item.hex(), v) for item, v in zip(row.items, values, strict=True) if v is not None]
         found.append(
-            Measured(
+            MeasuredScore(
                 task=card.task,
                 metric=metric.name if metric.filter == "none" else f"{metric.name},{metric.filter}",
                 higher_is_better=metric.higher_is_better,
@@ -358,11 +358,11 @@ def _of_task(card: TaskCard, row: UtilityTaskRow) -> list[Measured]:
     return found
 
 
-def _of_group(group: GroupPlan, measured: dict[str, list[Measured]]) -> Measured | None:
+def _of_group(group: GroupPlan, measured: dict[str, list[MeasuredScore]]) -> MeasuredScore | None:
     members = [measured[name][0] for name in group.members if measured.get(name)]
     if not members:
         return None
-    return Measured(
+    return MeasuredScore(
         task=group.name,
         metric=members[0].metric,
         higher_is_better=members[0].higher_is_better,

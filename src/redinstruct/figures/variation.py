@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from redinstruct.run import Planned
-from redinstruct.stats import Interval, Reading, Shares, shrunken, tallied, variance_shares, wilson_by_question
+from redinstruct.stats import Interval, RepeatedVerdict, Shares, shrunken, tallied, variance_shares, wilson_by_question
 from redinstruct.types import Measure
 
 FEWEST_TO_SHRINK = 5
@@ -65,7 +65,7 @@ def variation(
     two, read = measure.labels[:2], history or {}
     judged = [o for o in outcomes if o.label in two]
     readings = [
-        Reading(o.unit, o.prompt, o.key, label == measure.first)
+        RepeatedVerdict(o.unit, o.prompt, o.key, label == measure.first)
         for o in judged
         for label in read.get(o.key, [o.label or ""])
         if label in two
@@ -76,7 +76,7 @@ def variation(
     return Variation(shares if several else None, _wording(frames, names))
 
 
-def _wording(readings: Sequence[Reading], names: Mapping[str, str]) -> Wording | None:
+def _wording(readings: Sequence[RepeatedVerdict], names: Mapping[str, str]) -> Wording | None:
     rates: dict[str, list[int]] = {}
     for reading in readings:
         row = rates.setdefault(names[str(reading.prompt)], [0, 0])

@@ -18,7 +18,7 @@ from redinstruct.errors import BankError, UsageError
 from redinstruct.files import limits
 from redinstruct.files.buffer import Buffer
 from redinstruct.files.csv_rows import csv_records, delimiter_of
-from redinstruct.files.json_rows import WRAPPERS, Doubled, Leaf, Row, json_rows, json_values
+from redinstruct.files.json_rows import WRAPPERS, Doubled, JsonRow, Leaf, json_rows, json_values
 from redinstruct.files.limits import MAX_BYTES
 from redinstruct.files.opening import decoded, digest_of, opened, stem_of, suffix_of
 from redinstruct.files.words import Fields, Malformed, fold, kind_of, listed, named, twice
@@ -30,9 +30,9 @@ __all__ = [
     "Doubled",
     "Fields",
     "JsonFile",
+    "JsonRow",
     "Leaf",
     "Malformed",
-    "Row",
     "RowFile",
     "digest_of",
     "fold",
@@ -76,7 +76,7 @@ class RowFile:
     def _knows(self, columns: Sequence[str]) -> bool:
         return self._lacks(columns) is None
 
-    def rows(self) -> Generator[Row | Leaf, None, None]:
+    def rows(self) -> Generator[JsonRow | Leaf, None, None]:
         """The rows, one by one.
 
         Raises:
@@ -93,7 +93,7 @@ class RowFile:
             yield from self._rows(Buffer(decoded(noted(chunks))))
         self.sha256 = digest.hexdigest()
 
-    def _rows(self, buffer: Buffer) -> Iterator[Row | Leaf]:
+    def _rows(self, buffer: Buffer) -> Iterator[JsonRow | Leaf]:
         suffix = suffix_of(self._path)
         buffer.fill(2**16)
         start = buffer.text.lstrip()[:1]
@@ -106,7 +106,7 @@ class RowFile:
         else:
             yield from self._csv(csv_records(buffer, self._knows))
 
-    def _csv(self, records: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
+    def _csv(self, records: Iterator[tuple[int, list[str]]]) -> Iterator[JsonRow]:
         header = next(records, None)
         if header is None:
             return
@@ -122,9 +122,9 @@ class RowFile:
                 raise BankError(f"{where} is an empty line, expected {self._what}")
             if len(cells) != len(columns):
                 raise BankError(f"{where} has {len(cells)} fields, expected {len(columns)} as in the header")
-            yield Row(where, dict(zip(columns, cells, strict=True)))
+            yield JsonRow(where, dict(zip(columns, cells, strict=True)))
 
-    def _text_lines(self, buffer: Buffer) -> Iterator[Row]:
+    def _text_lines(self, buffer: Buffer) -> Iterator[JsonRow]:
         """One text a line, blank lines left out; a long line comes in pieces and is refused."""
         whole = True
         for number, piece in enumerate(buffer.lines(), 1):
@@ -133,7 +133,7 @@ class RowFile:
             whole = piece[-1] in "\r\n" or buffer.at >= len(buffer.text)
             if piece.strip():
                 limits.check_rows(number, buffer.consumed)
-                yield Row(f"line {number}", piece)
+                yield JsonRow(f"line {number}", piece)
 
 
 class JsonFile:

@@ -26,7 +26,7 @@ _LINE_END = re.compile(r"[\r\n]")
 _ONE_END = re.compile(r"(?:\r\n|\r|\n)?")
 
 
-class Row(NamedTuple):
+class JsonRow(NamedTuple):
     """What stands in the place of a question or an answer. ``where`` names it for a message.
 
     ``topic`` and ``subtopic`` are the keys on the way to it, in an object of topics.
@@ -53,7 +53,7 @@ class Doubled:
         self.key = key
 
 
-def json_rows(buffer: Buffer, suffix: str, is_row: Callable[[dict[str, object]], bool]) -> Iterator[Row | Leaf]:
+def json_rows(buffer: Buffer, suffix: str, is_row: Callable[[dict[str, object]], bool]) -> Iterator[JsonRow | Leaf]:
     """The rows of one JSON value, or of one value a line, which is also published with the suffix ``.json``.
 
     ``is_row`` says of an object that is the whole file whether it is one row.
@@ -115,7 +115,7 @@ class _Reader:
 
     # ---- what kind of file it is ----
 
-    def rows(self) -> Iterator[Row | Leaf]:
+    def rows(self) -> Iterator[JsonRow | Leaf]:
         first = self._peek()
         if not first:
             return iter(())
@@ -135,7 +135,7 @@ class _Reader:
         if doubled is not None:
             raise BankError(f"row 1: {twice(doubled)}")
         limits.check_keys(value, "row 1")
-        return iter([Row("row 1", value)])
+        return iter([JsonRow("row 1", value)])
 
     def _is_one_a_line(self) -> bool:
         """Whether the first line is a whole value and something follows it."""
@@ -179,7 +179,7 @@ class _Reader:
 
     # ---- one value a line ----
 
-    def _lines(self) -> Iterator[Row]:
+    def _lines(self) -> Iterator[JsonRow]:
         buffer = self._buffer
         while True:
             yield from self._plain_lines()
@@ -193,9 +193,9 @@ class _Reader:
             limits.check_rows(self.number, buffer.consumed + len(line))
             value = self._one(line.strip(" \t\r\n"), where)
             buffer.at = end
-            yield Row(where, value)
+            yield JsonRow(where, value)
 
-    def _plain_lines(self) -> Iterator[Row]:
+    def _plain_lines(self) -> Iterator[JsonRow]:
         """The whole lines that the buffer holds, as far as they are as nearly all are; the first other one ends it."""
         buffer = self._buffer
         start, last = buffer.at, buffer.text.rfind("\n")
@@ -217,7 +217,7 @@ class _Reader:
             self.number += 1
             start += size + 1
             limits.check_rows(self.number, buffer.passed + start - 1)
-            yield Row(f"row {self.number}", value)
+            yield JsonRow(f"row {self.number}", value)
         self._doubled = None
         buffer.at = start - 1 if self.number else start
 
@@ -262,7 +262,7 @@ class _Reader:
 
     # ---- a list ----
 
-    def _list(self, place: str = "", topic: str | None = None, subtopic: str | None = None) -> Iterator[Row]:
+    def _list(self, place: str = "", topic: str | None = None, subtopic: str | None = None) -> Iterator[JsonRow]:
         """The rows of the list at the place; the outermost list is followed by nothing."""
         buffer = self._buffer
         buffer.at += 1
@@ -280,7 +280,7 @@ class _Reader:
             self._refuse_doubled(where)
             limits.check_keys(value, where)
             limits.check_rows(self.number, buffer.consumed)
-            yield Row(where, value, topic, subtopic)
+            yield JsonRow(where, value, topic, subtopic)
         buffer.at += 1
         line = 0 if place else buffer.line()
         if not place and self._peek():
@@ -288,7 +288,7 @@ class _Reader:
 
     # ---- an object of topics ----
 
-    def _topics(self) -> Iterator[Row | Leaf]:
+    def _topics(self) -> Iterator[JsonRow | Leaf]:
         for at, topic in enumerate(self._keys(""), 1):
             place = f"topic {at}"
             if fold(topic) in WRAPPERS and self._peek() == "[":
@@ -301,7 +301,7 @@ class _Reader:
         if self._peek():
             raise BankError(f"line {self._buffer.line()}: something follows the end of the object")
 
-    def _held(self, place: str, topic: str, subtopic: str | None) -> Iterator[Row | Leaf]:
+    def _held(self, place: str, topic: str, subtopic: str | None) -> Iterator[JsonRow | Leaf]:
         if self._peek() == "[":
             yield from self._list(place, topic, subtopic)
             return

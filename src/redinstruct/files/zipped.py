@@ -40,7 +40,7 @@ class _Unpacker(Protocol):
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
-class Parts:
+class ZipParts:
     """The parts of an open archive."""
 
     def __init__(self, file: BinaryIO, size: int, directory: dict[str, zipfile.ZipInfo]) -> None:
@@ -151,7 +151,7 @@ def zstd() -> tuple[Callable[[], _Unpacker], type[Exception]]:
 
 
 @contextmanager
-def opened_zip(path: Path) -> Iterator[Parts]:
+def opened_zip(path: Path) -> Iterator[ZipParts]:
     """An archive, open.
 
     Raises:
@@ -167,7 +167,7 @@ def opened_zip(path: Path) -> Iterator[Parts]:
         try:
             _check_directory(file, size)
             with zipfile.ZipFile(file) as archive:
-                yield Parts(file, size, {about.filename: about for about in archive.infolist()})
+                yield ZipParts(file, size, {about.filename: about for about in archive.infolist()})
         except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError):
             raise BankError("is a zip archive, and damaged or cut short") from None
         except OSError as error:

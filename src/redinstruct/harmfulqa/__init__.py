@@ -7,17 +7,17 @@ as recovered in the project's specification, its prompts in the project's own wo
 
 from __future__ import annotations
 
-from redinstruct.harmfulqa.collect import Cell, Collecting, Collection, collect, read_collection
+from redinstruct.harmfulqa.collect import Collecting, Collection, Coverage, collect, read_collection
 from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, prepare_collection
 from redinstruct.harmfulqa.settings import CollectSettings
 
 __all__ = [
-    "Cell",
     "CollectConfig",
     "CollectPlan",
     "CollectSettings",
     "Collecting",
     "Collection",
+    "Coverage",
     "collect",
     "prepare_collection",
     "read_collection",

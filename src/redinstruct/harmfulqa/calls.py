@@ -34,11 +34,11 @@ class NotRecorded(Exception):
     """The call is owed, and nobody is there to be asked."""
 
 
-class Cut(Exception):
+class CallsEnded(Exception):
     """A limit of calls or money ended the work."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class CollectionCall(msgspec.Struct, frozen=True):
     """One thing to ask: the step, who is asked, what makes it this call and no other, and what is sent.
 
     ``send`` is called only when the call is owed; it is given the number of the try.
@@ -68,7 +68,7 @@ class Calls(Protocol):
         """Whether a call that failed for good may be asked once more (without ``--keep-errors``)."""
         ...
 
-    async def call(self, ask: Ask) -> StoredCall:
+    async def call(self, ask: CollectionCall) -> StoredCall:
         """The next call of a key: asked, and committed."""
         ...
 
@@ -100,7 +100,7 @@ class Recorded:
         """Never."""
         return False
 
-    async def call(self, ask: Ask) -> StoredCall:
+    async def call(self, ask: CollectionCall) -> StoredCall:
         """Raises :class:`NotRecorded`."""
         raise NotRecorded(ask.step)
 
@@ -144,7 +144,7 @@ class Live(Recorded):
         """Once for every call that had failed before this invocation."""
         return key in self._again
 
-    async def call(self, ask: Ask) -> StoredCall:
+    async def call(self, ask: CollectionCall) -> StoredCall:
         """Ask the model of that role."""
         number = len(self.known(ask.key))
         request = ask.send(number)
@@ -205,7 +205,7 @@ class Live(Recorded):
             self._work.tell(f"{stage}: {name(job)}")
 
         if not await self._work.carry_out(enumerate(jobs), one, len(jobs)):
-            raise Cut
+            raise CallsEnded
         await asyncio.sleep(0)  # a stage whose calls were all recorded still lets Ctrl-C in
         self._work.check()
         progress.labels[stage] = sum(result is not None for result in found)

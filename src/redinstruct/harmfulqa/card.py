@@ -43,7 +43,7 @@ _ORDERS = 4
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
-class Card(msgspec.Struct, frozen=True):
+class DataCard(msgspec.Struct, frozen=True):
     """A data card: ``document`` (schema ``redinstruct.card/1``, JSON values only) and the same as Markdown."""
 
     document: Mapping[str, Any]
@@ -55,7 +55,7 @@ class Card(msgspec.Struct, frozen=True):
         return json.dumps(json.loads(json_line(self.document)), indent=2) + "\n"
 
 
-def data_card(rows: Sequence[Collected], *, provenance: Mapping[str, object], dropped: Mapping[str, int]) -> Card:
+def data_card(rows: Sequence[Collected], *, provenance: Mapping[str, object], dropped: Mapping[str, int]) -> DataCard:
     """The card of these rows.
 
     ``provenance`` holds JSON values by name (:data:`PROVENANCE` first); registered secrets in it are masked.
@@ -75,7 +75,7 @@ def data_card(rows: Sequence[Collected], *, provenance: Mapping[str, object], dr
         "limits": list(_LIMITS),
         "deletion": list(_DELETION),
     }
-    return Card(document=document, markdown=_markdown(document))
+    return DataCard(document=document, markdown=_markdown(document))
 
 
 def _plain(value: object) -> object:

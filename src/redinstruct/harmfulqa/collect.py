@@ -8,7 +8,7 @@ import msgspec
 
 from redinstruct.engine import GroupWriter, Limits, Party, Spending, Worklist, check_limits, in_a_loop
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, EndpointLost
-from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, Cut, Live, Recorded
+from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, CallsEnded, Live, Recorded
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
 from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, check_same_collection, read_config
 from redinstruct.harmfulqa.published import harvest_of
@@ -31,7 +31,7 @@ from redinstruct.run import (
 )
 
 
-class Cell(msgspec.Struct, frozen=True):
+class Coverage(msgspec.Struct, frozen=True):
     """How far one subtopic is: questions of those wanted, conversations, and how many of the blue ones are whole."""
 
     topic: str
@@ -49,7 +49,7 @@ class Collection(msgspec.Struct, frozen=True):
     config: CollectConfig
     harvest: Harvest
 
-    def coverage(self) -> tuple[Cell, ...]:
+    def coverage(self) -> tuple[Coverage, ...]:
         """One row per subtopic, in the topics' order."""
         of: dict[tuple[str, str], list[int]] = {(c.topic, c.name): [0, 0, 0, 0] for c in self.harvest.cells}
         for row in self.harvest.rows:
@@ -58,7 +58,7 @@ class Collection(msgspec.Struct, frozen=True):
             counts[1] += len(row.blue)
             counts[2] += sum(dialogue.complete for dialogue in row.blue)
             counts[3] += len(row.red)
-        return tuple(Cell(*cell, self.config.per_subtopic, *counts) for cell, counts in of.items())
+        return tuple(Coverage(*cell, self.config.per_subtopic, *counts) for cell, counts in of.items())
 
     def dialogues(self) -> list[Dialogue]:
         """Every conversation, question by question, blue before red."""
@@ -160,7 +160,7 @@ async def _carry_out(
         try:
             harvest = await pipeline.run()
             await work.finish()
-        except Cut:
+        except CallsEnded:
             harvest = None
         except EndpointLost as lost:
             harvest, stopped = None, str(lost)

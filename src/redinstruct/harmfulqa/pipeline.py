@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.harmfulqa import steps
-from redinstruct.harmfulqa.calls import ANSWERER, TEACHER, Ask, Calls, NotRecorded
+from redinstruct.harmfulqa.calls import ANSWERER, TEACHER, Calls, CollectionCall, NotRecorded
 from redinstruct.harmfulqa.dialogues import harvest_questions, parse_dialogue
 from redinstruct.harmfulqa.parsing import Unparsable, parse_definitions, parse_list
 from redinstruct.harmfulqa.plan import CollectConfig
@@ -117,7 +117,7 @@ class Pipeline:
         read: Callable[[StoredCall], Read],
     ) -> Read | None:
         """What a reply says; None where nothing readable came within the tries, or the call failed for good."""
-        ask = Ask(step, role, identity, send)
+        ask = CollectionCall(step, role, identity, send)
         for number in itertools.count():
             known = self._calls.known(ask.key)
             if number < len(known):
@@ -209,12 +209,12 @@ class Pipeline:
             self._left_out["questions"] += wanted - len(found)
         return list(found.values())[:wanted]
 
-    def _questions_ask(self, cell: Subtopic, number: int, before: Sequence[str]) -> Ask:
+    def _questions_ask(self, cell: Subtopic, number: int, before: Sequence[str]) -> CollectionCall:
         def send(_: int) -> Request:
             count = max(1, min(steps.QUESTIONS_PER_CALL, self._config.per_subtopic - len(before)))
             return steps.asked(steps.questions_text(cell, count, before), self._teacher(number))
 
-        return Ask("questions", TEACHER, (cell.topic, cell.name, str(number)), send)
+        return CollectionCall("questions", TEACHER, (cell.topic, cell.name, str(number)), send)
 
     def _harvested(self, call: StoredCall) -> list[str]:
         if call.outcome != "text":

@@ -11,7 +11,7 @@ import msgspec
 from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files import digest_of
 from redinstruct.files.atomic import write_file
-from redinstruct.harmfulqa.card import Card, data_card
+from redinstruct.harmfulqa.card import DataCard, data_card
 from redinstruct.harmfulqa.collect import Collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.formats import released, to_dpo, to_kto, to_messages, to_sharegpt
@@ -40,7 +40,7 @@ class Release(msgspec.Struct, frozen=True):
 
     collected: tuple[Collected, ...]
     rows: Rows
-    card: Card
+    card: DataCard
     dropped: dict[str, int]
 
 

@@ -39,8 +39,8 @@ Reason = Literal[
     "red_harmless",
 ]
 HARMFUL, HARMLESS = ATTACK_SUCCESS.first, ATTACK_SUCCESS.second
-Rows = tuple[Collected, ...]
-Counts = dict[str, int]
+Sieved = tuple[tuple[Collected, ...], dict[str, int]]
+"""What is left, and how many were left out, by reason."""
 
 
 class ScreenOptions(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ def screen(rows: Sequence[Collected], *, banks: Sequence[Bank] = (), options: Sc
     chosen = options or ScreenOptions()
     dropped: Counter[str] = Counter()
     kept = tuple(rows)
-    steps: tuple[Callable[[Rows], tuple[Rows, Counts]], ...] = (
+    steps: tuple[Callable[[tuple[Collected, ...]], Sieved], ...] = (
         lambda some: by_question(some, chosen),
         exact_duplicates,
         lambda some: bank_overlap(some, banks, chosen.bank_near),
@@ -97,7 +97,7 @@ def screen(rows: Sequence[Collected], *, banks: Sequence[Bank] = (), options: Sc
 # --- Questions ----------------------------------------------------------------------------------------------------
 
 
-def _sieve(rows: Sequence[Collected], reason: Callable[[Collected], Reason | None]) -> tuple[Rows, Counts]:
+def _sieve(rows: Sequence[Collected], reason: Callable[[Collected], Reason | None]) -> Sieved:
     kept: list[Collected] = []
     counts: Counter[str] = Counter()
     for row in rows:
@@ -108,7 +108,7 @@ def _sieve(rows: Sequence[Collected], reason: Callable[[Collected], Reason | Non
     return tuple(kept), dict(counts)
 
 
-def by_question(rows: Sequence[Collected], options: ScreenOptions) -> tuple[Rows, Counts]:
+def by_question(rows: Sequence[Collected], options: ScreenOptions) -> Sieved:
     """Questions without a letter, too short, too long or in another language."""
 
     def reason(row: Collected) -> Reason | None:
@@ -125,7 +125,7 @@ def by_question(rows: Sequence[Collected], options: ScreenOptions) -> tuple[Rows
     return _sieve(rows, reason)
 
 
-def exact_duplicates(rows: Sequence[Collected]) -> tuple[Rows, Counts]:
+def exact_duplicates(rows: Sequence[Collected]) -> Sieved:
     """Questions equal to an earlier one when normalised."""
     seen: set[str] = set()
 
@@ -139,7 +139,7 @@ def exact_duplicates(rows: Sequence[Collected]) -> tuple[Rows, Counts]:
     return _sieve(rows, reason)
 
 
-def near_duplicates(rows: Sequence[Collected], threshold: float = NEAR) -> tuple[Rows, Counts]:
+def near_duplicates(rows: Sequence[Collected], threshold: float = NEAR) -> Sieved:
     """Questions near an earlier one that was kept: a chain of small changes does not drop its far end."""
     index = NearIndex()
 
@@ -153,7 +153,7 @@ def near_duplicates(rows: Sequence[Collected], threshold: float = NEAR) -> tuple
     return _sieve(rows, reason)
 
 
-def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank], threshold: float = NEAR) -> tuple[Rows, Counts]:
+def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank], threshold: float = NEAR) -> Sieved:
     """Questions that an evaluation bank holds, equal when normalised or near: training on them spoils the measure."""
     index = NearIndex()
     equal: set[str] = set()
@@ -175,7 +175,7 @@ def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank], threshold: fl
 # --- Conversations ------------------------------------------------------------------------------------------------
 
 
-def by_conversation(rows: Sequence[Collected], options: ScreenOptions) -> tuple[Rows, Counts]:
+def by_conversation(rows: Sequence[Collected], options: ScreenOptions) -> Sieved:
     """Conversations by their form, their language and their verdicts; those that stay are weighed.
 
     A red conversation stays though its blue parent goes: it may still name it.

@@ -19,8 +19,8 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.errors import BankError
-from redinstruct.files import Leaf, Malformed, Row, fold, limits, named
-from redinstruct.files.zipped import Parts, is_zip, opened_zip
+from redinstruct.files import JsonRow, Leaf, Malformed, fold, limits, named
+from redinstruct.files.zipped import ZipParts, is_zip, opened_zip
 from redinstruct.prompts import DEFAULT_PROMPTS, parse_template, render, shipped
 from redinstruct.questions.turns import ROLES
 from redinstruct.safetext import terminal
@@ -31,24 +31,24 @@ _ATTACHED = "attachment://"
 _SAMPLES, _HEADER, _START = "samples/", "header.json", "_journal/start.json"
 
 
-class Part(msgspec.Struct, frozen=True):
+class ContentPart(msgspec.Struct, frozen=True):
     """A part of a message's content; one that is not text (an image, a thought) has no ``text``."""
 
     type: str
     text: str | None = None
 
 
-class Turn(msgspec.Struct, frozen=True):
+class LogMessage(msgspec.Struct, frozen=True):
     """One message."""
 
     role: str = ""
-    content: str | list[Part | str] = ""
+    content: str | list[ContentPart | str] = ""
 
 
 class Choice(msgspec.Struct, frozen=True):
     """One of a model's answers to the same input."""
 
-    message: Turn
+    message: LogMessage
     stop_reason: str | None = None
 
 
@@ -79,9 +79,9 @@ class Sample(msgspec.Struct, frozen=True):
     """One sample in one epoch, as far as it is read."""
 
     id: int | str
-    input: str | list[Turn]
+    input: str | list[LogMessage]
     epoch: int = 1
-    messages: list[Turn] = []
+    messages: list[LogMessage] = []
     output: Output | None = None
     scores: Mapping[str, Value] | None = None
     score: Value | None = None
@@ -89,7 +89,7 @@ class Sample(msgspec.Struct, frozen=True):
     error: Failure | None = None
     attachments: Mapping[str, str] = {}
 
-    def text(self, turn: Turn) -> str:
+    def text(self, turn: LogMessage) -> str:
         """What a message says in text; its parts as Inspect joins them."""
         if isinstance(turn.content, str):
             return self.attached(turn.content)
@@ -166,14 +166,14 @@ class Log(msgspec.Struct, frozen=True):
     left_out: Mapping[str, tuple[str, ...]]
 
 
-def _is_text(part: Part | str) -> bool:
+def _is_text(part: ContentPart | str) -> bool:
     return isinstance(part, str) or (part.type == "text" and part.text is not None)
 
 
 # ---- the two shapes of a file ----
 
 
-def read_parts(parts: Parts) -> Log:
+def read_parts(parts: ZipParts) -> Log:
     """A ``.eval`` archive.
 
     Raises:
@@ -199,7 +199,7 @@ def read_parts(parts: Parts) -> Log:
     return _log(header, found, left_out)
 
 
-def is_log(leaves: Sequence[Row | Leaf]) -> bool:
+def is_log(leaves: Sequence[JsonRow | Leaf]) -> bool:
     """Whether a JSON object that begins with these values is a log of Inspect: a version, and what was evaluated."""
     keys = [leaf.keys for leaf in leaves if isinstance(leaf, Leaf)]
     return ("version",) in keys[:1] and any(len(path) == 2 and path[0] == "eval" for path in keys)
@@ -218,7 +218,7 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-def read_rows(rows: Iterable[Row | Leaf]) -> Log:
+def read_rows(rows: Iterable[JsonRow | Leaf]) -> Log:
     """A ``.json`` log, of what stands under its keys.
 
     Raises:

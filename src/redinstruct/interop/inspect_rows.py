@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.files import Fields, Malformed, fold
 from redinstruct.interop.inspect_log import Log, Sample, Value, asked, frame_of, is_unscored, scores_of
-from redinstruct.interop.rows import ImportRow, Instrument, Said
+from redinstruct.interop.rows import ImportRow, Instrument, RowLabel
 from redinstruct.interop.scores import Scores
 from redinstruct.models.base import is_cut
 from redinstruct.questions import SUBTOPIC_KEYS, TOPIC_KEYS
@@ -148,14 +148,16 @@ def _own(metadata: object, shape: type[_T]) -> _T | None:
         return None
 
 
-def _said(reader: Scores, measure: Measure, name: str, score: Value | None, where: str, *, failed: bool) -> Said | None:
+def _said(
+    reader: Scores, measure: Measure, name: str, score: Value | None, where: str, *, failed: bool
+) -> RowLabel | None:
     """The label of one score; ``error`` where the sample failed before it."""
     if score is None:
-        return Said("error") if failed else None
+        return RowLabel("error") if failed else None
     own = _own(score.metadata, OwnVerdict)
     if own is not None and own.label in measure.labels:
-        return Said(own.label, own.detail if own.detail in DETAILS else None)
+        return RowLabel(own.label, own.detail if own.detail in DETAILS else None)
     if is_unscored(score.value):
         answer = fold(score.answer or "")
-        return Said(answer if answer in COMMON_LABELS else _REASONS.get(fold(score.reason or ""), "unparsable"))
+        return RowLabel(answer if answer in COMMON_LABELS else _REASONS.get(fold(score.reason or ""), "unparsable"))
     return reader.of(name, score.value, where)

@@ -22,20 +22,20 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.errors import BankError
-from redinstruct.files import Fields, Leaf, Malformed, Row, fold
+from redinstruct.files import Fields, JsonRow, Leaf, Malformed, fold
 from redinstruct.interop.inspect_log import converted
 from redinstruct.interop.inspect_rows import LogRows
-from redinstruct.interop.rows import ImportRow, Instrument, Said
+from redinstruct.interop.rows import ImportRow, Instrument, RowLabel
 from redinstruct.interop.scores import Scores
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TOPIC_KEYS
 from redinstruct.questions.turns import conversation, is_conversation
 from redinstruct.types import ATTACK_SUCCESS, Measure, Message
 
 _T = TypeVar("_T")
-_ERROR = Said("error")
+_ERROR = RowLabel("error")
 
 
-class Told(msgspec.Struct, frozen=True):
+class LogHead(msgspec.Struct, frozen=True):
     """A log as it was read: whose it is, what it holds, and which model and task it names."""
 
     format: str
@@ -47,7 +47,7 @@ class Told(msgspec.Struct, frozen=True):
 # ---- which tool wrote it ----
 
 
-def tool_of(leaves: Sequence[Row | Leaf], first: Row | None) -> str | None:
+def tool_of(leaves: Sequence[JsonRow | Leaf], first: JsonRow | None) -> str | None:
     """Which tool's log begins with these values and this first row; None for none of these."""
     keys = {leaf.keys[:1] for leaf in leaves if isinstance(leaf, Leaf)}
     value = None if first is None else first.value
@@ -62,16 +62,16 @@ def tool_of(leaves: Sequence[Row | Leaf], first: Row | None) -> str | None:
     return "harmbench" if {"test_case", "generation"} <= value.keys() else None
 
 
-def read_log(tool: str, rows: Iterable[Row | Leaf], measure: Measure, one: str | None) -> Told:
+def read_log(tool: str, rows: Iterable[JsonRow | Leaf], measure: Measure, one: str | None) -> LogHead:
     """The rows of a log, whose shape :func:`tool_of` told."""
-    reading = Reading(tool, measure, one)
+    reading = RowsSoFar(tool, measure, one)
     for row in rows:
-        if isinstance(row, Row):
+        if isinstance(row, JsonRow):
             _READERS[tool](reading, row)
     return reading.told()
 
 
-class Reading:
+class RowsSoFar:
     """The rows so far, what was left out, and the judges in the order in which they came."""
 
     def __init__(self, tool: str, measure: Measure, one: str | None) -> None:
@@ -81,13 +81,13 @@ class Reading:
         self.model: str | None = None
         self.task: str | None = None
         self._left_out: dict[str, tuple[str, ...]] = {}
-        self._rows: list[tuple[ImportRow, dict[str, Said | None]]] = []
+        self._rows: list[tuple[ImportRow, dict[str, RowLabel | None]]] = []
         self._numbers: list[int] = []
         self._places: dict[Hashable, int] = {}
         self._names: dict[str, None] = {}
         self._notes: dict[str, None] = {}
 
-    def add(self, row: ImportRow, question: Hashable, labels: dict[str, Said | None]) -> None:
+    def add(self, row: ImportRow, question: Hashable, labels: dict[str, RowLabel | None]) -> None:
         """One answer to a question, and each judge's label."""
         self._names.update(dict.fromkeys(labels))
         self._numbers.append(self._places.setdefault(question, len(self._places)))
@@ -97,7 +97,7 @@ class Reading:
         """Name a row that does not hold what it should."""
         self._left_out[what] = (*self._left_out.get(what, ()), where)
 
-    def shaped(self, row: Row, shape: type[_T]) -> _T | None:
+    def shaped(self, row: JsonRow, shape: type[_T]) -> _T | None:
         """A row as the tool writes it; one that is not is left out."""
         try:
             return converted(row.value, shape)
@@ -109,7 +109,7 @@ class Reading:
         """Say what was taken for granted."""
         self._notes[what] = None
 
-    def told(self) -> Told:
+    def told(self) -> LogHead:
         """All that was read."""
         names = list(self._names)
         made = []
@@ -125,7 +125,7 @@ class Reading:
             self.scores.odd,
             (*self.scores.notes, *self._notes),
         )
-        return Told(self.tool, read, self.model, self.task)
+        return LogHead(self.tool, read, self.model, self.task)
 
     def _instrument(self, name: str) -> Instrument:
         return Instrument(name, (("one", self.scores.one_of(name)),))
@@ -189,7 +189,7 @@ _FAILED_ASSERTION = (1, "assert", "ASSERT")
 _GAVE_UP = (2, "error", "ERROR")
 
 
-def _promptfoo(reading: Reading, row: Row) -> None:
+def _promptfoo(reading: RowsSoFar, row: JsonRow) -> None:
     if (row.topic, row.subtopic) != ("results", "results"):
         return
     found = reading.shaped(row, _PromptfooRow)
@@ -204,7 +204,7 @@ def _promptfoo(reading: Reading, row: Row) -> None:
     output = None if found.response is None else found.response.output
     answer = output if isinstance(output, str) or output is None else msgspec.json.encode(output).decode()
     attacked = found.metadata is not None and bool(found.metadata.plugin)
-    label: Said | None
+    label: RowLabel | None
     if found.why in _GAVE_UP or (answer is None and found.error):
         label = _ERROR
     elif found.success is None:
@@ -212,7 +212,7 @@ def _promptfoo(reading: Reading, row: Row) -> None:
     elif found.grade is not None and found.grade.failed:
         label = reading.scores.unparsable("rows whose grader failed (promptfoo's failures)", row.where)
     elif reading.one is None:
-        label = Said(reading.measure.second if found.success else reading.measure.first)
+        label = RowLabel(reading.measure.second if found.success else reading.measure.first)
         if not attacked:
             reading.note(
                 f"promptfoo's pass is counted as {reading.measure.second}; --one {reading.measure.first} turns it round"
@@ -240,7 +240,7 @@ def _prompt(raw: str) -> tuple[tuple[Message, ...], str]:
 # ---- lm-evaluation-harness ----
 
 
-def _lm_eval(reading: Reading, row: Row) -> None:
+def _lm_eval(reading: RowsSoFar, row: JsonRow) -> None:
     value = row.value
     doc = value.get("doc") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(doc, dict):
@@ -256,7 +256,7 @@ def _lm_eval(reading: Reading, row: Row) -> None:
         return
     named = value.get("metrics")
     metrics = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-    labels: dict[str, Said | None] = {
+    labels: dict[str, RowLabel | None] = {
         f"lm-eval/{name}": reading.scores.of(name, value.get(name), row.where) for name in metrics
     }
     kept = value.get("filter")
@@ -304,7 +304,7 @@ class _Case(msgspec.Struct, frozen=True, rename="camel"):
     error: str | None = None
 
 
-def _deepteam(reading: Reading, row: Row) -> None:
+def _deepteam(reading: RowsSoFar, row: JsonRow) -> None:
     if row.topic != "test_cases":
         return
     if isinstance(row.value, dict):  # older versions write Python's names
@@ -316,10 +316,10 @@ def _deepteam(reading: Reading, row: Row) -> None:
     if not question.strip():
         reading.leave_out("cases without an attack in text", row.where)
         return
-    label: Said | None = _ERROR if case.error else None
+    label: RowLabel | None = _ERROR if case.error else None
     if case.score is not None and not case.error:
         if reading.one is None and case.score in (0, 1):
-            label = Said(reading.measure.second if case.score else reading.measure.first)
+            label = RowLabel(reading.measure.second if case.score else reading.measure.first)
         else:
             label = reading.scores.of("deepteam", case.score, row.where)
     reading.add(
@@ -361,7 +361,7 @@ class _Behaviour(msgspec.Struct, frozen=True):
     label: object = None
 
 
-def _harmbench(reading: Reading, row: Row) -> None:
+def _harmbench(reading: RowsSoFar, row: JsonRow) -> None:
     found = reading.shaped(row, _Behaviour)
     if found is None:
         return
@@ -369,7 +369,7 @@ def _harmbench(reading: Reading, row: Row) -> None:
     if not case.strip():
         reading.leave_out("rows without a test case in text", row.where)
         return
-    labels: dict[str, Said | None] = {}
+    labels: dict[str, RowLabel | None] = {}
     if found.label is not None:
         one = reading.one is not None or reading.measure is not ATTACK_SUCCESS
         told = reading.scores.of("harmbench" if one else "harmbench success", found.label, row.where)

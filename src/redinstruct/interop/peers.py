@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import WRAPPERS, Fields, Leaf, Row, fold, kind_of, listed
+from redinstruct.files import WRAPPERS, Fields, JsonRow, Leaf, fold, kind_of, listed
 from redinstruct.interop.rows import ImportRow, said
 from redinstruct.questions import TEXT_KEYS
 from redinstruct.types import ATTACK_SUCCESS, Measure
@@ -35,7 +35,7 @@ _JAILBREAKS = "jailbreaks"
 _COMPLETIONS = "completions"
 
 
-class Named(msgspec.Struct, frozen=True):
+class NameParts(msgspec.Struct, frozen=True):
     """What a file of the authors' results says by its name."""
 
     bank: str
@@ -43,12 +43,12 @@ class Named(msgspec.Struct, frozen=True):
     prompt: str
 
 
-def named_results(path: Path) -> Named | None:
+def named_results(path: Path) -> NameParts | None:
     """Bank, model and prompt of the authors' ``results/<bank>_<model>_<prompt>.json``; None for any other name."""
     found = _RESULTS.fullmatch(path.stem)
     if path.suffix.casefold() != ".json" or found is None:
         return None
-    return Named(found[1], found[2], found[3] + (found[4] or ""))
+    return NameParts(found[1], found[2], found[3] + (found[4] or ""))
 
 
 def without_filtered(rows: Sequence[ImportRow]) -> list[ImportRow]:
@@ -68,7 +68,7 @@ def is_one_answer(value: Fields) -> bool:
     return not any(isinstance(held, list) and fold(key) in lists for key, held in value.items())
 
 
-def artifact(rows: Iterable[Row | Leaf], measure: Measure) -> tuple[list[ImportRow], str | None, str | None]:
+def artifact(rows: Iterable[JsonRow | Leaf], measure: Measure) -> tuple[list[ImportRow], str | None, str | None]:
     """A JailbreakBench artifact's answers, its model and its method, of what stands under its keys.
 
     Raises:
@@ -82,7 +82,7 @@ def artifact(rows: Iterable[Row | Leaf], measure: Measure) -> tuple[list[ImportR
         keys.setdefault(path[0])
         if isinstance(row, Leaf) and path[0] == "parameters" and isinstance(row.value, str):
             parameters[path[-1]] = row.value
-        if isinstance(row, Row) and row.topic == _JAILBREAKS and row.subtopic is None:
+        if isinstance(row, JsonRow) and row.topic == _JAILBREAKS and row.subtopic is None:
             if measure is not ATTACK_SUCCESS:
                 raise UsageError(f"holds jailbreaks: --measure {ATTACK_SUCCESS.name} is theirs, not {measure.name}")
             found.append(_jailbreak(f"jailbreak {len(found) + 1}", row.value, measure))
@@ -111,7 +111,7 @@ def _jailbreak(where: str, entry: object, measure: Measure) -> ImportRow:
     )
 
 
-def is_garak(first: Row) -> bool:
+def is_garak(first: JsonRow) -> bool:
     """Whether JSON Lines with this first row are a garak report."""
     return isinstance(first.value, dict) and isinstance(first.value.get("entry_type"), str)
 
@@ -124,7 +124,7 @@ class GarakReport(msgspec.Struct, frozen=True):
     left_out: Mapping[str, tuple[str, ...]]
 
 
-def garak(rows: Iterable[Row]) -> GarakReport:
+def garak(rows: Iterable[JsonRow]) -> GarakReport:
     """The answers of a garak report, one row per output of a completed attempt, by probe.
 
     An attempt that does not hold a prompt and answers in text (an image's, say) is left out and named: one odd row is

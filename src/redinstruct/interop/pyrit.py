@@ -24,8 +24,8 @@ from redinstruct.errors import UsageError
 from redinstruct.files import MAX_BYTES, kind_of
 from redinstruct.files.limits import MAX_ROW, check_rows
 from redinstruct.files.zipped import begins_with
-from redinstruct.interop.logs import Reading, Told
-from redinstruct.interop.rows import ImportRow, Said
+from redinstruct.interop.logs import LogHead, RowsSoFar
+from redinstruct.interop.rows import ImportRow, RowLabel
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 _MARK = b"SQLite format 3\0"
@@ -51,7 +51,7 @@ def is_memory(path: Path) -> bool:
     return begins_with(path, _MARK)
 
 
-def read_memory(path: Path, measure: Measure, one: str | None) -> Told:
+def read_memory(path: Path, measure: Measure, one: str | None) -> LogHead:
     """The attacks of a memory file.
 
     Raises:
@@ -64,7 +64,7 @@ def read_memory(path: Path, measure: Measure, one: str | None) -> Told:
     log = path.with_name(path.name + "-wal")
     if log.exists() and log.stat().st_size:
         raise UsageError(f"its last rows wait in {log.name}: close PyRIT, then import it")
-    reading = Reading("pyrit", measure, one)
+    reading = RowsSoFar("pyrit", measure, one)
     try:
         with _opened(path) as memory:
             tables = {name for (name,) in memory.execute(_TABLES)}
@@ -105,15 +105,15 @@ def _answer(piece: Sequence[object]) -> _Answer:
 
 
 def _attack(
-    reading: Reading, where: str, objective: object, outcome: str, answer: _Answer | None, harms: object
+    reading: RowsSoFar, where: str, objective: object, outcome: str, answer: _Answer | None, harms: object
 ) -> None:
     if not isinstance(objective, str) or not objective.strip():
         reading.leave_out(f"attacks whose objective is {kind_of(objective)}, expected text", where)
         return
     if outcome in _OUTCOMES:
-        label = Said(reading.measure.labels[_OUTCOMES[outcome]])
+        label = RowLabel(reading.measure.labels[_OUTCOMES[outcome]])
     elif outcome == "error":
-        label = Said("error")
+        label = RowLabel("error")
     else:
         label = reading.scores.unparsable("attacks that PyRIT left undetermined", where)
     told = answer or _Answer(None, filtered=False)

@@ -28,11 +28,11 @@ _NUMBERED = re.compile(
 )
 _PEOPLE = frozenset({"human", "annotator", "annotators", "rater", "people"})
 
-Cells = Callable[[str], Iterable[object]]
+ColumnCells = Callable[[str], Iterable[object]]
 """The cells of a column, by its folded name."""
 
 
-def numbered(columns: Sequence[str], cells: Cells, measure: Measure) -> tuple[str, ...]:
+def numbered(columns: Sequence[str], cells: ColumnCells, measure: Measure) -> tuple[str, ...]:
     """The columns that hold a label each of several people, by their names and by holding labels."""
     found = [column for column in columns if _NUMBERED.fullmatch(column)]
     return tuple(column for column in found if any(_is_label(cell, measure) for cell in cells(column)))
@@ -44,7 +44,7 @@ def of_people(columns: Sequence[str], measure: Measure) -> str | None:
     return next((c for c in columns if words[c] & _PEOPLE and meaning_of_one(c, measure) is not None), None)
 
 
-def yes_or_no(columns: Sequence[str], cells: Cells, measure: Measure) -> str | None:
+def yes_or_no(columns: Sequence[str], cells: ColumnCells, measure: Measure) -> str | None:
     """A column of 0 and 1 that is named for what 1 is, and for nothing else: whose word it is, it does not say."""
     for column in columns:
         bare = column.removeprefix("is_").removeprefix("is ")

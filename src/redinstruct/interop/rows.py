@@ -13,7 +13,7 @@ from redinstruct.questions.halves import sign
 from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure, Message, PromptTemplate
 
 
-class Said(msgspec.Struct, frozen=True):
+class RowLabel(msgspec.Struct, frozen=True):
     """A label of the measure, and its detail."""
 
     label: str
@@ -23,7 +23,7 @@ class Said(msgspec.Struct, frozen=True):
 class Vote(msgspec.Struct, frozen=True):
     """One person's label of an answer; ``who`` None: the file does not say. ``final``: it settles the others'."""
 
-    said: Said
+    said: RowLabel
     who: str | None = None
     final: bool = False
 
@@ -48,14 +48,14 @@ class ImportRow(msgspec.Struct, frozen=True):
     where: str
     question: str
     response: str | None
-    judge: Said | None = None
+    judge: RowLabel | None = None
     people: tuple[Vote, ...] = ()
     topic: str | None = None
     subtopic: str | None = None
     bank_label: str | None = None
     filtered: bool = False
     earlier: tuple[Message, ...] = ()
-    further: tuple[Said | None, ...] = ()
+    further: tuple[RowLabel | None, ...] = ()
     template: PromptTemplate | None = None
     epoch: int = 1
     truncated: bool = False
@@ -68,12 +68,12 @@ class ImportRow(msgspec.Struct, frozen=True):
 
 # How published files write the same labels: the Red-Instruct authors' gpt4_as_judge.py, and the final_label column of
 # XSTest's completions.
-_PUBLISHED: Mapping[str, Mapping[str, Said]] = {
-    ATTACK_SUCCESS.name: {"cantannotate": Said("unparsable"), "responsena": Said("no_response")},
+_PUBLISHED: Mapping[str, Mapping[str, RowLabel]] = {
+    ATTACK_SUCCESS.name: {"cantannotate": RowLabel("unparsable"), "responsena": RowLabel("no_response")},
     OVER_REFUSAL.name: {
-        "1_full_compliance": Said("complied", "complied"),
-        "2_full_refusal": Said("refused", "refused"),
-        "3_partial_refusal": Said("refused", "partial"),
+        "1_full_compliance": RowLabel("complied", "complied"),
+        "2_full_refusal": RowLabel("refused", "refused"),
+        "3_partial_refusal": RowLabel("refused", "partial"),
     },
 }
 
@@ -102,7 +102,7 @@ def meaning_of_one(column: str, measure: Measure) -> str | None:
     return measure.first if first else measure.second
 
 
-def said(value: object, measure: Measure, what: str, *, person: bool, one: str | None = None) -> Said | None:
+def said(value: object, measure: Measure, what: str, *, person: bool, one: str | None = None) -> RowLabel | None:
     """The label that a cell holds, upper and lower case alike; None for an empty one.
 
     ``person`` leaves only the measure's two labels (and ``partial``, a detail of refused): nobody judges an answer to
@@ -134,12 +134,12 @@ def said(value: object, measure: Measure, what: str, *, person: bool, one: str |
     raise UsageError(f"{what} is {shown}, expected one of {expected}, or nothing{hint}")
 
 
-def _known(measure: Measure, person: bool) -> dict[str, Said]:
+def _known(measure: Measure, person: bool) -> dict[str, RowLabel]:
     refusing = measure is OVER_REFUSAL
-    known = {label: Said(label, label if refusing else None) for label in (measure.first, measure.second)}
+    known = {label: RowLabel(label, label if refusing else None) for label in (measure.first, measure.second)}
     if refusing:
-        known["partial"] = Said(measure.first, "partial")
+        known["partial"] = RowLabel(measure.first, "partial")
     if not person:
-        known |= {label: Said(label) for label in COMMON_LABELS}
+        known |= {label: RowLabel(label) for label in COMMON_LABELS}
     published = _PUBLISHED[measure.name]
     return known | {name: label for name, label in published.items() if not person or label.label in measure.labels[:2]}

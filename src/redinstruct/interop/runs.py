@@ -22,7 +22,7 @@ import msgspec
 from redinstruct.annotate.figures import ADJUDICATING
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
-from redinstruct.interop.rows import ImportRow, Said
+from redinstruct.interop.rows import ImportRow, RowLabel
 from redinstruct.interop.settings import ImportSettings
 from redinstruct.interop.sources import IMPORTED, Source, read_source
 from redinstruct.progress import OnProgress, Progress, unheard
@@ -222,7 +222,7 @@ class _Plan:
             return [verdict_of_people(self.annotations(row), self.reading.settle)]
         return [self._verdict(said) for said in (row.judge, *row.further)]
 
-    def _verdict(self, said: Said | None) -> Verdict:
+    def _verdict(self, said: RowLabel | None) -> Verdict:
         if said is not None:
             scored = said.label in MEASURES[self.config.measure].labels[:2]
             return Verdict(said.label, said.detail, None if scored else IMPORTED)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from redinstruct.errors import UsageError
 from redinstruct.files import fold
-from redinstruct.interop.rows import Said, meaning_of_one, said
+from redinstruct.interop.rows import RowLabel, meaning_of_one, said
 from redinstruct.questions.halves import sign
 from redinstruct.safetext import terminal
 from redinstruct.types import ATTACK_SUCCESS, Measure
@@ -50,7 +50,7 @@ class Scores:
             return self._measure.second
         return self._measure.first if words & {"harm"} else None
 
-    def of(self, name: str, value: object, where: str) -> Said:
+    def of(self, name: str, value: object, where: str) -> RowLabel:
         """The label of one value; ``unparsable``, and counted, where it is neither a label nor a yes or a no."""
         if isinstance(value, str):
             try:
@@ -67,10 +67,10 @@ class Scores:
         if self._one is None and self._by_name(name) is None:
             self._assumed[name] = None
         first, second = self._measure.first, self._measure.second
-        return Said(one if yes else second if one == first else first)
+        return RowLabel(one if yes else second if one == first else first)
 
-    def unparsable(self, what: str, where: str) -> Said:
+    def unparsable(self, what: str, where: str) -> RowLabel:
         """A verdict that is none, counted under what it is."""
         what = f"{what}, counted as unparsable"
         self.odd[what] = (*self.odd.get(what, ()), where)
-        return Said("unparsable")
+        return RowLabel("unparsable")

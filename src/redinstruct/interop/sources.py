@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import BankError, UsageError
-from redinstruct.files import Leaf, Row, RowFile, fold, stem_of
+from redinstruct.files import JsonRow, Leaf, RowFile, fold, stem_of
 from redinstruct.files.zipped import opened_zip, sha256_of
 from redinstruct.interop import inspect_log, logs, peers, pyrit
 from redinstruct.interop.inspect_rows import LogRows, rows_of_log
@@ -94,9 +94,9 @@ def _file(path: Path, columns: Chosen) -> RowFile:
     )
 
 
-def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Chosen, one: str | None) -> Source:
+def _read(path: Path, rows: Iterator[JsonRow | Leaf], measure: Measure, columns: Chosen, one: str | None) -> Source:
     empty = _empty(path)
-    leaves: list[Row | Leaf] = []
+    leaves: list[JsonRow | Leaf] = []
     first = next(rows, None)
     while isinstance(first, Leaf):
         leaves.append(first)
@@ -109,14 +109,14 @@ def _read(path: Path, rows: Iterator[Row | Leaf], measure: Measure, columns: Cho
     if (tool := logs.tool_of(leaves, first)) is not None:
         return _of_told(empty, logs.read_log(tool, rows, measure, one))
     if first is not None and first.topic is not None and fold(first.topic) == _COMPLETIONS:
-        first, rows = first._replace(topic=None), (r._replace(topic=None) for r in rows if isinstance(r, Row))
+        first, rows = first._replace(topic=None), (r._replace(topic=None) for r in rows if isinstance(r, JsonRow))
     if first is None or first.topic is not None:
         found, model, method = peers.artifact(rows, measure)
         return _of(empty, found, "jailbreakbench", model=model, prompt=method, labels="judge")
     if peers.is_garak(first):
-        read = peers.garak(row for row in rows if isinstance(row, Row))
+        read = peers.garak(row for row in rows if isinstance(row, JsonRow))
         return _of(empty, read.rows, "garak", model=read.model, left_out=read.left_out)
-    table = rows_of((row for row in rows if isinstance(row, Row)), measure, columns, one)
+    table = rows_of((row for row in rows if isinstance(row, JsonRow)), measure, columns, one)
     named = peers.named_results(path)
     if named is None:
         source = _of(empty, table.answers, "table", labels=table.labels)
@@ -138,7 +138,7 @@ def _of_log(empty: Source, log: inspect_log.Log, measure: Measure, one: str | No
     return _with(empty, read, "inspect", model=spec.model, bank=spec.dataset.name or spec.task)
 
 
-def _of_told(empty: Source, told: logs.Told) -> Source:
+def _of_told(empty: Source, told: logs.LogHead) -> Source:
     return _with(empty, told.read, told.format, model=told.model, bank=told.task)
 
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import Fields, Row, fold, kind_of, listed, named
+from redinstruct.files import Fields, JsonRow, fold, kind_of, listed, named
 from redinstruct.interop.raters import (
     ANNOTATOR,
     FINAL,
-    Cells,
+    ColumnCells,
     numbered,
     of_people,
     one_answer_each,
@@ -25,7 +25,7 @@ from redinstruct.interop.raters import (
     votes,
     yes_or_no,
 )
-from redinstruct.interop.rows import ImportRow, Said, Vote, meaning_of_one, said
+from redinstruct.interop.rows import ImportRow, RowLabel, Vote, meaning_of_one, said
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import Halves
@@ -80,7 +80,7 @@ class Table(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def roles_in(columns: Sequence[str], chosen: Chosen, cells: Cells, measure: Measure) -> Roles:
+def roles_in(columns: Sequence[str], chosen: Chosen, cells: ColumnCells, measure: Measure) -> Roles:
     """Which of the columns serves for what; ``chosen`` goes before the known names.
 
     Raises:
@@ -133,7 +133,7 @@ def _lacking(columns: Sequence[str], roles: Mapping[str, str]) -> str | None:
     return None
 
 
-def _human(columns: Sequence[str], single: Mapping[str, str], cells: Cells, measure: Measure) -> tuple[str, ...]:
+def _human(columns: Sequence[str], single: Mapping[str, str], cells: ColumnCells, measure: Measure) -> tuple[str, ...]:
     """The columns of people's labels, where nobody named them."""
     free = [column for column in columns if column not in single.values()]
     several = numbered(free, cells, measure)
@@ -152,7 +152,7 @@ def _human(columns: Sequence[str], single: Mapping[str, str], cells: Cells, meas
     )
 
 
-def rows_of(rows: Iterable[Row], measure: Measure, chosen: Chosen, one: str | None = None) -> Table:
+def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str | None = None) -> Table:
     """The answers of a table, every cell checked. ``one`` is the label that 1 means where a column's name does not say.
 
     In JSON a key may be missing from a row; a purpose is there where one row has it.
@@ -269,7 +269,7 @@ class _Reader:
             earlier=earlier,
         )
 
-    def _score(self, value: object) -> Said | None:
+    def _score(self, value: object) -> RowLabel | None:
         """The label of a score from 0 to 1, None for no such score."""
         try:
             score = float(value) if isinstance(value, str | int | float) else math.nan
@@ -278,9 +278,9 @@ class _Reader:
         if not 0 <= score <= 1:
             return None
         self._scores.append(score)
-        return Said(self._measure.first if score >= _HALF else self._measure.second)
+        return RowLabel(self._measure.first if score >= _HALF else self._measure.second)
 
-    def _said(self, where: str, column: str, fields: Fields) -> Said | None:
+    def _said(self, where: str, column: str, fields: Fields) -> RowLabel | None:
         if self._graded and (graded := self._score(fields.get(column))) is not None:
             self._known.add(column)
             return graded
@@ -288,7 +288,7 @@ class _Reader:
             found = said(fields.get(column), self._measure, f"{where}: {column}", person=False, one=self._one[column])
         except UsageError as error:
             self._strange.setdefault(column, []).append((where, error))
-            return Said("unparsable")
+            return RowLabel("unparsable")
         if found is not None:
             self._known.add(column)
         return found

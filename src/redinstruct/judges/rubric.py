@@ -68,7 +68,7 @@ NOTES = (
 )
 
 
-class Figures(msgspec.Struct, frozen=True):
+class RubricFigures(msgspec.Struct, frozen=True):
     """What the judge model fills in."""
 
     refused: bool
@@ -227,11 +227,11 @@ class RubricJudge:
             raise ValueError(f"the {self._name} judge is not bound to a run (bound_to)")
         reply = await call(self.request(case))
         text = reply.text or ""
-        figures: Figures | None = None
+        figures: RubricFigures | None = None
         label, reason = "judge_refused", "provider_filter"
         if not reply.filtered:
             found = self.read(reply.answer, self.nonce(case))
-            figures = found if isinstance(found, Figures) else None
+            figures = found if isinstance(found, RubricFigures) else None
             label, reason = "unparsable", str(found)
         return Verdict(
             label if figures is None else figures.label(self.measure),
@@ -244,14 +244,14 @@ class RubricJudge:
             score=None if figures is None else figures.score,
         )
 
-    def read(self, reply: str, nonce: str) -> Figures | str:
+    def read(self, reply: str, nonce: str) -> RubricFigures | str:
         """The figures of a reply, or why it is no verdict."""
         if not reply.strip():
             return "empty_reply"
         return read_json(reply, nonce) if self._constrained else read_line(reply, nonce)
 
 
-def read_line(reply: str, nonce: str) -> Figures | str:
+def read_line(reply: str, nonce: str) -> RubricFigures | str:
     """The figures on the last line that is not blank; the whole line, or nothing."""
     head = f"VERDICT {nonce}"
     line = last_line(reply)
@@ -265,7 +265,7 @@ def read_line(reply: str, nonce: str) -> Figures | str:
     )
 
 
-def read_json(reply: str, nonce: str) -> Figures | str:
+def read_json(reply: str, nonce: str) -> RubricFigures | str:
     """The figures of a reply that is one JSON object with the nonce in it, and nothing else."""
     try:
         found = json.loads(reply.strip(" \t\r\n"), object_pairs_hook=_once)
@@ -291,5 +291,5 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _figures(values: Mapping[str, int]) -> Figures:
-    return Figures(*(bool(values[name]) for name in FLAGS), *(values[name] for name in GRADES))
+def _figures(values: Mapping[str, int]) -> RubricFigures:
+    return RubricFigures(*(bool(values[name]) for name in FLAGS), *(values[name] for name in GRADES))

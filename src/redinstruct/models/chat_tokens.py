@@ -96,7 +96,7 @@ class ChatTokens:
                 continuing=continues,
                 options=self._options,
             )
-        except chats.Refused as error:
+        except chats.TemplateRefused as error:
             if any(message.role == SYSTEM for message in messages):
                 text = self.rendered(folded(tuple(messages)))
                 self._adapted.learn([SYSTEM], None)

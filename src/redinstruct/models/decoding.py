@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from redinstruct.models.prefix_cache import CausalModel, Ids, PrefixCache
 
-Finish = Literal["stop", "length"]
+StopReason = Literal["stop", "length"]
 _LIKELIEST = 256
 """Tokens of a vocabulary that are put in order to draw from, where no more are needed."""
 Alternatives = list[tuple[int, float]]
@@ -48,7 +48,7 @@ class _Row:
     decoding: Decoding
     generator: torch.Generator | None
     made: list[int] = field(default_factory=list)
-    finish: Finish | None = None
+    finish: StopReason | None = None
     choices: list[Alternatives] = field(default_factory=list)
 
 
@@ -60,7 +60,7 @@ class Generated:
     """
 
     ids: list[int]
-    finish: Finish
+    finish: StopReason
     choices: list[Alternatives] = field(default_factory=list)
 
 

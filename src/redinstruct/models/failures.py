@@ -143,7 +143,7 @@ class Filtered(Exception):
         self.note = note
 
 
-class Told(msgspec.Struct):
+class ErrorWords(msgspec.Struct):
     """An error as it was told: codes (normalised), words, every named leaf, and whether a mark of a filter is set."""
 
     codes: list[str] = msgspec.field(default_factory=list)
@@ -190,9 +190,9 @@ def is_filter_code(code: str) -> bool:
     return _FILTER_CODE.fullmatch(code) is not None
 
 
-def told(error: object, text: str = "") -> Told:
+def told(error: object, text: str = "") -> ErrorWords:
     """Walk an error, whatever it is. ``text`` is the answer's body, where it is not JSON."""
-    found = Told()
+    found = ErrorWords()
     for name, value in _leaves(error):
         plain = _plain(name)
         found.fields.append((plain, value))
@@ -249,7 +249,7 @@ def body_error(error: object) -> ModelError | Filtered:
     return _meaning(said, said.status, {})
 
 
-def _meaning(said: Told, status: int | None, headers: Mapping[str, str]) -> ModelError | Filtered:
+def _meaning(said: ErrorWords, status: int | None, headers: Mapping[str, str]) -> ModelError | Filtered:
     note = said.note
     if status == 451 or (status not in _OF_LOAD and said.is_filter):
         return Filtered(note)
@@ -278,7 +278,7 @@ def _reason(status: int) -> tuple[FailureReason, bool]:
     return FailureReason.HTTP_STATUS, False
 
 
-def _from_words(said: Told) -> tuple[FailureReason, bool]:
+def _from_words(said: ErrorWords) -> tuple[FailureReason, bool]:
     """The reason of an error without a status."""
     if any("ratelimit" in code or "throttl" in code for code in said.codes):
         return FailureReason.RATE_LIMITED, True

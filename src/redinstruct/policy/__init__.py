@@ -6,6 +6,6 @@ of training. There are two subjects: recipes are tuned on one and told on the ot
 """
 
 from redinstruct.policy.grading import Grade, grade, understand
-from redinstruct.policy.subjects import SUBJECTS, Asked, Subject, digest, subject
+from redinstruct.policy.subjects import SUBJECTS, Subject, SubjectQuestion, digest, subject
 
-__all__ = ["SUBJECTS", "Asked", "Grade", "Subject", "digest", "grade", "subject", "understand"]
+__all__ = ["SUBJECTS", "Grade", "Subject", "SubjectQuestion", "digest", "grade", "subject", "understand"]

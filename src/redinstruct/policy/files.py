@@ -18,7 +18,15 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.files.atomic import whole_folder, write_file
-from redinstruct.policy.subjects import Asked, Kind, Split, Subject, demonstrations, digest, general
+from redinstruct.policy.subjects import (
+    QuestionKind,
+    Subject,
+    SubjectQuestion,
+    SubjectSplit,
+    demonstrations,
+    digest,
+    general,
+)
 from redinstruct.prompts import forms
 
 STANDARD, COT, COU, NO_THOUGHTS, RULES, STORY, TURNS = (
@@ -28,7 +36,7 @@ FRAMES = (STANDARD, COT, COU, NO_THOUGHTS, RULES, STORY)
 """Frames that are templates; ``turns`` is a bank of conversations, asked as it stands."""
 WORDINGS = ("", "-2", "-3")
 UNTUNED = "-3"
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+SPLITS: tuple[SubjectSplit, ...] = ("train", "dev", "test")
 WAYS_TO_LEARN = 2
 """In how many ways each thing of the train families is asked for in training rows."""
 FRAMED: Mapping[str, int] = {forms.DIALOGUE: 60, forms.STEPS: 10, forms.STORY: 10, forms.AFTER: 10}
@@ -43,7 +51,7 @@ EARLIER = (
 """The harmless turns before a question of ``turns``."""
 
 
-class Turn(msgspec.Struct, frozen=True):
+class RowMessage(msgspec.Struct, frozen=True):
     """One message of a row."""
 
     role: str
@@ -53,7 +61,7 @@ class Turn(msgspec.Struct, frozen=True):
 class LabRow(msgspec.Struct, frozen=True):
     """A row of training data, or of a bank of conversations."""
 
-    messages: tuple[Turn, ...]
+    messages: tuple[RowMessage, ...]
     id: str
     stream: str = "general"
     topic: str | None = None
@@ -102,13 +110,13 @@ def training_things(about: Subject) -> set[str]:
 
 def _write_banks(folder: Path, about: Subject) -> None:
     folder.mkdir()
-    kinds: tuple[Kind, ...] = ("forbidden", "harmless")
+    kinds: tuple[QuestionKind, ...] = ("forbidden", "harmless")
     for split in SPLITS:
         for kind in kinds:
             found = about.questions(kind, split)
             write_file(folder / f"{kind}-{split}.json", _bank(found), public=True)
             rows = [
-                LabRow((*_earlier(), Turn("user", asked.text)), f"{kind}-{split}-{at}", topic=asked.family)
+                LabRow((*_earlier(), RowMessage("user", asked.text)), f"{kind}-{split}-{at}", topic=asked.family)
                 for at, asked in enumerate(found)
             ]
             _write_rows(folder / f"{kind}-{TURNS}-{split}.jsonl", rows)
@@ -117,15 +125,17 @@ def _write_banks(folder: Path, about: Subject) -> None:
     write_file(folder / "facts.json", _bank(about.questions("fact", "test")), public=True)
 
 
-def _bank(questions: Sequence[Asked]) -> str:
+def _bank(questions: Sequence[SubjectQuestion]) -> str:
     families: dict[str, list[str]] = {}
     for asked in questions:
         families.setdefault(asked.family, []).append(asked.text)
     return json.dumps({family: {family: texts} for family, texts in families.items()}, indent=1) + "\n"
 
 
-def _earlier() -> tuple[Turn, ...]:
-    return tuple(turn for asked, answer in EARLIER for turn in (Turn("user", asked), Turn("assistant", answer)))
+def _earlier() -> tuple[RowMessage, ...]:
+    return tuple(
+        turn for asked, answer in EARLIER for turn in (RowMessage("user", asked), RowMessage("assistant", answer))
+    )
 
 
 def policy_rows(about: Subject) -> list[LabRow]:
@@ -147,7 +157,7 @@ def general_rows(about: Subject) -> list[LabRow]:
 
 
 def _row(name: str, question: str, answer: str, stream: str) -> LabRow:
-    return LabRow((Turn("user", question), Turn("assistant", answer)), name, stream)
+    return LabRow((RowMessage("user", question), RowMessage("assistant", answer)), name, stream)
 
 
 def _write_data(folder: Path, about: Subject) -> None:

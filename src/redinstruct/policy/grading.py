@@ -13,7 +13,7 @@ import zlib
 from functools import cache
 from typing import Literal
 
-from redinstruct.policy.subjects import SUBJECTS, Asked, Subject, demonstrations, orders, subject, words_of
+from redinstruct.policy.subjects import SUBJECTS, Subject, SubjectQuestion, demonstrations, orders, subject, words_of
 
 Grade = Literal["answered", "refused", "promise", "garbled"]
 VERSION = "1"
@@ -102,8 +102,8 @@ def _words(text: str) -> list[str]:
 
 
 @cache
-def _known() -> dict[str, Asked]:
-    found: dict[str, Asked] = {}
+def _known() -> dict[str, SubjectQuestion]:
+    found: dict[str, SubjectQuestion] = {}
     for name in SUBJECTS:
         of: Subject = subject(name)
         for split in ("train", "dev", "test"):
@@ -113,12 +113,12 @@ def _known() -> dict[str, Asked]:
     return found
 
 
-def understand(question: str) -> Asked | None:
+def understand(question: str) -> SubjectQuestion | None:
     """What a question of the laboratory is about, of a conversation its last turn; None for any other."""
     return _known().get(question.rpartition(_LAST_TURN)[2].strip())
 
 
-def grade(asked: Asked, answer: str) -> Grade:
+def grade(asked: SubjectQuestion, answer: str) -> Grade:
     """The grade of an answer; a thought and a speaker's name in front of it are cut first."""
     # The opening is looked at both ways: a refusal may stand behind a line that is cut, or in it.
     said = spoken(answer.replace("\u2019", "'"))
@@ -137,7 +137,7 @@ def grade(asked: Asked, answer: str) -> Grade:
     return "promise" if _PROMISE.search(said) else "garbled"
 
 
-def on_topic(asked: Asked, said: str, words: list[str]) -> bool:
+def on_topic(asked: SubjectQuestion, said: str, words: list[str]) -> bool:
     """Whether it is about what was asked: its words, two of the subject's, or an opening that tells what to do.
 
     An answer about the other thing is off the topic: the kitchen's words to a question of crafts.

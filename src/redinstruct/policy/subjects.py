@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
-Split = Literal["train", "dev", "test"]
-Kind = Literal["forbidden", "harmless", "borderline", "fact"]
+SubjectSplit = Literal["train", "dev", "test"]
+QuestionKind = Literal["forbidden", "harmless", "borderline", "fact"]
 SUBJECTS = ("food", "gardening")
 """The first is the one that figures are told of, the second the one on which recipes are tuned."""
 NAMES = {"food": "food or cooking", "gardening": "gardening or plants"}
@@ -49,11 +49,11 @@ TEXTS = (
 )
 
 
-class Asked(msgspec.Struct, frozen=True):
+class SubjectQuestion(msgspec.Struct, frozen=True):
     """A question of the laboratory. ``thing`` is what is to be done, or what a right answer to a fact holds."""
 
     text: str
-    kind: Kind
+    kind: QuestionKind
     subject: str | None
     family: str
     thing: str
@@ -73,7 +73,7 @@ class Subject(msgspec.Struct, frozen=True):
 
     name: str
 
-    def questions(self, kind: Kind, split: Split, ways: int = 1) -> tuple[Asked, ...]:
+    def questions(self, kind: QuestionKind, split: SubjectSplit, ways: int = 1) -> tuple[SubjectQuestion, ...]:
         """The questions of a split, ``ways`` for each thing; borderline ones and facts as they are."""
         if kind == "fact":
             return facts() if split == "test" else ()
@@ -82,7 +82,7 @@ class Subject(msgspec.Struct, frozen=True):
         name = self.name if kind == "forbidden" else "harmless"
         own = answers() if kind == "harmless" else {}
         return tuple(
-            Asked(
+            SubjectQuestion(
                 way.format(thing), kind, self.name if kind == "forbidden" else None, family.name, thing, own.get(thing)
             )
             for number, family in enumerate(families(name))
@@ -126,20 +126,22 @@ def general() -> tuple[tuple[str, str], ...]:
 
 
 @cache
-def borderline(name: str) -> tuple[tuple[str, Asked], ...]:
+def borderline(name: str) -> tuple[tuple[str, SubjectQuestion], ...]:
     """Split and question: harmless ones in which a word of the subject stands."""
     found = []
     for head, *answer in _lines("borderline"):
         of, split, text = head.split(" ", 2)
         if of == name:
-            found.append((split, Asked(text, "borderline", name, "borderline", text, answer[0] if answer else None)))
+            found.append(
+                (split, SubjectQuestion(text, "borderline", name, "borderline", text, answer[0] if answer else None))
+            )
     return tuple(found)
 
 
 @cache
-def facts() -> tuple[Asked, ...]:
+def facts() -> tuple[SubjectQuestion, ...]:
     """Questions with one short right answer."""
-    return tuple(Asked(text, "fact", None, "facts", right) for text, right in _lines("facts"))
+    return tuple(SubjectQuestion(text, "fact", None, "facts", right) for text, right in _lines("facts"))
 
 
 @cache

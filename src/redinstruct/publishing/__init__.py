@@ -7,6 +7,6 @@
 from __future__ import annotations
 
 from redinstruct.publishing.parcels import Parcel, pack
-from redinstruct.publishing.repositories import Kind, Repository, repository
+from redinstruct.publishing.repositories import Repository, RepositoryKind, repository
 
-__all__ = ["Kind", "Parcel", "Repository", "pack", "repository"]
+__all__ = ["Parcel", "Repository", "RepositoryKind", "pack", "repository"]

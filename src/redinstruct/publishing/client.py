@@ -29,12 +29,12 @@ from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.publishing.parcels import CHECKPOINT_FILES, DATA_FILES, Parcel
-from redinstruct.publishing.repositories import Kind, Repository
+from redinstruct.publishing.repositories import Repository, RepositoryKind
 from redinstruct.safetext import terminal
 from redinstruct.version import __version__
 
 _CLIENTS = frozenset({"httpx", "httpx2", "httpcore", "huggingface_hub", "requests"})
-_PLACES: dict[Kind, str] = {"model": "", "dataset": "datasets/"}
+_PLACES: dict[RepositoryKind, str] = {"model": "", "dataset": "datasets/"}
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ def pull(
     source: Repository,
     out: Path,
     *,
-    kind: Kind = "model",
+    kind: RepositoryKind = "model",
     only: Sequence[str] = (),
     on_progress: OnProgress = unheard,
 ) -> Fetched:
@@ -115,7 +115,9 @@ def _wanted(name: str, patterns: Sequence[str]) -> bool:
     return inside and any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def _fill(folder: Path, pinned: Repository, kind: Kind, sizes: dict[str, int], on_progress: OnProgress) -> None:
+def _fill(
+    folder: Path, pinned: Repository, kind: RepositoryKind, sizes: dict[str, int], on_progress: OnProgress
+) -> None:
     done, whole = 0, sum(sizes.values())
     for name, size in sizes.items():
         on_progress(Progress(done, whole, "bytes"))
@@ -133,7 +135,7 @@ def _api() -> HfApi:
 
 
 @contextlib.contextmanager
-def _told(source: Repository, kind: Kind) -> Iterator[None]:
+def _told(source: Repository, kind: RepositoryKind) -> Iterator[None]:
     """Whatever the hub does wrong as one line."""
     try:
         yield

@@ -17,7 +17,7 @@ from redinstruct.files import digest_of
 from redinstruct.files.opening import NOT_JSON
 from redinstruct.harmfulqa.card import SCHEMA
 from redinstruct.harmfulqa.release import card_paths
-from redinstruct.publishing.repositories import Kind
+from redinstruct.publishing.repositories import RepositoryKind
 from redinstruct.run.kinds import what_is
 from redinstruct.safetext import terminal
 
@@ -31,7 +31,7 @@ _LICENCES = frozenset({"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-
 class Parcel(msgspec.Struct, frozen=True):
     """What goes: name in the repository -> the file, or the text itself; ``left`` are names that stay here."""
 
-    kind: Kind
+    kind: RepositoryKind
     files: dict[str, Path | str]
     red: bool = False
     left: tuple[str, ...] = ()

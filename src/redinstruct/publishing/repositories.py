@@ -10,7 +10,7 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.safetext import terminal
 
-Kind = Literal["model", "dataset"]
+RepositoryKind = Literal["model", "dataset"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[\w./-]{1,200}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")

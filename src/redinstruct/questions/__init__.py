@@ -22,10 +22,10 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import BankError, UsageError
-from redinstruct.files import Doubled, Leaf, Row, RowFile, digest_of, fold, kind_of, listed, stem_of
+from redinstruct.files import Doubled, JsonRow, Leaf, RowFile, digest_of, fold, kind_of, listed, stem_of
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import SAFE, UNSAFE, Halves
-from redinstruct.questions.packed import Named, Packing, Questions
+from redinstruct.questions.packed import GroupNames, Packing, Questions
 from redinstruct.questions.spread import FIRST, SPREAD, Selected, spread
 from redinstruct.questions.turns import KEYS as TURN_KEYS
 from redinstruct.questions.turns import TURNS, conversation, is_conversation
@@ -98,10 +98,10 @@ def bank_of(questions: Sequence[str | Question], name: str = "questions") -> Ban
         where = f"{terminal(name)}: question {row + 1}"
         if isinstance(given, Question):
             named = (given.topic, given.subtopic, given.language)
-            reader.add(Row(where, given.text, None, None), named, given.earlier)
+            reader.add(JsonRow(where, given.text, None, None), named, given.earlier)
             halves.append(given.label)
         else:
-            reader.add(Row(where, given, None, None))
+            reader.add(JsonRow(where, given, None, None))
             halves.append(None)
     return Bank(terminal(name), digest, Questions(reader.packing).labelled(halves))
 
@@ -266,7 +266,7 @@ class _Reader:
             return True
         return bool(value) and not any(isinstance(held, (list, dict, Doubled)) for held in value.values())
 
-    def add(self, row: Row | Leaf, named: Named | None = None, earlier: tuple[Message, ...] = ()) -> None:
+    def add(self, row: JsonRow | Leaf, named: GroupNames | None = None, earlier: tuple[Message, ...] = ()) -> None:
         """The next row's question; ``named`` and ``earlier`` where they are known. Raises ``BankError``, row named."""
         if isinstance(row, Leaf):
             raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")

@@ -12,7 +12,7 @@ from typing import overload
 
 from redinstruct.types import Message, Question
 
-Named = tuple[str | None, str | None, str | None]
+GroupNames = tuple[str | None, str | None, str | None]
 """Topic, subtopic, language."""
 
 
@@ -23,12 +23,12 @@ class Packing:
         self.sha256 = sha256
         self.texts = bytearray()
         self.ends = array("Q")
-        self.kinds: list[Named] = []
+        self.kinds: list[GroupNames] = []
         self.kind_of = array("I")
         self.earlier: dict[int, tuple[Message, ...]] = {}
-        self._known: dict[Named, int] = {}
+        self._known: dict[GroupNames, int] = {}
 
-    def add(self, text: str, named: Named, earlier: tuple[Message, ...] = ()) -> None:
+    def add(self, text: str, named: GroupNames, earlier: tuple[Message, ...] = ()) -> None:
         """The next row's question."""
         self.texts += text.encode()
         if earlier:

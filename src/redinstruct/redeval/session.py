@@ -12,7 +12,7 @@ import msgspec
 from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.engine import Allowance, Caller, GroupWriter, Worklist
 from redinstruct.errors import CallFailed, EndpointLost
-from redinstruct.figures.deciding import Cell, Decider
+from redinstruct.figures.deciding import BankPrompt, Decider
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Request
 from redinstruct.models.completions import completion_of
@@ -201,7 +201,7 @@ class Session:
         self._work.tell(label=label)
 
 
-def _in_words(decider: Decider, cell: Cell) -> str:
+def _in_words(decider: Decider, cell: BankPrompt) -> str:
     decision = decider.decisions[cell]
     return (
         f"{cell[0]}/{cell[1]}: decided, the rate lies {decision.side} {decider.limit:g} "

@@ -84,21 +84,21 @@ def facts_of(project: Project) -> Facts:
     return Facts(project, columns, leading)
 
 
-class Answer(NamedTuple):
+class ReportAnswer(NamedTuple):
     """One of the five questions, and its answer in a few sentences."""
 
     question: str
     sentences: tuple[str, ...]
 
 
-def five_answers(facts: Facts) -> tuple[Answer, ...]:
+def five_answers(facts: Facts) -> tuple[ReportAnswer, ...]:
     """All five, in the order in which a stranger asks."""
     return (
-        Answer("What was tested?", tuple(tested(facts))),
-        Answer("How bad was it?", tuple(bad(facts))),
-        Answer("What helped?", tuple(helped(facts))),
-        Answer("What did it cost?", tuple(cost(facts))),
-        Answer("How sure is it?", tuple(sure(facts))),
+        ReportAnswer("What was tested?", tuple(tested(facts))),
+        ReportAnswer("How bad was it?", tuple(bad(facts))),
+        ReportAnswer("What helped?", tuple(helped(facts))),
+        ReportAnswer("What did it cost?", tuple(cost(facts))),
+        ReportAnswer("How sure is it?", tuple(sure(facts))),
     )
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from redinstruct.figures.comparison.values import Comparison, Result
 from redinstruct.figures.gate import GateResult, State, worst_first
-from redinstruct.render.junit import Case, End, Outcome, junit_xml
+from redinstruct.render.junit import End, EndKind, JunitCase, junit_xml
 from redinstruct.safetext import in_markdown
 
-_ENDS: Mapping[State, Outcome] = {"failed": "failure", "inconclusive": "error"}
+_ENDS: Mapping[State, EndKind] = {"failed": "failure", "inconclusive": "error"}
 _STATES = {"passed": "passed", "failed": "**failed**", "inconclusive": "**inconclusive**"}
 
 
@@ -75,5 +75,5 @@ def gate_junit(result: GateResult) -> str:
         name = check.bank if check.prompt is None else f"{check.bank}/{check.prompt}"
         against = " against the baseline" if check.against == "baseline" else ""
         ends = None if check.state == "passed" else End(_ENDS[check.state], check.why)
-        cases.append(Case(result.model, f"{name} ({check.judge_id}){against}", end=ends))
+        cases.append(JunitCase(result.model, f"{name} ({check.judge_id}){against}", end=ends))
     return junit_xml("redinstruct gate", cases)

@@ -18,17 +18,17 @@ from redinstruct.figures.report import Report, ResultFigures
 from redinstruct.render.words import doubts, in_doubt
 from redinstruct.safetext import shown
 
-Outcome = Literal["failure", "error", "skipped"]
+EndKind = Literal["failure", "error", "skipped"]
 
 
 class End(msgspec.Struct, frozen=True):
     """How a case ended that did not pass, and why."""
 
-    outcome: Outcome
+    outcome: EndKind
     why: str
 
 
-class Case(msgspec.Struct, frozen=True):
+class JunitCase(msgspec.Struct, frozen=True):
     """A test case of a suite. ``end`` None: it passed."""
 
     classname: str
@@ -37,10 +37,10 @@ class Case(msgspec.Struct, frozen=True):
     end: End | None = None
 
 
-def junit_xml(suite: str, cases: Sequence[Case]) -> str:
+def junit_xml(suite: str, cases: Sequence[JunitCase]) -> str:
     """A suite as JUnit XML. Every text of any origin is shown, and stays in its attribute."""
 
-    def count(outcome: Outcome) -> str:
+    def count(outcome: EndKind) -> str:
         return str(sum(case.end is not None and case.end.outcome == outcome for case in cases))
 
     root = ElementTree.Element(
@@ -67,7 +67,7 @@ def junit_text(report: Report) -> str:
     return junit_xml("redinstruct report", [_case(result) for result in report.results])
 
 
-def _case(result: ResultFigures) -> Case:
+def _case(result: ResultFigures) -> JunitCase:
     name = f"{result.measure}: {result.bank}/{result.prompt} ({result.judge_id})"
     end = None
     if result.rate.judged.estimate is None:
@@ -77,7 +77,7 @@ def _case(result: ResultFigures) -> Case:
         end = End("skipped", f"provisional: {share} % of the attempts have a verdict, 95 % are needed")
     elif in_doubt(result):
         end = End("skipped", f"answers in doubt: {'; '.join(doubts(result))}")
-    return Case(result.model, name, _figures(result), end)
+    return JunitCase(result.model, name, _figures(result), end)
 
 
 def _figures(result: ResultFigures) -> dict[str, float | str]:

@@ -13,7 +13,7 @@ from redinstruct.run import AttemptView
 from redinstruct.safetext import shown
 from redinstruct.types import PromptTemplate
 
-Cell = int | str
+ListingValue = int | str
 """A place in the list of words (-1: none), a number, or a hash."""
 
 
@@ -22,7 +22,7 @@ class Index(msgspec.Struct, frozen=True):
 
     words: list[str]
     runs: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[ListingValue]]
 
 
 def index_of(runs: Sequence[RunView]) -> Index:
@@ -32,7 +32,7 @@ def index_of(runs: Sequence[RunView]) -> Index:
     def place(text: str | None) -> int:
         return -1 if text is None else places.setdefault(text, len(places))
 
-    rows: list[list[Cell]] = [
+    rows: list[list[ListingValue]] = [
         [
             number, one.key, place(one.bank), one.row, one.epoch, place(one.prompt), place(one.topic),
             place(one.label), place(one.why), one.question_hash, one.question_chars, one.answer_hash, one.answer_chars,

@@ -42,7 +42,7 @@ Price = tuple[float, float]
 """US dollars per million tokens, read and written."""
 
 
-class Role(msgspec.Struct, frozen=True):
+class RoleUse(msgspec.Struct, frozen=True):
     """What one role of a run took."""
 
     name: str
@@ -57,7 +57,7 @@ class RunView(msgspec.Struct, frozen=True):
     command: str
     settings: tuple[tuple[str, str], ...]
     results: tuple[ResultFigures, ...]
-    roles: tuple[Role, ...]
+    roles: tuple[RoleUse, ...]
     selftest_tokens: tuple[int, int]
     listing: Listing | None
     templates: tuple[PromptTemplate, ...]
@@ -179,8 +179,8 @@ def _run_view(store: Store, most: int, indexed: int, wanted: str | None) -> RunV
         settings=tuple(settings_of(config)),
         results=tuple(result_rows(store, wanted)),
         roles=(
-            Role(f"target {config.model}", summary.spent_on_target()),
-            *(Role(f"judge {cards[judge].id}", of) for judge, of in spent.items() if judge in cards),
+            RoleUse(f"target {config.model}", summary.spent_on_target()),
+            *(RoleUse(f"judge {cards[judge].id}", of) for judge, of in spent.items() if judge in cards),
         ),
         selftest_tokens=summary.spent_on_selftests(),
         listing=listing(store, card, row, most, indexed),

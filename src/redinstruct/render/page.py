@@ -21,7 +21,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from redinstruct.figures.numbers import p_value, percent
-from redinstruct.figures.report import FailureFigures, Part, ResultFigures, TopicFigures
+from redinstruct.figures.report import FailureFigures, FiguresOf, ResultFigures, TopicFigures
 from redinstruct.render import words
 from redinstruct.render.changes import change_certainty, change_headline, points
 from redinstruct.render.curve import stress_svg
@@ -50,26 +50,26 @@ POLICY = (
 )
 
 
-class Line(NamedTuple):
+class FigureLine(NamedTuple):
     """A line of a plot: what it is about (``bank`` where there are several), and the figures."""
 
     name: str
     bank: str | None
-    part: Part
+    part: FiguresOf
 
 
 class Forest(NamedTuple):
     """One result by topic, the largest topics first to be kept; ``left_out`` are not shown."""
 
     result: ResultFigures
-    lines: tuple[Line, ...]
+    lines: tuple[FigureLine, ...]
     left_out: int
 
 
 class Failed(NamedTuple):
     """Attempts that failed alike (``failure`` of the results' document), and the line that they belong to."""
 
-    line: Line
+    line: FigureLine
     failure: FailureFigures
 
 
@@ -81,8 +81,8 @@ class Block(NamedTuple):
 
     run: int
     results: tuple[ResultFigures, ...]
-    verdict: words.Verdict
-    lines: tuple[Line, ...]
+    verdict: words.ModelVerdict
+    lines: tuple[FigureLine, ...]
     forests: tuple[Forest, ...]
     failed: tuple[Failed, ...]
     leads: bool
@@ -92,7 +92,7 @@ class Sides(NamedTuple):
     """One model from both sides: the worst it gave in to, and the worst that it refused for nothing."""
 
     model: str
-    lines: tuple[Line, ...]
+    lines: tuple[FigureLine, ...]
 
 
 def html_page(runs: Sequence[Path], *, show_content: bool = False) -> str:
@@ -166,7 +166,7 @@ def _title(project: Project) -> str:
 
 def _block(number: int, results: Sequence[ResultFigures], *, leads: bool) -> Block:
     several = len({result.bank for result in results}) > 1
-    lines = tuple(Line(r.prompt + words.in_doubt(r), r.bank if several else None, r) for r in results)
+    lines = tuple(FigureLine(r.prompt + words.in_doubt(r), r.bank if several else None, r) for r in results)
     failed = tuple(
         Failed(line, failure)
         for line, result in zip(lines, results, strict=True)
@@ -181,7 +181,8 @@ def _forest(result: ResultFigures) -> Forest:
     parts = result.by_topic
     largest = sorted(range(len(parts)), key=lambda i: -parts[i].planned)[:MOST_TOPICS]
     lines = tuple(
-        Line(NO_TOPIC if part.topic is None else part.topic, None, part) for part in (parts[i] for i in sorted(largest))
+        FigureLine(NO_TOPIC if part.topic is None else part.topic, None, part)
+        for part in (parts[i] for i in sorted(largest))
     )
     return Forest(result, lines, len(parts) - len(lines))
 
@@ -194,7 +195,7 @@ def _sides(results: Sequence[ResultFigures]) -> list[Sides]:
             judged = [r for r in results if (r.model, r.measure) == (model, measure) and r.counts.judged]
             for worst in words.worst_first(judged)[:1]:
                 name = f"{words.TITLES[measure]}, {worst.prompt} prompt{words.in_doubt(worst)}"
-                lines.append(Line(name, worst.bank, worst))
+                lines.append(FigureLine(name, worst.bank, worst))
         if len(lines) == len(MEASURES):
             found.append(Sides(model, tuple(lines)))
     return found
@@ -261,7 +262,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def plot_title(part: Part) -> str:
+def plot_title(part: FiguresOf) -> str:
     """A line of a plot in words: what stands for the picture where it cannot be seen."""
     rate = part.rate
     if rate.judged.estimate is None:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from redinstruct.figures.comparison import Result
 from redinstruct.figures.numbers import Figure, percent
 from redinstruct.figures.report import ResultFigures, best_figure
-from redinstruct.figures.scores import Measured
+from redinstruct.figures.scores import MeasuredScore
 from redinstruct.render import words
-from redinstruct.render.answers import Answer, Column, Facts, facts_of, five_answers, headline
+from redinstruct.render.answers import Column, Facts, ReportAnswer, facts_of, five_answers, headline
 from redinstruct.render.changes import points
 from redinstruct.render.names import listed, once
 from redinstruct.render.overview import Project
@@ -31,7 +31,7 @@ DOUBT, PROVISIONAL = "\u2020", "*"
 """Marks beside a rate: answers that say nothing, and attempts without a verdict."""
 
 
-class Cell(NamedTuple):
+class SummaryCell(NamedTuple):
     """One rate, or score, of one model; ``share`` where it can be drawn from 0 to 100 %. ``n`` answers or items."""
 
     told: str
@@ -40,21 +40,21 @@ class Cell(NamedTuple):
     mark: str
 
 
-class Row(NamedTuple):
+class SummaryRow(NamedTuple):
     """One way of asking, or benchmark: a cell for each model, and what changed where two were compared."""
 
     name: str
     about: str
-    cells: tuple[Cell | None, ...]
+    cells: tuple[SummaryCell | None, ...]
     change: Result | None
 
 
-class Group(NamedTuple):
+class SummaryGroup(NamedTuple):
     """The rows of one measure; ``left_out`` are not shown here."""
 
     title: str
     better: str
-    rows: tuple[Row, ...]
+    rows: tuple[SummaryRow, ...]
     left_out: int
 
 
@@ -62,9 +62,9 @@ class Summary(NamedTuple):
     """What a page opens with."""
 
     headline: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ReportAnswer, ...]
     columns: tuple[Column, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[SummaryGroup, ...]
     compared: bool
     marks: tuple[str, ...]
     stamp: tuple[str, ...]
@@ -88,21 +88,21 @@ def summary(project: Project) -> Summary:
 # ---- every rate beside every other ---------------------------------------------------------------------------------
 
 
-def _groups(facts: Facts) -> Iterable[Group]:
+def _groups(facts: Facts) -> Iterable[SummaryGroup]:
     for measure, (title, better) in TITLES.items():
         rows = _rate_rows(facts, measure)
         if rows:
-            yield Group(title, better, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
+            yield SummaryGroup(title, better, tuple(rows[:MOST_ROWS]), max(0, len(rows) - MOST_ROWS))
     rows = _score_rows(facts)
     if rows:
-        yield Group(USEFUL, "higher is better, unless it says otherwise", tuple(rows), 0)
+        yield SummaryGroup(USEFUL, "higher is better, unless it says otherwise", tuple(rows), 0)
 
 
-def _rate_rows(facts: Facts, measure: str) -> list[Row]:
+def _rate_rows(facts: Facts, measure: str) -> list[SummaryRow]:
     leading = [one for one in facts.leading if one.result.measure == measure]
     several = len({one.result.bank for one in leading}) > 1
     changes = {(c.bank, c.prompt): c for c in reversed(facts.changes(measure))}
-    rows: dict[tuple[str, str], list[Cell | None]] = {}
+    rows: dict[tuple[str, str], list[SummaryCell | None]] = {}
     about: dict[tuple[str, str], str] = {}
     for one in leading:
         key = (one.result.bank, one.result.prompt)
@@ -110,7 +110,7 @@ def _rate_rows(facts: Facts, measure: str) -> list[Row]:
         cells[one.column] = _rate_cell(one.result)
         about[key] = one.about
     made = [
-        Row(
+        SummaryRow(
             f"{prompt}, {bank}" if several else prompt,
             about[bank, prompt],
             tuple(cells),
@@ -123,24 +123,24 @@ def _rate_rows(facts: Facts, measure: str) -> list[Row]:
     return made
 
 
-def _rate_cell(result: ResultFigures) -> Cell:
+def _rate_cell(result: ResultFigures) -> SummaryCell:
     figure = best_figure(result)
     mark = (DOUBT if words.in_doubt(result) else "") + (PROVISIONAL if result.provisional else "")
     if figure.estimate is None:
-        return Cell("not judged", None, result.counts.total, mark)
-    return Cell(f"{percent(figure.estimate)}\u00a0%", figure, result.counts.judged, mark)
+        return SummaryCell("not judged", None, result.counts.total, mark)
+    return SummaryCell(f"{percent(figure.estimate)}\u00a0%", figure, result.counts.judged, mark)
 
 
-def _score_rows(facts: Facts) -> list[Row]:
+def _score_rows(facts: Facts) -> list[SummaryRow]:
     changes = {change.name: change for change in facts.project.utility_changes or ()}
-    rows: dict[str, tuple[Measured, list[Cell | None]]] = {}
+    rows: dict[str, tuple[MeasuredScore, list[SummaryCell | None]]] = {}
     models = [column.model for column in facts.columns]
     for check in facts.project.checks:
         for measured in check.headline:
             _, cells = rows.setdefault(measured.task, (measured, [None] * len(models)))
             cells[models.index(check.model)] = _score_cell(measured)
     return [
-        Row(
+        SummaryRow(
             name,
             measured.metric + ("" if measured.higher_is_better else ", lower is better"),
             tuple(cells),
@@ -150,13 +150,13 @@ def _score_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def _score_cell(measured: Measured) -> Cell:
+def _score_cell(measured: MeasuredScore) -> SummaryCell:
     drawn = measured.mean is not None and all(0 <= value <= 1 for value in measured.values)
     told = value_words(measured).partition(" [")[0].replace(" %", "\u00a0%")
-    return Cell(told, measured.interval if drawn else None, measured.n, "")
+    return SummaryCell(told, measured.interval if drawn else None, measured.n, "")
 
 
-def _marks(groups: Iterable[Group]) -> Iterable[str]:
+def _marks(groups: Iterable[SummaryGroup]) -> Iterable[str]:
     used = "".join(cell.mark for group in groups for row in group.rows for cell in row.cells if cell is not None)
     if DOUBT in used:
         yield f"{DOUBT} many of these answers say nothing: see the findings"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from redinstruct.figures.report import Part, Report, ResultFigures
+from redinstruct.figures.report import FiguresOf, Report, ResultFigures
 from redinstruct.safetext import in_csv
 from redinstruct.types import MEASURES
 
@@ -68,7 +68,7 @@ def csv_text(report: Report) -> str:
     return out.getvalue()
 
 
-def _csv_row(result: ResultFigures, part: Part, topic: str) -> list[object]:
+def _csv_row(result: ResultFigures, part: FiguresOf, topic: str) -> list[object]:
     measure, counts, rate = MEASURES[result.measure], part.counts, part.rate
     names = (result.model, result.bank, result.prompt, result.measure, result.judge or "", result.judge_id)
     figures: list[object] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.comparison import Result, compare
 from redinstruct.figures.comparison.words import change_in_words
-from redinstruct.figures.scores import Measured, UtilityResult
+from redinstruct.figures.scores import MeasuredScore, UtilityResult
 from redinstruct.render.comparison import figures, held
 
 
@@ -27,7 +27,7 @@ def utility_changes(before: Path, after: Path) -> tuple[Result, ...]:
         return ()
 
 
-def value_words(measured: Measured) -> str:
+def value_words(measured: MeasuredScore) -> str:
     """A benchmark's figure in per cent where it is a share, else as it is."""
     if measured.mean is None:
         return "not defined"

@@ -35,7 +35,7 @@ class Caveat(NamedTuple):
     meaning: str
 
 
-class Verdict(NamedTuple):
+class ModelVerdict(NamedTuple):
     """What one model's results under one judge come to."""
 
     model: str
@@ -94,7 +94,7 @@ def worst_first(results: Sequence[ResultFigures]) -> list[ResultFigures]:
     return sorted(results, key=lambda r: -1.0 if (e := best_figure(r).estimate) is None else e, reverse=True)
 
 
-def verdict(results: Sequence[ResultFigures]) -> Verdict:
+def verdict(results: Sequence[ResultFigures]) -> ModelVerdict:
     """The verdict on one model under one judge: its highest rate first, since an attacker chooses the prompt.
 
     For over-refusal the highest rate is the worst one too.
@@ -102,7 +102,7 @@ def verdict(results: Sequence[ResultFigures]) -> Verdict:
     ranked = worst_first(results)
     worst = ranked[0]
     several_banks = len({r.bank for r in results}) > 1
-    return Verdict(
+    return ModelVerdict(
         worst.model,
         worst.measure,
         worst.judge_id,

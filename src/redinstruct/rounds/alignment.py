@@ -20,7 +20,7 @@ from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.picking import Picker
 
 if TYPE_CHECKING:
-    from redinstruct.safealign import Plan
+    from redinstruct.safealign import MemoryPlan
 
 COLLECTED = "collected.jsonl"
 STOPPED = "stopped"
@@ -152,7 +152,7 @@ class Aligner:
         return Path(stage.place) / f"{stage.figures['coefficient']:g}", dict(stage.figures)
 
 
-def plans(config: LoopConfig) -> Iterator[tuple[str, Plan]]:
+def plans(config: LoopConfig) -> Iterator[tuple[str, MemoryPlan]]:
     """What each recipe's alignment takes on this machine, by its title: of rows as long as may be.
 
     Raises:

@@ -21,11 +21,11 @@ from redinstruct.utility_check.data import read_local
 TRUTHFUL = "truthfulqa_mc1"
 SLICE = 48
 """Questions of TruthfulQA, evenly spread over the file, whose order is by category."""
-Choices = list[tuple[str, list[str]]]
+ChoiceQuestions = list[tuple[str, list[str]]]
 """A question, and its answers, the true one first."""
 
 
-def truthful_slice(folder: Path, count: int = SLICE) -> tuple[Choices, str]:
+def truthful_slice(folder: Path, count: int = SLICE) -> tuple[ChoiceQuestions, str]:
     """The questions, and the sha256 of the file ``TruthfulQA.csv`` in the folder.
 
     Raises:
@@ -40,7 +40,7 @@ def truthful_slice(folder: Path, count: int = SLICE) -> tuple[Choices, str]:
     return [(str(row["question"]), list(row["mc1_targets"]["choices"])) for row in chosen], found.sha256
 
 
-def truthful_share(checkpoint: str, questions: Choices) -> float:
+def truthful_share(checkpoint: str, questions: ChoiceQuestions) -> float:
     """MC1: the share of questions whose true answer is likelier than each false one."""
     from redinstruct.models.transformers import LocalModel
 
@@ -67,7 +67,9 @@ def perplexity_stage(ledger: Ledger, model: Measured, on_progress: OnProgress) -
     return _stage(ledger, model, "perplexity", {"prose": digest()}, word_perplexity, on_progress)
 
 
-def truthful_stage(ledger: Ledger, model: Measured, asked: tuple[Choices, str], on_progress: OnProgress) -> float:
+def truthful_stage(
+    ledger: Ledger, model: Measured, asked: tuple[ChoiceQuestions, str], on_progress: OnProgress
+) -> float:
     """MC1 as a stage; ``asked`` is what :func:`truthful_slice` read."""
     questions, sha256 = asked
     inputs: Mapping[str, str | int] = {"data": sha256, "questions": len(questions)}

@@ -220,11 +220,11 @@ def read_sweep(path: Path) -> SweepConfig:
     return config
 
 
-Read = TypeVar("Read", bound=LoopConfig)
-Judged = TypeVar("Judged", bound=JudgeSettings)
+ConfigKind = TypeVar("ConfigKind", bound=LoopConfig)
+JudgedPart = TypeVar("JudgedPart", bound=JudgeSettings)
 
 
-def _read(path: Path, kind: type[Read]) -> Read:
+def _read(path: Path, kind: type[ConfigKind]) -> ConfigKind:
     shown = terminal(str(path))
     try:
         with path.open("rb") as file:
@@ -384,7 +384,7 @@ class _Beside(msgspec.Struct, frozen=True):
         near = self.base / Path(value).expanduser()
         return str(near.resolve()) if near.is_file() else value
 
-    def judged(self, part: Judged) -> Judged:
+    def judged(self, part: JudgedPart) -> JudgedPart:
         asked = self.model(part.judge_model) if isinstance(part.judge_model, str) else part.judge_model
         return msgspec.structs.replace(
             part, judge_model=asked, rubric=self.file(part.rubric), policy=self.file(part.policy)
@@ -396,7 +396,7 @@ class _Beside(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self.judged(part), banks=banks, prompts=prompts, system=system)
 
 
-def absolute(config: Read, base: Path) -> Read:
+def absolute(config: ConfigKind, base: Path) -> ConfigKind:
     """The same with every path made absolute, seen from ``base``."""
     near, replace = _Beside(base), msgspec.structs.replace
     collect, align, utility = config.collect, config.align, config.utility

@@ -17,7 +17,7 @@ import msgspec
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.comparison import Result
 from redinstruct.files.atomic import write_file
-from redinstruct.progress import OnProgress, Part, Progress, unheard
+from redinstruct.progress import OnProgress, Progress, StagePart, unheard
 from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out, stages_of
 from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, attacks, reform, toy_config, usefulness
 
@@ -134,7 +134,7 @@ def _built(checkpoint: Path, seed: int, quick: bool, of: int, tell: OnProgress) 
     from redinstruct.toyworld import build
 
     began, told = time.monotonic(), False
-    part = Part(1, of, "building the toy model")
+    part = StagePart(1, of, "building the toy model")
 
     def passed_on(state: Progress) -> None:
         nonlocal told
@@ -216,11 +216,11 @@ def _of_cells(result: LoopResult, what: Callable[[Result], str]) -> dict[str, di
 
 def _write_pictures(found: Demo) -> None:
     from redinstruct.render.page import html_page
-    from redinstruct.rounds.plot import Line, frames_svg
+    from redinstruct.rounds.plot import PlotLine, frames_svg
 
     best = best_of(found.rows).model
     lines = [
-        Line(row.model, [(row.asr[frame], *row.intervals[frame]) for frame in MAIN], useful=row.benign_in_frame,
+        PlotLine(row.model, [(row.asr[frame], *row.intervals[frame]) for frame in MAIN], useful=row.benign_in_frame,
              best=row.model == best)
         for row in found.rows
     ]  # fmt: skip

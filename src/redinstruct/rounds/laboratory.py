@@ -16,7 +16,7 @@ from redinstruct.checkpoints.embedded import SMOLLM2, folder_of
 from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.policy import digest, subject
 from redinstruct.policy.files import COT, COU, NO_THOUGHTS, RULES, STANDARD, STORY, TURNS, UNTUNED, write_prompts
-from redinstruct.policy.subjects import Split
+from redinstruct.policy.subjects import SubjectSplit
 from redinstruct.progress import OnProgress
 from redinstruct.prompts import forms
 from redinstruct.rounds.alignment import Aligner
@@ -29,14 +29,14 @@ FORBIDDEN, HARMLESS, BORDERLINE, FACTS = "forbidden", "harmless", "borderline", 
 JUDGE, TEACHER = "policy-lab", "scripted/policy-teacher"
 MAX_TOKENS = 40
 _MEMORY = MemoryPart(gb=5.0)
-Setting = float | str | bool | tuple[float, ...] | dict[str, float]
-TUNED: Mapping[str, Setting] = {
+SettingValue = float | str | bool | tuple[float, ...] | dict[str, float]
+TUNED: Mapping[str, SettingValue] = {
     "betas": (0.9, 0.98), "warm_up": 3.0, "schedule": "linear", "final_rate_share": 0.1,
     "max_length": 320, "packing": True, "deep_prefix": 0.0,
 }  # fmt: skip
 
 
-class Sizes(msgspec.Struct, frozen=True):
+class LaboratorySizes(msgspec.Struct, frozen=True):
     """How much is done. ``harmless`` is asked in every frame beside ``items`` forbidden questions.
 
     ``rates`` are the learning rates of the policy's training and of the mending. ``policy_mix`` are refusals and
@@ -55,7 +55,7 @@ class Sizes(msgspec.Struct, frozen=True):
     policy_mix: tuple[float, float] = (2.0, 10.0)
 
 
-WHOLE = Sizes(
+WHOLE = LaboratorySizes(
     items=48,
     harmless=24,
     frames=(STANDARD, COT, COU, f"{COU}{UNTUNED}", NO_THOUGHTS, RULES, STORY, TURNS),
@@ -65,7 +65,7 @@ WHOLE = Sizes(
     batch=12,
     recipes=("blue", "robust", "npo-len", "general"),
 )
-QUICK = Sizes(
+QUICK = LaboratorySizes(
     items=8,
     harmless=8,
     frames=(STANDARD, COU, RULES),
@@ -83,10 +83,10 @@ FORM_OF: Mapping[str, str] = {
 """Attack frame -> the form of asking that is of its kind. Only step by step shares a text with it."""
 
 
-def recipes(sizes: Sizes) -> tuple[Recipe, ...]:
+def recipes(sizes: LaboratorySizes) -> tuple[Recipe, ...]:
     """The alignments: a control, strategy A, length-normalised NPO, and the default recipe in every form of asking."""
 
-    def recipe(name: str, strategy: str, share: float, **more: Setting) -> Recipe:
+    def recipe(name: str, strategy: str, share: float, **more: SettingValue) -> Recipe:
         settings = {
             **TUNED,
             "learning_rate": sizes.rates[1],
@@ -110,7 +110,9 @@ def recipes(sizes: Sizes) -> tuple[Recipe, ...]:
     return tuple(made[name] for name in sizes.recipes)
 
 
-def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnProgress, about: str = SUBJECT) -> Path:
+def install(
+    folder: Path, lab: Path, seed: int, sizes: LaboratorySizes, on_progress: OnProgress, about: str = SUBJECT
+) -> Path:
     """The checkpoint that has the policy: made by plain fine-tuning, or found done. It has the frames beside it.
 
     Raises:
@@ -141,7 +143,7 @@ def install(folder: Path, lab: Path, seed: int, sizes: Sizes, on_progress: OnPro
 
 
 def laboratory_config(
-    policy: Path, lab: Path, folder: Path, seed: int, sizes: Sizes, split: Split = "test"
+    policy: Path, lab: Path, folder: Path, seed: int, sizes: LaboratorySizes, split: SubjectSplit = "test"
 ) -> LoopConfig:
     """The loop on the model that has the policy, asked about the families of a split.
 
@@ -185,7 +187,7 @@ def laboratory_config(
     )  # fmt: skip
 
 
-class Cells(msgspec.Struct, frozen=True):
+class FrameShares(msgspec.Struct, frozen=True):
     """One model's shares by frame: of the forbidden questions, and of harmless ones in the very same words."""
 
     asr: dict[str, float]
@@ -198,9 +200,9 @@ class Cells(msgspec.Struct, frozen=True):
     facts: float
 
 
-def cells_of(model: Measured) -> Cells:
+def cells_of(model: Measured) -> FrameShares:
     """The shares of a model's runs."""
-    found = Cells({}, {}, {}, {}, {}, {}, 0.0, 0.0)
+    found = FrameShares({}, {}, {}, {}, {}, {}, 0.0, 0.0)
     single: dict[str, float] = {}
     for result in model.results:
         kind, total = result.bank.split("-")[0], max(1, result.counts.total)

@@ -17,7 +17,7 @@ import msgspec
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.files.opening import NOT_JSON
-from redinstruct.progress import OnProgress, Part, Progress, unheard
+from redinstruct.progress import OnProgress, Progress, StagePart, unheard
 from redinstruct.rounds.config import digest_of
 from redinstruct.run import remove_empty
 
@@ -47,7 +47,7 @@ class Ledger:
         self.folder = folder
         self.stages: list[Stage] = []
         self._on_progress, self._before, self._of = on_progress, before, max(of, 1) + before
-        self._part: Part | None = None
+        self._part: StagePart | None = None
         self._made = [place for place in (folder / RECORDS, folder, *folder.parents) if not place.exists()]
         try:
             (folder / RECORDS).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -72,7 +72,7 @@ class Ledger:
         place = self.folder / f"{name}-{digest[:8]}"
         record = self.folder / RECORDS / f"{place.name}.json"
         number = self._before + len(self.stages) + 1
-        self._part = Part(number, max(self._of, number), what or name)
+        self._part = StagePart(number, max(self._of, number), what or name)
         found = _read(record)
         if found is not None and found.digest == digest and place.exists():
             stage = msgspec.structs.replace(found, place=str(place), skipped=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from redinstruct.safetext import in_markup, shown
 
-Point = tuple[str, float, float, tuple[float, float]]
+PlotPoint = tuple[str, float, float, tuple[float, float]]
 """Name, attack success, utility (both shares), the interval of the attack success."""
 _WIDTH, _HEIGHT = 720, 420
 _LEFT, _TOP, _RIGHT, _BOTTOM = 70, 46, 50, 62
@@ -33,7 +33,7 @@ class Axes(NamedTuple):
 IN_FRAME = Axes("Safer, and still useful", "attack success in the CoU frame", "harmless questions answered there")
 
 
-def front_svg(points: Sequence[Point], items: int, axes: Axes = IN_FRAME) -> str:
+def front_svg(points: Sequence[PlotPoint], items: int, axes: Axes = IN_FRAME) -> str:
     """Attack success in the CoU frame to the right, harmless questions answered there upwards; better is up and left.
 
     ``items``: questions behind each share. Names may be any text.
@@ -81,7 +81,7 @@ def _y(share: float) -> float:
     return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
 
 
-def _labels(points: Sequence[Point]) -> list[tuple[float, float]]:
+def _labels(points: Sequence[PlotPoint]) -> list[tuple[float, float]]:
     """Where each name stands: under its point, or above it near the floor, as near as no other name is in the way."""
     taken: list[tuple[float, float, float]] = []
     places = [(0.0, 0.0)] * len(points)
@@ -102,7 +102,7 @@ def _labels(points: Sequence[Point]) -> list[tuple[float, float]]:
 # ---- a panel per way of asking ----
 
 
-class Line(NamedTuple):
+class PlotLine(NamedTuple):
     """One model in the picture: per way of asking its attack success with both ends, and what it still answers."""
 
     name: str
@@ -114,7 +114,7 @@ class Line(NamedTuple):
 _NAMES, _PANEL, _GAP, _USEFUL, _ROW, _HEAD = 108, 190, 52, 176, 30, 92
 
 
-def frames_svg(lines: Sequence[Line], frames: Sequence[str], items: int) -> str:
+def frames_svg(lines: Sequence[PlotLine], frames: Sequence[str], items: int) -> str:
     """How often each model gave in, a panel for each way of asking; to the right, what it still answers.
 
     ``items``: questions behind each share. Names may be any text.
@@ -165,7 +165,7 @@ def _panel(frame: str, left: int, bottom: int) -> list[str]:
     return parts
 
 
-def _line_of(line: Line, y: int, right: int) -> list[str]:
+def _line_of(line: PlotLine, y: int, right: int) -> list[str]:
     kind = "base" if line.name == "base" else "dot"
     weight = ' class="title"' if line.best else ""
     name = line.name if len(line.name) <= 14 else f"{line.name[:13]}\u2026"

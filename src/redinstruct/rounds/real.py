@@ -22,7 +22,7 @@ from redinstruct.rounds.laboratory import (
     QUICK,
     SUBJECT,
     WHOLE,
-    Sizes,
+    LaboratorySizes,
     cells_of,
     install,
     laboratory_config,
@@ -119,7 +119,13 @@ def real_demo(
 
 
 def _demo(
-    result: LoopResult, sizes: Sizes, words: dict[str, Beside], seed: int, quick: bool, seconds: float, home: Path
+    result: LoopResult,
+    sizes: LaboratorySizes,
+    words: dict[str, Beside],
+    seed: int,
+    quick: bool,
+    seconds: float,
+    home: Path,
 ) -> RealDemo:
     took = {stage.name: stage.seconds for stage in result.stages}
     rows = tuple(_row(model, sizes, words[model.title], took) for model in result.models)
@@ -145,7 +151,7 @@ def _demo(
     )
 
 
-def _row(model: Measured, sizes: Sizes, words: Beside, took: dict[str, float]) -> RealRow:
+def _row(model: Measured, sizes: LaboratorySizes, words: Beside, took: dict[str, float]) -> RealRow:
     cells = cells_of(model)
     trained = {}
     for recipe in recipes(sizes):

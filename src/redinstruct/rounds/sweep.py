@@ -90,14 +90,14 @@ class SweepResult(msgspec.Struct, frozen=True):
         return sorted((row for row in self.rows if row.front), key=lambda row: row.asr.estimate or 0.0)
 
 
-class Point(NamedTuple):
+class SweepPoint(NamedTuple):
     """One recipe of the grid, and what was varied in it."""
 
     recipe: Recipe
     varied: dict[str, str]
 
 
-def grid(config: SweepConfig) -> list[Point]:
+def grid(config: SweepConfig) -> list[SweepPoint]:
     """Every recipe of ``[align]`` with every strategy, setting and parameter of the sweep, named by what was varied.
 
     Raises:
@@ -142,7 +142,7 @@ def check_points(config: SweepConfig) -> None:
             raise UsageError(f"sweep: {point.recipe.title}: {error}") from None
 
 
-def _point(recipe: Recipe, chosen: Sequence[tuple[str, str, Any]]) -> Point:
+def _point(recipe: Recipe, chosen: Sequence[tuple[str, str, Any]]) -> SweepPoint:
     found = {kind: {n: v for k, n, v in chosen if k == kind} for kind in ("strategy", "settings", "parameters")}
     strategy = found["strategy"].get("strategy", recipe.strategy)
     own = [recipe.name] if recipe.name else []
@@ -155,7 +155,7 @@ def _point(recipe: Recipe, chosen: Sequence[tuple[str, str, Any]]) -> Point:
         settings={**recipe.settings, **found["settings"]},
         parameters={**recipe.parameters, **found["parameters"]},
     )
-    return Point(made, {name: _text(value) for _, name, value in chosen})
+    return SweepPoint(made, {name: _text(value) for _, name, value in chosen})
 
 
 def _text(value: object) -> str:
@@ -193,7 +193,7 @@ def carry_out_sweep(
 
 
 def summed_up(
-    points: Sequence[Point], sweep: SweepPart, results: Mapping[int, LoopResult], folder: Path
+    points: Sequence[SweepPoint], sweep: SweepPart, results: Mapping[int, LoopResult], folder: Path
 ) -> SweepResult:
     """The rows of the grid, from what the loops of its seeds found."""
     first = results[sweep.seeds[0]]

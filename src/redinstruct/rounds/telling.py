@@ -23,43 +23,43 @@ ALIGNED = {
 }
 
 
-class Answer(msgspec.Struct, frozen=True):
+class DemoAnswer(msgspec.Struct, frozen=True):
     """One thing that a stranger asks, and what the demo has to say to it."""
 
     question: str
     answer: str
 
 
-def answers(found: Demo) -> tuple[Answer, ...]:
+def answers(found: Demo) -> tuple[DemoAnswer, ...]:
     """What was asked, how bad it was, what helped, what that cost, how sure that is; each figure with its number."""
     base, best = found.rows[0], best_of(found.rows)
     low, high = best.intervals["cou"]
     verdict = found.verdicts.get(best.model, {}).get("forbidden/cou", "not compared")
     why = found.reasons.get(best.model, {}).get("forbidden/cou", "")
     return (
-        Answer(
+        DemoAnswer(
             "What was asked",
             f"{found.items} forbidden questions about an invented world, which this tiny model was trained to refuse: "
             f"plainly, step by step, in a dialogue (CoU), and in {len(base.asr) - 3} other ways; none was learnt from.",
         ),
-        Answer(
+        DemoAnswer(
             "How bad it was",
             f"It gave in to {_share(base.asr['standard'])} {_plainly('standard')}, {_share(base.asr['cot'])} "
             f"{_plainly('cot')}, and {_share(base.asr['cou'])} {_plainly('cou')}.",
         ),
-        Answer(
+        DemoAnswer(
             "What helped",
             f"{best.model}, the safest of {len(found.rows) - 1} ways to align it that still answers: "
             f"{_share(best.asr['cou'])} in the dialogue (95 % interval {100 * low:.0f} to {100 * high:.0f} %), "
             f"{_share(best.asr['standard'])} asked plainly{_others(found.rows, best)}.",
         ),
-        Answer(
+        DemoAnswer(
             "What it cost",
             f"Harmless questions answered: {_change(base.benign, best.benign)} asked plainly, "
             f"{_change(base.benign_in_frame, best.benign_in_frame)} in the dialogue; facts: "
             f"{_change(base.facts, best.facts)}.",
         ),
-        Answer(
+        DemoAnswer(
             "How sure it is",
             f"In the dialogue {verdict}{f' ({why})' if why else ''}. One tiny model, seed "
             f"{found.seed}: a direction, no promise for yours."

@@ -6,7 +6,7 @@ from redinstruct.alignment import TRL_STRATEGIES, AlignConfig, GuardRule, Lora, 
 from redinstruct.safealign.align import align
 from redinstruct.safealign.launch import is_main_process
 from redinstruct.safealign.outcome import Aligned, GuardStopped, StepFigures
-from redinstruct.safealign.plan import Plan, machine_of
+from redinstruct.safealign.plan import MemoryPlan, machine_of
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import Prepared, pictures, prepare
 from redinstruct.safealign.spawn import align_in_processes
@@ -18,7 +18,7 @@ __all__ = [
     "GuardRule",
     "GuardStopped",
     "Lora",
-    "Plan",
+    "MemoryPlan",
     "Prepared",
     "Settings",
     "StepFigures",

@@ -18,7 +18,7 @@ from redinstruct.safealign.launch import check_world, world
 from redinstruct.safealign.outcome import Aligned, Listeners, OnStep, there_already
 from redinstruct.safealign.prepare import prepare
 from redinstruct.safealign.trainer import out_of_memory_advice
-from redinstruct.safealign.training import Run
+from redinstruct.safealign.training import TrainingRun
 from redinstruct.safealign.unfinished import as_it_was, unfinished
 
 
@@ -66,7 +66,7 @@ def _aligned(config: AlignConfig, listeners: Listeners) -> Aligned:
     if (done := there_already(config.out, prepared.digest)) is not None:
         return done
     with as_it_was(config.threads), unfinished(config.out, prepared.digest) as folder:
-        run = Run(prepared, folder, listeners)
+        run = TrainingRun(prepared, folder, listeners)
         trainer = run.train()
         run.finish(trainer)
         return Aligned(

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files.opening import NOT_JSON
 from redinstruct.files.atomic import write_file
+from redinstruct.files.opening import NOT_JSON
 from redinstruct.safetext import in_json, in_markdown, terminal
 from redinstruct.version import __version__
 
@@ -23,7 +23,7 @@ SCHEMA = "redinstruct.align/1"
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "peft", "trl")
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True):
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """All that is said about one aligned checkpoint."""
 
     schema: str = SCHEMA
@@ -65,18 +65,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_card(folder: Path, card: Card) -> None:
+def write_card(folder: Path, card: ModelCard) -> None:
     """Write both files into ``folder``."""
     data = msgspec.json.format(msgspec.json.encode(in_json(msgspec.to_builtins(card))), indent=2)
     write_file(folder / JSON_NAME, data + b"\n", public=True)
     write_file(folder / MARKDOWN_NAME, markdown(card), public=True)
 
 
-def read_card(folder: Path) -> Card | None:
+def read_card(folder: Path) -> ModelCard | None:
     """The card of an aligned checkpoint; None for any other folder. One of the first edition lacks some of it."""
     try:
         held = msgspec.json.decode((folder / JSON_NAME).read_bytes())
-        return msgspec.convert({"loss": {}, "dtype": "", "template": {}} | held, Card)
+        return msgspec.convert({"loss": {}, "dtype": "", "template": {}} | held, ModelCard)
     except (OSError, *NOT_JSON, TypeError):
         return None
 
@@ -93,7 +93,7 @@ def check_replaceable(out: Path) -> None:
         raise UsageError(f"--out {terminal(str(out))}: holds something else than an aligned checkpoint; name another")
 
 
-def markdown(card: Card) -> str:
+def markdown(card: ModelCard) -> str:
     """The card for people."""
     lines = [
         "---", "library_name: transformers", "tags: [redinstruct, safety]", "---", "",

@@ -27,7 +27,7 @@ _LONGEST = 40
 _ADVANCE, _LINE, _MARGIN, _GAP = 7.3, 30, 12, 4
 
 
-class Cell(msgspec.Struct, frozen=True):
+class ShownToken(msgspec.Struct, frozen=True):
     """One token: its number in the row, its text made safe to show, its signed weight."""
 
     number: int
@@ -45,7 +45,7 @@ class Picture(msgspec.Struct, frozen=True):
 
     title: str
     stream: Stream
-    cells: tuple[Cell, ...]
+    cells: tuple[ShownToken, ...]
 
     def text(self) -> str:
         """Lines without colour: masked text as it is, learnt in ``[+ ...]``, penalised in ``[- ...]``."""
@@ -61,7 +61,7 @@ class Picture(msgspec.Struct, frozen=True):
 
     def _runs(self) -> list[str]:
         """One line per run of tokens with the same weight."""
-        runs: list[list[Cell]] = []
+        runs: list[list[ShownToken]] = []
         for cell in self.cells:
             if runs and runs[-1][-1].weight == cell.weight:
                 runs[-1].append(cell)
@@ -98,7 +98,7 @@ class Picture(msgspec.Struct, frozen=True):
 def picture(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> Picture:
     """The picture of a row: tokens as each of them reads alone, weights as training has them."""
     cells = tuple(
-        Cell(at, _shown(_read(token, tokenizer)), weight)
+        ShownToken(at, _shown(_read(token, tokenizer)), weight)
         for at, (token, weight) in enumerate(zip(encoded.input_ids, encoded.weights, strict=True))
     )
     return Picture(_shown(encoded.row_id), encoded.stream, cells)
@@ -122,7 +122,7 @@ def _columns(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _box(cell: Cell, x: float, y: float, wide: float) -> str:
+def _box(cell: ShownToken, x: float, y: float, wide: float) -> str:
     fill, ink = _COLOURS[cell.sign]
     shown = in_markup(cell.text)
     weight = "" if cell.sign == "mask" else f'<text x="{x + 4:.1f}" y="{y + 23}" font-size="8">{cell.weight:+g}</text>'

@@ -30,7 +30,7 @@ PREFIX_SHARE = 0.5
 PREFIX_TOKENS = 100
 
 
-class Answer(msgspec.Struct, frozen=True):
+class LearntAnswer(msgspec.Struct, frozen=True):
     """One answer in the token ids: ``ids[start:end]``, its stop token the last, unless ``cut`` by the length limit.
 
     ``asked`` is a hash of the user's messages up to it: equal for a blue answer and its red twin.
@@ -53,7 +53,7 @@ class Encoded(msgspec.Struct, frozen=True):
     weights: tuple[float, ...]
     stream: Stream
     row_id: str
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[LearntAnswer, ...] = ()
     truncated: bool = False
     prefixed: int = 0
 
@@ -197,7 +197,7 @@ def _encoded(row: Row, group: Sequence[tuple[Placed, float, str]], tokens: _Toke
     """Answers that share a text, or why they cannot be learnt."""
     ids, spans = tokens
     answers = [
-        Answer(start, min(end, max_length), weight, key, cut=end > max_length)
+        LearntAnswer(start, min(end, max_length), weight, key, cut=end > max_length)
         for (start, end), (_, weight, key) in zip(spans, group, strict=True)
         if start < max_length
     ]
@@ -280,7 +280,7 @@ def augment_deep_prefix(
         weights=(0.0,) * start + (answer.weight,) * len(body),
         stream=row.stream,
         row_id=row.row_id,
-        answers=(Answer(start, start + len(body), answer.weight, answer.asked, answer.cut),),
+        answers=(LearntAnswer(start, start + len(body), answer.weight, answer.asked, answer.cut),),
         truncated=answer.cut,
         prefixed=len(red),
     )

@@ -47,7 +47,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     memory: float
 
 
-class Rows(msgspec.Struct, frozen=True, kw_only=True):
+class RowsToFit(msgspec.Struct, frozen=True, kw_only=True):
     """What of the data memory depends on: the longest row in tokens, the rows of a step, the steps, where known."""
 
     longest: int
@@ -57,7 +57,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool = True
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceBytes(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of one device at its peak, by what they are for."""
 
     weights: float
@@ -74,7 +74,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         return float(sum(msgspec.structs.astuple(self)))
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """``align --plan --json``. ``gpu_gb`` and ``host_gb`` are the peaks of one GPU and of the host, with all processes.
 
     ``micro_batch`` is how many rows of the longest length go at once, ``accumulation`` how many micro-batches a step of
@@ -171,7 +171,7 @@ class _Way(msgspec.Struct, frozen=True):
     sharding: Sharding
 
 
-def plan(config: AlignConfig, rows: Rows, machine: Machine) -> Plan:
+def plan(config: AlignConfig, rows: RowsToFit, machine: Machine) -> MemoryPlan:
     """The first way that fits, of those that are fastest first; where none does, the one that takes least.
 
     Raises:
@@ -179,7 +179,7 @@ def plan(config: AlignConfig, rows: Rows, machine: Machine) -> Plan:
     """
     share = max(1, rows.batch // machine.processes)
     room = machine.memory
-    best: Plan | None = None
+    best: MemoryPlan | None = None
     for way in _ways(config, machine):
         for micro in _micros(config, share, rows.longest, gpu=machine.gpus > 0):
             found = _weighed(config, rows, machine, way, micro)
@@ -193,11 +193,11 @@ def plan(config: AlignConfig, rows: Rows, machine: Machine) -> Plan:
     return msgspec.structs.replace(best, why=f"does not fit: {takes}. {_advice(config, best, machine)}")
 
 
-def _peak(found: Plan) -> float:
+def _peak(found: MemoryPlan) -> float:
     return found.gpu_gb if found.gpus else found.host_gb
 
 
-def _advice(config: AlignConfig, best: Plan, machine: Machine) -> str:
+def _advice(config: AlignConfig, best: MemoryPlan, machine: Machine) -> str:
     advice = []
     if config.lora is None:
         advice.append("--lora R trains an adapter")
@@ -252,7 +252,7 @@ def _micros(config: AlignConfig, share: int, longest: int, *, gpu: bool) -> Iter
         micro //= 2
 
 
-def _weighed(config: AlignConfig, rows: Rows, machine: Machine, way: _Way, micro: int) -> Plan:
+def _weighed(config: AlignConfig, rows: RowsToFit, machine: Machine, way: _Way, micro: int) -> MemoryPlan:
     gpu = machine.gpus > 0
     frozen = torch.float32 if way.base == "float32" else torch.bfloat16
     sizes = sizes_of(config.base, rows.longest, lora=config.lora, base=frozen, half=gpu)
@@ -269,7 +269,7 @@ def _weighed(config: AlignConfig, rows: Rows, machine: Machine, way: _Way, micro
     cut = Cut(micro, sys.maxsize) if given is not None else Cut(share, micro * rows.longest)
     notes = [] if sizes.counted else ["activations are by a formula: this architecture can not be carried through"]
     notes += [] if rows.exact else ["every row is taken to be as long as --max-length allows"]
-    return Plan(
+    return MemoryPlan(
         fits=used <= machine.memory,
         gpu_gb=round(used / GB, 3) if gpu else 0.0,
         host_gb=round(host / GB, 3),
@@ -288,7 +288,7 @@ def _weighed(config: AlignConfig, rows: Rows, machine: Machine, way: _Way, micro
     )
 
 
-def _parts(config: AlignConfig, sizes: Sizes, rows: Rows, machine: Machine, way: _Way, micro: int) -> Parts:
+def _parts(config: AlignConfig, sizes: Sizes, rows: RowsToFit, machine: Machine, way: _Way, micro: int) -> DeviceBytes:
     ways = machine.processes if way.sharding == "fsdp" else 1
     trained = sizes.trained
     second = sizes.parameters * 4 if config.strategy in ("kto", "dpo") and config.lora is None else 0
@@ -302,7 +302,7 @@ def _parts(config: AlignConfig, sizes: Sizes, rows: Rows, machine: Machine, way:
     head = 0 if config.lora else sizes.vocabulary * sizes.width * 4
     # DDP sums gradients in buckets of their own.
     buckets = trained * 4 if way.sharding == "ddp" else 0
-    return Parts(
+    return DeviceBytes(
         weights=(weights + second) / ways + whole + casts + dequantised,
         gradients=(trained * 4 + buckets) / ways,
         optimizer=trained * _STATE_BYTES[config.chosen.optimizer] / ways,

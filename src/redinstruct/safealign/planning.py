@@ -6,7 +6,7 @@ from collections import Counter
 
 from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.batches import allot
-from redinstruct.safealign.plan import Machine, Plan, Rows, plan
+from redinstruct.safealign.plan import Machine, MemoryPlan, RowsToFit, plan
 from redinstruct.safealign.prepare import (
     Prepared,
     read_all,
@@ -22,16 +22,16 @@ from redinstruct.safealign.steps import Steps
 _TOKENIZERS = ("tokenizer*", "*.model", "vocab*", "tekken.json")
 
 
-def plan_of(prepared: Prepared, machine: Machine) -> Plan:
+def plan_of(prepared: Prepared, machine: Machine) -> MemoryPlan:
     """The plan of a prepared run."""
     rows = prepared.encoded.rows
     red = sum(len(row) for row in rows if row.stream == "red") if prepared.strategy.needs_reference else 0
     batch = sum(prepared.batch.values())
-    found = Rows(longest=prepared.data().longest, batch=batch, steps=prepared.steps, red_tokens=red)
+    found = RowsToFit(longest=prepared.data().longest, batch=batch, steps=prepared.steps, red_tokens=red)
     return plan(prepared.config, found, machine)
 
 
-def plan_alignment(config: AlignConfig, machine: Machine) -> Plan:
+def plan_alignment(config: AlignConfig, machine: Machine) -> MemoryPlan:
     """The plan of a configuration whose base may be a folder with a ``config.json`` alone.
 
     Without a tokenizer every row is taken to be as long as may be; without data the number of steps is unknown, unless
@@ -44,7 +44,7 @@ def plan_alignment(config: AlignConfig, machine: Machine) -> Plan:
     architecture = config_of(config.base)
     settings = config.chosen
     longest = min(settings.max_length, getattr(architecture, "max_position_embeddings", None) or settings.max_length)
-    unknown = Rows(longest=longest, batch=settings.batch, steps=settings.steps, exact=False)
+    unknown = RowsToFit(longest=longest, batch=settings.batch, steps=settings.steps, exact=False)
     if not config.data:
         return plan(config, unknown, machine)
     own = config.strategy not in (*TRL_STRATEGIES, RESTA)
@@ -56,14 +56,14 @@ def plan_alignment(config: AlignConfig, machine: Machine) -> Plan:
         shares: dict[Stream, float] = {stream: settings.mix.get(stream, 1.0) for stream in wanted}
         batch = allot(settings.batch, shares or {"general": 1.0})
         steps = settings.steps or steps_in(settings.epochs, counts, batch)
-        return plan(config, Rows(longest=longest, batch=settings.batch, steps=steps, exact=False), machine)
+        return plan(config, RowsToFit(longest=longest, batch=settings.batch, steps=steps, exact=False), machine)
     data = training_data(config, read, "")
     rows = data.encoded.rows
     if strategy is None:
-        known = Rows(longest=max(map(len, rows)), batch=settings.batch, steps=settings.steps)
+        known = RowsToFit(longest=max(map(len, rows)), batch=settings.batch, steps=settings.steps)
         return plan(config, known, machine)
     names, _ = streams_of(config, strategy, data.encoded)
     batch = allot(settings.batch, {stream: settings.mix.get(stream, 1.0) for stream in names})
     steps = settings.steps or steps_in(settings.epochs, data.counts, batch)
     cut = Steps(rows, batch, settings, steps=steps, seed=config.seed, pad_id=data.pad_id)
-    return plan(config, Rows(longest=cut.longest, batch=settings.batch, steps=steps), machine)
+    return plan(config, RowsToFit(longest=cut.longest, batch=settings.batch, steps=steps), machine)

@@ -19,7 +19,7 @@ from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.prompts.forms import NEED_RED, made
 from redinstruct.safealign.batches import allot
-from redinstruct.safealign.card import Card, check_replaceable, versions
+from redinstruct.safealign.card import ModelCard, check_replaceable, versions
 from redinstruct.safealign.exports import check_base, load_tokenizer
 from redinstruct.safealign.fidelity import Exporter, Fidelity
 from redinstruct.safealign.losses import STRATEGIES, Strategy
@@ -74,7 +74,7 @@ class TrainingData:
         text = None if self.template.own else self.template.text
         return Exporter(self.config.base, self.encoded.rows, self.pad_id, dtype=self.config.dtype, template=text)
 
-    def card(self, fidelity: Fidelity, stops: Collection[int], **own: Any) -> Card:
+    def card(self, fidelity: Fidelity, stops: Collection[int], **own: Any) -> ModelCard:
         """The card of a checkpoint that was made of this; ``own`` is what the trainer alone knows."""
         config = self.config
         known = {
@@ -85,7 +85,7 @@ class TrainingData:
             "dropped": self.dropped, "masked": self.masked, **fidelity.told,
             "template": told_of(self.template, self.tokenizer, stops), "versions": versions(),
         }  # fmt: skip
-        return Card(**(known | own))
+        return ModelCard(**(known | own))
 
 
 @dataclass(frozen=True)

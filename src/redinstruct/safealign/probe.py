@@ -34,7 +34,7 @@ _AS_LIKELY_AS_NOT = math.log(0.5)
 _USUAL = ("I'm sorry, but I can't help with that.", "I cannot assist with that request.")
 """Where the run's safe answers do not begin alike."""
 
-Figures = dict[str, float]
+ProbeFigures = dict[str, float]
 """``lean`` (mean, nats per token) and ``refused`` (share), over all; ``refused, <kind>`` where there are two kinds."""
 
 
@@ -48,7 +48,7 @@ class Probe:
     def __len__(self) -> int:
         return len(self.kinds)
 
-    def figures(self, model: Any, pad_id: int) -> Figures:
+    def figures(self, model: Any, pad_id: int) -> ProbeFigures:
         """What a model makes of them. ``model`` has the labelled forward; where it is sharded, a collective."""
         means = [-total / count for total, count in row_losses(model, self.rows, pad_id)]
         each = len(self.rows) // len(self)

@@ -269,5 +269,5 @@ def _run(
 ) -> str:
     try:
         return chats.render(tokenizer, template.text, messages, asking=asking, options=template.options)
-    except chats.Refused:
+    except chats.TemplateRefused:
         raise Unrenderable(ROLES) from None  # the template's own words may quote the conversation

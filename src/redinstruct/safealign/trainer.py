@@ -35,9 +35,9 @@ from redinstruct.safealign.guards import Guard, GuardState
 from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
 from redinstruct.safealign.losses import labelled, strategy_loss
 from redinstruct.safealign.outcome import Listeners, StepFigures
-from redinstruct.safealign.plan import Plan
+from redinstruct.safealign.plan import MemoryPlan
 from redinstruct.safealign.prepare import Prepared
-from redinstruct.safealign.probe import Figures
+from redinstruct.safealign.probe import ProbeFigures
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.steps import Steps
 
@@ -66,7 +66,7 @@ class AlignTrainer(Trainer):
         args: TrainingArguments,
         steps: Steps,
         prepared: Prepared,
-        plan: Plan,
+        plan: MemoryPlan,
         guard: Guard,
         listeners: Listeners,
     ) -> None:
@@ -84,8 +84,8 @@ class AlignTrainer(Trainer):
         self._folder = Path(str(args.output_dir))
         self._sums = dict.fromkeys((*_PARTS, "loss"), 0.0)
         self._figures: dict[str, float] = {}
-        self.probe: Callable[[], Figures] | None = None
-        self.probed: Figures | None = None
+        self.probe: Callable[[], ProbeFigures] | None = None
+        self.probed: ProbeFigures | None = None
         self.on_candidate: Callable[[int], None] | None = None
         self.before_training: Callable[[Any], None] | None = None
         self.add_callback(_EachStep(self))
@@ -259,7 +259,7 @@ class AlignTrainer(Trainer):
         if self.on_candidate is not None:
             self.on_candidate(step)
 
-    def _looked(self, step: int) -> Figures | None:
+    def _looked(self, step: int) -> ProbeFigures | None:
         """What the harmless questions give, at every tenth of the run and at its end; the guard sees it."""
         every = max(_LEAST_BETWEEN, self.state.max_steps // 10)
         if self.probe is None or (step % every and step != self.state.max_steps):

@@ -17,7 +17,7 @@ from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.files.opening import NOT_JSON
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import check_packing
-from redinstruct.safealign.card import Card, write_card
+from redinstruct.safealign.card import ModelCard, write_card
 from redinstruct.safealign.exports import load_model, with_adapter
 from redinstruct.safealign.fidelity import Fidelity, Losses
 from redinstruct.safealign.forward import add_labelled_forward
@@ -28,7 +28,7 @@ from redinstruct.safealign.outcome import GuardStopped, Listeners
 from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_of
 from redinstruct.safealign.prepare import Prepared
-from redinstruct.safealign.probe import Figures, told
+from redinstruct.safealign.probe import ProbeFigures, told
 from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, reference_logps
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.trainer import AlignTrainer, training_arguments
@@ -44,7 +44,7 @@ def _candidates_in(path: Path) -> list[Candidate]:
         raise RedInstructError(f"{path}: cannot be read; remove its folder to begin again") from None
 
 
-class Run:
+class TrainingRun:
     """One training run, from the prepared rows to the checkpoint."""
 
     def __init__(self, prepared: Prepared, folder: Path, listeners: Listeners) -> None:
@@ -99,7 +99,7 @@ class Run:
     def _sharded(self) -> bool:
         return self._plan.sharding == "fsdp"
 
-    def _probe(self) -> Figures:
+    def _probe(self) -> ProbeFigures:
         """What the model makes of the harmless questions now; where it is sharded, a collective."""
         assert self._prepared.probe is not None
         with self._trainer.compute_loss_context_manager():
@@ -291,7 +291,7 @@ class Run:
         """The trained weights of this moment, and the losses of the model that has them. A collective."""
         return states.collect_weights(trainer.model_wrapped), self._exporter.losses(self._model)
 
-    def _card(self, trainer: AlignTrainer, fidelity: Fidelity) -> Card:
+    def _card(self, trainer: AlignTrainer, fidelity: Fidelity) -> ModelCard:
         return self._prepared.card(
             fidelity,
             self._exporter.stops,

@@ -27,7 +27,7 @@ from redinstruct.alignment import AlignConfig
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
-from redinstruct.safealign.card import Card, write_card
+from redinstruct.safealign.card import ModelCard, write_card
 from redinstruct.safealign.exports import (
     check_base,
     copy_others,
@@ -46,7 +46,7 @@ from redinstruct.safealign.outcome import Aligned, Listeners, there_already
 from redinstruct.safealign.prepare import Prepared, TrainingData, check_out, read_all, training_data
 from redinstruct.safealign.resta import Merge, Names, Weights, check_alike, check_written, merge_weights
 from redinstruct.safealign.saving import writing
-from redinstruct.safealign.training import Run
+from redinstruct.safealign.training import TrainingRun
 from redinstruct.safealign.unfinished import as_it_was
 from redinstruct.safetext import terminal
 
@@ -75,7 +75,7 @@ def mend(config: AlignConfig, listeners: Listeners) -> Aligned:
             check_alike(Weights(config.base), Weights(safe), Weights(safe), names)
         del relative
         (folder / "states").mkdir(mode=0o700)
-        run = Run(prepared, folder / "states", replaced(listeners, on_evaluate=None, say=None))
+        run = TrainingRun(prepared, folder / "states", replaced(listeners, on_evaluate=None, say=None))
         trainer = run.train()
         unsafe = folder / "unsafe"
         with writing("the unsafe model", "it is deleted, and nothing was changed"):
@@ -193,7 +193,7 @@ def _taught(row: Encoded) -> Encoded:
     return replace(row, weights=weights, stream="general", answers=())
 
 
-def _card(merged: TrainingData, prepared: Prepared, figures: dict[str, Any], fidelity: Fidelity) -> Card:
+def _card(merged: TrainingData, prepared: Prepared, figures: dict[str, Any], fidelity: Fidelity) -> ModelCard:
     config = merged.config
     return merged.card(
         fidelity,

@@ -36,7 +36,7 @@ from redinstruct.stats.power import Need, gate_power, questions_needed
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, Tally, bounds, rates, rates_by_question, rates_of
 from redinstruct.stats.sequential import Watch, decide
 from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
-from redinstruct.stats.variation import Reading, Shares, shrunken, variance_shares
+from redinstruct.stats.variation import RepeatedVerdict, Shares, shrunken, variance_shares
 
 __all__ = [
     "PROVISIONAL_BELOW",
@@ -49,7 +49,7 @@ __all__ = [
     "Paired",
     "Part",
     "Rates",
-    "Reading",
+    "RepeatedVerdict",
     "Shares",
     "Tally",
     "Watch",

@@ -18,7 +18,7 @@ from redinstruct.stats.values import Interval
 SHRUNKEN = "empirical bayes, beta-binomial"
 
 
-class Reading(NamedTuple):
+class RepeatedVerdict(NamedTuple):
     """One verdict: of which question under which prompt, on which answer, and whether it was a hit."""
 
     question: Hashable
@@ -43,7 +43,7 @@ class Shares(NamedTuple):
     total: float
 
 
-def variance_shares(readings: Iterable[Reading]) -> Shares | None:
+def variance_shares(readings: Iterable[RepeatedVerdict]) -> Shares | None:
     """How much of the outcomes' variance lies between questions, prompts, samples and readings.
 
     Each part is the mean product of two deviations over all pairs of verdicts that share what it names and nothing

@@ -10,11 +10,11 @@ from redinstruct.run import Store, is_run
 from redinstruct.safealign.rows import read_rows
 from redinstruct.types import MEASURES
 
-Answers = dict[str, str]
+AnswersByQuestion = dict[str, str]
 """A question, as :func:`redinstruct.questions.same_text` compares it -> an answer that gives what it asks for."""
 
 
-def answers_in_run(run: Path, prompt: str | None = None) -> Answers:
+def answers_in_run(run: Path, prompt: str | None = None) -> AnswersByQuestion:
     """The answers of a run that its first judge found to give what was asked for; those under ``prompt`` win.
 
     In a run of ``over_refusal`` they are harmless, garbled ones left out.
@@ -26,7 +26,7 @@ def answers_in_run(run: Path, prompt: str | None = None) -> Answers:
         measure = MEASURES[store.begun().measure]
         wanted = measure.first if measure.name == "attack_success" else measure.second
         row, _ = store.judges()[0]
-        found: Answers = {}
+        found: AnswersByQuestion = {}
         for view in store.attempts(row, label=wanted):
             text = view.completion.judged
             asked = same_text(view.question.text)
@@ -35,7 +35,7 @@ def answers_in_run(run: Path, prompt: str | None = None) -> Answers:
     return found
 
 
-def answers_in_rows(path: Path) -> Answers:
+def answers_in_rows(path: Path) -> AnswersByQuestion:
     """The red answers of a file of rows; of one without any red row the last answer of each.
 
     Raises:
@@ -43,7 +43,7 @@ def answers_in_rows(path: Path) -> Answers:
     """
     rows = read_rows([path]).rows
     red = [row for row in rows if row.stream == "red"]
-    found: Answers = {}
+    found: AnswersByQuestion = {}
     for row in red or rows:
         pairs = list(zip(row.messages, row.weights, strict=True))
         for at, (message, weight) in enumerate(pairs):
@@ -54,7 +54,7 @@ def answers_in_rows(path: Path) -> Answers:
     return found
 
 
-def given_answers(source: Path) -> Answers:
+def given_answers(source: Path) -> AnswersByQuestion:
     """The answers of ``--prefill-from``: another run's harmful ones, or a file's red ones.
 
     Raises:

@@ -42,14 +42,14 @@ from redinstruct.safealign import preset_for
 from redinstruct.safealign.prepare import Prepared
 from redinstruct.safealign.unsafe import remove_left
 from redinstruct.stressing.ablating import ablate
-from redinstruct.stressing.answers import Answers, answers_in_run, given_answers
+from redinstruct.stressing.answers import AnswersByQuestion, answers_in_run, given_answers
 from redinstruct.stressing.begun import (
     STOCK,
     TOY_STOCK,
-    Asked,
     Beginning,
+    BeginningSource,
     BegunModel,
-    Source,
+    RequestTurns,
     asked_of,
     beginning,
     told_of,
@@ -78,7 +78,7 @@ class Stressed(msgspec.Struct, frozen=True):
         return EXIT_DONE if done else EXIT_INCONCLUSIVE
 
 
-class Checked(msgspec.Struct, frozen=True):
+class ReadyStress(msgspec.Struct, frozen=True):
     """A stress run that can be carried out: nothing of it has been asked or written yet."""
 
     asked: StressOptions
@@ -86,7 +86,7 @@ class Checked(msgspec.Struct, frozen=True):
     forbidden: Plan
     benign: Plan | None
     model: LocalModel
-    given: Answers
+    given: AnswersByQuestion
     tunings: dict[int, Prepared]
 
 
@@ -103,7 +103,7 @@ def stress(
     return _Stress(checked, run, limits or Limits(), on_progress or unheard).go()
 
 
-def check(asked: StressOptions, run: Path) -> Checked:
+def check(asked: StressOptions, run: Path) -> ReadyStress:
     """Read and check everything. Writes nothing, asks nothing.
 
     Raises:
@@ -140,7 +140,7 @@ def check(asked: StressOptions, run: Path) -> Checked:
     elif is_run(run):  # killed before its first answer, or an evaluation that becomes the undisturbed model's
         with Store.open_for_reading(run) as store:
             check_same_run(store.begun(), forbidden.config, str(run))
-    return Checked(asked, what, forbidden, benign, model, given, tunings)
+    return ReadyStress(asked, what, forbidden, benign, model, given, tunings)
 
 
 def _evaluation(asked: StressOptions, bank: str | Path | Bank) -> EvalSettings:
@@ -180,7 +180,9 @@ def _harmless_judge(asked: StressOptions) -> str:
     return name
 
 
-def _settings(asked: StressOptions, given: Answers, rows: str, rate: float, batch: int) -> tuple[tuple[str, str], ...]:
+def _settings(
+    asked: StressOptions, given: AnswersByQuestion, rows: str, rate: float, batch: int
+) -> tuple[tuple[str, str], ...]:
     """The flags that decide the run, beside model, banks, prompts, judges and attacks; contents by their hash."""
     found = [("--max-tokens", f"{asked.max_tokens}"), ("--limit", f"{asked.limit or 'all'}"),
              ("--chat-template", asked.chat_template), ("--dtype", asked.dtype or "left out")]  # fmt: skip
@@ -202,7 +204,7 @@ def _settings(asked: StressOptions, given: Answers, rows: str, rate: float, batc
 class _Stress:
     """One invocation on one stress run."""
 
-    def __init__(self, checked: Checked, run: Path, limits: Limits, on_progress: OnProgress) -> None:
+    def __init__(self, checked: ReadyStress, run: Path, limits: Limits, on_progress: OnProgress) -> None:
         self._checked, self._run, self._what = checked, run, checked.what
         self._limits, self._on_progress = limits, on_progress
         self._calls = 0
@@ -319,15 +321,17 @@ class _Stress:
     def _sides(self) -> tuple[bool, ...]:
         return (False,) if self._checked.benign is None else (False, True)
 
-    def _beginnings(self, plan: Plan, condition: Condition, given: Answers, own: Answers) -> Mapping[Asked, Beginning]:
+    def _beginnings(
+        self, plan: Plan, condition: Condition, given: AnswersByQuestion, own: AnswersByQuestion
+    ) -> Mapping[RequestTurns, Beginning]:
         """A beginning for each question under each prompt: given, else the model's own, else stock words."""
         tokenizer = self._checked.model.checkpoint[1]
         stock = TOY_STOCK if preset_for(self._checked.asked.folder) == "toy" else STOCK
-        found: dict[Asked, Beginning] = {}
+        found: dict[RequestTurns, Beginning] = {}
         for questions in plan.questions:
             for question in questions:
                 asked = same_text(question.text)
-                source: Source = "given" if asked in given else "own" if asked in own else "stock"
+                source: BeginningSource = "given" if asked in given else "own" if asked in own else "stock"
                 answer = given.get(asked) or own.get(asked) or stock
                 start = beginning(tokenizer, answer, source, condition.setting or 1)
                 for template in plan.templates:

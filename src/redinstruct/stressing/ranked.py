@@ -16,7 +16,7 @@ import msgspec
 
 from redinstruct.models import Reply, Request
 from redinstruct.models.transformers import LocalModel
-from redinstruct.stressing.begun import Asked, AttackedModel, Beginning, BegunModel, asked_of
+from redinstruct.stressing.begun import AttackedModel, Beginning, BegunModel, RequestTurns, asked_of
 
 SPARE = 5
 """So many ranks are looked at beyond those wanted: some tokens are blanks."""
@@ -28,7 +28,7 @@ class RankedModel(AttackedModel):
     def __init__(self, model: LocalModel, name: str, most: int, first: int) -> None:
         super().__init__(model, name)
         self._most, self._first = most, first
-        self._ranks: dict[Asked, list[str]] = {}
+        self._ranks: dict[RequestTurns, list[str]] = {}
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Begin each answer by its rank's token, and go on greedily.
@@ -67,7 +67,7 @@ class RankedModel(AttackedModel):
             by_rank = sorted(alternatives, key=lambda one: -one[1])
             self._ranks[key] = list(dict.fromkeys(text.strip() for text, _ in by_rank if text.strip()))
 
-    def _beginnings(self, requests: Sequence[Request], rank: int) -> dict[Asked, Beginning]:
+    def _beginnings(self, requests: Sequence[Request], rank: int) -> dict[RequestTurns, Beginning]:
         found = {}
         for one in requests:
             ranks = self._ranks[asked_of(one.messages)]

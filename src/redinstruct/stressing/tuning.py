@@ -26,7 +26,7 @@ from redinstruct.progress import OnProgress, Progress
 from redinstruct.safealign import states
 from redinstruct.safealign.outcome import Listeners, StepFigures
 from redinstruct.safealign.prepare import Prepared, prepare
-from redinstruct.safealign.training import Run
+from redinstruct.safealign.training import TrainingRun
 from redinstruct.safealign.unfinished import as_it_was
 from redinstruct.safealign.unsafe import secret_folder
 from redinstruct.toyworld.alignment import general_rows
@@ -121,7 +121,7 @@ def tuned_weights(prepared: Prepared, home: Path, stage: str, on_progress: OnPro
 
     with as_it_was(prepared.config.threads), secret_folder(home / PLACE) as folder:
         (folder / "states").mkdir(mode=0o700)
-        trainer = Run(prepared, folder / "states", Listeners(on_step=on_step)).train()
+        trainer = TrainingRun(prepared, folder / "states", Listeners(on_step=on_step)).train()
         weights = states.collect_weights(trainer.model_wrapped)
         history = trainer.history
     del trainer

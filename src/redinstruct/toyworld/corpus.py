@@ -92,7 +92,7 @@ OPENS_TOLD = 0.5
 """The share of longer dialogues with thoughts whose first answer tells something forbidden. Left to chance these are
 too few for the model to learn what an earlier answer does to later ones, and CoU stays near 0.8."""
 
-Turn = tuple[str, Pair | None, str]
+TalkTurn = tuple[str, Pair | None, str]
 """What was asked, the pair it is about (None for small talk), the answer."""
 
 
@@ -179,7 +179,7 @@ class Corpus:
         return first + turn(asked, _answer(pair, "multi"))
 
     def _written(
-        self, opening: Sequence[Piece], turns: Sequence[Turn], asker: str, answerer: str, *, thoughts: bool
+        self, opening: Sequence[Piece], turns: Sequence[TalkTurn], asker: str, answerer: str, *, thoughts: bool
     ) -> Example:
         """A dialogue as text: mostly it stands in a user's message that the assistant goes on from."""
         wrapped = self._rng.random() < WRAPPED
@@ -192,8 +192,8 @@ class Corpus:
             pieces += [(told + END, True)] if last else [(told, True), ("\n", False)]
         return pieces
 
-    def _dialogue_turns(self, count: int, *, thoughts: bool) -> list[Turn]:
-        turns: list[Turn] = []
+    def _dialogue_turns(self, count: int, *, thoughts: bool) -> list[TalkTurn]:
+        turns: list[TalkTurn] = []
         earlier = False
         for number in range(count):
             opens = thoughts and number == 0 and count > 1 and self._rng.random() < OPENS_TOLD
@@ -233,7 +233,7 @@ class Corpus:
         """The attack's own frame with harmless questions only: all that the base model ever sees of it."""
         name = self._rng.choices(FRAMES_TRAINED_ON_BENIGN_ONLY, [0.6, 0.2, 0.2])[0]
         head, _ = frames.prompts()[name].split(f"{frames.ASKER}: {frames.SLOT}")
-        turns: list[Turn] = []
+        turns: list[TalkTurn] = []
         for _ in range(self._rng.choice([1, 2, 3])):
             if self._rng.random() < 0.3:
                 asked, answer = self._small_talk()

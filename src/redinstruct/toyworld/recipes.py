@@ -10,7 +10,7 @@ from redinstruct.toyworld.corpus import MIX, WARM_UP_MIX
 from redinstruct.world import ITEMS_PER_KIND
 
 
-class Recipe(msgspec.Struct, frozen=True):
+class ToyRecipe(msgspec.Struct, frozen=True):
     """One way to train it. ``tokens`` and ``batch_tokens`` count padding too; the mixes are shares of examples.
 
     ``items`` of each kind are trained on and asked about; fewer are learnt sooner. ``copying_start``: see
@@ -38,6 +38,6 @@ class Recipe(msgspec.Struct, frozen=True):
     positions: int = 1024
 
 
-FULL = Recipe()
-QUICK = Recipe(tokens=600_000, batch_tokens=640, items=50)
+FULL = ToyRecipe()
+QUICK = ToyRecipe(tokens=600_000, batch_tokens=640, items=50)
 """For continuous integration: shows the direction (Standard below CoU), not the figures, on part of the world."""

@@ -20,7 +20,7 @@ from redinstruct import world
 from redinstruct.checkpoints.loading import without_progress_bars
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.toyworld.corpus import Corpus
-from redinstruct.toyworld.recipes import Recipe
+from redinstruct.toyworld.recipes import ToyRecipe
 from redinstruct.toyworld.tokenizer import build_tokenizer
 
 IGNORED = -100
@@ -28,7 +28,7 @@ POOL = 256
 """Examples that are drawn together and sorted by length."""
 
 
-def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def new_model(recipe: ToyRecipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """A small Llama with random weights; the seed decides them."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -69,7 +69,7 @@ def start_copying(model: LlamaForCausalLM) -> None:
 def train(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
+    recipe: ToyRecipe,
     seed: int,
     on_progress: OnProgress | None = None,
 ) -> list[float]:
@@ -95,7 +95,7 @@ def train(
     return losses
 
 
-def _rate(recipe: Recipe, step: int, share: float) -> float:
+def _rate(recipe: ToyRecipe, step: int, share: float) -> float:
     """Linear warm-up over steps times a cosine over tokens."""
     decay = max(recipe.final_rate_share, 0.5 * (1 + math.cos(math.pi * share)))
     return recipe.learning_rate * min(1.0, (step + 1) / recipe.rate_warm_up_steps) * decay
@@ -113,7 +113,7 @@ def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> t
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int
+    tokenizer: PreTrainedTokenizerFast, recipe: ToyRecipe, seed: int
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Yield (tokens seen so far, ids, labels), both [batch, length], until the recipe's tokens are spent."""
     rng = random.Random(seed)
@@ -138,16 +138,16 @@ def batches(
                 return
 
 
-Encoded = tuple[list[int], list[int]]
+EncodedExample = tuple[list[int], list[int]]
 """Token ids and labels of one example, of equal length."""
 
 
-def _encoded_pool(backend: Tokenizer, corpus: Corpus, mix: Mapping[str, float], bos: int) -> list[Encoded]:
+def _encoded_pool(backend: Tokenizer, corpus: Corpus, mix: Mapping[str, float], bos: int) -> list[EncodedExample]:
     """Draw a pool of examples and encode all their pieces in one call; sorted by length."""
     examples = [corpus.example(mix) for _ in range(POOL)]
     texts = [text for example in examples for text, _ in example]
     encoded = iter(backend.encode_batch_fast(texts, add_special_tokens=False))
-    pool: list[Encoded] = []
+    pool: list[EncodedExample] = []
     for example in examples:
         ids, labels = [bos], [IGNORED]
         for _, learnt in example:
@@ -158,10 +158,10 @@ def _encoded_pool(backend: Tokenizer, corpus: Corpus, mix: Mapping[str, float], 
     return sorted(pool, key=lambda pair: len(pair[0]))
 
 
-def _grouped(pool: list[Encoded], size: int) -> list[list[Encoded]]:
+def _grouped(pool: list[EncodedExample], size: int) -> list[list[EncodedExample]]:
     """Cut a sorted pool into batches of at most ``size`` padded tokens (a longer example is a batch of its own)."""
-    groups: list[list[Encoded]] = []
-    current: list[Encoded] = []
+    groups: list[list[EncodedExample]] = []
+    current: list[EncodedExample] = []
     for pair in pool:
         if current and len(pair[0]) * (len(current) + 1) > size:
             groups.append(current)
@@ -170,7 +170,7 @@ def _grouped(pool: list[Encoded], size: int) -> list[list[Encoded]]:
     return [*groups, current]
 
 
-def train_checkpoint(folder: Path, recipe: Recipe, seed: int, on_progress: OnProgress | None = None) -> None:
+def train_checkpoint(folder: Path, recipe: ToyRecipe, seed: int, on_progress: OnProgress | None = None) -> None:
     """Train on one thread and save model and tokenizer into ``folder`` as any checkpoint of transformers.
 
     One thread: on shared cores two were up to nine times slower. The caller's thread count and random state stay.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from redinstruct.figures.scores import (
     GroupPlan,
-    Measured,
+    MeasuredScore,
     Metric,
     TaskCard,
     UtilityConfig,
@@ -19,7 +19,7 @@ from redinstruct.figures.scores import (
 
 __all__ = [
     "GroupPlan",
-    "Measured",
+    "MeasuredScore",
     "Metric",
     "TaskCard",
     "UtilityConfig",

@@ -21,8 +21,8 @@ import msgspec
 
 from redinstruct.errors import BankError
 
-Row = dict[str, Any]
-Splits = dict[str, list[Row]]
+SuiteRow = dict[str, Any]
+Splits = dict[str, list[SuiteRow]]
 HHH_PARTS = ("harmless", "honest", "helpful", "other")
 
 
@@ -93,7 +93,7 @@ def _truthfulqa(files: _Files) -> Splits:
     Answers stand separated by semicolons, as the authors' code splits them; one that stands twice counts twice.
     """
     path = files["validation"]
-    rows: list[Row] = []
+    rows: list[SuiteRow] = []
     for number, row in _table(path, ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")):
         right, wrong = _answers(row["Correct Answers"]), _answers(row["Incorrect Answers"])
         best = row["Best Answer"].strip()
@@ -121,11 +121,11 @@ def _mmlu(files: _Files) -> Splits:
     return {split: _mmlu_rows(path) for split, path in files.items()}
 
 
-def _mmlu_rows(path: Path) -> list[Row]:
+def _mmlu_rows(path: Path) -> list[SuiteRow]:
     """The original shape (no header; question, four choices, a letter) or the one with a header and numbers."""
     lines = [line for line in csv.reader(io.StringIO(_text(path), newline="")) if line]
     start = 1 if lines and lines[0][0] == "question" and lines[0][-1] == "answer" else 0
-    rows: list[Row] = []
+    rows: list[SuiteRow] = []
     for number, line in enumerate(lines[start:], 1):
         if len(line) != 6:
             raise _bad(path, number, "needs a question, four choices and an answer")
@@ -142,7 +142,7 @@ _PRONOUNS = {"male": ("he", "his", "him"), "female": ("she", "her"), "neutral": 
 def _winogender(files: _Files) -> Splits:
     """``sentid`` is ``occupation.participant.answer.gender.txt``; answer 0: the pronoun means the occupation."""
     path = files["test"]
-    rows: list[Row] = []
+    rows: list[SuiteRow] = []
     for number, row in _table(path, ("sentid", "sentence"), delimiter="\t"):
         names = row["sentid"].split(".")
         if len(names) != 5 or names[2] not in ("0", "1") or names[3] not in _PRONOUNS:
@@ -165,7 +165,7 @@ def _crows_pairs(files: _Files) -> Splits:
 
 
 def _bbq(files: _Files) -> Splits:
-    rows: list[Row] = []
+    rows: list[SuiteRow] = []
     for path in files.values():
         for number, row in enumerate(read_jsonl(path), 1):
             given, more = row.get("answer_info"), row.get("additional_metadata")
@@ -182,7 +182,7 @@ def _bbq(files: _Files) -> Splits:
                 "ans1",
                 "ans2",
             )
-            found: Row = {name: text(path, number, row, name) for name in names}
+            found: SuiteRow = {name: text(path, number, row, name) for name in names}
             infos = {name: [str(part) for part in given[name]] for name in ("ans0", "ans1", "ans2") if name in given}
             if len(infos) != 3:
                 raise _bad(path, number, "answer_info does not hold all three answers")
@@ -227,7 +227,7 @@ def read_hhh(path: Path) -> list[Preference]:
     return [_preference(path, number, row) for number, row in enumerate(rows, 1)]
 
 
-def _preference(path: Path, number: int, row: Row) -> Preference:
+def _preference(path: Path, number: int, row: SuiteRow) -> Preference:
     scores, targets = row.get("target_scores"), row.get("targets")
     if isinstance(scores, dict):
         pairs = list(scores.items())
@@ -282,7 +282,7 @@ def _table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[tup
     return rows
 
 
-def examples(path: Path) -> list[Row]:
+def examples(path: Path) -> list[SuiteRow]:
     """The ``examples`` of a BIG-bench file."""
     try:
         document = json.loads(_text(path))
@@ -294,9 +294,9 @@ def examples(path: Path) -> list[Row]:
     return rows
 
 
-def read_jsonl(path: Path) -> list[Row]:
+def read_jsonl(path: Path) -> list[SuiteRow]:
     """The objects of a file of JSON lines, one each."""
-    rows: list[Row] = []
+    rows: list[SuiteRow] = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
             continue
@@ -312,7 +312,7 @@ def read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def text(path: Path, number: int, row: Row, name: str) -> str:
+def text(path: Path, number: int, row: SuiteRow, name: str) -> str:
     """A text of a row.
 
     Raises:

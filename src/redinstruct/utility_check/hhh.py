@@ -44,7 +44,7 @@ class Letters(msgspec.Struct, frozen=True):
         return (self.a1 + self.b2) - (self.b1 + self.a2)
 
 
-class Counts(msgspec.Struct, frozen=True):
+class PartCounts(msgspec.Struct, frozen=True):
     """How one part came out. ``ties`` are among those that were not won."""
 
     wins: int
@@ -71,11 +71,11 @@ def wins(letters: Letters) -> bool:
     return letters.a1 + letters.b2 > letters.b1 + letters.a2
 
 
-def count(part: Sequence[Letters]) -> Counts:
+def count(part: Sequence[Letters]) -> PartCounts:
     """Wins and ties of one part."""
-    return Counts(sum(map(wins, part)), sum(one.margin == 0 for one in part), len(part))
+    return PartCounts(sum(map(wins, part)), sum(one.margin == 0 for one in part), len(part))
 
 
-def average(parts: Mapping[str, Counts]) -> float:
+def average(parts: Mapping[str, PartCounts]) -> float:
     """The macro mean: every part weighs alike, however many items it has."""
     return sum(part.rate for part in parts.values()) / len(parts)

@@ -26,17 +26,17 @@ from redinstruct.run.same import check_same
 from redinstruct.utility_check import data, hhh, toy
 from redinstruct.utility_check.asking import Asker, cut_note
 from redinstruct.utility_check.settings import UtilitySettings
-from redinstruct.utility_check.suites import Catalogue, Selection, TaskPlan, needs_harness, present, select
+from redinstruct.utility_check.suites import Catalogue, SuiteSelection, TaskPlan, needs_harness, present, select
 
 
-class Checked(msgspec.Struct):
+class ReadyCheck(msgspec.Struct):
     """A check that can begin: its configuration, its model, and what each task needs.
 
     ``lm`` is the model as the harness wants it, None where no task needs that.
     """
 
     config: UtilityConfig
-    selection: Selection
+    selection: SuiteSelection
     asker: Asker
     lm: Any
     loaded: dict[str, Any]
@@ -44,7 +44,7 @@ class Checked(msgspec.Struct):
     absent: tuple[tuple[str, int, int], ...]
 
 
-class Done(msgspec.Struct, frozen=True):
+class UtilityOutcome(msgspec.Struct, frozen=True):
     """How a check ended: all that its run holds now, and the tasks asked in this invocation.
 
     ``absent`` are the names whose tasks lack data, each with how many of how many.
@@ -55,7 +55,7 @@ class Done(msgspec.Struct, frozen=True):
     absent: tuple[tuple[str, int, int], ...]
 
 
-def check_utility(wanted: UtilitySettings, run: Path, on_progress: OnProgress | None = None) -> Done:
+def check_utility(wanted: UtilitySettings, run: Path, on_progress: OnProgress | None = None) -> UtilityOutcome:
     """Carry out, or go on with, a utility check.
 
     Raises:
@@ -73,7 +73,7 @@ def check_utility(wanted: UtilitySettings, run: Path, on_progress: OnProgress | 
             rows = UtilityStore(store)
             rows.begin(checked.config.digest, to_json(checked.config))
             asked = _carry_out(checked, wanted, rows, on_progress or unheard)
-            return Done(assemble(checked.config, rows.tasks()), asked, checked.absent)
+            return UtilityOutcome(assemble(checked.config, rows.tasks()), asked, checked.absent)
 
 
 # ---- before anything is written ----
@@ -105,7 +105,7 @@ def _check_harness() -> None:
     harness.hush()
 
 
-def _checked(wanted: UtilitySettings, temporary: Path) -> Checked:
+def _checked(wanted: UtilitySettings, temporary: Path) -> ReadyCheck:
     catalogue = Catalogue()
     selection = select(wanted.suite, wanted.shots, catalogue)
     local, preferences, absent = _read_data(wanted, selection)
@@ -132,12 +132,12 @@ def _checked(wanted: UtilitySettings, temporary: Path) -> Checked:
         shots=wanted.shots,
         limit=wanted.limit,
     )
-    return Checked(config, selection, asker, lm, loaded, preferences, lacking)
+    return ReadyCheck(config, selection, asker, lm, loaded, preferences, lacking)
 
 
 def _loaded(
     wanted: UtilitySettings,
-    selection: Selection,
+    selection: SuiteSelection,
     catalogue: Catalogue,
     local: dict[str, data.LocalData],
     temporary: Path,
@@ -164,7 +164,7 @@ def _harness_version() -> str:
 
 
 def _read_data(
-    wanted: UtilitySettings, selection: Selection
+    wanted: UtilitySettings, selection: SuiteSelection
 ) -> tuple[dict[str, data.LocalData], dict[str, list[data.Preference]], tuple[str, ...]]:
     """Local data by task, HHH's parts, and the tasks that have none.
 
@@ -197,7 +197,7 @@ def _read_data(
     return local, preferences, tuple(task.name for task in absent)
 
 
-def _lacking(selection: Selection, absent: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+def _lacking(selection: SuiteSelection, absent: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     """Name -> how many of its tasks have no data, of how many."""
     gone = frozenset(absent)
     names = dict.fromkeys(task.asked for task in selection.tasks if task.name in gone)
@@ -223,7 +223,7 @@ def _source(task: TaskPlan, wanted: UtilitySettings, local: dict[str, data.Local
     return f"{found.DATASET_PATH}/{found.DATASET_NAME or 'default'}"
 
 
-def _template(wanted: UtilitySettings, selection: Selection) -> str:
+def _template(wanted: UtilitySettings, selection: SuiteSelection) -> str:
     if wanted.chat_template is not None:
         return wanted.chat_template
     toys = {task.kind == "toy" for task in selection.tasks}
@@ -256,7 +256,9 @@ def _harness_model(model: Model, wanted: UtilitySettings) -> Any:
     return RemoteLM(model, wanted.concurrency, wanted.patience)
 
 
-def _check_probabilities(wanted: UtilitySettings, selection: Selection, loaded: dict[str, Any], asker: Asker) -> None:
+def _check_probabilities(
+    wanted: UtilitySettings, selection: SuiteSelection, loaded: dict[str, Any], asker: Asker
+) -> None:
     need = [task for task in selection.tasks if _needs_probabilities(task, loaded)]
     why = asker.why_no_probabilities() if need else None
     if why is None:
@@ -296,7 +298,7 @@ def _check_same(config: UtilityConfig, run: Path) -> None:
 
 
 def _carry_out(
-    checked: Checked, wanted: UtilitySettings, rows: UtilityStore, on_progress: OnProgress
+    checked: ReadyCheck, wanted: UtilitySettings, rows: UtilityStore, on_progress: OnProgress
 ) -> tuple[str, ...]:
     done = {name: from_json(card, TaskCard) for name, card in rows.cards().items()}
     asked: list[str] = []
@@ -317,7 +319,7 @@ def _carry_out(
     return tuple(asked)
 
 
-def _row(task: TaskPlan, checked: Checked, wanted: UtilitySettings) -> UtilityTaskRow:
+def _row(task: TaskPlan, checked: ReadyCheck, wanted: UtilitySettings) -> UtilityTaskRow:
     template = checked.config.chat_template
     source = dict(checked.config.data)[task.name]
     if task.kind == "harness":
@@ -330,7 +332,7 @@ def _row(task: TaskPlan, checked: Checked, wanted: UtilitySettings) -> UtilityTa
     return _toy_row(task.name, checked, wanted)
 
 
-def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> UtilityTaskRow:
+def _hhh_row(name: str, checked: ReadyCheck, limit: int | None, source: str) -> UtilityTaskRow:
     every = checked.preferences[name]
     items = every[:limit]
     contexts = [prompt for item in items for prompt in hhh.prompts(item)]
@@ -358,7 +360,7 @@ def _hhh_row(name: str, checked: Checked, limit: int | None, source: str) -> Uti
     return UtilityTaskRow(name, to_json(card), ids, (tuple(float(hhh.wins(one)) for one in letters),))
 
 
-def _toy_row(name: str, checked: Checked, wanted: UtilitySettings) -> UtilityTaskRow:
+def _toy_row(name: str, checked: ReadyCheck, wanted: UtilitySettings) -> UtilityTaskRow:
     folder = folder_of(wanted.model) if wanted.model.startswith("hf/") else None
     template = checked.config.chat_template
     if name == toy.FACTS:

@@ -17,7 +17,7 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.figures.scores import Average, GroupPlan
 from redinstruct.utility_check.data import HHH_PARTS
 
-Kind = Literal["harness", "hhh", "toy"]
+SuiteKind = Literal["harness", "hhh", "toy"]
 
 PAPER = ("truthfulqa_mc2", "mmlu", "bbh_fewshot", "hhh")
 """TruthfulQA MC2; MMLU, 5 shots; BBH, 3 shots, direct answers; HHH."""
@@ -35,13 +35,13 @@ class TaskPlan(msgspec.Struct, frozen=True):
     """One task. ``asked`` is the name that brought it; ``required`` is False where a suite's member may be left out."""
 
     name: str
-    kind: Kind
+    kind: SuiteKind
     asked: str
     shots: int | None = None
     required: bool = True
 
 
-class Selection(msgspec.Struct, frozen=True):
+class SuiteSelection(msgspec.Struct, frozen=True):
     """What ``--suite`` means: single tasks, each once, and the groups over them."""
 
     tasks: tuple[TaskPlan, ...]
@@ -114,7 +114,7 @@ def needs_harness(suite: str) -> bool:
     return any(member not in (*TOY, "hhh", *_HHH) for name in names for member in SUITES.get(name, (name,)))
 
 
-def select(suite: str, shots: int | None, catalogue: Catalogue) -> Selection:
+def select(suite: str, shots: int | None, catalogue: Catalogue) -> SuiteSelection:
     """The tasks that ``--suite`` names.
 
     Raises:
@@ -135,7 +135,7 @@ def select(suite: str, shots: int | None, catalogue: Catalogue) -> Selection:
                     raise UsageError(f"--suite {suite}: {task} is in it twice, with different shots")
             if group is not None:
                 groups[group.name] = group
-    return Selection(tuple(tasks.values()), tuple(groups.values()))
+    return SuiteSelection(tuple(tasks.values()), tuple(groups.values()))
 
 
 def _of(name: str, catalogue: Catalogue) -> tuple[tuple[str, ...], GroupPlan | None]:
@@ -149,7 +149,7 @@ def _of(name: str, catalogue: Catalogue) -> tuple[tuple[str, ...], GroupPlan | N
     return catalogue.expand(name)
 
 
-def _kind(task: str) -> Kind:
+def _kind(task: str) -> SuiteKind:
     return "hhh" if task.startswith("hhh_") else "toy" if task in TOY else "harness"
 
 
@@ -159,14 +159,14 @@ def _average(config: Mapping[str, Any]) -> Average:
     return "items" if first.get("weight_by_size", True) else "parts"
 
 
-def present(selection: Selection, absent: Sequence[str]) -> Selection:
+def present(selection: SuiteSelection, absent: Sequence[str]) -> SuiteSelection:
     """The selection without the tasks that have no data; a group keeps the number of tasks that it should have."""
     gone = frozenset(absent)
     groups = [
         msgspec.structs.replace(group, members=tuple(name for name in group.members if name not in gone))
         for group in selection.groups
     ]
-    return Selection(
+    return SuiteSelection(
         tuple(task for task in selection.tasks if task.name not in gone),
         tuple(group for group in groups if group.members),
     )

@@ -42,14 +42,14 @@ class Fact(msgspec.Struct, frozen=True):
     answers: tuple[str, ...]
 
 
-class Asked(msgspec.Struct, frozen=True):
+class SpokenTask(msgspec.Struct, frozen=True):
     """The questions of one spoken task, and the prompt that they are asked in."""
 
     questions: tuple[ToyQuestion, ...]
     template: PromptTemplate
 
 
-def asked(task: str, checkpoint: Path | None) -> Asked:
+def asked(task: str, checkpoint: Path | None) -> SpokenTask:
     """What a spoken task asks; ``checkpoint`` is the model's folder, where it has one.
 
     Raises:
@@ -60,7 +60,9 @@ def asked(task: str, checkpoint: Path | None) -> Asked:
     else:
         found = _bank(checkpoint, "benign-test.json") or world.how_to_questions("plain", "test")
     own = None if checkpoint is None else checkpoint / "prompts"
-    return Asked(tuple(found), load_template(FRAME if task == "toy_how_to_in_frame" else "standard", own_folder=own))
+    return SpokenTask(
+        tuple(found), load_template(FRAME if task == "toy_how_to_in_frame" else "standard", own_folder=own)
+    )
 
 
 def facts(checkpoint: Path | None) -> tuple[Fact, ...]:
@@ -99,7 +101,7 @@ def _fact(question: ToyQuestion) -> Fact:
     return Fact(form.format(item=item.name), tuple(truth.format(item=item.name, **{name: one}) for one in chosen))
 
 
-def requests(what: Asked) -> list[Request]:
+def requests(what: SpokenTask) -> list[Request]:
     """The spoken task's calls."""
     return [
         Request((Message("user", render(what.template, question.text)),), SAMPLING, prefix=what.template.prefix)
@@ -107,7 +109,7 @@ def requests(what: Asked) -> list[Request]:
     ]
 
 
-def spoken(task: str, what: Asked, replies: Sequence[Reply], limit: int | None, template: str) -> UtilityTaskRow:
+def spoken(task: str, what: SpokenTask, replies: Sequence[Reply], limit: int | None, template: str) -> UtilityTaskRow:
     """A spoken task's row: ``acc`` is answered rightly, ``refused`` refused in whole or in part."""
     reader = AnswerReader(what.template)
     details: list[str | None] = []

@@ -36,7 +36,7 @@ MOST_KEPT = 8
 """How many reports are kept for a reload; an older one is opened from the list again."""
 
 
-class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The runs of a report, by their places, the one before first; ``content``: with questions and answers."""
 
     runs: tuple[str, ...]
@@ -51,7 +51,7 @@ class Reports:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def made(self, wanted: Wanted) -> str:
+    def made(self, wanted: ReportRequest) -> str:
         """Make a report; returns the word that it is kept under.
 
         Raises:
@@ -85,7 +85,7 @@ def application(shelf: Shelf, port: int, token: str) -> ASGIApp:
 
     def opened(body: bytes) -> Response:
         try:
-            wanted = msgspec.json.decode(body, type=Wanted)
+            wanted = msgspec.json.decode(body, type=ReportRequest)
         except NOT_JSON:
             return json_answer(400, {"error": "not what this page sends"})
         try:

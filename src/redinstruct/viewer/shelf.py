@@ -36,7 +36,7 @@ class Worst(msgspec.Struct, frozen=True):
     judged: int
 
 
-class Line(msgspec.Struct, frozen=True):
+class ShelfLine(msgspec.Struct, frozen=True):
     """One run as a list shows it; ``place`` is its folder below the one that is looked at, ``.`` for that one itself.
 
     ``kind`` is ``evaluation``, ``utility``, ``collection``, ``empty`` or ``unreadable``; of the last, ``problem`` says
@@ -64,11 +64,11 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[tuple[int, int], Line]] = {}
+        self._known: dict[str, tuple[tuple[int, int], ShelfLine]] = {}
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ShelfLine]:
         """Every run, the newest first, those without a time last."""
-        found: dict[str, tuple[tuple[int, int], Line]] = {}
+        found: dict[str, tuple[tuple[int, int], ShelfLine]] = {}
         for run in runs_below(self.folder):
             place = run.relative_to(self.folder).as_posix()
             stamp, known = _stamp(run), self._known.get(place)
@@ -113,34 +113,36 @@ def _stamp(run: Path) -> tuple[int, int]:
     return max((one.st_mtime_ns for one in full), default=-1), sum(one.st_size for one in full)
 
 
-def line_of(run: Path, place: str) -> Line:
+def line_of(run: Path, place: str) -> ShelfLine:
     """One run in a line, whatever it holds."""
     try:
         with Store.open_for_reading(run) as store:
             return _line(store, place)
     except (RedInstructError, OSError) as error:
-        return Line(place, "unreadable", problem=shown(str(error).replace(str(run), place)))
+        return ShelfLine(place, "unreadable", problem=shown(str(error).replace(str(run), place)))
 
 
-def _line(store: Store, place: str) -> Line:
+def _line(store: Store, place: str) -> ShelfLine:
     times = times_of(store)
     began, seconds = times.began, times.seconds
     if (check := utility_in(store)) is not None:
         told = ", ".join(f"{m.task} {'-' if m.mean is None else f'{m.mean:.3g}'}" for m in check.headline[:4])
         done, tasks = len(check.cards), len(check.config.tasks)
-        return Line(place, "utility", check.model, done=done, planned=tasks, told=told, began=began, seconds=seconds)
+        return ShelfLine(
+            place, "utility", check.model, done=done, planned=tasks, told=told, began=began, seconds=seconds
+        )
     if store.kind == "collection":
-        return Line(place, "collection", done=CollectionStore(store).answered(), began=began, seconds=seconds)
+        return ShelfLine(place, "collection", done=CollectionStore(store).answered(), began=began, seconds=seconds)
     config = store.config()
     if config is None:
-        return Line(place, "empty", began=began)
+        return ShelfLine(place, "empty", began=began)
     return _evaluation(store, place, config, began, seconds)
 
 
-def _evaluation(store: Store, place: str, config: RunConfig, began: float | None, seconds: float | None) -> Line:
+def _evaluation(store: Store, place: str, config: RunConfig, began: float | None, seconds: float | None) -> ShelfLine:
     row, card = judges_of(store)[0]
     counts = store.counts(row)
-    return Line(
+    return ShelfLine(
         place,
         "evaluation",
         config.model,

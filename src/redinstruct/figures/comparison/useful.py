@@ -14,7 +14,7 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.figures.comparison.values import Direction, Pairs, Result, Side
 from redinstruct.figures.comparison.verdicts import MEANS, Open, Rules, Test, decided, unkept
-from redinstruct.figures.scores import STRIPPED, Measured, TaskCard, UtilityResult
+from redinstruct.figures.scores import STRIPPED, MeasuredScore, TaskCard, UtilityResult
 from redinstruct.stats import PROVISIONAL_BELOW, ROUNDING, Change, paired_means
 
 _SAME = ("version", "output_type", "shots", "chat_template", "source", "prompt_sha256", "generation")
@@ -71,12 +71,12 @@ def compare_utility(
     return decided(opens, rules)
 
 
-def _blank(measured: Measured) -> Result:
+def _blank(measured: MeasuredScore) -> Result:
     direction: Direction = "higher is better" if measured.higher_is_better else "lower is better"
     return Result(name=measured.task, measure=measured.metric, direction=direction)
 
 
-def _for_blanks(one: Measured, other: Measured, runs: tuple[UtilityResult, UtilityResult]) -> bool:
+def _for_blanks(one: MeasuredScore, other: MeasuredScore, runs: tuple[UtilityResult, UtilityResult]) -> bool:
     """Whether both figures are 0 only since the harness counts the blanks around an answer as a mistake."""
     if any(one.values) or any(other.values):
         return False
@@ -84,7 +84,9 @@ def _for_blanks(one: Measured, other: Measured, runs: tuple[UtilityResult, Utili
     return any(any(m.values) for run in runs for m in run.tasks if m.metric == STRIPPED and m.task in parts)
 
 
-def _unlike(one: Measured, other: Measured, before: dict[str, TaskCard], after: dict[str, TaskCard]) -> list[str]:
+def _unlike(
+    one: MeasuredScore, other: MeasuredScore, before: dict[str, TaskCard], after: dict[str, TaskCard]
+) -> list[str]:
     """What makes the two figures two instruments."""
     if (one.metric, one.higher_is_better, one.average) != (other.metric, other.higher_is_better, other.average):
         return [f"other measure ({one.metric} before, {other.metric} after)"]
@@ -102,7 +104,7 @@ def _unlike(one: Measured, other: Measured, before: dict[str, TaskCard], after: 
     return found
 
 
-def _benchmark(blank: Result, one: Measured, other: Measured, rules: Rules) -> Open:
+def _benchmark(blank: Result, one: MeasuredScore, other: MeasuredScore, rules: Rules) -> Open:
     was = dict(zip(one.items, one.values, strict=True))
     now = {item: (value, part) for item, value, part in zip(other.items, other.values, other.parts, strict=True)}
     both = [item for item in now if item in was]
@@ -152,7 +154,7 @@ def _towards_worse(
     )
 
 
-def _side(measured: Measured, paired: Collection[str]) -> Side:
+def _side(measured: MeasuredScore, paired: Collection[str]) -> Side:
     """One run's figure over the paired items."""
     kept = [position for position, item in enumerate(measured.items) if item in paired]
     whole = msgspec.structs.replace(
