@@ -29,15 +29,20 @@ import msgspec
 TOPICS = 14
 SHARE_RECORDED = 0.9
 LABELLED = 300
+PAGE_LABELS = 20
 
 
 class Taken(msgspec.Struct):
-    """What one process took: CPU seconds in all and at the first call, megabytes at most; ``calls`` to the model."""
+    """What one process took: CPU seconds in all and at the first call, megabytes at most; ``calls`` to the model.
+
+    Of the labelling page the first call is when it stands open, and ``each`` label's milliseconds (the median).
+    """
 
     cpu: float
     first_call: float | None
     mb: float
     calls: int = 0
+    each: float | None = None
 
 
 def write_bank(path: Path, questions: int) -> None:
@@ -122,7 +127,23 @@ def _label(run: str, count: str) -> dict[str, Any]:
     return {}
 
 
-CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"ask": _ask, "command": _command, "label": _label}
+def _page(run: str, count: str) -> dict[str, Any]:
+    """The labelling page opened, and so many labels given in it: an act and the page's next state each."""
+    from redinstruct.annotate.session import Session
+    from redinstruct.run import Store
+
+    with Store.open_for_writing(Path(run)) as store:
+        session = Session(store, "berta", sample=LABELLED, seed=1)
+        opened, state, costs = spent(), session.state(), []
+        for at in range(int(count)):
+            before = spent()
+            session.act(state["item"]["id"], "label", session.measure.first if at % 3 else session.measure.second)
+            state = session.state()
+            costs.append(1000 * (spent() - before))
+    return {"first_call": opened, "each": sorted(costs)[len(costs) // 2]}
+
+
+CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"ask": _ask, "command": _command, "label": _label, "page": _page}
 
 
 def _tell(found: dict[str, Any]) -> None:
@@ -146,7 +167,13 @@ def measured(place: Path, *arguments: object) -> Taken:
     if child.returncode not in (0, -signal.SIGKILL) or not told.exists():
         raise SystemExit(f"{arguments}: {(place / 'output').read_text()[-2000:]}")
     found = json.loads(told.read_text())
-    return Taken(used.ru_utime + used.ru_stime, found.get("first_call"), used.ru_maxrss / 1024, found.get("calls") or 0)
+    return Taken(
+        used.ru_utime + used.ru_stime,
+        found.get("first_call"),
+        used.ru_maxrss / 1024,
+        found.get("calls") or 0,
+        found.get("each"),
+    )
 
 
 def carry_out(attempts: int, prompts: int, place: Path, tell: Callable[[str, Taken], None]) -> None:
@@ -168,6 +195,7 @@ def carry_out(attempts: int, prompts: int, place: Path, tell: Callable[[str, Tak
     tell("gate", measured(place, "command", "gate", run, "--max-rate", "0.95"))
     tell("compare", measured(place, "command", "compare", run, other))
     tell("show", measured(place, "command", "show", run, "--label", "harmful", "--limit", "3"))
+    tell("page", measured(place, "page", other, PAGE_LABELS))
     measured(place, "label", run, LABELLED)
     tell("report, labelled", measured(place, "command", "report", run, "--json"))
 
@@ -183,7 +211,7 @@ def table(found: dict[int, dict[str, Taken]]) -> str:
         cells = []
         for size in sizes:
             one = found[size].get(name)
-            to_first = name in ("begin", "resume")
+            to_first = name in ("begin", "resume", "page")
             cells.append("" if one is None else f"{(one.first_call or 0) if to_first else one.cpu:.2f} / {one.mb:.0f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     each = []
@@ -193,6 +221,8 @@ def table(found: dict[int, dict[str, Taken]]) -> str:
             "" if asked is None else f"{1e6 * (asked.cpu - (asked.first_call or 0)) / max(1, asked.calls):.1f} us"
         )
     lines.append("| attempt | " + " | ".join(each) + " |")
+    labels = [found[size]["page"].each if "page" in found[size] else None for size in sizes]
+    lines.append("| a label in the page | " + " | ".join("" if ms is None else f"{ms:.1f} ms" for ms in labels) + " |")
     return "\n".join(lines)
 
 

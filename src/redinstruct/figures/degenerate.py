@@ -96,7 +96,7 @@ def answers_of(outcomes: Outcomes, looks: Looks, measure: Measure) -> Answers:
     return Answers(
         truncated=_having(flags, _TRUNCATED),
         looping=_having(flags, _LOOPING),
-        repeated=_alike(outcomes.where(lambda way: way.label != refusing), looks) if flags.keys() - {0} else 0,
+        repeated=_alike(outcomes, looks, refusing) if flags.keys() - {0} else 0,
         unread=sum(count for way, count in outcomes.told.items() if is_unread(way.label, way.reason)),
         withheld=sum(count for way, count in outcomes.told.items() if is_withheld(way.label, way.reason)),
         thoughts_left=_having(flags, _THOUGHT),
@@ -112,13 +112,15 @@ def _having(flags: Counter[int], flag: int) -> int:
     return sum(count for held, count in flags.items() if held & flag)
 
 
-def _alike(outcomes: Outcomes, looks: Looks) -> int:
-    """How many answers open like those to several questions; the tries of one question count once."""
+def _alike(outcomes: Outcomes, looks: Looks, but: str) -> int:
+    """How many answers without one label open like those to several questions; a question's tries count once."""
     import numpy as np
 
     openings = np.frombuffer(looks.openings(outcomes.attempt), dtype=np.int64)
-    units = np.frombuffer(outcomes.unit, dtype=np.uint32)[openings != 0]
-    openings = openings[openings != 0]
+    counted = np.array([way.label != but for way in outcomes.ways], dtype=bool)
+    kept = (openings != 0) & counted[np.frombuffer(outcomes.way, dtype=np.uint32)]
+    units = np.frombuffer(outcomes.unit, dtype=np.uint32)[kept]
+    openings = openings[kept]
     order = np.lexsort((units, openings))
     openings, units = openings[order], units[order]
     if not len(openings):

@@ -176,7 +176,7 @@ class Outcomes(Sequence[Planned]):
         if all(wanted(self.ways[way]) for way in self.counts):
             return self
         good = [wanted(way) for way in self.ways]
-        return self.taken([at for at, way in enumerate(self.way) if good[way]])
+        return self.taken(array("I", (at for at, way in enumerate(self.way) if good[way])))
 
     def taken(self, places: Sequence[int]) -> Outcomes:
         """Those at some places."""

@@ -144,7 +144,7 @@ def paired_by_cluster(
 def _checked_changes(
     before: Sequence[bool], after: Sequence[bool], groups: Sequence[Hashable] | None, margin: float
 ) -> tuple[list[int], dict[Hashable, list[int]]]:
-    """Each pair's change (-1, 0 or 1), and the same by group; every pair its own group without any."""
+    """Each pair's change (-1, 0 or 1), and the same by group; nothing where every pair is a group of its own."""
     first, second = checked_labels("before", before), checked_labels("after", after)
     if len(first) != len(second):
         raise ValueError(f"before and after must be as many, not {len(first)} and {len(second)}")
@@ -153,19 +153,20 @@ def _checked_changes(
     if not 0.0 <= margin < 1.0:
         raise ValueError(f"the margin must lie in [0, 1), not {margin!r}")
     changes = [int(a) - int(b) for b, a in zip(first, second, strict=True)]
-    names: Sequence[Hashable] = range(len(changes)) if groups is None else groups
-    if len(names) != len(changes):
-        raise ValueError(f"clusters must be as many as the pairs, not {len(names)} and {len(changes)}")
     of: dict[Hashable, list[int]] = {}
-    for change, name in zip(changes, names, strict=True):
+    if groups is None:
+        return changes, of
+    if len(groups) != len(changes):
+        raise ValueError(f"clusters must be as many as the pairs, not {len(groups)} and {len(changes)}")
+    for change, name in zip(changes, groups, strict=True):
         of.setdefault(name, []).append(change)
     return changes, of
 
 
 def _by_question(changes: Sequence[int], of: Mapping[Hashable, Sequence[int]], margin: float, alpha: float) -> Change:
-    """:func:`paired_by_question` of each pair's change (-1, 0 or 1), and the same by question."""
+    """:func:`paired_by_question` of each pair's change (-1, 0 or 1), and the same by question, where that is known."""
     gained, lost, n = changes.count(1), changes.count(-1), len(changes)
-    repeated = len(of) < n
+    repeated = 0 < len(of) < n
     # One question alone says nothing of others, asked however often.
     effect, freedom = (_of_repeats(of, gained + lost), len(of) - 1.0) if repeated else (1.0, None)
     if freedom == 0.0:

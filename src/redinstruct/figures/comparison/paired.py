@@ -8,6 +8,7 @@ people labelled both runs, their labels decide.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Sequence
 
 import msgspec
@@ -230,7 +231,7 @@ def _scored(pairs: Pairing, two: Sequence[str]) -> Pairing:
     """The pairs that have a verdict in both runs."""
     good = [[way.label in two for way in half.ways] for half in pairs]
     ways = zip(pairs[0].way, pairs[1].way, strict=True)
-    places = [at for at, (b, a) in enumerate(ways) if good[0][b] and good[1][a]]
+    places = array("I", (at for at, (b, a) in enumerate(ways) if good[0][b] and good[1][a]))
     return pairs if len(places) == len(pairs[0]) else (pairs[0].taken(places), pairs[1].taken(places))
 
 
