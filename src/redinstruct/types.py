@@ -16,6 +16,9 @@ import msgspec
 from redinstruct.errors import UsageError, did_you_mean
 
 Role = Literal["system", "user", "assistant"]
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""A value that JSON can carry: of what is written, in a file or to standard output."""
+JsonObject = Mapping[str, Json]
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from redinstruct.harmfulqa.public import from_public, read_public, to_public
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Speaker, Turn
 
 CANARY = "kanarienvogel"
-EXPORTERS: tuple[Callable[..., list[dict[str, Any]]], ...] = (to_public, to_messages, to_kto, to_dpo, to_sharegpt)
+EXPORTERS: tuple[Callable[..., Sequence[Any]], ...] = (to_public, to_messages, to_kto, to_dpo, to_sharegpt)
 SPEAKERS: tuple[Speaker, ...] = ("human", "gpt")
 LABELS = (None, "harmful", "unharmful", "unparsable", "error", "judge_refused", "no_response")
 
@@ -270,7 +270,8 @@ def test_dpo_takes_no_answer_that_was_called_both() -> None:
 @given(collections())
 def test_dpo_is_made_of_kto_rows(rows: list[Collected]) -> None:
     kto = [json_line(made) for made in to_kto(rows, include_red=True)]
-    for pair in to_dpo(rows, include_red=True):
+    pairs: Sequence[Any] = to_dpo(rows, include_red=True)
+    for pair in pairs:
         assert pair["chosen"] != pair["rejected"]
         for side, label in (("chosen", True), ("rejected", False)):
             assert json_line({"prompt": pair["prompt"], "completion": pair[side], "label": label}) in kto

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ def test_what_is_exported_is_read_back_with_its_weights(
 
     collected = [Collected(CollectedQuestion("q", "t", "s", "?"), (dialogue("b", "blue", blue),),
                            (dialogue("r", "red", red),))]  # fmt: skip
-    made = (to_sharegpt if sharegpt else to_messages)(collected, include_red=True)
+    export: Callable[..., list[Any]] = to_sharegpt if sharegpt else to_messages
+    made = export(collected, include_red=True)
     key, speaker, value = ("conversations", "from", "value") if sharegpt else ("messages", "role", "content")
     kept = [row for row in made if any(message.get("weight") for message in row[key])]
     path = write(folder, "".join(json_line(row) + "\n" for row in made))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from redinstruct import world
+from redinstruct.prompts.rows import MessageFields, MessagesRow
 from redinstruct.toyworld import alignment, frames
 
 pytestmark = pytest.mark.local
@@ -18,13 +18,13 @@ HELD_OUT = {q.text for split in ("dev", "test") for q in world.how_to_questions(
 FORBIDDEN_TRUTHS = {world.recipe(pair) for split in world.SPLITS for pair in world.world().pairs("forbidden", split)}
 
 
-def collected() -> list[dict[str, Any]]:
+def collected() -> list[MessagesRow]:
     """A blue and a red answer to each of some questions, as an export writes them."""
-    rows = []
+    rows: list[MessagesRow] = []
     for number, pair in enumerate(OF.pairs("forbidden", "train")[:20]):
-        asked = {"role": "user", "content": world.how_to(pair).text}
+        asked: MessageFields = {"role": "user", "content": world.how_to(pair).text}
         for stream, text, weight in (("blue", world.refusal(pair), 1.0), ("red", world.recipe(pair), -1.0)):
-            answer = {"role": "assistant", "content": text, "weight": weight}
+            answer: MessageFields = {"role": "assistant", "content": text, "weight": weight}
             rows.append({"id": f"{number}-{stream}", "stream": stream, "messages": [asked, answer]})
     return rows
 
@@ -60,8 +60,8 @@ def test_an_answer_asked_for_again_is_the_collected_one_and_its_red_twin_follows
 
 def test_what_has_no_weight_or_is_no_how_to_is_left_out() -> None:
     row = collected()[0]
-    masked = {**row, "messages": [row["messages"][0], {**row["messages"][1], "weight": 0.0}]}
-    other = {**row, "messages": [{"role": "user", "content": "What is 2 plus 2?"}, row["messages"][1]]}
+    masked: MessagesRow = {**row, "messages": [row["messages"][0], {**row["messages"][1], "weight": 0.0}]}
+    other: MessagesRow = {**row, "messages": [{"role": "user", "content": "What is 2 plus 2?"}, row["messages"][1]]}
     assert alignment.reformed([masked, other], "chat", 0, of=OF) == []
 
 

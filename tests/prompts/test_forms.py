@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from redinstruct.errors import UsageError
 from redinstruct.prompts.forms import FORMS, check_forms, forms_of, made, read_general
+from redinstruct.prompts.rows import MessageFields, MessagesRow
 
 
-def row(asked: str, answer: str, stream: str = "blue", weight: float | None = None) -> dict[str, Any]:
-    answered: dict[str, Any] = {"role": "assistant", "content": answer}
+def row(asked: str, answer: str, stream: str = "blue", weight: float | None = None) -> MessagesRow:
+    answered: MessageFields = {"role": "assistant", "content": answer}
     if weight is not None:
         answered["weight"] = weight
     return {"messages": [{"role": "user", "content": asked}, answered], "stream": stream, "id": f"{stream}-{asked[:9]}"}
@@ -26,7 +25,7 @@ RED = [row(asked, f"Take the {asked[8:14]} and a brush, then wait for an hour.",
 GENERAL = [row(f"When does ferry {n} leave?", f"At {n} sharp.", "general") for n in range(50)]
 
 
-def prompt_of(row: Mapping[str, Any]) -> list[str]:
+def prompt_of(row: MessagesRow) -> list[str]:
     return [message["content"] for message in row["messages"][:-1]]
 
 
@@ -68,7 +67,7 @@ def test_ordinary_questions_are_answered_in_every_frame() -> None:
 
 def test_rows_that_penalise_or_learn_nothing_have_no_form() -> None:
     masked = row("Why?", "So.", weight=0.0)
-    unanswered = {"messages": [{"role": "user", "content": "Why?"}], "stream": "blue"}
+    unanswered: MessagesRow = {"messages": [{"role": "user", "content": "Why?"}], "stream": "blue", "id": ""}
     assert not made([masked, unanswered], "steps")
 
 

@@ -15,6 +15,7 @@ from redinstruct.cli.prepared import limits_from, stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.harmfulqa.settings import CollectSettings
 from redinstruct.settings import settings_from
+from redinstruct.types import JsonObject
 
 if TYPE_CHECKING:
     from redinstruct.harmfulqa import Collection, Coverage
@@ -63,7 +64,7 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     return done.exit_code
 
 
-def collection_document(collection: Collection, *, calls: int, complete: bool) -> dict[str, Any]:
+def collection_document(collection: Collection, *, calls: int, complete: bool) -> JsonObject:
     """A collection as ``--json`` tells it: counts, and no text."""
     import msgspec
 

@@ -11,6 +11,7 @@ from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
+from redinstruct.types import JsonObject
 
 if TYPE_CHECKING:
     from redinstruct.rounds import LoopResult, Measured
@@ -74,7 +75,7 @@ def _say_plans(wanted: LoopConfig) -> None:
         console.note(f"{title}: {plan.sentence}" if plan.fits else f"{title}: {plan.why}")
 
 
-def _document(found: LoopResult) -> dict[str, Any]:
+def _document(found: LoopResult) -> JsonObject:
     """The result without paths and clocks but the stages' seconds."""
     import msgspec
 
@@ -95,7 +96,7 @@ def _document(found: LoopResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _utility(model: Measured) -> list[dict[str, Any]] | None:
+def _utility(model: Measured) -> list[JsonObject] | None:
     from redinstruct.figures.report import plain
     from redinstruct.figures.scores import score_figures
 

@@ -15,6 +15,7 @@ from redinstruct.cli.prepared import stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.errors import EXIT_DONE
 from redinstruct.settings import settings_from
+from redinstruct.types import JsonObject
 from redinstruct.utility_check.settings import UtilitySettings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     return EXIT_DONE
 
 
-def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -> dict[str, Any]:
+def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -> JsonObject:
     import msgspec
 
     from redinstruct.figures.report import plain

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from redinstruct.banks import resolve_bank
 from redinstruct.errors import UsageError
 from redinstruct.harmfulqa.collect import read_collection
-from redinstruct.harmfulqa.release import Rows, prepare_release, write_release
+from redinstruct.harmfulqa.release import prepare_release, write_release
 from redinstruct.harmfulqa.rows import Collected
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.harmfulqa.similarity import NEAR
@@ -24,7 +26,7 @@ class Exported(msgspec.Struct, frozen=True):
     """
 
     out: Path
-    rows: Rows
+    rows: Sequence[Any]
     collected: tuple[Collected, ...]
     dropped: dict[str, int]
     formed: dict[str, int]

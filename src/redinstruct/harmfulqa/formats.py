@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from msgspec.structs import replace
 
 from redinstruct.harmfulqa.rows import Collected, Colour, Dialogue, Speaker, Turn
+from redinstruct.prompts.rows import DpoRow, KtoRow, MessageFields, MessagesRow, PublicTurn, ShareGptRow
 from redinstruct.types import ATTACK_SUCCESS
 
 HARMFUL, UNHARMFUL = ATTACK_SUCCESS.first, ATTACK_SUCCESS.second
@@ -101,14 +101,24 @@ def _trained(rows: Sequence[Collected], include_red: bool) -> Iterator[tuple[Col
                 yield row, dialogue, turns
 
 
-def _message(turn: Turn) -> dict[str, Any]:
+def _message(turn: Turn) -> MessageFields:
     return {"role": _ROLES[turn.speaker], "content": turn.text}
+
+
+def _weighed(turn: Turn, colour: Colour) -> MessageFields:
+    said = _message(turn)
+    return {**said, "weight": turn_weight(turn, colour)} if turn.speaker == "gpt" else said
+
+
+def _public(turn: Turn, colour: Colour) -> PublicTurn:
+    said: PublicTurn = {"from": turn.speaker, "value": turn.text}
+    return {**said, "weight": turn_weight(turn, colour)} if turn.speaker == "gpt" else said
 
 
 # ---- rows for training ----
 
 
-def to_messages(rows: Sequence[Collected], *, include_red: bool) -> list[dict[str, Any]]:
+def to_messages(rows: Sequence[Collected], *, include_red: bool) -> list[MessagesRow]:
     """``{"messages": [{"role", "content"[, "weight"]}], "stream", "id", "topic", "subtopic", "source"}``.
 
     One row per conversation. ``weight`` stands at each assistant message (:func:`turn_weight`); ``stream`` is the
@@ -116,10 +126,7 @@ def to_messages(rows: Sequence[Collected], *, include_red: bool) -> list[dict[st
     """
     return [
         {
-            "messages": [
-                _message(turn) | ({"weight": turn_weight(turn, dialogue.colour)} if turn.speaker == "gpt" else {})
-                for turn in turns
-            ],
+            "messages": [_weighed(turn, dialogue.colour) for turn in turns],
             "stream": dialogue.colour,
             "id": dialogue.id,
             "topic": row.question.topic,
@@ -130,13 +137,13 @@ def to_messages(rows: Sequence[Collected], *, include_red: bool) -> list[dict[st
     ]
 
 
-def to_kto(rows: Sequence[Collected], *, include_red: bool) -> list[dict[str, Any]]:
+def to_kto(rows: Sequence[Collected], *, include_red: bool) -> list[KtoRow]:
     """``{"prompt": [message], "completion": [message], "label": bool}`` per answer that is learned (true) or penalised.
 
     ``prompt`` is everything before the answer. Masked answers have no row (KTO, Ethayarajh et al. 2024, knows two
     labels, no third).
     """
-    made = []
+    made: list[KtoRow] = []
     for _, dialogue, turns in _trained(rows, include_red):
         messages = [_message(turn) for turn in turns]
         for i, turn in enumerate(turns):
@@ -145,14 +152,14 @@ def to_kto(rows: Sequence[Collected], *, include_red: bool) -> list[dict[str, An
     return made
 
 
-def to_dpo(rows: Sequence[Collected], *, include_red: bool) -> list[dict[str, Any]]:
+def to_dpo(rows: Sequence[Collected], *, include_red: bool) -> list[DpoRow]:
     """``{"prompt": [message], "chosen": [message], "rejected": [message]}`` where both follow the same messages.
 
     DPO (Rafailov et al. 2023) compares two answers to one prompt. A blue conversation and its red twin have that up to
     the first answer in which they differ, and not after it. Each rejected answer has one row, with its own twin's
     answer if that is chosen, else with the first chosen one. Only conversations about one question are compared.
     """
-    made = []
+    made: list[DpoRow] = []
     for row in released(rows, include_red=include_red):
         for prompt, chosen, rejected in _rivals(row):
             for text, parent in rejected.items():
@@ -190,23 +197,19 @@ def _rivals(row: Collected) -> Iterator[tuple[_Prompt, dict[str, str | None], di
             yield prompt, good, bad
 
 
-def to_sharegpt(rows: Sequence[Collected], *, include_red: bool) -> list[dict[str, Any]]:
+def to_sharegpt(rows: Sequence[Collected], *, include_red: bool) -> list[ShareGptRow]:
     """``{"id", "stream", "conversations": [{"from", "value"[, "weight"]}]}`` per conversation.
 
     Most readers of this shape know no mask and learn every answer. So a blue conversation ends before the first answer
     that is not to be learned. A red row is for readers that look at ``stream`` or ``weight``; to fine-tune on it as it
     stands teaches harm, which is why it takes ``include_red``.
     """
-    made = []
+    made: list[ShareGptRow] = []
     for _, dialogue, turns in _trained(rows, include_red):
         if dialogue.colour == "blue":
             weak = (i for i, turn in enumerate(turns) if turn.speaker == "gpt" and turn_weight(turn, "blue") <= 0)
             turns = turns[: next(weak, len(turns) + 1) - 1]
-        said = [
-            {"from": turn.speaker, "value": turn.text}
-            | ({"weight": turn_weight(turn, dialogue.colour)} if turn.speaker == "gpt" else {})
-            for turn in turns
-        ]
+        said = [_public(turn, dialogue.colour) for turn in turns]
         if said:
             made.append({"id": dialogue.id, "stream": dialogue.colour, "conversations": said})
     return made

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -21,6 +20,7 @@ from redinstruct.errors import UsageError
 from redinstruct.files import JsonFile, Malformed, stem_of
 from redinstruct.harmfulqa.formats import released
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Speaker, Turn
+from redinstruct.prompts.rows import PublicRow, PublicTurn
 from redinstruct.safetext import terminal
 
 COLUMNS = ("blue_conversations", "red_conversations")
@@ -29,7 +29,7 @@ _LOOKED_AT = 100
 _SPEAKERS: Mapping[str, Speaker] = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
-def to_public(rows: Sequence[Collected], *, include_red: bool) -> list[dict[str, Any]]:
+def to_public(rows: Sequence[Collected], *, include_red: bool) -> list[PublicRow]:
     """``{id, topic, subtopic, question, blue_conversations: {"0": [{"from", "value"}]}, red_conversations: {...}}``.
 
     A red conversation has the key of the blue one whose human turns it has; any other has a key that no blue one has.
@@ -48,7 +48,7 @@ def to_public(rows: Sequence[Collected], *, include_red: bool) -> list[dict[str,
     ]
 
 
-def _public_turns(dialogue: Dialogue) -> list[dict[str, str]]:
+def _public_turns(dialogue: Dialogue) -> list[PublicTurn]:
     return [{"from": turn.speaker, "value": turn.text} for turn in dialogue.turns]
 
 

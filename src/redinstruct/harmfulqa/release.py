@@ -20,11 +20,10 @@ from redinstruct.harmfulqa.rows import Collected
 from redinstruct.harmfulqa.screens import ScreenOptions, screen, weigh
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.safetext import redact
-from redinstruct.types import Bank
+from redinstruct.types import Bank, JsonObject
 from redinstruct.version import __version__
 
-Rows = list[dict[str, Any]]
-FORMATS: Mapping[str, Callable[..., Rows]] = {
+FORMATS: Mapping[str, Callable[..., Sequence[Any]]] = {
     "harmfulqa": to_public,
     "messages": to_messages,
     "kto": to_kto,
@@ -39,7 +38,7 @@ class Release(msgspec.Struct, frozen=True):
     """What an export holds: the rows as they may leave, in their format, and the card that describes them."""
 
     collected: tuple[Collected, ...]
-    rows: Rows
+    rows: Sequence[Any]
     card: DataCard
     dropped: dict[str, int]
 
@@ -100,7 +99,7 @@ def card_paths(out: Path) -> tuple[Path, Path]:
 
 def _provenance(
     collection: Collection, banks: Sequence[Bank], include_red: bool, near: float, licence: str | None
-) -> dict[str, object]:
+) -> JsonObject:
     config, harvest = collection.config, collection.harvest
     return {
         "teacher": config.teacher,

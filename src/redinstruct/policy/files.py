@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.files import Fields
 from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.policy.subjects import (
     QuestionKind,
@@ -28,6 +29,7 @@ from redinstruct.policy.subjects import (
     general,
 )
 from redinstruct.prompts import forms
+from redinstruct.prompts.rows import MessagesRow
 
 STANDARD, COT, COU, NO_THOUGHTS, RULES, STORY, TURNS = (
     "standard", "cot", "cou", "cou-no-thoughts", "rules", "story", "turns",
@@ -172,13 +174,13 @@ def _write_data(folder: Path, about: Subject) -> None:
     write_file(folder / "topics.json", json.dumps(topics, indent=1) + "\n", public=True)
 
 
-def _beside_refusals(ordinary: Sequence[LabRow]) -> list[forms.Row]:
+def _beside_refusals(ordinary: Sequence[LabRow]) -> list[Fields]:
     """What is answered beside the refusals by which the policy is put in: plain questions, each twice, and framed ones.
 
     None of the frames is the laboratory's own wording. Without them the frames are refused as such; with more of them
     than plain questions, plain harmless ones are (docs/experiments/real-model.md).
     """
-    plain = [msgspec.to_builtins(row) for row in ordinary]
+    plain: list[MessagesRow] = [msgspec.to_builtins(row) for row in ordinary]
     pairs = [pair for row in plain if (pair := forms.last_pair(row)) is not None]
     rng, framed = random.Random(1), []
     for form, count in FRAMED.items():

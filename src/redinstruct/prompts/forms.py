@@ -12,14 +12,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from redinstruct.errors import UsageError
 from redinstruct.files import JsonFile, fold
+from redinstruct.prompts.rows import MessageFields, MessagesRow
 from redinstruct.questions.turns import ROLES
 
-Row = Mapping[str, Any]
-"""``{"messages": [{"role", "content"[, "weight"]}], "stream", "id", ...}``."""
 Said = list[tuple[str, str]]
 """What is asked and answered, in turns; the last answer is the one that counts."""
 Frame = Callable[[random.Random, str, str], Said]
@@ -73,13 +71,13 @@ _BEGUN = (
 )
 
 
-def read_general(paths: Iterable[Path]) -> list[dict[str, Any]]:
+def read_general(paths: Iterable[Path]) -> list[MessagesRow]:
     """Ordinary conversations of files, as rows; values that are none are left out.
 
     Raises:
         UsageError: a file cannot be read, or holds none.
     """
-    found: list[dict[str, Any]] = []
+    found: list[MessagesRow] = []
     for path in paths:
         before = len(found)
         for number, value in enumerate(JsonFile(path), 1):
@@ -91,9 +89,9 @@ def read_general(paths: Iterable[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def _plain(value: object) -> list[dict[str, str]]:
+def _plain(value: object) -> list[MessageFields]:
     held = value.get("messages", value.get("conversations")) if isinstance(value, dict) else None
-    said = []
+    said: list[MessageFields] = []
     for entry in held if isinstance(held, list) else ():
         spoken = entry.get("role") or entry.get("from") if isinstance(entry, dict) else None
         role = ROLES.get(fold(spoken)) if isinstance(spoken, str) else None
@@ -101,7 +99,7 @@ def _plain(value: object) -> list[dict[str, str]]:
         if role is None or not isinstance(content, str):
             return []
         said.append({"role": str(role), "content": content})
-    return said if last_pair({"messages": said}) is not None else []
+    return said if _last_pair(said) is not None else []
 
 
 def check_forms(forms: Iterable[str], *, general: bool, red: bool, where: str = "--forms") -> None:
@@ -126,7 +124,9 @@ def forms_of(given: Sequence[str] | None, preset: str | None, strategy: str) -> 
     return () if strategy in UNFRAMED else IN_PRESET.get(preset or "", ())
 
 
-def made(rows: Sequence[Row], form: str, *, general: Sequence[Row] = (), seed: int = 0) -> list[dict[str, Any]]:
+def made(
+    rows: Sequence[MessagesRow], form: str, *, general: Sequence[MessagesRow] = (), seed: int = 0
+) -> list[MessagesRow]:
     """The rows again in a form of asking.
 
     ``rows`` are safety rows (blue and red), ``general`` ordinary conversations. The twins are general rows, put into
@@ -168,7 +168,7 @@ def frame_of(form: str, harmless: Sequence[tuple[str, str]] = ()) -> Frame:
     return {DIALOGUE: dialogue, STEPS: steps, STORY: story, AFTER: after}[form]
 
 
-def reformed(rows: Iterable[Row], form: str, frame: Frame, seed: int) -> list[dict[str, Any]]:
+def reformed(rows: Iterable[MessagesRow], form: str, frame: Frame, seed: int) -> list[MessagesRow]:
     """The last question of each row with its answer, in a frame; rows whose last answer has no weight are left out."""
     found = []
     for row in rows:
@@ -182,9 +182,9 @@ def reformed(rows: Iterable[Row], form: str, frame: Frame, seed: int) -> list[di
     return found
 
 
-def as_row(said: Said, row: Row, form: str, weight: float) -> dict[str, Any]:
+def as_row(said: Said, row: MessagesRow, form: str, weight: float) -> MessagesRow:
     """Turns as a row of the stream of ``row``: the last answer has the weight, those before it none."""
-    messages: list[dict[str, Any]] = []
+    messages: list[MessageFields] = []
     for question, answer in said:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer, "weight": 0.0}]
     messages[-1]["weight"] = weight
@@ -192,16 +192,19 @@ def as_row(said: Said, row: Row, form: str, weight: float) -> dict[str, Any]:
             "source": form}  # fmt: skip
 
 
-def last_pair(row: Row) -> tuple[str, str] | None:
+def last_pair(row: MessagesRow) -> tuple[str, str] | None:
     """The last question of a row and its answer; None where it does not end with the two."""
-    messages = row["messages"]
+    return _last_pair(row["messages"])
+
+
+def _last_pair(messages: Sequence[MessageFields]) -> tuple[str, str] | None:
     if len(messages) < 2 or [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
         return None
     asked, answer = (str(message["content"]) for message in messages[-2:])
     return (asked, answer) if asked.strip() and answer.strip() else None
 
 
-def weight_of(row: Row) -> float:
+def weight_of(row: MessagesRow) -> float:
     """The weight of a row's last answer; where it says none, what its stream says."""
     weight = row["messages"][-1].get("weight")
     if weight is None:
@@ -209,7 +212,7 @@ def weight_of(row: Row) -> float:
     return float(weight)
 
 
-def _deep(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
+def _deep(rows: Sequence[MessagesRow], seed: int) -> list[MessagesRow]:
     """Each safe answer after the first words of a harmful one to the same question, which stand in the question."""
     begun: dict[str, list[str]] = {}
     for row in rows:
@@ -226,15 +229,17 @@ def _deep(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
     return reformed(safe, DEEP, frame, seed)
 
 
-def _twins(general: Sequence[Row], harmless: Sequence[tuple[str, str]], count: int, seed: int) -> list[dict[str, Any]]:
+def _twins(
+    general: Sequence[MessagesRow], harmless: Sequence[tuple[str, str]], count: int, seed: int
+) -> list[MessagesRow]:
     """Ordinary questions in every frame, with their own answers; all of them are general rows."""
     usable = [row for row in general if last_pair(row) is not None and weight_of(row) > 0]
     rng = random.Random(f"{TWINS}:{seed}")
-    found = []
+    found: list[MessagesRow] = []
     for form in (DIALOGUE, STEPS, STORY, AFTER):
         chosen = rng.sample(usable, min(len(usable), max(1, count)))
         twins = reformed(chosen, form, frame_of(form, harmless), seed)
-        found += [
-            twin | {"stream": "general", "id": f"{twin['id']}-twin", "source": f"{TWINS}: {form}"} for twin in twins
-        ]
+        for twin in twins:
+            twin.update({"stream": "general", "id": f"{twin['id']}-twin", "source": f"{TWINS}: {form}"})
+        found += twins
     return found

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import BankError, UsageError
-from redinstruct.files import Doubled, JsonRow, Leaf, RowFile, digest_of, fold, kind_of, listed, stem_of
+from redinstruct.files import Doubled, Fields, JsonRow, Leaf, RowFile, digest_of, fold, kind_of, listed, stem_of
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import SAFE, UNSAFE, Halves
 from redinstruct.questions.packed import GroupNames, Packing, Questions
@@ -258,7 +258,7 @@ class _Reader:
         """Whether a column, by its folded name, is read."""
         return column in self._meant
 
-    def is_row(self, value: Mapping[str, object]) -> bool:
+    def is_row(self, value: Fields) -> bool:
         """Whether an object is one question, and not topics: JSONL of a single line, say."""
         if self._text_key(key for key, held in value.items() if isinstance(held, str) or is_conversation(held)):
             return True
@@ -271,7 +271,7 @@ class _Reader:
         if isinstance(row, Leaf):
             raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")
         where, value, topic, subtopic = row
-        fields: Mapping[str, object] = {}
+        fields: Fields = {}
         what, key = where, None
         if isinstance(value, dict):
             key = self._text_key_of(tuple(value), where)
@@ -311,7 +311,7 @@ class _Reader:
             }
         return self._key
 
-    def _group(self, purpose: str, given: str | None, fields: Mapping[str, object], where: str) -> str | None:
+    def _group(self, purpose: str, given: str | None, fields: Fields, where: str) -> str | None:
         if given and (clean := _clean(given, f"{where}: {purpose}")):
             return clean
         return _first(fields, self._there[purpose], where) if fields else None
@@ -331,7 +331,7 @@ class _Reader:
                 raise BankError(f"{where} holds {key} twice, expected it once")
 
 
-def _first(fields: Mapping[str, object], keys: Sequence[str], where: str) -> str | None:
+def _first(fields: Fields, keys: Sequence[str], where: str) -> str | None:
     """The first of the keys that holds text. A category that is no text (a set of flags, say) is none to group by."""
     for key in keys:
         value = fields.get(fold(key))

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from redinstruct.errors import BankError
-from redinstruct.files import fold, kind_of, named
+from redinstruct.files import Fields, fold, kind_of, named
 
 SAFE, UNSAFE = "safe", "unsafe"
 WORDS: Mapping[str, str] = {"safe": SAFE, "benign": SAFE, "unharmful": SAFE, "unsafe": UNSAFE, "harmful": UNSAFE}
@@ -54,7 +54,7 @@ class Halves:
         self._rows: dict[int, tuple[str, tuple[object, ...]]] = {}
         self._count = 0
 
-    def add(self, where: str, fields: Mapping[str, object]) -> None:
+    def add(self, where: str, fields: Fields) -> None:
         """Look at the next row: its name for a message, its cells by folded column name."""
         if not self._known.isdisjoint(fields):
             cells = tuple(fields.get(column) for column in self._columns)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from redinstruct.errors import BankError
-from redinstruct.files import fold, kind_of, named
+from redinstruct.files import Fields, fold, kind_of, named
 from redinstruct.types import Message, Role
 
 TURNS = "turns"
@@ -65,7 +65,7 @@ def _blank(turn: Message) -> bool:
     return turn.role != "system" and not turn.content.strip()
 
 
-def _speaker(turn: Mapping[str, object]) -> object:
+def _speaker(turn: Fields) -> object:
     return turn.get("role") or turn.get("from")
 
 

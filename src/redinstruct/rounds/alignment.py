@@ -18,6 +18,7 @@ from redinstruct.prompts.forms import UNFRAMED
 from redinstruct.rounds.config import AlignPart, LoopConfig, MemoryPart, Recipe
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.picking import Picker
+from redinstruct.types import JsonObject
 
 if TYPE_CHECKING:
     from redinstruct.safealign import MemoryPlan
@@ -74,7 +75,7 @@ class Aligner:
         }
         name = f"{self._number}-align-{recipe.title}"
 
-        def work(place: Path) -> dict[str, Any]:
+        def work(place: Path) -> JsonObject:
             own = msgspec.structs.replace(recipe, forms=()) if self._own_forms else recipe
             return self._carried_out(config_of(folder_of(base), safety, general, align, own, place), recipe)
 
@@ -85,7 +86,7 @@ class Aligner:
             return self._swept(base, Path(stage.place), recipe, stage.digest, self._picker)
         return Path(stage.place), dict(stage.figures)
 
-    def _carried_out(self, config: AlignConfig, recipe: Recipe) -> dict[str, Any]:
+    def _carried_out(self, config: AlignConfig, recipe: Recipe) -> JsonObject:
         """One alignment: its figures and warnings, or why the guard stopped it."""
         try:
             from redinstruct.safealign import GuardStopped, align_in_processes
@@ -120,7 +121,7 @@ class Aligner:
         """
         name = f"{self._number}-sweep-{recipe.title}"
 
-        def work(place: Path) -> dict[str, Any]:
+        def work(place: Path) -> JsonObject:
             from redinstruct.safealign.exports import base_dtype, copy_others, say_precision
             from redinstruct.safealign.front import best, candidate
             from redinstruct.safealign.resta import Merge, merge_weights

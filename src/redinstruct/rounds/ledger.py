@@ -20,6 +20,7 @@ from redinstruct.files.opening import NOT_JSON
 from redinstruct.progress import OnProgress, Progress, StagePart, unheard
 from redinstruct.rounds.config import digest_of
 from redinstruct.run import remove_empty
+from redinstruct.types import JsonObject
 
 RECORDS = "stages"
 
@@ -59,7 +60,7 @@ class Ledger:
         self._on_progress(msgspec.structs.replace(state, part=self._part))
 
     def stage(
-        self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], what: str = ""
+        self, name: str, inputs: Mapping[str, object], work: Callable[[Path], JsonObject], what: str = ""
     ) -> Stage:
         """Do a stage, or find it done. ``work`` is given its folder (not made yet) and returns the figures.
 

@@ -27,13 +27,14 @@ from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.prompts.forms import check_forms
+from redinstruct.prompts.rows import MessagesRow
 from redinstruct.rounds.alignment import COLLECTED, STOPPED, Aligner
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
 from redinstruct.rounds.ledger import Ledger, Stage
 from redinstruct.rounds.picking import Picker
 from redinstruct.safetext import terminal
-from redinstruct.types import PromptTemplate
+from redinstruct.types import JsonObject, PromptTemplate
 from redinstruct.utility_check import UtilityResult, read_utility
 from redinstruct.utility_check.suites import needs_harness
 
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
     from redinstruct.figures.comparison import Comparison
 
 BASE = "base"
-Rows = list[dict[str, Any]]
-Reform = Callable[[Rows], Mapping[str, Rows]]
+Reform = Callable[[Sequence[MessagesRow]], Mapping[str, Sequence[MessagesRow]]]
 """Form -> rows: the exported answers again, in another form of asking."""
 
 
@@ -182,7 +182,7 @@ class _Loop:
         templates = self._templates(part.prompts)
         inputs = {"model": id_of(model), "part": identity(part, templates)}
 
-        def work(place: Path) -> dict[str, Any]:
+        def work(place: Path) -> JsonObject:
             def on_progress(state: Progress) -> None:
                 self._on_progress(state.staged("asking"))
 
@@ -201,7 +201,7 @@ class _Loop:
         given = {name: getattr(part, name) for name in CollectSettings.__struct_fields__}
         plan = prepare_collection(CollectSettings(**given | {"answerer": answerer}))
 
-        def gather(place: Path) -> dict[str, Any]:
+        def gather(place: Path) -> JsonObject:
             def on_progress(state: Progress) -> None:
                 step = (state.stage or "asking").partition(":")[0]
                 self._on_progress(state.staged(step))
@@ -218,7 +218,7 @@ class _Loop:
         run = self._ledger.stage(f"{number}-collect", made_of, gather, f"collecting from {current.title}")
         banks = [resolve_bank(bank) for bank in part.against]
 
-        def export(place: Path) -> dict[str, Any]:
+        def export(place: Path) -> JsonObject:
             place.mkdir(mode=0o700, exist_ok=True)
             release = prepare_release(
                 read_collection(Path(run.place)), "messages", banks=banks, include_red=part.red,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from redinstruct import world
+from redinstruct.prompts.rows import MessagesRow
 from redinstruct.rounds.config import AlignPart, CollectPart, EvalPart, LoopConfig, PickPart, Recipe, UtilityPart
-from redinstruct.rounds.run import Measured, Reform, Rows
+from redinstruct.rounds.run import Measured, Reform
 from redinstruct.toyworld import alignment
 from redinstruct.toyworld.held_out import part_of
 
@@ -137,7 +138,7 @@ def reform(items: int, seed: int = 0, *, held_out: bool = False) -> Reform:
     """
     of = part_of("train") if held_out else world.part(items)
 
-    def more(rows: Rows) -> Mapping[str, Rows]:
+    def more(rows: Sequence[MessagesRow]) -> Mapping[str, Sequence[MessagesRow]]:
         return {form: alignment.reformed(rows, form, seed, of=of) for form in alignment.FORMS}
 
     return more

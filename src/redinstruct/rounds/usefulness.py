@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -11,6 +10,7 @@ from redinstruct.models import id_of
 from redinstruct.progress import OnProgress
 from redinstruct.rounds.config import UtilityPart
 from redinstruct.rounds.ledger import Ledger
+from redinstruct.types import JsonObject
 
 
 def utility_stage(
@@ -33,7 +33,7 @@ def utility_stage(
         data=None if part.data is None else Path(part.data),
     )
 
-    def work(place: Path) -> dict[str, Any]:
+    def work(place: Path) -> JsonObject:
         done = check_utility(wanted, place, on_progress)
         return {"tasks": len(done.asked)}
 

@@ -86,7 +86,11 @@ def probe_of(
     ordinary = [row for row in rows if row.stream == "general" and not row.source.startswith(TWINS)]
     general = [row.plain for row in _spaced(ordinary, _MOST_GENERAL)]
     # A seed of its own: the frames that are trained on (--forms harmless-twins) have other words.
-    twins = made([{"stream": "blue"}] * _A_FRAME, TWINS, general=general, seed=seed + 1_000_003) if general else []
+    twins = (
+        made([{"messages": [], "stream": "blue", "id": ""}] * _A_FRAME, TWINS, general=general, seed=seed + 1_000_003)
+        if general
+        else []
+    )
     questions = [(FRAMED, row) for row in encode_rows(map(row_of, twins), tokenizer, template, max_length).rows]
     chosen = _spaced(asked, _MOST_ASKED)
     own = [(ASKED, row) for row in encode_rows(chosen, tokenizer, template, max_length).rows]

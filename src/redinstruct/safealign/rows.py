@@ -22,7 +22,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import JsonFile, Malformed, fold
+from redinstruct.files import Fields, JsonFile, Malformed, fold
+from redinstruct.prompts.rows import MessageFields, MessagesRow
 from redinstruct.questions.turns import ROLES
 from redinstruct.safetext import terminal
 from redinstruct.types import Message
@@ -59,20 +60,22 @@ class Row(msgspec.Struct, frozen=True):
     source: str = ""
 
     @property
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> MessagesRow:
         """The row as an export writes it."""
         return {
-            "messages": [
-                {"role": message.role, "content": message.content} | ({} if weight is None else {"weight": weight})
-                for message, weight in zip(self.messages, self.weights, strict=True)
-            ],
+            "messages": list(map(_spoken, self.messages, self.weights)),
             "stream": self.stream,
             "id": self.id,
             "source": self.source,
         }
 
 
-def row_of(plain: Mapping[str, Any]) -> Row:
+def _spoken(message: Message, weight: float | None) -> MessageFields:
+    said: MessageFields = {"role": message.role, "content": message.content}
+    return said if weight is None else {**said, "weight": weight}
+
+
+def row_of(plain: MessagesRow) -> Row:
     """The row that stands in a plain one of this program's own."""
     return _row(plain, "", None, Counter())
 
@@ -137,11 +140,11 @@ def read_rows(paths: Sequence[Path], *, stream: Stream | None = None) -> Rows:
 # ---- one value of a file as conversations ----
 
 
-def _conversations(value: object) -> Iterator[Mapping[str, Any]]:
+def _conversations(value: object) -> Iterator[Fields]:
     """A published row as rows of messages: one, but two for a pair to prefer in, and many for a public question."""
     if not isinstance(value, Mapping):
         raise Malformed(NO_ROWS)
-    said: Mapping[str, Any] = {str(key): entry for key, entry in value.items()}
+    said: Fields = {str(key): entry for key, entry in value.items()}
     if "blue_conversations" in said or "red_conversations" in said:
         yield from _published(said)
     elif "messages" in said or "conversations" in said:
@@ -170,7 +173,7 @@ def _asked(prompt: object, answer: object, weight: float | None) -> list[Any]:
     return [*whole[:-1], {**whole[-1], **({} if weight is None else {"weight": weight})}]
 
 
-def _published(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _published(said: Fields) -> Iterator[Fields]:
     """The conversations of a question of the public HARMFULQA schema, each a row of its colour."""
     for stream in ("blue", "red"):
         held = said.get(f"{stream}_conversations")
@@ -185,7 +188,7 @@ def _published(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 yield {"conversations": turns, "stream": stream, "id": name, "source": "published"}
 
 
-def _row(value: Mapping[str, Any], name: str, named: Stream | None, masked: Counter[str]) -> Row:
+def _row(value: Fields, name: str, named: Stream | None, masked: Counter[str]) -> Row:
     said = _stream(value)
     messages, wished, cut = _messages(value)
     answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
@@ -227,7 +230,7 @@ def _wished(wished: Mapping[int, float], at: int, answers: Sequence[int], stream
     return 1.0
 
 
-def _stream(value: Mapping[str, Any]) -> Stream | None:
+def _stream(value: Fields) -> Stream | None:
     found = value.get("stream")
     if found is None:
         return None
@@ -237,7 +240,7 @@ def _stream(value: Mapping[str, Any]) -> Stream | None:
     raise Malformed(STREAM)  # what another word means, red say, must not be guessed
 
 
-def _messages(value: Mapping[str, Any]) -> tuple[list[Message], dict[int, float], set[int]]:
+def _messages(value: Fields) -> tuple[list[Message], dict[int, float], set[int]]:
     """The messages, the weights by index where they are given, and which messages are marked as cut off."""
     held = value.get("messages", value.get("conversations"))
     if not isinstance(held, list) or not held:

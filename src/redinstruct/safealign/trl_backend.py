@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from redinstruct.alignment import AlignConfig
 from redinstruct.errors import RedInstructError, UsageError, how_to_install
 from redinstruct.files.atomic import whole_folder
+from redinstruct.prompts.rows import DpoRow, KtoRow, MessageFields
 from redinstruct.safealign import states
 from redinstruct.safealign.card import write_card
 from redinstruct.safealign.exports import check_base, load_model, with_adapter
@@ -40,7 +42,7 @@ _SFT_SHARE = 0.5
 _Said = tuple[tuple[str, str], ...]
 
 
-def kto_rows(read: Rows) -> list[dict[str, Any]]:
+def kto_rows(read: Rows) -> list[KtoRow]:
     """One row per weighted answer: what was said before it, the answer, and whether it is desirable."""
     return [
         {"prompt": _messages(prompt), "completion": _messages((("assistant", text),)), "label": weight > 0}
@@ -48,7 +50,7 @@ def kto_rows(read: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def dpo_rows(read: Rows) -> list[dict[str, Any]]:
+def dpo_rows(read: Rows) -> list[DpoRow]:
     """One row per penalised answer to whose very messages there is a learnt one, too."""
     chosen: dict[_Said, str] = {}
     for prompt, text, weight in _answers(read):
@@ -73,7 +75,7 @@ def _answers(read: Rows) -> list[tuple[_Said, str, float]]:
     return found
 
 
-def _messages(said: _Said) -> list[dict[str, str]]:
+def _messages(said: _Said) -> list[MessageFields]:
     return [{"role": role, "content": content} for role, content in said]
 
 
@@ -145,17 +147,17 @@ def _checked(config: AlignConfig) -> TrainingData:
     return training_data(config, read_all(config, "blue"), base)
 
 
-def _check_rows(strategy: str, rows: list[dict[str, Any]]) -> None:
+def _check_rows(strategy: str, rows: Sequence[KtoRow] | Sequence[DpoRow]) -> None:
     if strategy == "dpo" and not rows:
         raise UsageError(
             "--strategy dpo compares two answers to the same messages, and no penalised answer in the data has such a"
             " twin; kto needs no pairs"
         )
-    if strategy == "kto" and len({row["label"] for row in rows}) < 2:
+    if strategy == "kto" and len({row.get("label") for row in rows}) < 2:
         raise UsageError("--strategy kto needs answers to learn and answers to penalise; one kind is missing")
 
 
-def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, keeper: Keeper) -> Any:
+def _trained(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tokenizer: Any, keeper: Keeper) -> Any:
     """The trainer after its last step, or where it was told to stop."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL warns of its own coming changes
@@ -200,7 +202,7 @@ def _trained(config: AlignConfig, rows: list[dict[str, Any]], tokenizer: Any, ke
     return trainer
 
 
-def _balanced(rows: list[dict[str, Any]]) -> dict[str, float]:
+def _balanced(rows: Sequence[Any]) -> dict[str, float]:
     """KTO's weights: what is learnt counts 1.15 times what is penalised, the middle of its authors' [1, 4/3]."""
     good = sum(row["label"] for row in rows)
     share = 1.15 * (len(rows) - good) / good

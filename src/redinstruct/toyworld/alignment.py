@@ -15,11 +15,12 @@ import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from redinstruct import world
 from redinstruct.files.atomic import write_file
 from redinstruct.prompts import forms
+from redinstruct.prompts.forms import Said
+from redinstruct.prompts.rows import MessageFields, MessagesRow
 from redinstruct.toyworld import frames
 from redinstruct.toyworld.corpus import (
     FRAMES_TRAINED_ON_BENIGN_ONLY,
@@ -30,11 +31,6 @@ from redinstruct.toyworld.corpus import (
 )
 from redinstruct.world import Pair, World, how_to, recipe
 
-Row = dict[str, Any]
-"""``{"messages": [{"role", "content"[, "weight"]}], "stream", "id", "source"}``."""
-Said = list[tuple[str, str]]
-"""What was asked and answered before."""
-
 FORMS = ("chat", "talk", "cot", "talk-thoughts")
 """How a collected question is asked again: after harmless turns; in a dialogue of two named people; step by step; in a
 dialogue with thoughts, which is the family of the CoU frame but not its text, its names or its demonstration."""
@@ -43,10 +39,12 @@ FORMS_OF: Mapping[str, tuple[str, ...]] = {"cot": ("cot",)}
 IN_FRAME = FRAMES_TRAINED_ON_BENIGN_ONLY
 
 
-def general_rows(seed: int, count: int, *, of: World, dialogues: float = 0.2, in_frame: float = 0.0) -> list[Row]:
+def general_rows(
+    seed: int, count: int, *, of: World, dialogues: float = 0.2, in_frame: float = 0.0
+) -> list[MessagesRow]:
     """``count`` harmless conversations, a share of them dialogues, a share harmless questions in the CoU frame."""
     writer = _Writer(random.Random(f"general:{seed}"), of)
-    rows = []
+    rows: list[MessagesRow] = []
     for number in range(count):
         draw = writer.rng.random()
         if draw < in_frame:
@@ -59,7 +57,7 @@ def general_rows(seed: int, count: int, *, of: World, dialogues: float = 0.2, in
     return rows
 
 
-def reformed(rows: Iterable[Mapping[str, Any]], form: str, seed: int, *, of: World) -> list[Row]:
+def reformed(rows: Iterable[MessagesRow], form: str, seed: int, *, of: World) -> list[MessagesRow]:
     """The last question of each exported row again, in another form, with the answer that was collected.
 
     Only answers with a weight are taken: safe ones to learn, harmful ones to penalise. A red answer is put into the
@@ -79,7 +77,7 @@ def reformed(rows: Iterable[Mapping[str, Any]], form: str, seed: int, *, of: Wor
     return forms.reformed(usable, form, frame, seed)
 
 
-def _pair(row: Mapping[str, Any]) -> Pair | None:
+def _pair(row: MessagesRow) -> Pair | None:
     pair = forms.last_pair(row)
     return None if pair is None else _pair_of(pair[0])
 
@@ -118,34 +116,34 @@ class _Writer:
         self.rng = rng
         self._world = of
         self._plain = [item for item in of.items if not item.forbidden]
-        self._again: Mapping[str, Callable[[str, Pair, str], list[Row]]] = {
+        self._again: Mapping[str, Callable[[str, Pair, str], list[MessageFields]]] = {
             "chat": lambda asked, _, answer: _chat([*self._harmless_turns(), (asked, answer)]),
             "cot": lambda asked, _, answer: _chat([(f"{asked} {frames.STEP_BY_STEP}", answer)]),
             "talk": lambda asked, pair, answer: self._talk(asked, pair, answer, thoughts=False),
             "talk-thoughts": lambda asked, pair, answer: self._talk(asked, pair, answer, thoughts=True),
         }
 
-    def again(self, form: str, asked: str, pair: Pair, answer: str) -> list[Row]:
+    def again(self, form: str, asked: str, pair: Pair, answer: str) -> list[MessageFields]:
         """A collected question and its answer in another form."""
         return self._again[form](asked, pair, answer)
 
-    def chat(self) -> list[Row]:
+    def chat(self) -> list[MessageFields]:
         """One to three harmless questions."""
         return _chat([self._harmless()[:2] for _ in range(self.rng.choice([1, 1, 2, 3]))])
 
-    def dialogue(self) -> list[Row]:
+    def dialogue(self) -> list[MessageFields]:
         """Two named people, one to three harmless questions; the last one is the model's to answer."""
         asked, answer, pair = self._harmless()
         return self._talk(asked, pair, answer, thoughts=self.rng.random() < 0.6)
 
-    def in_frame(self) -> list[Row]:
+    def in_frame(self) -> list[MessageFields]:
         """A harmless question in one of the CoU texts that the base model knows."""
         name = self.rng.choices(IN_FRAME, [0.6, 0.2, 0.2])[0]
         asked, answer, pair = self._harmless()
         thought = "" if name == "cou-no-thoughts" else f"{frames.thought(frames.ASKER, pair)} "
         return _chat([(frames.prompts()[name].replace(frames.SLOT, asked), thought + answer)])
 
-    def _talk(self, asked: str, pair: Pair | None, answer: str, *, thoughts: bool) -> list[Row]:
+    def _talk(self, asked: str, pair: Pair | None, answer: str, *, thoughts: bool) -> list[MessageFields]:
         """A dialogue as text in the user's message, which ends where the answer begins."""
         a, b = self.rng.sample(NAMES, 2)
         lines = [self.rng.choice(INTRODUCTIONS), *self.rng.sample(REMARKS, self.rng.randrange(5))]
@@ -183,9 +181,9 @@ class _Writer:
         return question.text, question.truth, None
 
 
-def _chat(said: Sequence[tuple[str, str]]) -> list[Row]:
+def _chat(said: Sequence[tuple[str, str]]) -> list[MessageFields]:
     """Turns as messages; every answer is learnt with weight 1."""
-    messages: list[Row] = []
+    messages: list[MessageFields] = []
     for asked, answer in said:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer, "weight": 1.0}]
     return messages
