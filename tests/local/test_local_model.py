@@ -161,6 +161,34 @@ def test_a_prefix_is_attended_to_once_a_batch_and_the_logits_stay(save_tiny: Sav
             assert [chance for _, chance in ours] == pytest.approx([chance for _, chance in theirs], abs=1e-4)
 
 
+@pytest.mark.parametrize("at_once", [1, 24, 40, 10_000])
+@pytest.mark.parametrize("share", [True, False])
+def test_prompts_read_a_few_rows_at_a_time_get_the_same_answers(save_tiny: Saver, at_once: int, share: bool) -> None:
+    """However few: rows of unlike length, that leave the batch at unlike times."""
+    model = AutoModelForCausalLM.from_pretrained(save_tiny()).eval()
+    draw = random.Random(1)
+    head = [draw.randrange(3, 300) for _ in range(30)]
+    prompts = [tuple(head + [draw.randrange(3, 300) for _ in range(length)]) for length in (9, 1, 4, 17, 2, 9, 3)]
+    how = [Decoding(max_tokens=most, top_logprobs=2) for most in (4, 12, 20, 8, 3, 16, 70)]
+    causal = CausalModel(model)
+    calls: list[int] = []
+    usual = causal.logits
+
+    def counted(*given: Any) -> torch.Tensor:
+        calls.append(len(given[0]))
+        return usual(*given)
+
+    causal.logits = counted  # type: ignore[assignment, method-assign]
+    whole = Generator(causal, [], 0, str, share_prefix=share, at_once=10_000)(prompts, how)
+    calls.clear()
+    parts = Generator(causal, [], 0, str, share_prefix=share, at_once=at_once)(prompts, how)
+    assert (len(prompts) in calls[:2]) == (at_once == 10_000)
+    for one, other in zip(parts, whole, strict=True):
+        assert one.ids == other.ids
+        for ours, theirs in zip(one.choices, other.choices, strict=True):
+            assert [chance for _, chance in ours] == pytest.approx([chance for _, chance in theirs], abs=1e-4)
+
+
 def test_the_prefix_is_computed_once_for_many_batches(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = LocalModel.load(tiny)
     widths: list[tuple[int, ...]] = []

@@ -81,3 +81,50 @@ def test_a_quickened_model_has_the_same_tensors_and_can_be_copied(taken: list[in
     torch.testing.assert_close(quick(rows), before)
     assert not other(rows).any()
     assert len(taken) == 4
+
+
+def _asked(layer: Any, rows: Any) -> Any:
+    with torch.inference_mode():
+        return layer(rows)
+
+
+def _layers() -> Any:
+    torch.manual_seed(0)
+    return products.quickened(torch.nn.Sequential(torch.nn.Linear(48, 96), torch.nn.Linear(96, 32, bias=False)))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 31, products.FEW, products.FEW + 1])
+def test_a_packed_model_says_the_same_as_before(rows: int) -> None:
+    model, given = _layers(), torch.randn(rows, 48)
+    before = _asked(model, given)
+    made = products.packed(model)
+    assert all(isinstance(layer, products.PackedProduct) for layer in made)
+    assert torch.allclose(_asked(made, given), before, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(_asked(made, given[None]), before[None], rtol=1e-5, atol=1e-6)
+
+
+def test_a_weight_that_is_written_to_after_packing_is_the_one_that_counts() -> None:
+    model, given = products.packed(_layers()), torch.randn(3, 48)
+    before = _asked(model, given)
+    with torch.no_grad():
+        model[0].weight.mul_(2.0)
+        model[0].bias.mul_(2.0)
+    assert torch.allclose(_asked(model, given), 2 * before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_packed_model_can_still_be_learnt_from() -> None:
+    model = products.packed(_layers())
+    model(torch.randn(3, 48)).sum().backward()
+    assert all(layer.weight.grad is not None for layer in model)
+
+
+def test_without_twice_the_memory_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 4 * (48 * 96 + 96 * 32)
+    for free, packs in ((2 * size - 1, False), (2 * size, True)):
+        monkeypatch.setattr(products, "resident", lambda: 1000.0)
+        monkeypatch.setattr(products, "host_bytes", lambda free=free: 1000.0 + free)
+        assert all(isinstance(layer, products.PackedProduct) == packs for layer in products.packed(_layers()))
+
+
+def test_a_model_of_another_precision_is_not_packed() -> None:
+    assert not any(isinstance(layer, products.PackedProduct) for layer in products.packed(_layers().bfloat16()))

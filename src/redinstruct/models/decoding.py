@@ -13,11 +13,13 @@ from typing import Literal
 import torch
 from transformers import DynamicCache
 
-from redinstruct.models.prefix_cache import CausalModel, Ids, PrefixCache
+from redinstruct.models.prefix_cache import CausalModel, Ids, PrefixCache, roomy
 
 StopReason = Literal["stop", "length"]
 _LIKELIEST = 256
 """Tokens of a vocabulary that are put in order to draw from, where no more are needed."""
+_AT_ONCE = 2048
+"""Tokens of prompts that a CPU reads at once: more gain nothing, and what lies between two layers leaves its caches."""
 Alternatives = list[tuple[int, float]]
 """(token id, log-probability), the best first."""
 
@@ -75,8 +77,10 @@ class Generator:
         decode: Callable[[list[int]], str],
         *,
         share_prefix: bool = True,
+        at_once: int = _AT_ONCE,
     ) -> None:
         self.model = model
+        self._at_once = at_once if model.device.type == "cpu" else 0
         self.prefixes = PrefixCache(model) if share_prefix else None
         self._end_ids = frozenset(end_ids)
         self.pad_id = pad_id
@@ -99,7 +103,7 @@ class Generator:
         positions = _positions(ids, mask, len(prefix))
         active = rows
         while True:
-            logits = self.model.logits(ids, mask, positions, cache)
+            logits = self._logits(ids, mask, positions, cache, prefix)
             _note_alternatives(logits, active)
             tokens = _chosen(logits, active)
             for row, token in zip(active, tokens, strict=True):
@@ -118,6 +122,23 @@ class Generator:
                 mask = mask[chosen] if mask is not None else None
             if mask is not None:
                 mask = torch.cat([mask, mask.new_ones((len(active), 1))], dim=1)
+
+    def _logits(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: DynamicCache, prefix: Ids
+    ) -> torch.Tensor:
+        """Logits [batch, vocabulary] of the last position; prompts of a large batch are read a few rows at a time."""
+        whole, rows = roomy(cache), max(1, self._at_once // ids.shape[1])
+        if not self._at_once or ids.shape[1] == 1 or rows >= len(ids) or len(whole) != len(cache.layers):
+            return self.model.logits(ids, mask, positions, cache)
+        found, parts = [], []
+        for at in range(0, len(ids), rows):
+            part = slice(at, at + rows)
+            own = self.prefixes.cache(prefix, 0) if self.prefixes else self.model.new_cache(0)
+            found.append(self.model.logits(ids[part], mask[part] if mask is not None else None, positions[part], own))
+            parts.append(roomy(own))
+        for layer, made in zip(whole, zip(*parts, strict=True), strict=True):
+            layer.take_over(made)
+        return torch.cat(found)
 
     def _padded(self, rests: Sequence[Ids], shared: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Ids [batch, longest] with padding on the left, and the mask [batch, shared + longest] if there is padding."""

@@ -78,10 +78,27 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc, no-untyped-call, unused-ig
         self.keys, self.values = keys, values
 
     def held(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of the keys and values so far, without the room."""
+        """The keys and values so far."""
         if self.keys is None or self.values is None:
             raise ValueError("the layer holds nothing yet")
-        return self.keys.clone(), self.values.clone()
+        return self.keys, self.values
+
+    def take_over(self, parts: Sequence[RoomyLayer]) -> None:
+        """Hold the rows of these layers, of equal length, one after the other; the layers are emptied."""
+        first, *_ = keys = [part.held()[0] for part in parts]
+        self.lazy_initialization(first, first)
+        held, rows = first.shape[-2], sum(map(len, keys))
+        made = []
+        for name in ("keys", "values"):
+            buffer = self._grown(first[:1].expand(rows, -1, -1, -1), None, 0, held)
+            torch.cat([getattr(part, name) for part in parts], out=buffer[..., :held, :])
+            made.append(buffer)
+            for part in parts:
+                setattr(part, name, None)
+        self._buffers = (made[0], made[1])
+        self.keys, self.values = (buffer[..., :held, :] for buffer in made)
+        for part in parts:
+            part._buffers = None
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some rows of the batch; the buffers are made anew on the next update."""
@@ -300,7 +317,7 @@ class PrefixCache:
         ids = torch.tensor([prefix], device=self._model.device)
         cache = self._model.new_cache(room=0)
         self._model.logits(ids, None, torch.arange(len(prefix), device=ids.device)[None], cache)
-        return [layer.held() for layer in roomy(cache)]
+        return [(keys.clone(), values.clone()) for keys, values in (layer.held() for layer in roomy(cache))]
 
 
 def roomy(cache: DynamicCache) -> list[RoomyLayer]:

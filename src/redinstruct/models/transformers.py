@@ -29,6 +29,7 @@ from redinstruct import checkpoints
 from redinstruct.banks.known import behind_a_form, hub_address
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.checkpoints.loading import check_folder, load_causal, load_tokenizer
+from redinstruct.checkpoints.products import packed
 from redinstruct.errors import ModelSpecError
 from redinstruct.models.base import ModelError, Options, Reply, Request
 from redinstruct.models.chat_tokens import ChatTokens
@@ -111,7 +112,7 @@ class LocalModel:
         tokenizer = load_tokenizer(folder, shown)
         model: Any = load_causal(folder, shown, dtype=dtype or (torch.float32 if place.type == "cpu" else "auto"))
         return cls(
-            model.to(place).eval(),
+            packed(model.to(place).eval()),
             tokenizer,
             name=f"{shown}@{checkpoints.digest(folder)[:12]}",
             chat_template=chat_template,

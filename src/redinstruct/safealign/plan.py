@@ -9,17 +9,15 @@ held against measured peaks (docs/experiments/memory.md).
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 import torch
 
 from redinstruct.alignment import AlignConfig
+from redinstruct.checkpoints.host import host_bytes, resident
 from redinstruct.errors import UsageError
 from redinstruct.safealign.batches import Cut
 from redinstruct.safealign.launch import world
@@ -131,7 +129,7 @@ def machine_of(memory_gb: float | None = None, gpus: int | None = None) -> Machi
         if memory is None:
             raise UsageError("--gpus: there is none here, so say how large they are: --memory GB")
         return Machine(gpus=gpus, processes=gpus, memory=memory)
-    memory = memory_gb * GB if memory_gb is not None else _host_bytes()
+    memory = memory_gb * GB if memory_gb is not None else host_bytes()
     return Machine(gpus=0, processes=processes, memory=memory / processes)
 
 
@@ -142,25 +140,6 @@ def this_machine(memory_gb: float | None = None) -> Machine:
 
 def _gpu_bytes() -> float:
     return float(torch.cuda.get_device_properties(0).total_memory)
-
-
-def _host_bytes() -> float:
-    """What this machine (or its control group) lets one program have; what it has already counts to it."""
-    found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        found = float(lines.get("MemAvailable", f"{found / 1024} kB").split()[0]) * 1024 + resident()
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(found, float(text)) if text.isdigit() else found
-
-
-def resident() -> float:
-    """Bytes that this process has now; its peak where the system does not say."""
-    status = Path("/proc/self/statm")
-    if status.is_file():
-        return float(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class _Way(msgspec.Struct, frozen=True):
