@@ -165,7 +165,8 @@ class TrainingRun:
                 give_up(self._folder)
             raise GuardStopped(
                 f"stopped at step {state.stopped_at} of {self._prepared.steps}: the model {self._refusing(trainer)},"
-                " twice in a row; nothing was written. Give more general data, or --forms harmless-twins"
+                " twice in a row; nothing was written. Give more general data, --forms harmless-twins, or go on"
+                " for longer without --probe-action stop: many models refuse too much for a while and come back"
                 if state.stopped_for == "refusals"
                 else f"stopped at step {state.stopped_at} of {self._prepared.steps}: {self._guard.risen}; nothing was"
                 " written. Lower --lr or the red weight, or give more general data",
@@ -175,7 +176,8 @@ class TrainingRun:
             raise KeyboardInterrupt
         if state.refused_seen:
             self.warnings += (
-                f"over-refusal: the model {self._refusing(trainer)}; give more general data, or --forms harmless-twins",
+                f"over-refusal: the model {self._refusing(trainer)}; give more --steps, more general data, or --forms"
+                " harmless-twins",
             )
 
     def _refusing(self, trainer: AlignTrainer) -> str:
