@@ -302,6 +302,32 @@ def test_a_plan_for_a_run_counts_what_is_still_owed(cli: InProcess, folder: Path
     assert "--max-tokens was 500" in cli(*base, "--max-tokens", 7).error_line
 
 
+def test_a_plan_for_a_shard_counts_its_part(cli: InProcess, tmp_path: Path, bank: Path) -> None:
+    flags = [
+        "--model",
+        "scripted/weak",
+        "--bank",
+        bank,
+        "--judge",
+        "refusal",
+        "--prompt",
+        "standard",
+        "--prompt",
+        "cou",
+    ]
+    run, parts = tmp_path / "run", tmp_path / "parts"
+    assert cli("eval", *flags, "--run", run, "--max-calls", 4).code == 11
+    assert cli("shard", run, "--of", 3, "--out", parts).code == 0
+    owed = cli("plan", *flags, "--run", run, "--json").json["total"]["calls"]
+    planned = [cli("plan", *flags, "--run", parts / str(n), "--json").json for n in (1, 2, 3)]
+    assert [one["total"]["attempts"] for one in planned] == [one["total"]["calls"] for one in planned]
+    assert sum(one["total"]["calls"] for one in planned) == owed > 0
+    assert cli("eval", *flags, "--run", parts / "1").code == 0
+    done = cli("plan", *flags, "--run", parts / "1", "--json").json["total"]
+    assert (done["recorded"], done["calls"]) == (planned[0]["total"]["attempts"], 0)
+    assert "can not extend it" in cli("plan", *flags, "--run", parts / "2", "--epochs", 2).error_line
+
+
 def test_a_plan_counts_the_errors_that_would_be_asked_again(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import stat
@@ -17,12 +18,14 @@ from pathlib import Path
 
 import pytest
 
+import redinstruct
 from redinstruct.engine import Limits
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
 from redinstruct.models.placement import Placement, placed
-from redinstruct.redeval import EvalSettings, evaluate, prepare
+from redinstruct.redeval import EvalSettings, evaluate, prepare, rejudge
 from redinstruct.redeval.invocation import Outcome
+from redinstruct.redeval.settings import RejudgeSettings
 from tests.support.cli import ROOT, InProcess
 from tests.support.endpoint import Endpoint
 
@@ -101,6 +104,32 @@ def test_a_checkpoint_answers_alike_over_there(engine: Placement, tmp_path: Path
         )  # fmt: skip
     assert rows(tmp_path / "ray") == rows(tmp_path / "here")
     assert report(tmp_path / "ray") == report(tmp_path / "here")
+
+
+def test_a_judge_over_there_gives_the_verdicts_of_one_here(engine: Placement, bank: Path, tmp_path: Path) -> None:
+    evaluated(Placement(), bank, tmp_path / "here", "scripted/weak", judge="refusal", judge_model=None)
+    shutil.copytree(tmp_path / "here", tmp_path / "ray")
+    for name, place in (("ray", engine), ("here", Placement())):
+        with placed(place):
+            rejudge(tmp_path / name, RejudgeSettings(judge="paper", judge_model="scripted/judge"))
+    assert rows(tmp_path / "ray") == rows(tmp_path / "here")
+    assert report(tmp_path / "ray") == report(tmp_path / "here")
+
+
+def test_a_collection_over_there_makes_the_calls_of_one_here(engine: Placement, tmp_path: Path) -> None:
+    made = []
+    for name, place in (("ray", engine), ("here", Placement())):
+        with placed(place):
+            redinstruct.collect(
+                teacher="scripted/red-teacher", topics={"t": ["one", "two"], "u": ["three"]}, per_subtopic=4, blue=2,
+                red=True, judge="paper", judge_model="scripted/judge", run=tmp_path / name,
+                on_progress=lambda _: None,
+            )  # fmt: skip
+        with sqlite3.connect(tmp_path / name / "run.sqlite") as db:
+            select = "SELECT key, asked, step, role, request, outcome, reply FROM calls ORDER BY key, asked"
+            made.append(db.execute(select).fetchall())
+    assert made[0] == made[1]
+    assert len(made[0]) > 20
 
 
 def processes(name: str) -> list[int]:

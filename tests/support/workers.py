@@ -43,8 +43,10 @@ class Nearby:
         elif self.host is not None:
             self.host.take(packed)
 
-    async def receive(self) -> bytes:
+    async def exchange(self, packed: bytes) -> bytes:
         assert self.host is not None
+        if packed:
+            self.send(packed)
         if self._giving is None:
             self._giving = asyncio.create_task(self.host.give())
         death = asyncio.create_task(self._death.wait())

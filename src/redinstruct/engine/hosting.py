@@ -69,6 +69,12 @@ class Host:
             self._working.add(task)
             task.add_done_callback(self._working.discard)
 
+    async def exchange(self, packed: bytes) -> bytes:
+        """Begin work on a group of requests, if it is one, and tell what is ready."""
+        if packed:
+            self.take(packed)
+        return await self.give()
+
     async def give(self) -> bytes:
         """What is ready (a :class:`Group`), as soon as there is something."""
         await self._changed.wait()

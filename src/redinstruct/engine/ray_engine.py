@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import importlib
 import importlib.util
 import logging
 import os
@@ -42,6 +41,9 @@ STARTS = 3
 YOUNG_SECONDS = 60.0
 _LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """Ray would replace the usual one by this machine's address on the network."""
+_SILENCE = {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_ALLOW_REGEX": "(?!)", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
+"""Ray's driver prints what its workers die of to standard output, which is the command's: JSON, perhaps. It skips the
+lines that fit a pattern of the user's: here all of them do."""
 _OURS = "redinstruct-ray-"
 _LONGEST_FOLDER = 40
 """Characters: Ray puts sockets below it, whose paths may have 107."""
@@ -127,9 +129,9 @@ class RedInstructWorker:
         assert self._host is not None
         self._host.take(packed)
 
-    async def give(self) -> bytes:
+    async def exchange(self, packed: bytes) -> bytes:
         assert self._host is not None
-        return await self._host.give()
+        return await self._host.exchange(packed)
 
 
 class _ActorLink:
@@ -157,16 +159,18 @@ class _ActorLink:
     def send(self, packed: bytes) -> None:
         self._actor.take.remote(packed)
 
-    async def receive(self) -> bytes:
+    async def exchange(self, packed: bytes) -> bytes:
         if self._coming is None:
-            self._coming = self._actor.give.remote()
+            self._coming = self._actor.exchange.remote(packed)
+        elif packed:
+            self.send(packed)
         try:
-            packed: bytes = await self._coming
+            told: bytes = await self._coming
         except self._ray.exceptions.RayError as error:
             self._coming = None
             raise WorkerLost(_first_line(error)) from None
         self._coming = None
-        return packed
+        return told
 
 
 def _first_line(error: BaseException) -> str:
@@ -208,7 +212,7 @@ def _ray(address: str | None) -> Iterator[Any]:
     """
     with contextlib.ExitStack() as ending:
         folder: Path | None = None
-        environment = {"RAY_USAGE_STATS_ENABLED": "0", "GRPC_VERBOSITY": "NONE"}
+        environment = {"RAY_USAGE_STATS_ENABLED": "0", "GRPC_VERBOSITY": "NONE", **_SILENCE}
         if address is None:
             environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
             folder = ending.enter_context(private_folder())
@@ -217,7 +221,6 @@ def _ray(address: str | None) -> Iterator[Any]:
             import ray
         except ImportError as error:
             raise ConfigError(f"--engine ray: Ray cannot be imported ({_first_line(error)})") from None
-        _silence()
         try:
             with _signals_kept():
                 if folder is None:
@@ -246,13 +249,6 @@ def _start_here(ray: Any, folder: Path) -> None:
                 raise
         else:
             return
-
-
-def _silence() -> None:
-    """Ray's driver prints what its workers die of to standard output, which is the command's: JSON, perhaps."""
-    worker: Any = importlib.import_module("ray._private.worker")
-    if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda *_, **__: None
 
 
 @contextlib.contextmanager

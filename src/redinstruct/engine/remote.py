@@ -23,6 +23,10 @@ SUSPICIOUS_DEATHS, MOST_DEATHS = 2, 8
 again."""
 
 
+GATHER = 0.005
+"""Seconds that a request waits for others: a message costs the command as much as ten attempts do."""
+
+
 class WorkerLost(Exception):
     """The worker's process is gone; the text says what is known of it."""
 
@@ -46,8 +50,10 @@ class Link(Protocol):
         """Send requests. Does not wait."""
         ...
 
-    async def receive(self) -> bytes:
-        """The next group of replies. May be cancelled and called again: nothing is lost.
+    async def exchange(self, packed: bytes) -> bytes:
+        """Send requests (none: no bytes), and wait for the next group of replies, of these or of others.
+
+        May be cancelled, and called again without bytes: nothing is lost.
 
         Raises:
             WorkerLost: it died.
@@ -106,6 +112,8 @@ class Worker:
         self._numbers = itertools.count()
         self._flights: dict[int, _Flight] = {}
         self._outbox: list[Wanted] = []
+        self._waits = False
+        """Whether the worker has been asked for replies."""
         self._receiving: asyncio.Task[None] | None = None
         self.notes: dict[int, tuple[str, ...]] = {}
 
@@ -145,7 +153,7 @@ class Worker:
         number, flight = next(self._numbers), _Flight(request, loop.create_future())
         self._flights[number] = flight
         if not self._outbox:
-            loop.call_soon(self._flush)
+            loop.call_later(GATHER, self._flush)
         self._outbox.append(Wanted(number, model, part, request))
         try:
             return await flight.done
@@ -153,23 +161,31 @@ class Worker:
             self._flights.pop(number, None)
 
     def _flush(self) -> None:
-        outbox, self._outbox = self._outbox, []
-        if self._why is not None:  # it died in this very turn of the loop
+        """Send what was gathered, if nobody did; by itself only where replies are waited for already."""
+        if self._why is not None:  # it died in the meantime
             self._fail()
             return
-        self._there().send(pack(outbox))
         loop = asyncio.get_running_loop()
         if self._receiving is None or self._receiving.done() or self._receiving.get_loop() is not loop:
             self._receiving = loop.create_task(self._receive())
+        elif self._waits and self._outbox:
+            self._there().send(self._gathered())
+
+    def _gathered(self) -> bytes:
+        outbox, self._outbox = self._outbox, []
+        return pack(outbox) if outbox else b""
 
     async def _receive(self) -> None:
-        """Hand replies to their callers, as long as any waits."""
+        """Hand replies to their callers, as long as any waits; what is gathered goes along."""
         while self._flights:
+            self._waits = True
             try:
-                group = unpack(await self._there().receive(), Group)
+                group = unpack(await self._there().exchange(self._gathered()), Group)
             except WorkerLost as lost:
                 self._lose(str(lost))
                 return
+            finally:
+                self._waits = False
             self.notes.update(group.notes)
             for came in group.came:
                 flight = self._flights.get(came.number)
@@ -179,10 +195,11 @@ class Worker:
                     flight.done.set_exception(came.failed.raised())
                 elif came.reply is not None:
                     flight.done.set_result(came.reply)
+            await asyncio.sleep(GATHER)  # whoever has an answer asks again, most likely
 
     def _lose(self, why: str) -> None:
         """The worker died: what it had in flight is told so. The next call, a probe most likely, begins a new one."""
-        self._why, self._link = why, None
+        self._why, self._link, self._outbox = why, None, []
         self._suspects.blame([flight.request for flight in self._flights.values()])
         self._fail()
 

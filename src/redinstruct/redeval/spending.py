@@ -5,6 +5,7 @@ Estimates, and called so: tokens are counted at four bytes each, answers at the 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from redinstruct.models import Request
 from redinstruct.redeval import Plan
 from redinstruct.redeval.fitness import REPEATS, needs_test
 from redinstruct.redeval.session import EMPTY_CASE
-from redinstruct.run import Store, check_run_folder, is_run
+from redinstruct.run import Store, check_run_folder, check_shard_stays, is_run, shard_of
 from redinstruct.run.config import RunConfig, check_same_run
 from redinstruct.types import Question
 
@@ -65,15 +66,15 @@ class Forecast(msgspec.Struct, frozen=True):
 
 
 def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
-    """What ``evaluate`` would do now; with a run folder, only what that run still owes.
+    """What ``evaluate`` would do now; with a run folder, only what that run, or that shard of one, still owes.
 
     Raises:
-        ConfigError: the folder holds another run.
+        ConfigError: the folder holds another run, or a shard that this would extend.
         UsageError: limits that no run can keep to.
     """
     check_limits(limits)
-    stored, recorded = _recorded(plan, run, retry_errors=not limits.keep_errors)
-    plan = plan.for_run(stored)
+    standing = _standing(plan, run, retry_errors=not limits.keep_errors)
+    plan = plan.for_run(standing.config)
     prices, judge_prices = limits.prices, limits.judge_prices or limits.prices
     asks = plan.judge.request(EMPTY_CASE) if plan.judge_model is not None and isinstance(plan.judge, Asking) else None
     rows = []
@@ -81,7 +82,9 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
         asked = sum(_bytes(q) for q in questions) // len(questions)
         for template in plan.templates:
             attempts = len(questions) * plan.config.epochs
-            done = min(attempts, recorded.get((bank.name, template.name), 0))
+            if standing.part is not None:
+                attempts = standing.part[bank.name, template.name]
+            done = min(attempts, standing.recorded[bank.name, template.name])
             owed = attempts - done
             fixed = sum(map(_size, (template.prefix, template.suffix, plan.config.system or "")))
             reads = owed * (MESSAGE_TOKENS + (fixed + asked) // BYTES_PER_TOKEN)
@@ -142,22 +145,31 @@ def _selftest(plan: Plan, asks: Request, prices: Prices | None) -> list[Forecast
     return [ForecastRow("(the judge's self-test)", "", 0, 0, count, reads, writes, cost)]
 
 
-def _recorded(
-    plan: Plan, run: Path | None, *, retry_errors: bool
-) -> tuple[RunConfig | None, dict[tuple[str, str], int]]:
-    """The run's configuration, and its attempts that are not asked now, by bank and prompt."""
+class _Standing(msgspec.Struct, frozen=True):
+    """What stands in the run's folder: its configuration, and by bank and prompt the attempts that are not asked now;
+    of a shard those that are its ``part``, recorded or not.
+    """
+
+    config: RunConfig | None = None
+    recorded: Counter[tuple[str, str]] = Counter()
+    part: Counter[tuple[str, str]] | None = None
+
+
+def _standing(plan: Plan, run: Path | None, *, retry_errors: bool) -> _Standing:
     if run is None:
-        return None, {}
+        return _Standing()
     check_run_folder(run)
     if not is_run(run):
-        return None, {}
+        return _Standing()
     with Store.open_for_reading(run) as store:
         stored = store.config()
         if stored is not None:
             check_same_run(stored, plan.config, str(run))
+            check_shard_stays(store, plan.config)
         judge = next((row for row, card in store.judges() if card.id == plan.judge.card.id), 0)
-        found: dict[tuple[str, str], int] = {}
+        every, recorded = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
         for row in store.counts(judge):
+            every[row.bank, row.prompt] += row.count
             if row.label is not None and not (retry_errors and row.label == "error"):
-                found[row.bank, row.prompt] = found.get((row.bank, row.prompt), 0) + row.count
-        return stored, found
+                recorded[row.bank, row.prompt] += row.count
+        return _Standing(stored, recorded, None if shard_of(store) is None else every)
