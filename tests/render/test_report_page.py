@@ -168,7 +168,7 @@ MUTANTS = {
     "an answer marked safe": ("attempts.html", "{{ words|block }}", "{{ words|safe }}"),
     "an endpoint's words marked safe": ("report.html", "{{ name(failure.words) }}", "{{ failure.words|safe }}"),
     "a headline marked safe": ("report.html", "{{ block.verdict.headline }}", "{{ block.verdict.headline|safe }}"),
-    "an attribute without quotes": ("report.html", '<summary>{% if', "<summary title={{ run.config.model }}>{% if"),
+    "an attribute without quotes": ("attempts.html", "<summary>{% if", "<summary title={{ run.config.model }}>{% if"),
     "escaping switched off": ("report.html", "<title>{{ title }}</title>",
                               "{% autoescape false %}<title>{{ title }}</title>{% endautoescape %}"),
     "data in the script": ("report.html", "<script>{{ script }}",

@@ -111,14 +111,12 @@ class Held:
     """Failing ends that wait to be recorded until their line is broken by an answer."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[Fuse, int, Callable[[], Awaitable[None]]]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._entries)
+        self.waiting: list[tuple[Fuse, int, Callable[[], Awaitable[None]]]] = []
+        """Each with its model's fuse, and how often that line was broken when it came."""
 
     def add(self, fuse: Fuse, record: Callable[[], Awaitable[None]]) -> None:
         """Keep what ``record`` would write down."""
-        self._entries.append((fuse, fuse.broken, record))
+        self.waiting.append((fuse, fuse.broken, record))
 
     def check(self) -> None:
         """At the end of the work, or of a part that the next one builds on.
@@ -126,7 +124,7 @@ class Held:
         Raises:
             EndpointDenied, EndpointLost: a model has answered nothing at all.
         """
-        for fuse, _, _ in self._entries:
+        for fuse, _, _ in self.waiting:
             if not fuse.answered:
                 raise fuse.stop()
 
@@ -138,7 +136,7 @@ class Held:
         """
         if ended:
             self.check()
-        ready = [record for fuse, line, record in self._entries if ended or line < fuse.broken]
-        self._entries = [] if ended else [entry for entry in self._entries if entry[1] >= entry[0].broken]
+        ready = [record for fuse, line, record in self.waiting if ended or line < fuse.broken]
+        self.waiting = [] if ended else [entry for entry in self.waiting if entry[1] >= entry[0].broken]
         for record in ready:
             await record()

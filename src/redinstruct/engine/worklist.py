@@ -136,7 +136,7 @@ class Worklist:
             self._held.add(self.callers[role].fuse, commit)
             return False
         await commit()
-        if self._held:
+        if self._held.waiting:
             await self._held.release()
         return True
 
@@ -155,8 +155,10 @@ class Worklist:
         if label is not None:
             progress.labels[label] = progress.labels.get(label, 0) + 1
         progress.stage = stage
-        progress.calls = self.calls
-        progress.retries = sum(caller.retries for caller in self.callers.values())
+        progress.calls = progress.retries = 0
+        for caller in self.callers.values():
+            progress.calls += caller.calls
+            progress.retries += caller.retries
         self._on_progress(progress)
 
 

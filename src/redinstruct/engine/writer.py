@@ -66,29 +66,32 @@ class GroupWriter:
         open_ = True
         while open_:
             item = self._queue.get()
-            group: list[_Item] = []
+            groups: dict[Commit, tuple[list[Any], list[asyncio.Future[None]]]] = {}
             while True:
                 if item is None:
                     open_ = False
                 else:
-                    group.append(item)
+                    commit, row, done = item
+                    rows, waiting = groups.setdefault(commit, ([], []))
+                    rows.append(row)
+                    waiting.append(done)
                 try:
                     item = self._queue.get_nowait()
                 except queue.Empty:
                     break
-            for commit in dict.fromkeys(entry[0] for entry in group):
-                self._commit([entry for entry in group if entry[0] == commit], commit)
+            for commit, (rows, waiting) in groups.items():
+                self._commit(commit, rows, waiting)
 
-    def _commit(self, part: list[_Item], commit: Commit) -> None:
+    def _commit(self, commit: Commit, rows: list[Any], waiting: list[asyncio.Future[None]]) -> None:
         error: BaseException | None = None
         try:
-            commit([row for _, row, _ in part])
+            commit(rows)
         except StoreError as failure:
             error = failure
         except Exception as failure:  # a fault of ours: the waiting workers must hear of it
             error = StoreError(f"recording failed ({type(failure).__name__}: {failure})")
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(_resolve, [done for _, _, done in part], error)
+        self._loop.call_soon_threadsafe(_resolve, waiting, error)
 
 
 def _resolve(waiting: list[asyncio.Future[None]], error: BaseException | None) -> None:

@@ -338,7 +338,8 @@ class _Reader:
         """Pass space; the character there, empty at the end."""
         buffer = self._buffer
         while True:
-            buffer.at = _at(_SPACE, buffer.text, buffer.at)
+            found = _SPACE.match(buffer.text, buffer.at)
+            buffer.at = buffer.at if found is None else found.end()
             if buffer.at < len(buffer.text):
                 return buffer.text[buffer.at]
             if buffer.ended:

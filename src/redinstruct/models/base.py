@@ -82,7 +82,8 @@ class Reply(msgspec.Struct, frozen=True):
     @property
     def cut(self) -> bool:
         """Whether a limit, or a failure, ended the reply."""
-        return is_cut(self.finish_reason)
+        reason = self.finish_reason
+        return reason is not None and reason != "stop" and is_cut(reason)
 
     @property
     def answer(self) -> str:

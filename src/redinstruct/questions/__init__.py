@@ -290,7 +290,9 @@ class _Reader:
             value = f"{context}\n\n---\n\n{value.strip()}"  # as HarmBench's own direct request joins them
         self.halves.add(where, fields)
         text = _clean(value, what, blank=False)
-        if named is None:
+        if named is None and not fields and topic is None and subtopic is None:
+            named = (None, None, None)
+        elif named is None:
             named = (
                 self._group("topic", topic, fields, where),
                 self._group("subtopic", subtopic, fields, where),

@@ -68,7 +68,7 @@ class AttemptView(msgspec.Struct, frozen=True):
 
 def stored(text: str | None) -> str | None:
     """A text column's value: any string of any stranger, or NULL."""
-    return None if text is None else storable(text)
+    return text if text is None or text.isascii() else storable(text)
 
 
 def said(text: str | None) -> str | None:
@@ -78,7 +78,7 @@ def said(text: str | None) -> str | None:
 
 def restored(column: str | None) -> str | None:
     """The inverse of :func:`stored`."""
-    return None if column is None else restore(column)
+    return column if column is None or column.isascii() else restore(column)
 
 
 def blob(column: object, size: int | None = None) -> bytes:
@@ -129,7 +129,9 @@ def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Que
 
 def earlier_from(column: str | None) -> tuple[Message, ...]:
     """The turns before the asked one, as a column holds them."""
-    turns = msgspec.convert(json.loads(column), tuple[tuple[Role, str], ...]) if column else ()
+    if not column:
+        return ()
+    turns = msgspec.convert(json.loads(column), tuple[tuple[Role, str], ...])
     return tuple(Message(role, content) for role, content in turns)
 
 
