@@ -55,7 +55,7 @@ def test_a_kill_at_every_operation(place: Path, verb: str) -> None:
 @faults
 @pytest.mark.parametrize("verb", EVERY)
 def test_kills_at_random_moments(place: Path, verb: str) -> None:
-    held(place, "SIGKILL at random moments: the same", "random", -(-1000 // len(EVERY)), verb)
+    held(place, "killed at random moments after random operations: the same", "random", -(-1000 // len(EVERY)), verb)
 
 
 @faults

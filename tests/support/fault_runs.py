@@ -28,7 +28,7 @@ from redinstruct.errors import EXIT_INCONCLUSIVE
 from redinstruct.models import Reply, Request, scripted
 from redinstruct.run import encryption
 from redinstruct.run.encryption import KEY_NAME, NEW_NAME
-from tests.support.kills import at_every_operation, dies_at
+from tests.support.kills import at_every_operation, dies_at, operations_of
 
 _LOADED = ("scipy.stats", "numpy.random", "rich.table", "rich.progress", "jinja2", "redinstruct.figures.rates",
            "redinstruct.render.page", "redinstruct.figures.people", "redinstruct.redeval", "redinstruct.harmfulqa",
@@ -265,18 +265,43 @@ def killed_at_every_operation(disturbed: Disturbed, step: int) -> tuple[int, lis
 
 
 def killed_at_random(disturbed: Disturbed, count: int, chance: random.Random) -> tuple[int, list[str]]:
-    """SIGKILL at any instruction: after a random time, up to what the whole command takes."""
+    """Killed at any instruction: somewhere after the start of one of its operations, drawn by their number.
+
+    One that had ended by then is no kill, and another is drawn. Returns how many still lived: as many as are asked for.
+    """
     disturbed.begin()
-    began = time.monotonic()
-    in_child(lambda: str(disturbed.work()))
-    whole, landed, said = time.monotonic() - began, 0, list[str]()
-    for number in range(count):
+    told = in_child(lambda: json.dumps(_measured(disturbed)))
+    assert told is not None
+    operations, seconds = json.loads(told)
+    landed, said = 0, list[str]()
+    for number in range(3 * count):
+        if landed == count:
+            break
         disturbed.begin()
-        status = _forked(disturbed, signal.SIGKILL, chance.uniform(0, whole))
+        status = _dying(disturbed, chance.randrange(operations), chance.uniform(0, seconds / operations))
         landed += os.WIFSIGNALED(status)
         if (wrong := disturbed.check()) is not None:
             said.append(f"kill {number}: {wrong}")
     return landed, said
+
+
+def _measured(disturbed: Disturbed) -> tuple[int, float]:
+    """How many operations the command does, and how much processor time it takes."""
+    began = time.process_time()
+    operations = operations_of(disturbed.work)
+    return operations, time.process_time() - began
+
+
+def _dying(disturbed: Disturbed, operation: int, seconds: float) -> int:
+    """The command in a child that dies so long after the start of that operation; how it ended."""
+    child = os.fork()
+    if child == 0:
+        try:
+            dies_at(operation, seconds)
+            disturbed.work()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1]
 
 
 def interrupted(disturbed: Disturbed, count: int, chance: random.Random) -> tuple[int, list[str]]:

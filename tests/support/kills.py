@@ -50,14 +50,39 @@ class _Dying(sqlite3.Connection):
         type(self).tick()
 
 
-def dies_at(number: int) -> None:
-    """This process kills itself before its operation of that number (from 0)."""
+def dies_at(number: int, seconds: float | None = None) -> None:
+    """This process kills itself before its operation of that number (from 0), or so many seconds after it began.
+
+    With ``seconds`` at any instruction, in SQLite's own code too: by its own timer, whose signal nobody handles, so
+    that no load of the machine puts it off.
+    """
     left = [number]
 
     def tick() -> None:
-        if left[0] == 0:
+        if left[0] == 0 and seconds is None:
             os.kill(os.getpid(), signal.SIGKILL)
+        elif left[0] == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, max(seconds or 0, 1e-6))
         left[0] -= 1
+
+    _before_operations(tick)
+
+
+def operations_of(work: Callable[[], object]) -> int:
+    """How many operations this process does in some work."""
+    done = [0]
+
+    def tick() -> None:
+        done[0] += 1
+
+    _before_operations(tick)
+    work()
+    return done[0]
+
+
+def _before_operations(tick: Callable[[], None]) -> None:
+    """Call this before each operation of this process from now on."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _EVENTS and not (event == "open" and _is_read(arguments)):
