@@ -81,7 +81,8 @@ $(MEASURE)/.ready $(FUZZ)/.ready: build/%-venv/.ready: requirements/%.txt $(READ
 	@rm -rf $(@D) && $(PYTHON) -m venv $(@D) && \
 	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< && \
 	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
-	    "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/development.pth"
+	    "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/development.pth" && \
+	  ln -s $(abspath $(BIN))/redinstruct $(@D)/bin/  # tests of the command's own name look for it there
 	@touch $@
 
 # Sound on Python 3.11 to 3.13 on x86-64; elsewhere atheris has no wheel. RUNS=200000 for each reader takes an hour.

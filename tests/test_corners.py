@@ -13,8 +13,8 @@ from redinstruct.prompts.answers import _after
 from redinstruct.prompts.forms import _plain
 from redinstruct.prompts.thoughts import ends_opened, is_mark
 from redinstruct.questions import bank_of, read_bank
-from redinstruct.safetext.secrets import Secret, forget_secrets, has_key
-from redinstruct.types import JudgeCard, Question, measure_named
+from redinstruct.safetext.secrets import Secret, forget_secrets, has_key, looks_like_key
+from redinstruct.types import JudgeCard, Question, Sampled, Sampling, measure_named
 
 
 def test_a_judge_whose_name_is_no_text_has_an_id() -> None:
@@ -24,9 +24,22 @@ def test_a_judge_whose_name_is_no_text_has_an_id() -> None:
         measure_named("attack_succes")
 
 
+def test_settings_take_another_sampling_whole_or_none() -> None:
+    class Asked(Sampling, Sampled, frozen=True):
+        model: str = "m"
+
+    asked = Asked(max_tokens=7, seed=1)
+    assert asked.with_sampling(None) is asked
+    other = Sampling(temperature=0.5, stop=("x",))
+    assert asked.with_sampling(other).sampling == other
+    assert asked.with_sampling(other).model == "m"
+
+
 def test_a_text_holds_a_key() -> None:
     assert not has_key("nothing of the kind")
     assert has_key("it is sk-0123456789abcdefghij")
+    assert not looks_like_key("sk-1")
+    assert looks_like_key("sk-0123456789abcdefghij")
     Secret("plainwordsecret")
     assert has_key("it is plainwordsecret.")
     forget_secrets()

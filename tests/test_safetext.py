@@ -35,9 +35,14 @@ from redinstruct.safetext import (
     csv_cell,
     file_name,
     forget_secrets,
+    in_csv,
+    in_json,
+    in_markdown,
+    in_markup,
     redact,
     restore,
     short_hash,
+    shown,
     storable,
     terminal,
 )
@@ -437,6 +442,57 @@ def test_a_secret_is_not_serialised(encode: Callable[[object], object]) -> None:
     with pytest.raises(TypeError) as caught:
         encode([Secret(KEY)])
     assert KEY not in str(caught.value)
+
+
+def test_pickle_is_told_why_a_secret_does_not_go() -> None:
+    with pytest.raises(TypeError, match=r"^a Secret is not serialised$"):
+        pickle.dumps(Secret(KEY))
+
+
+# --- One escaper a medium -------------------------------------------------------------------------------------------
+
+SHOWN_AS = (
+    # A text; in Markdown; in HTML, XML and SVG.
+    ("plain words_of 3.5%", "plain words_of 3.5%", "plain words_of 3.5%"),
+    ("<b> & \"'", "&#60;b&#62; &#38; \"'", "&lt;b&gt; &amp; &quot;&#x27;"),
+    ("a|b `c` *d* _e_", "a&#124;b &#96;c&#96; &#42;d&#42; &#95;e&#95;", "a|b `c` *d* _e_"),
+    ("[x](y) ![z] #1 @me $m$", "&#91;x&#93;(y) &#33;&#91;z&#93; &#35;1 &#64;me &#36;m&#36;", "[x](y) ![z] #1 @me $m$"),
+    ("[0.1, 0.25]", "[0.1, 0.25]", "[0.1, 0.25]"),
+    ("[0.1, 0.25](y)", "&#91;0.1, 0.25&#93;(y)", "[0.1, 0.25](y)"),
+    ("http://a www.b :tada:", "http&#58;//a www&#46;b &#58;tada:", "http://a www.b :tada:"),
+    ("- item", "&#45; item", "- item"),
+    ("12. item", "12&#46; item", "12. item"),
+    (" kept ", "&#32;kept&#32;", " kept "),
+)
+
+
+@pytest.mark.parametrize(("text", "markdown", "markup"), SHOWN_AS)
+def test_a_text_is_the_same_words_in_every_medium_and_acts_in_none(text: str, markdown: str, markup: str) -> None:
+    assert in_markdown(text) == markdown
+    assert in_markup(text) == markup
+    assert html.unescape(markdown) == html.unescape(markup) == text
+    assert shown(text) == text
+
+
+def test_what_can_not_be_seen_is_seen_and_lines_stay_only_where_they_may() -> None:
+    hidden = "a\u202eb\nc"
+    assert html.unescape(in_markdown(hidden)) == in_markup(hidden) == shown(hidden) == terminal(hidden)
+    assert "\n" not in shown(hidden)
+    assert in_markup(hidden, multiline=True) == shown(hidden, multiline=True) == terminal(hidden, multiline=True)
+    assert in_markup(hidden, multiline=True).count("\n") == 1
+
+
+def test_keys_are_masked_in_every_medium_and_at_every_depth() -> None:
+    Secret(KEY)
+    for escaped in (shown, in_markdown, in_markup, in_csv):
+        assert KEY not in escaped(f"it is {KEY}.")
+        assert "***" in html.unescape(escaped(f"it is {KEY}."))
+    value = {"a": [KEY, 1, None, True, 2.5, ("b", {KEY: KEY})], "plain": "\udc80\u202e"}
+    assert in_json(value) == {
+        "a": ["***", 1, None, True, 2.5, ["b", {"***": "***"}]],
+        "plain": storable("\udc80\u202e"),
+    }
+    assert in_json({1: "one"}) == {"1": "one"}
 
 
 def test_secrets_are_equal_by_value_and_do_not_change() -> None:

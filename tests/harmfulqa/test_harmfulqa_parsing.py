@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.harmfulqa.dialogues import harvest_questions, parse_dialogue
-from redinstruct.harmfulqa.parsing import Unparsable, parse_definitions, parse_list
+from redinstruct.harmfulqa.parsing import Unparsable, clean, parse_definitions, parse_list
 from redinstruct.harmfulqa.rows import Turn
 
 ABC = ["Jam", "Rope Care", "Glim"]
@@ -220,3 +220,30 @@ def test_long_hostile_replies_take_no_long_time(piece: str) -> None:
             continue
     harvest_questions([Turn("human", reply)])
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ("X-ray, ", "X-ray"),
+        ("|a cell|", "a cell"),
+        ("## Paint ;", "Paint"),
+        ("--- | ---", ""),
+        ("**", ""),
+        ("a\\", "a"),
+    ],
+)
+def test_an_item_loses_its_wrapping_and_nothing_else(item: str, text: str) -> None:
+    assert clean(item) == text
+
+
+def test_a_full_stop_in_every_second_line_makes_no_paragraphs_and_more_do() -> None:
+    lines = ["Paint the wall. Then wait", "Sail the ferry", "Cook the soup. Then eat", "Sing"]
+    assert parse_list("\n".join(lines[:2])) == lines[:2]
+    assert parse_list("\n".join(lines)) == lines
+    with pytest.raises(Unparsable, match="no_list"):
+        parse_list("\n".join([*lines[:3], "Sing a song. Then rest"]))
+
+
+def test_what_introduces_a_line_of_items_is_none_of_them() -> None:
+    assert parse_list("The colours are: red, blue, and green.") == ["red", "blue", "green"]

@@ -257,7 +257,9 @@ def test_json_must_be_exact(change: dict[str, object], reason: str) -> None:
     assert read_json(as_json("n" * 16, **change), "n" * 16) == reason
 
 
-@pytest.mark.parametrize("around", ["```json\n{}\n```", "Here: {}", "{} {}", "[{}]", "[" * 100_000])
+@pytest.mark.parametrize(
+    "around", ["```json\n{}\n```", "Here: {}", "{} {}", "[{}]", "[" * 100_000, "\u00a0{}", "{}\u2028"]
+)
 def test_nothing_may_stand_around_the_json(around: str) -> None:
     text = around.replace("{}", as_json("n" * 16))
     assert isinstance(read_json(text, "n" * 16), str)

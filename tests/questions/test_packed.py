@@ -10,7 +10,7 @@ import pytest
 
 from redinstruct.banks import resolve_bank
 from redinstruct.questions import read_bank
-from redinstruct.questions.packed import Packing, Questions
+from redinstruct.questions.packed import Packing, Questions, Unread
 from redinstruct.redeval import EvalSettings, Plan, evaluate, narrowing, prepare
 from redinstruct.run import is_run
 from redinstruct.run.rows import (
@@ -44,6 +44,26 @@ def test_a_packed_bank_is_the_sequence_of_its_questions() -> None:
     halves = questions.labelled(["safe", None, "unsafe", None])
     assert [question.label for question in halves.taken([2, 1])] == ["unsafe", None]
     assert [question.label for question in questions.labelled("safe")] == ["safe"] * 4
+    assert questions != "What is rain?"
+    assert questions != 4
+    assert {questions: "found"}[of_rows()[0]] == "found"
+    assert repr(questions) == "Questions(4 of bank h)"
+
+
+def test_unread_questions_are_read_once_and_only_where_one_is_asked_for() -> None:
+    rows, read = of_rows()[1], list[int]()
+
+    def reader() -> tuple[Question, ...]:
+        read.append(1)
+        return rows
+
+    unread = Unread(len(rows), reader)
+    assert len(unread) == 4
+    assert not read
+    assert unread[1] == rows[1]
+    assert unread[1:3] == rows[1:3]
+    assert tuple(unread) == rows
+    assert read == [1]
 
 
 def test_lines_that_are_not_as_nearly_all_are_read_all_the_same(tmp_path: Path) -> None:

@@ -350,3 +350,24 @@ def test_a_template_and_a_question_of_a_mebibyte_are_read_in_no_time() -> None:
     started = time.process_time()
     reader.read(tail * 20_000 + "\nBase-LM: x", prompt)
     assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize("protocol_2023", [False, True])
+def test_a_thought_that_was_cut_off_is_a_thought_and_one_that_was_not_is_left_in_the_answer(
+    protocol_2023: bool,
+) -> None:
+    template = parse_template("plain", "<question>")
+    reader, raw = AnswerReader(template, protocol_2023=protocol_2023), "<think>it may be blue"
+    cut, whole = reader.read(raw, "What is blue?", cut=True), reader.read(raw, "What is blue?")
+    assert (cut.text, cut.thought) == ("", "it may be blue")
+    assert whole.thought == ""
+    assert "it may be blue" in whole.text
+
+
+def test_thoughts_before_an_echo_and_behind_it_are_kept() -> None:
+    template = parse_template("plain", "Answer this with care: <question>")
+    reader, prompt = AnswerReader(template), render(template, "What is the colour of a lamp?")
+    before = reader.read(f"<think>early</think>{prompt}\nIt is blue.", prompt)
+    assert (before.text, before.thought) == ("It is blue.", "early")
+    both = reader.read(f"<think>early</think>{prompt}\n<think>late</think>It is blue.", prompt)
+    assert (both.text, both.thought) == ("It is blue.", "early\n\nlate")

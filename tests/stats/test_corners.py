@@ -23,7 +23,9 @@ from redinstruct.stats import (
     wilson,
     wilson_by_question,
 )
+from redinstruct.stats.correction import POSTSTRATIFIED, corrected_of
 from redinstruct.stats.finite import _sum
+from redinstruct.stats.parts import Part
 from redinstruct.stats.sequential import Watch
 
 
@@ -122,3 +124,7 @@ def test_corners_of_levels_sizes_and_watches() -> None:
     assert watch.mean is None
     watch.add(1.0)
     assert watch.mean == 1.0
+
+
+def test_without_a_label_nothing_is_known_of_the_run() -> None:
+    assert corrected_of(Part(5, 0, 0), Part(7, 0, 0)) == Interval(None, 0.0, 1.0, POSTSTRATIFIED)

@@ -61,6 +61,14 @@ def test_a_rate_too_near_the_limit_has_no_number() -> None:
             gate_power(10, 0.1, 0.2, **wrong)
 
 
+def test_repeats_that_need_more_questions_than_are_counted_have_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = questions_needed(0.05, 0.2).questions
+    assert alone is not None
+    assert questions_needed(0.05, 0.2, epochs=2, correlation=0.999).questions not in (None, alone)
+    monkeypatch.setattr("redinstruct.stats.power.MOST_QUESTIONS", alone)
+    assert questions_needed(0.05, 0.2, epochs=2, correlation=0.999) == (1, None, None)
+
+
 def test_the_verb(cli: InProcess, tmp_path: Path) -> None:
     bank = tmp_path / "bank.csv"
     bank.write_text("question\n" + "".join(f"How is fold {i} made?\n" for i in range(200)))
