@@ -17,7 +17,7 @@ import redinstruct
 from redinstruct.engine import Limits
 from redinstruct.engine.choice import Ray
 from redinstruct.engine.hosting import Host
-from redinstruct.engine.remote import MOST_DEATHS
+from redinstruct.engine.remote import MOST_DEATHS, Suspects
 from redinstruct.engine.wire import Came, Failed, Group, Loaded, ModelSpec, Wanted, pack, unpack
 from redinstruct.errors import ConfigError, ModelSpecError, UsageError
 from redinstruct.figures.rates import read_report
@@ -129,6 +129,28 @@ def test_what_kills_every_worker_is_not_given_to_another_one_and_becomes_an_erro
     assert outcome.recorded == 41
     assert [(f.count, f.reason) for f in outcome.failures] == [(1, FailureReason.LOCAL_MODEL)]
     assert engine.suspects.deaths.most_common(1)[0][1] == MOST_DEATHS
+
+
+def test_deaths_without_a_suspect_speak_for_those_who_are_suspected() -> None:
+    poor, poison, other = (Request((Message("user", text),), Sampling(), text) for text in ("poor", "poison", "other"))
+    deaths = Suspects()
+    for _ in range(MOST_DEATHS):
+        deaths.blame([poison])
+    with pytest.raises(ModelError):
+        deaths.check(poison)
+    # Workers die of something else: as often beside a suspect as without one.
+    deaths = Suspects()
+    for _ in range(2):
+        deaths.blame([poor, other])
+    for _ in range(3 * MOST_DEATHS):
+        deaths.blame([poor])
+        deaths.blame([])
+    deaths.check(poor)
+    # One that is never spared is found out in the end, too.
+    for _ in range(3 * MOST_DEATHS):
+        deaths.blame([poor])
+    with pytest.raises(ModelError):
+        deaths.check(poor)
 
 
 def test_a_new_worker_is_asked_again_once_it_is_there() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -132,18 +134,42 @@ def test_a_collection_over_there_makes_the_calls_of_one_here(engine: Placement, 
     assert len(made[0]) > 20
 
 
-def processes(name: str) -> list[int]:
-    """The processes of this user whose title begins so."""
-    found = []
+WORKER = b"ray::RedInstructWorker"
+
+
+def titles() -> dict[int, tuple[int, bytes]]:
+    """Every process: its parent, and its title."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if title.startswith(name):
-                found.append(int(entry.name))
+            with contextlib.suppress(OSError, IndexError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                found[int(entry.name)] = parent, (entry / "cmdline").read_bytes()
     return found
+
+
+def below(driver: int) -> dict[int, bytes]:
+    """The processes that a command began, and theirs: another suite's are none of ours."""
+    every, found = titles(), {driver}
+    while more := {number for number, (parent, _) in every.items() if parent in found} - found:
+        found |= more
+    return {number: every[number][1] for number in found if number in every}
+
+
+def workers_of(driver: int) -> list[int]:
+    return sorted(number for number, title in below(driver).items() if title.startswith(WORKER))
+
+
+def alive(workers: list[int]) -> list[int]:
+    every = titles()
+    return [number for number in workers if every.get(number, (0, b""))[1].startswith(WORKER)]
+
+
+def folder_of(driver: int) -> Path:
+    """Where a command's Ray keeps its files: every process of it is told."""
+    said = re.findall(rb"/[^\0=:,\s]*?/redinstruct-ray-[^/\0\s]+", b"\0".join(below(driver).values()))
+    (folder,) = {Path(os.fsdecode(one)) for one in said}
+    return folder
 
 
 def command(bank: Path, run: Path) -> list[str]:
@@ -162,12 +188,11 @@ def test_killed_workers_lose_nothing_and_ask_again_what_was_in_flight(bank: Path
     kills, chance = int(os.environ.get("RAY_KILLS", "6")), random.Random(5)
     with Endpoint(latency=0.25) as stub:
         run = tmp_path / "run"
-        before = set(processes("ray::RedInstructWorker"))
         driver = subprocess.Popen(command(bank, run), cwd=ROOT, env=environment(stub, tmp_path), stdout=subprocess.PIPE)
         killed = seen = 0
         while killed < kills and driver.poll() is None:
             time.sleep(chance.uniform(0.05, 0.5))
-            workers = sorted(set(processes("ray::RedInstructWorker")) - before)
+            workers = workers_of(driver.pid)
             if stub.requests > seen + CONCURRENCY and workers:
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 killed, seen = killed + 1, stub.requests
@@ -187,22 +212,23 @@ def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(ba
     kills, chance = int(os.environ.get("RAY_KILLS", "2")), random.Random(6)
     with Endpoint(latency=0.25) as stub:
         run, env = tmp_path / "run", environment(stub, tmp_path)
-        there = {*Path("/tmp").glob("redinstruct-ray-*")}
-        before = set(processes("ray::RedInstructWorker"))
+        left: set[Path] = set()
         for _ in range(kills):
             asked = stub.requests
             driver = subprocess.Popen(command(bank, run), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
             while stub.requests < asked + 40 and driver.poll() is None:
                 time.sleep(0.05)
             time.sleep(chance.uniform(0.0, 0.6))
+            workers, folder = workers_of(driver.pid), folder_of(driver.pid)
+            assert workers
             driver.send_signal(signal.SIGKILL)
             assert driver.wait() == -signal.SIGKILL
             until = time.monotonic() + 60
-            while set(processes("ray::RedInstructWorker")) - before and time.monotonic() < until:
+            while alive(workers) and time.monotonic() < until:
                 time.sleep(0.1)
-            assert not set(processes("ray::RedInstructWorker")) - before
-        left = {*tmp_path.glob("redinstruct-ray-*"), *Path("/tmp").glob("redinstruct-ray-*")} - there
-        assert left, "a killed command leaves Ray's folder"
+            assert not alive(workers)
+            assert folder.exists(), "a killed command leaves Ray's folder"
+            left.add(folder)
         # The same run goes on with the other engine as well, and the next Ray removes what was left.
         done = subprocess.run(command(bank, run), cwd=ROOT, env=env, capture_output=True, check=True)
         assert not any(folder.exists() for folder in left), done.stderr
@@ -218,13 +244,11 @@ def test_ray_s_files_are_the_owner_s_and_hold_no_key_and_no_answer(tmp_path: Pat
     bank.write_text(json.dumps([f"What is the colour of item {n}?" for n in range(200)]))
     with Endpoint(latency=1.0) as stub:
         env = environment(stub, tmp_path)
-        there = {*Path("/tmp").glob("redinstruct-ray-*")}
         driver = subprocess.Popen(command(bank, tmp_path / "run"), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
         try:
             while stub.requests < 40 and driver.poll() is None:
                 time.sleep(0.1)
-            found = {*Path("/tmp").glob("redinstruct-ray-*"), *tmp_path.glob("redinstruct-ray-*")} - there
-            (folder,) = found
+            folder = folder_of(driver.pid)
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             texts = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
             assert texts

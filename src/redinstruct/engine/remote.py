@@ -66,6 +66,10 @@ class Suspects:
 
     def __init__(self) -> None:
         self.deaths: Counter[Request] = Counter()
+        self._joint: Counter[Request] = Counter()
+        """Of those, the ones in which no suspect was in flight."""
+        self._others = 0
+        """All such deaths."""
         self._lane: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -74,8 +78,11 @@ class Suspects:
 
     def blame(self, requests: Sequence[Request]) -> None:
         """A worker died of these: of the suspect among them, if there is one."""
-        for request in [one for one in requests if one in self] or requests:
+        named = [one for one in requests if one in self]
+        self._others += not named
+        for request in named or requests:
             self.deaths[request] += 1
+            self._joint[request] += not named
 
     def lane(self) -> asyncio.Lock:
         """What a suspect holds while it is in flight."""
@@ -85,8 +92,12 @@ class Suspects:
         return self._lane
 
     def check(self, request: Request) -> None:
-        """Raises ``ModelError`` for a request that is asked no more."""
-        if self.deaths[request] >= MOST_DEATHS:
+        """Raises ``ModelError`` for a request that is asked no more.
+
+        Each death without it and without another suspect speaks for it: workers die of something else as well.
+        """
+        elsewhere = self._others - self._joint[request]
+        if self.deaths[request] - elsewhere >= MOST_DEATHS:
             note = f"{MOST_DEATHS} workers died while they worked on it"
             raise ModelError(FailureReason.LOCAL_MODEL, note=note)
 
