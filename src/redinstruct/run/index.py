@@ -39,6 +39,11 @@ def attempt_index(store: Store, judge: int) -> Iterator[Indexed]:
         StoreError: the store does not read.
     """
     questions: dict[int, tuple[str, int]] = {}
+    once: dict[str, str] = {}  # SQLite makes a new one of every name in every row
+
+    def same(name: str | None) -> str | None:
+        return None if name is None else once.setdefault(name, name)
+
     with store.reading("reading attempts") as db:
         for (
             key,
@@ -61,8 +66,9 @@ def attempt_index(store: Store, judge: int) -> Iterator[Indexed]:
             answer, chars = ("", -1) if raw is None else _outside(restore(raw))
             told = " ".join(filter(None, (str(flags or ""), "truncated" if cut else "")))
             why = restored(reason) if detail is None else str(detail)
+            bank, prompt = (once.setdefault(name, name) for name in (restore(bank), restore(prompt)))
             yield Indexed(
-                str(key), restore(bank), restore(prompt), restored(topic), int(row), int(epoch), label, why,
+                str(key), bank, prompt, same(restored(topic)), int(row), int(epoch), same(label), same(why),
                 *questions[question], answer, chars, told,
             )  # fmt: skip
 
