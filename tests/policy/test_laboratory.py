@@ -12,7 +12,7 @@ import pytest
 
 from redinstruct.files import JsonFile
 from redinstruct.policy import SUBJECTS, subject, understand
-from redinstruct.policy.files import FRAMES, UNTUNED, WORDINGS, LabRow, training_things, wordings, write_laboratory
+from redinstruct.policy.files import FRAMES, UNTUNED, WORDINGS, LabRow, wordings, write_laboratory
 from redinstruct.policy.subjects import TEXTS, WAYS, answers, families, general
 from redinstruct.prompts import load_template
 from redinstruct.questions import read_bank
@@ -54,7 +54,8 @@ def test_no_thing_of_test_or_dev_stands_in_a_row_of_training(lab: Path) -> None:
     assert not [
         thing for thing in held_out for text in rows if f'{thing.lower()}?"' in text or f" {thing.lower()}." in text
     ]
-    assert not training_things(subject(name)) & set(held_out)
+    trained = {asked.thing for kind in ("forbidden", "harmless") for asked in subject(name).questions(kind, "train")}
+    assert not trained & set(held_out)
 
 
 def test_the_files_are_read_by_the_readers_of_every_verb(lab: Path) -> None:

@@ -9,7 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
-from redinstruct.cli.options import as_json
+from redinstruct.cli.options import as_json, markdown_file
 from redinstruct.cli.outputs import check_files, write_whole
 
 if TYPE_CHECKING:
@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     help="The loss that counts as none; left out, what the utility runs fixed before they began, else 0.02.",
 )
 @click.option("--confidence", type=float, default=0.95, show_default=True, metavar="C", help="Of tests and intervals.")
-@click.option(
-    "--md",
-    "md_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Also Markdown, for a pull request's summary.",
-)
+@markdown_file
 @click.option("--judge", metavar="NAME|ID", help="Another judge's verdicts: its name, or the beginning of its id.")
 @as_json
 def command(

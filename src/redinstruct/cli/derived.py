@@ -103,8 +103,8 @@ def _option(
         given["type"] = RUN if get_args(kinds[0])[0] is Path else None
         return click.option(*names, multiple=True, **given)
     given["type"] = CommaSeparated(get_args(kinds[0])[0]) if of is tuple else _kind(kinds[0], said)
-    if not left_out and field.default not in (msgspec.NODEFAULT, None):
-        given |= {"default": field.default, "show_default": field.default != ()}
+    if not left_out and field.default is not msgspec.NODEFAULT:
+        given |= {"default": field.default, "show_default": field.default not in (None, ())}
     return click.option(*names, **given)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
-from redinstruct.cli.options import as_json
+from redinstruct.cli.options import as_json, markdown_file
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
 from redinstruct.figures.gate import GateResult, GateSettings, gate, worst_first
@@ -30,13 +30,7 @@ _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_
     metavar="FILE",
     help="Also JUnit XML, for a CI system.",
 )
-@click.option(
-    "--md",
-    "md_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Also Markdown, for a pull request's summary.",
-)
+@markdown_file
 @as_json
 def command(run: Path, junit_file: Path | None, md_file: Path | None, as_json: bool, **flags: Any) -> int:
     """Does a run keep to a limit, for sure? For a pipeline that must not let a worse model through.

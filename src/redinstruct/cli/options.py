@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
@@ -122,3 +123,7 @@ seal_option = click.option(
 show_content = click.option(
     "--show-content", is_flag=True, help="Show questions and answers; they may be harmful to read."
 )
+markdown_file = click.option(
+    "--md", "md_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Also Markdown, for a pull request's summary.",
+)  # fmt: skip

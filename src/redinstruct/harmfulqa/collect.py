@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.engine import GroupWriter, Limits, Party, Spending, Worklist, check_limits, in_a_loop
+from redinstruct.engine import GroupWriter, Limits, Party, Spending, Worklist, in_a_loop
+from redinstruct.engine.opening import check_stands, checked_limits, closing, spending_of
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, EndpointLost
 from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, CallsEnded, Live, Recorded
 from redinstruct.harmfulqa.pipeline import Harvest, Pipeline
@@ -15,16 +16,14 @@ from redinstruct.harmfulqa.published import harvest_of
 from redinstruct.harmfulqa.rows import Dialogue
 from redinstruct.judges import Judge, bound_judge
 from redinstruct.progress import OnProgress
-from redinstruct.redeval.runs import spending_of, tested
+from redinstruct.redeval.fitness import tested
 from redinstruct.run import (
     NAMED,
     CollectionStore,
     Failures,
     Store,
     calls_by_step,
-    check_run_folder,
     failed_calls,
-    is_run,
     make_place,
     no_blank_run,
     too_many_errors,
@@ -106,19 +105,15 @@ def collect(
         EndpointDenied: every call failed as no other will fare better; nothing was recorded.
         StoreError: the store cannot be written; what was committed is safe.
     """
-    limits = limits or Limits()
-    check_limits(limits)
-    check_run_folder(run)
-    if is_run(run):
-        with Store.open_for_reading(run) as store:
-            _check(CollectionStore(store), plan.config, run)
+    limits = checked_limits(limits)
+    check_stands(run, lambda store: _check(CollectionStore(store), plan.config, run))
     return in_a_loop(_collect(plan, run, limits, on_progress, until_covered))
 
 
 async def _collect(
     plan: CollectPlan, run: Path, limits: Limits, on_progress: OnProgress | None, until_covered: bool
 ) -> Collecting:
-    try:
+    async with closing(plan.teacher, plan.answerer, plan.judge_model):
         spending = spending_of(run, limits, _tokens)
         fitness = None
         if plan.judge is not None:
@@ -137,10 +132,6 @@ async def _collect(
                 judge = bound_judge(plan.judge)
             with no_blank_run(store, rows.is_blank, made, begun=begun):
                 return await _carry_out(plan, rows, judge, limits, spending, on_progress, until_covered)
-    finally:
-        for model in (plan.teacher, plan.answerer, plan.judge_model):
-            if model is not None:
-                await model.aclose()
 
 
 async def _carry_out(

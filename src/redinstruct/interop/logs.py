@@ -185,7 +185,6 @@ class _PromptfooRow(
     frame: int | None = None
 
 
-_FAILED_ASSERTION = (1, "assert", "ASSERT")
 _GAVE_UP = (2, "error", "ERROR")
 
 

@@ -29,7 +29,6 @@ from redinstruct.types import ATTACK_SUCCESS, JudgeCard, Measure, Verdict
 
 MINIMUM = 0.90
 """Balanced accuracy below which a paid run is refused unless it is forced."""
-REPEATED = "repeat"
 
 
 class BatteryCase(msgspec.Struct, frozen=True):

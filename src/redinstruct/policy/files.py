@@ -105,11 +105,6 @@ def wordings(frames: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{frame}{ending}" for frame in frames for ending in WORDINGS)
 
 
-def training_things(about: Subject) -> set[str]:
-    """The things that some row of training asks for."""
-    return {asked.thing for kind in ("forbidden", "harmless") for asked in about.questions(kind, "train")}
-
-
 def _write_banks(folder: Path, about: Subject) -> None:
     folder.mkdir()
     kinds: tuple[QuestionKind, ...] = ("forbidden", "harmless")

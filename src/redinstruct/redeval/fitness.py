@@ -119,3 +119,18 @@ def _document(found: SelfTest, *, forced: bool) -> dict[str, Any]:
         "forced": forced,
         "by_family": {family: list(counts) for family, counts in found.by_family.items()},
     }
+
+
+async def tested(
+    run: Path,
+    judge: Judge,
+    model: Model | None,
+    limits: Limits,
+    spending: Spending | None,
+    on_progress: OnProgress | None,
+) -> Fitness | None:
+    """The judge's self-test, where this judge takes one and has not passed it for this run. Raises ``UsageError``."""
+    # Nothing is to be asked (--max-calls 0): the test is owed like the rest.
+    if model is None or limits.max_calls == 0 or not needs_test(run, judge, model):
+        return None
+    return await test_judge(judge, model, limits, spending, on_progress)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from redinstruct.engine import Limits, Party, Prices, Spending, Worklist, check_limits, in_a_loop
+from redinstruct.engine import Limits, Party, Spending, Worklist, in_a_loop
+from redinstruct.engine.opening import check_stands, checked_limits, closing, spending_of
 from redinstruct.errors import UsageError
 from redinstruct.figures.deciding import Decider, outcomes_of
 from redinstruct.judges import Judge, bound_judge
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress, Progress
-from redinstruct.redeval.fitness import Fitness, needs_test, test_judge
+from redinstruct.redeval.fitness import Fitness, tested
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.plan import Plan
 from redinstruct.redeval.sampling import owed_part
@@ -23,9 +24,7 @@ from redinstruct.run import (
     OwedAttempt,
     Store,
     Wanted,
-    check_run_folder,
     check_shard_stays,
-    is_run,
     make_place,
     no_blank_run,
     note_stop,
@@ -45,20 +44,19 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
         EndpointDenied: every attempt failed as no other will fare better, 20 of them or all; nothing was recorded.
         StoreError: the store cannot be written; what was committed is safe.
     """
-    limits = limits or Limits()
-    check_limits(limits)
-    check_run_folder(run)
-    # Looked at before the folder is made or its lock taken: another configuration writes nothing.
-    if is_run(run):
-        with Store.open_for_reading(run) as store:
-            stored = store.config()
-            _check_config(store, plan.config, run)
-        plan = plan.for_run(stored)
-    return in_a_loop(_evaluate(plan, run, limits, on_progress))
+    limits = checked_limits(limits)
+    stands: list[RunConfig | None] = []
+
+    def check(store: Store) -> None:
+        stands.append(store.config())
+        _check_config(store, plan.config, run)
+
+    check_stands(run, check)
+    return in_a_loop(_evaluate(plan.for_run(stands[0]) if stands else plan, run, limits, on_progress))
 
 
 async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgress | None) -> Outcome:
-    try:
+    async with closing(plan.model, plan.judge_model):
         spending = spending_of(run, limits, Store.tokens)
         fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
         made = make_place(run)
@@ -75,10 +73,6 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             session = Session(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
             with no_blank_run(store, store.is_blank, made, begun=begun), _no_denied_plan(store, before):
                 return await session.go(run, total)
-    finally:
-        for model in (plan.model, plan.judge_model):
-            if model is not None:
-                await model.aclose()
 
 
 def rejudge(
@@ -93,8 +87,7 @@ def rejudge(
         ConfigError: there is no run in the folder.
         UsageError: a judge that cannot judge this run's measure, or that failed its self-test.
     """
-    limits = limits or Limits()
-    check_limits(limits)
+    limits = checked_limits(limits)
     with Store.open_for_reading(run) as store:
         config = store.begun()
     judge = asked.judge_of(MEASURES[config.measure])
@@ -115,7 +108,7 @@ async def _rejudge(
     limits: Limits,
     on_progress: OnProgress | None,
 ) -> Outcome:
-    try:
+    async with closing(model):
         spending = spending_of(run, limits, Store.tokens)
         fitness = await tested(run, judge, model, limits, spending, on_progress)
         with Store.open_for_writing(run) as store:
@@ -131,9 +124,6 @@ async def _rejudge(
                 progress = Progress(0, planned)
             work = _worklist(None, model, limits, spending, on_progress, progress)
             return await Session(store, work, config, bound_judge(judge), judge_row, todo).go(run, planned)
-    finally:
-        if model is not None:
-            await model.aclose()
 
 
 def _worklist(
@@ -151,21 +141,6 @@ def _worklist(
         # The answers that it judges stand already.
         parties[JUDGE] = Party(judge_model, limits.judge_prices or limits.prices, begun=True)
     return Worklist(parties, limits, spending, on_progress, progress)
-
-
-async def tested(
-    run: Path,
-    judge: Judge,
-    model: Model | None,
-    limits: Limits,
-    spending: Spending | None,
-    on_progress: OnProgress | None,
-) -> Fitness | None:
-    """The judge's self-test, where this judge takes one and has not passed it for this run. Raises ``UsageError``."""
-    # Nothing is to be asked (--max-calls 0): the test is owed like the rest.
-    if model is None or limits.max_calls == 0 or not needs_test(run, judge, model):
-        return None
-    return await test_judge(judge, model, limits, spending, on_progress)
 
 
 def _decider(store: Store, judge_row: int, measure: Measure, limits: Limits, owed: Owed) -> Decider | None:
@@ -188,22 +163,6 @@ def _decider(store: Store, judge_row: int, measure: Measure, limits: Limits, owe
 def _keep(store: Store, judge_row: int, fitness: Fitness | None) -> None:
     if fitness is not None:
         store.add_selftest(judge_row, fitness.body, fitness.tokens_in, fitness.tokens_out)
-
-
-def spending_of(run: Path, limits: Limits, tokens: Callable[[Store], tuple[int, int, int, int]]) -> Spending | None:
-    """The limits of calls and money, where there are any; what the run has cost already is spent.
-
-    ``tokens`` are those so far: in and out of everybody but the judge, in and out of the judge.
-    """
-    if limits.max_calls is None and limits.budget is None:
-        return None
-    spent = 0.0
-    if limits.budget is not None and is_run(run):
-        with Store.open_for_reading(run) as store:
-            read, written, judge_read, judge_written = tokens(store)
-        prices = limits.prices or Prices()
-        spent = prices.cost(read, written) + (limits.judge_prices or prices).cost(judge_read, judge_written)
-    return Spending(limits.max_calls, limits.budget, spent)
 
 
 @contextlib.contextmanager

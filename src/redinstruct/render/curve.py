@@ -20,7 +20,6 @@ _ACROSS = 4
 _HARM, _HARMLESS = "#b3261e", "#2457a6"
 AXES = {"prefill": "tokens begun", "samples": "tries", "tune": "steps of tuning", "quantize": "bits",
         "ranks": "first tokens tried", "ablate": "% of the depth"}  # fmt: skip
-CurvePoint = tuple[str, Interval]
 
 
 def stress_svg(found: StressFigures) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
+from redinstruct.engine.opening import check_stands
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
 from redinstruct.models import Model, make_model
 from redinstruct.progress import OnProgress, Progress, unheard
-from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder, is_run
+from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder
 from redinstruct.run.rows import from_json, to_json
 from redinstruct.run.same import check_same
 from redinstruct.utility_check import data, hhh, toy
@@ -68,7 +69,7 @@ def check_utility(wanted: UtilitySettings, run: Path, on_progress: OnProgress | 
         _check_harness()
     with tempfile.TemporaryDirectory(prefix="redinstruct-utility-") as temporary:
         checked = _checked(wanted, Path(temporary))
-        _check_same(checked.config, run)
+        check_stands(run, lambda store: _check_same(store, checked.config, run))
         with Store.open_for_writing(run) as store:
             rows = UtilityStore(store)
             rows.begin(checked.config.digest, to_json(checked.config))
@@ -281,12 +282,9 @@ def _needs_probabilities(task: TaskPlan, loaded: dict[str, Any]) -> bool:
     return str(loaded[task.name].OUTPUT_TYPE) in PROBABILITIES
 
 
-def _check_same(config: UtilityConfig, run: Path) -> None:
-    """Pass when the run is new, or holds this check; a larger limit extends it."""
-    if not is_run(run):
-        return
-    with Store.open_for_reading(run) as store:
-        body = UtilityStore(store).config()
+def _check_same(store: Store, config: UtilityConfig, run: Path) -> None:
+    """Pass when the run was not begun, or holds this check; a larger limit extends it."""
+    body = UtilityStore(store).config()
     if body is None:
         return
     # HHH was asked through the harness once, by the same rule.

@@ -170,21 +170,11 @@ def _cell(
     rules: Rules,
 ) -> Open:
     """One bank and prompt, before Holm has seen the others: its verdict is still open."""
-    one, other = cells
     measure = halves[1].judged.measure
-    pairs = _paired(one, other)
+    pairs = _paired(*cells)
     two = measure.labels[:2]
     scored = _scored(pairs, two)
-    counts = Pairs(
-        paired=len(pairs[0]),
-        scored=len(scored[0]),
-        unscored_before=_unscored(pairs[0], two),
-        unscored_after=_unscored(pairs[1], two),
-        only_before=len(one) - len(pairs[0]),
-        only_after=len(other) - len(pairs[0]),
-        questions=len(set(scored[0].unit)) if scored[0].repeated else len(scored[0]),
-        topics=len(scored[1].by_topic.keys() - {None}),
-    )
+    counts = _counted(cells, pairs, scored, two)
     if not scored[0]:
         why = "no pair has a verdict in both runs" if pairs[0] else "no question was asked in both runs"
         return Open(msgspec.structs.replace(blank, why=why, pairs=counts, bounds=_bounds(pairs, measure)))
@@ -216,6 +206,20 @@ def _cell(
     if people is None:
         return Open(result, test, None, topics, True)
     return Open(result, people.test, None if alone else test, topics, True)
+
+
+def _counted(cells: Pairing, pairs: Pairing, scored: Pairing, two: Sequence[str]) -> Pairs:
+    """How many attempts of the two cells are pairs, and how many of these are scored in both runs."""
+    return Pairs(
+        paired=len(pairs[0]),
+        scored=len(scored[0]),
+        unscored_before=_unscored(pairs[0], two),
+        unscored_after=_unscored(pairs[1], two),
+        only_before=len(cells[0]) - len(pairs[0]),
+        only_after=len(cells[1]) - len(pairs[0]),
+        questions=len(set(scored[0].unit)) if scored[0].repeated else len(scored[0]),
+        topics=len(scored[1].by_topic.keys() - {None}),
+    )
 
 
 def _paired(one: Outcomes, other: Outcomes) -> Pairing:

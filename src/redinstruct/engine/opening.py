@@ -1,0 +1,59 @@
+"""How a run's folder is opened by whatever asks in it: what must hold before, and what is put right after."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from redinstruct.engine.limits import Limits, Prices, Spending, check_limits
+from redinstruct.models import Model
+from redinstruct.run import Store, check_run_folder, is_run
+
+
+def check_stands(run: Path, check: Callable[[Store], None]) -> None:
+    """Hold a run that stands in the folder against what is asked now; where none stands, a new one may be made.
+
+    Looked at before the folder is made or its lock taken: another configuration writes nothing.
+
+    Raises:
+        ConfigError: the folder holds another run, or other things.
+    """
+    check_run_folder(run)
+    if is_run(run):
+        with Store.open_for_reading(run) as store:
+            check(store)
+
+
+def checked_limits(limits: Limits | None) -> Limits:
+    """The limits of a command, fit to be kept. Raises ``UsageError``."""
+    limits = limits or Limits()
+    check_limits(limits)
+    return limits
+
+
+@contextlib.asynccontextmanager
+async def closing(*models: Model | None) -> AsyncIterator[None]:
+    """Work with models, which are let go however it ends."""
+    try:
+        yield
+    finally:
+        for model in models:
+            if model is not None:
+                await model.aclose()
+
+
+def spending_of(run: Path, limits: Limits, tokens: Callable[[Store], tuple[int, int, int, int]]) -> Spending | None:
+    """The limits of calls and money, where there are any; what the run has cost already is spent.
+
+    ``tokens`` are those so far: in and out of everybody but the judge, in and out of the judge.
+    """
+    if limits.max_calls is None and limits.budget is None:
+        return None
+    spent = 0.0
+    if limits.budget is not None and is_run(run):
+        with Store.open_for_reading(run) as store:
+            read, written, judge_read, judge_written = tokens(store)
+        prices = limits.prices or Prices()
+        spent = prices.cost(read, written) + (limits.judge_prices or prices).cost(judge_read, judge_written)
+    return Spending(limits.max_calls, limits.budget, spent)
