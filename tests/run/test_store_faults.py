@@ -24,6 +24,7 @@ from redinstruct.errors import ConfigError, RedInstructError, StoreError
 from redinstruct.figures.rates import report
 from redinstruct.run import STORE_NAME, Store, schema
 from redinstruct.run.config import check_same_run
+from redinstruct.run.rows import restored
 from redinstruct.types import Verdict
 from tests.support.cli import ROOT
 from tests.support.old_runs import unpack
@@ -598,3 +599,10 @@ with Store.open_for_writing(run) as store:
         with pytest.raises(StoreError) as caught:
             store.counts(1)
         assert one_line(caught.value)
+
+
+@pytest.mark.parametrize("column", [5, 1.5, b"text"])
+def test_a_text_column_of_another_kind_is_no_text(column: object) -> None:
+    """Whatever a schema says, SQLite keeps values of any kind; bytes that are ASCII are none either."""
+    with pytest.raises(TypeError):
+        restored(column)  # type: ignore[arg-type]

@@ -78,7 +78,8 @@ def said(text: str | None) -> str | None:
 
 def restored(column: str | None) -> str | None:
     """The inverse of :func:`stored`."""
-    return column if column is None or column.isascii() else restore(column)
+    # By the type's own method: bytes, which are no text whatever the schema says, would say that they are ASCII too.
+    return column if column is None or str.isascii(column) else restore(column)
 
 
 def blob(column: object, size: int | None = None) -> bytes:
@@ -123,8 +124,13 @@ def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Que
     if not isinstance(row, int):
         raise ValueError("a row that is no number")
     *named, earlier = columns
-    topic, subtopic, language, label = map(restored, named)
+    topic, subtopic, language, label = _restored_names(*named)
     return Question(f"{sha256}:{row}", restore(text), row, topic, subtopic, language, label, earlier_from(earlier))
+
+
+@lru_cache(maxsize=1024)
+def _restored_names(*names: str | None) -> tuple[str | None, ...]:
+    return tuple(map(restored, names))
 
 
 def earlier_from(column: str | None) -> tuple[Message, ...]:
@@ -140,16 +146,16 @@ def completion_values(row: CompletionRow) -> tuple[object, ...]:
     attempt, asked, c = row
     # The judged text is most often the raw one: it is stored once.
     judged = None if c.outcome == "text" and c.judged == c.raw else said(c.judged)
-    return (attempt, asked, c.outcome, stored(c.reason), stored(c.note), said(c.raw), judged,
+    return (attempt, asked, c.outcome, c.reason and stored(c.reason), c.note and stored(c.note), said(c.raw), judged,
             stored(c.finish_reason), c.tokens_in, c.tokens_out,
-            c.truncated, " ".join(c.flags) or None, c.tries, c.seconds, said(c.thought))  # fmt: skip
+            c.truncated, " ".join(c.flags) or None, c.tries, c.seconds, c.thought and said(c.thought))  # fmt: skip
 
 
 def verdict_values(row: VerdictRow) -> tuple[object, ...]:
     """The columns of one verdict, in the order of the INSERT."""
     attempt, asked, judge, judged_no, v = row
-    return (attempt, asked, judge, judged_no, v.label, v.detail, stored(v.reason), said(v.raw), v.tokens_in,
-            v.tokens_out, v.tries, v.score, v.probability, stored(v.note))  # fmt: skip
+    return (attempt, asked, judge, judged_no, v.label, v.detail, v.reason and stored(v.reason), v.raw and said(v.raw),
+            v.tokens_in, v.tokens_out, v.tries, v.score, v.probability, v.note and stored(v.note))  # fmt: skip
 
 
 def completion_from(values: Sequence[object]) -> Completion:
