@@ -29,7 +29,7 @@ import msgspec
 TOPICS = 14
 SHARE_RECORDED = 0.9
 LABELLED = 300
-PAGE_LABELS = 20
+PAGE_LABELS = 100
 
 
 class Taken(msgspec.Struct):
