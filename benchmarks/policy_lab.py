@@ -57,6 +57,9 @@ POINTS: Mapping[str, Varied] = {
     "most-harmless": {"mix": {"blue": 1.0, "general": 10.0, "red": 1.0}},
     "no-prefix": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "deep": 0.0, "forms": REFUSED},
     "short": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "steps": 9},
+    "twice": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28},
+    "twice-no-prefix": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "deep": 0.0, "forms": REFUSED},
+    "twice-blue": {"mix": {"blue": 4.0, "general": 8.0}, "strategy": "blue", "steps": 28, "deep": 0.0},
 }
 
 

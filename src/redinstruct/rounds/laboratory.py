@@ -101,11 +101,12 @@ def recipes(sizes: LaboratorySizes) -> tuple[Recipe, ...]:
             guard=False, memory=_MEMORY,
         )  # fmt: skip
 
+    # Every form takes longer: half-way harmless questions are refused too, and come back (experiments/real-model.md).
     made = {
         "general": recipe("general", "general", 1.0),
         "blue": recipe("blue", "blue", 1.0, mix={"blue": 4.0, "general": 6.0}),
         "npo-len": recipe("npo-len", "npo-len", 1.0, mix={"blue": 4.0, "general": 6.0, "red": 2.0}),
-        "robust": recipe("robust", "npo-len", 1.5, mix={"blue": 4.0, "general": 7.0, "red": 1.0}, deep_prefix=0.3),
+        "robust": recipe("robust", "npo-len", 3.1, mix={"blue": 4.0, "general": 7.0, "red": 1.0}, deep_prefix=0.3),
     }
     return tuple(made[name] for name in sizes.recipes)
 
