@@ -53,7 +53,7 @@ ROOMS = {
          "run/config.py", "run/owed.py", "run/plans.py", "run/summary.py"),
         ("tests/run/test_store.py", "tests/run/test_store_faults.py", "tests/run/test_store_annotations.py",
          "tests/run/test_store_versions.py", "tests/run/test_store_history.py", "tests/run/test_config.py",
-         "tests/run/test_purge.py"),
+         "tests/run/test_purge.py", "tests/run/test_store_says.py", "tests/security/test_odd_rows.py"),
         "TestReadOnly",  # as nobody, who may not import mutmut
     ),
 }  # fmt: skip
