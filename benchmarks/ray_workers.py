@@ -1,6 +1,6 @@
-"""Two of Ray's workers against one for a model that computes: ``hf/``, one thread a worker.
+"""Two of Ray's workers against one for a model that computes: ``hf/``, one thread a worker, eight at once.
 
-    python -m benchmarks.ray_workers --model hf/smollm2 [--attempts 40] [--tokens 32] [--rounds 3]
+    python -m benchmarks.ray_workers --model hf/smollm2 [--attempts 160] [--tokens 64] [--rounds 3]
 
 Seconds of wall time for so many attempts, what starting takes taken off (a run of two attempts for each worker), and
 the workers' own CPU seconds: on cores that others use, the share of a core that a worker got tells what the ratio of
@@ -67,7 +67,7 @@ def taken(place: Path, model: str, attempts: int, tokens: int, workers: int) -> 
     with tempfile.TemporaryDirectory(dir=place) as run:
         watched, begun = Watched(), time.monotonic()
         command = ["eval", "--model", model, "--bank", bank, "--prompt", "standard", "--judge", "refusal", "--run",
-                   f"{run}/run", "--max-tokens", tokens, "--threads", 1, "--concurrency", 16, "--json",
+                   f"{run}/run", "--max-tokens", tokens, "--threads", 1, "--batch", 8, "--concurrency", 16, "--json",
                    "--engine", "ray", "--workers", workers]  # fmt: skip
         subprocess.run(
             [sys.executable, "-m", "redinstruct", *map(str, command)], check=True, stdout=subprocess.DEVNULL,
@@ -80,8 +80,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--attempts", type=int, default=40)
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--attempts", type=int, default=160)
+    parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     found: dict[int, list[float]] = {1: [], 2: []}
