@@ -128,3 +128,15 @@ def test_corners_of_levels_sizes_and_watches() -> None:
 
 def test_without_a_label_nothing_is_known_of_the_run() -> None:
     assert corrected_of(Part(5, 0, 0), Part(7, 0, 0)) == Interval(None, 0.0, 1.0, POSTSTRATIFIED)
+
+
+def test_a_sum_with_a_number_that_is_certain_is_the_other_one_moved() -> None:
+    values, mass = _sum(np.array([2.0]), np.array([1.0]), np.array([0.0, 1.0, 4.0]), np.array([0.2, 0.3, 0.5]))
+    assert list(values) == [2.0, 3.0, 6.0]
+    assert list(mass) == [0.2, 0.3, 0.5]
+
+
+@pytest.mark.parametrize("name", ["size", "positive", "labelled"])
+def test_a_part_s_bad_count_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        corrected_of(Part(5, 1, 2)._replace(**{name: -1}), Part(7, 0, 0))
