@@ -37,6 +37,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from redinstruct.checkpoints.loading import load_causal
+from redinstruct.checkpoints.products import packed
 from redinstruct.models.decoding import Decoding, Generator
 from redinstruct.models.prefix_cache import CausalModel, Ids, common_prefix
 
@@ -239,7 +240,8 @@ def real(
 ) -> list[dict[str, Any]]:
     """CPU seconds an attempt of each way, and how many answers equal ours."""
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    model: Any = load_causal(checkpoint, checkpoint.name, dtype=torch.float32).eval()  # as hf/ models are loaded
+    # As hf/ models are loaded.
+    model: Any = packed(load_causal(checkpoint, checkpoint.name, dtype=torch.float32).eval())
     model.generation_config.eos_token_id = None
     plain: Any = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     plain.generation_config.eos_token_id = None

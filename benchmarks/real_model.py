@@ -30,7 +30,7 @@ ITEMS = 24
 
 def run(seed: int, folder: Path) -> None:
     """``demo --real`` of a seed; its figures go into ``SEED.json``, what it took into ``SEED.cost.json``."""
-    if (made := folder / f"{seed}.json").is_file() and made.stat().st_size:
+    if (made := folder / f"{seed}.json").is_file():
         return
     command = [sys.executable, "-m", "redinstruct", "demo", "--real", "--seed", str(seed), "--json", "--out"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -38,7 +38,9 @@ def run(seed: int, folder: Path) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     (folder / f"{seed}.cost.json").write_text(json.dumps({"cpu": cpu, "mb": after.ru_maxrss / 1000}) + "\n")
-    made.write_bytes(done.stdout)
+    part = made.with_suffix(".part")
+    part.write_bytes(done.stdout)
+    part.replace(made)
 
 
 def stress(seed: int, folder: Path) -> None:
