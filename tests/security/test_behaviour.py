@@ -72,8 +72,9 @@ def pickles(sentinel: Path, count: int) -> Iterator[bytes]:
 def given_to_every_reader(sentinel: Path, read: Callable[[Path], object] | None = None) -> tuple[int, int, list[str]]:
     """How many files were given, how many ran code, and what else than one line of ours was said."""
     place, ran, wrong, tried = sentinel.parent, 0, list[str](), 0
+    known = readers()
     every: dict[str, Callable[[Path], object]] = {
-        **{name: reader.read for name, reader in readers().items()},
+        **{name: reader.read for name, reader in known.items()},
         "run": lambda path: Store.open_for_reading(path.parent / "run"),
         "checkpoint": lambda path: check(path.parent / "checkpoint", "hf/x"),
     }
@@ -92,7 +93,8 @@ def given_to_every_reader(sentinel: Path, read: Callable[[Path], object] | None 
         except RedInstructError as error:
             wrong += [f"{name}: {error}"] if "\n" in str(error) else []
         except Exception as error:
-            wrong.append(f"{name}: {error!r}")
+            if name not in known or not isinstance(error, known[name].no):
+                wrong.append(f"{name}: {error!r}")
         if sentinel.exists():
             ran += 1
             sentinel.rmdir()
