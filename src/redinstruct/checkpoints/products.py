@@ -41,19 +41,18 @@ def usable() -> bool:
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``functional.linear``: ``rows`` [..., in] times ``weight`` [out, in] transposed, plus ``bias`` [out]."""
-    if (
-        rows.dtype != torch.float32
-        or weight.dtype != torch.float32
-        or rows.device.type != "cpu"
-        or rows.numel() * weight.shape[0] < LEAST
-        or not usable()
-        or torch.is_autocast_enabled("cpu")
-    ):
+    if weight.dtype != torch.float32 or not _worth_it(rows, weight.shape[0]) or not usable():
         return functional.linear(rows, weight, bias)
     if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (rows, weight, bias)):
         made: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call, unused-ignore]
         return made
     return _by_onednn(rows, weight, bias)
+
+
+def _worth_it(rows: Tensor, outputs: int) -> bool:
+    """Whether rows [..., in] are of a kind that oneDNN multiplies here, and many enough for it."""
+    plain = rows.dtype == torch.float32 and rows.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return plain and rows.numel() * outputs >= LEAST
 
 
 class Product(nn.Linear):
@@ -72,16 +71,9 @@ class PackedProduct(Product):
 
     def forward(self, rows: Tensor) -> Tensor:
         """``rows`` [..., in] to [..., out]."""
-        held, count = self.copy, rows.numel() // self.in_features
-        if (
-            held is None
-            or count > FEW
-            or held[0] != self.weight._version
-            or rows.dtype != torch.float32
-            or torch.is_grad_enabled()
-            or torch.is_autocast_enabled("cpu")
-            or rows.numel() * self.out_features < LEAST
-        ):
+        held, few = self.copy, rows.numel() <= FEW * self.in_features
+        usual = torch.is_grad_enabled() or not few or not _worth_it(rows, self.out_features)
+        if usual or held is None or held[0] != self.weight._version:
             return product(rows, self.weight, self.bias)
         return _by_onednn(rows, held[1], self.bias)
 
