@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from redinstruct.engine.limits import Limits, Prices, Spending, check_limits
 from redinstruct.models import Model
 from redinstruct.run import Store, check_run_folder, is_run
 
+T = TypeVar("T")
 
-def check_stands(run: Path, check: Callable[[Store], None]) -> None:
+
+def check_stands(run: Path, check: Callable[[Store], T]) -> T | None:
     """Hold a run that stands in the folder against what is asked now; where none stands, a new one may be made.
+
+    What ``check`` finds is returned, None where none stands.
 
     Looked at before the folder is made or its lock taken: another configuration writes nothing.
 
@@ -22,7 +27,8 @@ def check_stands(run: Path, check: Callable[[Store], None]) -> None:
     check_run_folder(run)
     if is_run(run):
         with Store.open_for_reading(run) as store:
-            check(store)
+            return check(store)
+    return None
 
 
 def checked_limits(limits: Limits | None) -> Limits:

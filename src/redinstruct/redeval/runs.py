@@ -45,14 +45,13 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
         StoreError: the store cannot be written; what was committed is safe.
     """
     limits = checked_limits(limits)
-    stands: list[RunConfig | None] = []
 
-    def check(store: Store) -> None:
-        stands.append(store.config())
+    def check(store: Store) -> RunConfig | None:
         _check_config(store, plan.config, run)
+        return store.config()
 
-    check_stands(run, check)
-    return in_a_loop(_evaluate(plan.for_run(stands[0]) if stands else plan, run, limits, on_progress))
+    stored = check_stands(run, check)
+    return in_a_loop(_evaluate(plan.for_run(stored), run, limits, on_progress))
 
 
 async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgress | None) -> Outcome:
