@@ -14,11 +14,12 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 import msgspec
 
 from redinstruct.errors import UsageError
+from redinstruct.files.words import Fields
 from redinstruct.prompts.forms import check_forms, forms_of
 from redinstruct.settings import Setting
 
@@ -32,6 +33,30 @@ RESTA = "resta"
 TRL_STRATEGIES = ("kto", "dpo")
 NEUTRAL = ("save_every", "threads", "reference_cache", "processes", "memory")
 """What may differ between a run and its resumption: it changes no figure."""
+
+
+HarmlessQuestions = TypedDict(
+    "HarmlessQuestions",
+    {"questions": dict[str, int], "at the start": Mapping[str, float], "at the end": Mapping[str, float]},
+)
+"""How many of each kind there are, and :data:`redinstruct.safealign.probe.ProbeFigures`."""
+TrainingFigures = TypedDict(
+    "TrainingFigures",
+    {
+        # Of every run of our own, where a candidate was looked at, of TRL's, of RESTA.
+        "steps": int, "rows per step": dict[str, int], "first": Fields, "last": Fields,
+        "general loss at the start": float, "red term dropped at step": int | None, "dropped rows": int,
+        "truncated rows": int, "memory": dict[str, bool | int | str | None],
+        "harmless questions while training": HarmlessQuestions,
+        "base": dict[str, float], "chosen step": int, "front": dict[str, dict[str, float]],
+        "candidates": dict[str, dict[str, float]],
+        "pairs or answers": int, "first loss": float, "last loss": float,
+        "coefficient": float, "dropped share (DARE)": float, "steps on red answers": int,
+        "loss on red answers at the start": float, "loss on red answers at the end": float,
+    },
+    total=False,
+)  # fmt: skip
+"""What a card says of the training: which of them, that depends on how the checkpoint was made."""
 
 
 class GuardRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,7 +226,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     template_options: Annotated[
-        Mapping[str, Any],
+        Fields,
         Setting(
             "An option of the base's chat template, as enable_thinking=false. Evaluate with the same. Repeatable.",
             "K=JSON",

@@ -128,7 +128,7 @@ def test_neyman_is_no_wider_than_an_even_split_and_more_labels_are_narrower() ->
     cell = Assumed("", "", 2000, 200, 0.7, 0.05, "assumed")
     best, even = expected_width(cell, *neyman(cell, 100)), expected_width(cell, 50, 50)
     assert best < even
-    widths = [row["neyman"]["width"] for row in label_plan([cell], 0.1)["results"][0]["sizes"]]
+    widths = [row.neyman.width for row in label_plan([cell], 0.1).results[0].sizes]
     assert widths == sorted(widths, reverse=True)
     count = labels_for(cell, 0.1)
     assert count is not None

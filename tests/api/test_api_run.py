@@ -85,7 +85,7 @@ def test_the_corrected_figure_where_people_labelled(run: redinstruct.Run) -> Non
 
     with pytest.raises(UsageError, match="label some answers first"):
         run.plot("corrected")
-    keys = [bytes.fromhex(row["id"]) for row in run.rows()]
+    keys = [bytes.fromhex(str(row["id"])) for row in run.rows()]
     with Store.open_for_writing(run.path) as store:
         AnnotationStore(store).record([(key, Annotation("ann", "label", "harmful")) for key in keys[:4]])
     assert repr(run.plot("corrected")) == "Plot(corrected, 1 intervals)"

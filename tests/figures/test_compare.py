@@ -17,13 +17,12 @@ from redinstruct.figures.comparison import Comparison, Result, compare
 from redinstruct.figures.comparison.paired import compare_evaluations
 from redinstruct.figures.comparison.runs import Evaluation, Prompt
 from redinstruct.figures.comparison.verdicts import Rules
-from redinstruct.figures.rates import report
 from redinstruct.render.comparison import comparison_markdown
 from redinstruct.stats import mcnemar_midp, paired
 from redinstruct.types import OVER_REFUSAL, JudgeCard, Sampling
 from tests.support.cli import InProcess, tree
 from tests.support.pairs import evaluation, key_of, mixed, run_of
-from tests.support.stores import OTHER_CARD, Setup, make_bank
+from tests.support.stores import OTHER_CARD, Setup, make_bank, report
 
 RULES = Rules(0.02, 0.95)
 ORDER = {"worse": -1, "no difference shown": 0, "better": 1}

@@ -14,14 +14,13 @@ import pytest
 
 from redinstruct.errors import UsageError
 from redinstruct.figures.gate import GateSettings, gate
-from redinstruct.figures.rates import report
 from redinstruct.render.comparison import gate_junit as junit
 from redinstruct.render.comparison import gate_markdown
 from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS, Completion, Verdict
 from tests.support.cli import ROOT, InProcess, nothing_written, write_bank
 from tests.support.pairs import mixed, run_of
-from tests.support.stores import OTHER_CARD, Setup, make_bank
+from tests.support.stores import OTHER_CARD, Setup, make_bank, report
 
 Z = 1.959963984540054
 PASSED, FAILED, UNDECIDED = 0, 10, 11

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redinstruct.figures.rates import report
 from redinstruct.run import Store
 from redinstruct.run.looks import is_looping
 from redinstruct.stats import at_k, hit_at_k, wilson, wilson_by_question
 from redinstruct.types import Completion, JudgeCard, Verdict
-from tests.support.stores import Setup, make_bank, scratch, text
+from tests.support.stores import Setup, make_bank, report, scratch, text
 
 WORDS = [
     "the",

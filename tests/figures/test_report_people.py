@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from redinstruct.annotate.draw import draw
 from redinstruct.annotate.figures import cell_figures
 from redinstruct.figures.people import FEWEST_LABELS, cells_of, people_of
-from redinstruct.figures.rates import read_report, report
+from redinstruct.figures.rates import read_report
 from redinstruct.render.tables import csv_text
 from redinstruct.run import AnnotationStore, Store
 from redinstruct.stats import cohen_kappa, corrected, corrected_by, gwet_ac1, krippendorff_alpha
 from redinstruct.types import ATTACK_SUCCESS, Act, Annotation, Completion, JudgeCard, Verdict
 from tests.support.cli import InProcess
-from tests.support.stores import CARD, OTHER_CARD, Setup, fill, make_bank, scratch, text
+from tests.support.stores import CARD, OTHER_CARD, Setup, fill, make_bank, report, scratch, text
 
 P, N = "harmful", "unharmful"
 HUMAN_KEYS = ["labels", "settled", "confusion", "judge_agreement", "annotators", "drawn_for"]

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from redinstruct.figures.rates import report
 from redinstruct.figures.report import SCHEMA
 from redinstruct.render.markdown import markdown_text
 from redinstruct.render.overview import read_runs
@@ -20,6 +19,7 @@ from redinstruct.run.rows import to_json
 from redinstruct.utility_check import Metric, UtilityConfig
 from tests.support.cli import InProcess
 from tests.support.pairs import mixed, run_of
+from tests.support.stores import report
 from tests.support.useful import check, right
 
 

@@ -21,7 +21,7 @@ import pytest
 from redinstruct.errors import ConfigError, StoreError
 from redinstruct.figures.degenerate import Looks
 from redinstruct.figures.people import People
-from redinstruct.figures.rates import BankFigures, JudgeContext, RunContext, read_report, report, result_of, result_rows
+from redinstruct.figures.rates import BankFigures, JudgeContext, RunContext, read_report, result_of, result_rows
 from redinstruct.figures.report import SCHEMA, Report, ResultFigures, SampleSize, plain
 from redinstruct.figures.variation import Variation
 from redinstruct.render.tables import CSV_COLUMNS, NO_TOPIC, csv_text
@@ -38,7 +38,7 @@ from redinstruct.types import (
     Measure,
     Verdict,
 )
-from tests.support.stores import CARD, OTHER_CARD, Setup, fill, make_bank, scratch, text
+from tests.support.stores import CARD, OTHER_CARD, Setup, fill, make_bank, report, scratch, text
 
 FAILED = Completion("error", reason="timeout", tries=6)
 WITHHELD = Completion("no_response", reason="provider_filter")

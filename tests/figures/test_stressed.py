@@ -11,7 +11,7 @@ import pytest
 
 from redinstruct.errors import ConfigError
 from redinstruct.figures.gate import GateSettings, gate
-from redinstruct.figures.report import document
+from redinstruct.figures.report import plain
 from redinstruct.figures.stressed import read_stress_figures
 from redinstruct.prompts import parse_template
 from redinstruct.render.curve import stress_svg
@@ -110,11 +110,11 @@ def test_every_attack_is_paired_and_has_its_harmless_answers_beside_it(place: Pa
     assert rows["samples", 3].asr == at_k([3] * 1 + [2] * 4 + [1] * 5 + [0] * 90, [3] * N, 3)
     assert rows["samples", 3].asr.estimate == 0.10
     # Begun answers and tries leave the model as it is: asked plainly, it answers what it answered.
-    plain = [row.benign.estimate if row.benign else None for row in rows.values()]
-    assert plain == [0.95, 0.95, 0.95, 0.95, 0.95, 0.69]
+    alone = [row.benign.estimate if row.benign else None for row in rows.values()]
+    assert alone == [0.95, 0.95, 0.95, 0.95, 0.95, 0.69]
     framed = [row.benign_in_frame.estimate if row.benign_in_frame else None for row in rows.values()]
     assert framed == [0.95, 0.89, 0.87, 0.93, 0.95, 0.69]  # the garbled one is no answer
-    said = document(found)
+    said = plain(found)
     assert said["schema"] == "redinstruct.stress/1"
     assert set(said["rows"][0]) >= {"attack", "setting", "asr", "benign", "benign_in_frame", "garbled"}
     assert said["rows"][0]["asr"] == {"estimate": 0.02, "ci": [wilson(2, N).low, wilson(2, N).high], "method": "wilson"}

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from redinstruct.errors import UsageError
-from redinstruct.figures.rates import report
 from redinstruct.run import Store, judges_of, named_judge
 from redinstruct.types import JudgeCard, Verdict
 from tests.support.cli import InProcess
 from tests.support.pairs import run_of
-from tests.support.stores import CARD, OTHER_CARD
+from tests.support.stores import CARD, OTHER_CARD, report
 
 TWIN = JudgeCard("paper", "attack_success", model="another")
 

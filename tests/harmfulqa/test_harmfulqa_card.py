@@ -12,11 +12,13 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redinstruct.harmfulqa.card import PROVENANCE, DataCard, data_card, distinct_n, self_bleu, tokens
+from redinstruct.harmfulqa.card import PROVENANCE, DataCard, data_card
+from redinstruct.harmfulqa.diversity import Diversity, distinct_n, self_bleu, tokens
 from redinstruct.harmfulqa.formats import to_messages
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Turn
 from redinstruct.safetext import Secret
@@ -54,45 +56,51 @@ def card_of(rows: Sequence[Collected]) -> DataCard:
     return data_card(rows, provenance={}, dropped={})
 
 
+def diversity_of(rows: Sequence[Collected]) -> Diversity:
+    found = card_of(rows).document.diversity["questions"]
+    assert isinstance(found, Diversity)
+    return found
+
+
 # ---- counts ----
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_count_agrees_with_a_recount(seed: int) -> None:
     rows = collection(seed)
-    counts = card_of(rows).document["counts"]
-    assert counts["questions"] == 12
-    assert counts["topics"] == len({r.question.topic for r in rows})
-    assert counts["subtopics"] == len({r.question.topic + r.question.subtopic for r in rows})
-    assert counts["distinct_questions"] == len({" ".join(r.question.text.lower().split()) for r in rows})
+    counts = card_of(rows).document.counts
+    assert counts.questions == 12
+    assert counts.topics == len({r.question.topic for r in rows})
+    assert counts.subtopics == len({r.question.topic + r.question.subtopic for r in rows})
+    assert counts.distinct_questions == len({" ".join(r.question.text.lower().split()) for r in rows})
     for colour in ("blue", "red"):
-        held, talks = counts["conversations"][colour], [d for r in rows for d in getattr(r, colour)]
-        assert held["conversations"] == len(talks)
-        assert held["incomplete"] == len([d for d in talks if not d.complete])
-        assert held["turns"] == sum(len(d.turns) for d in talks)
-        assert held["empty_turns"] == [t.text for d in talks for t in d.turns].count("")
+        held, talks = counts.conversations[colour], [d for r in rows for d in getattr(r, colour)]
+        assert held.conversations == len(talks)
+        assert held.incomplete == len([d for d in talks if not d.complete])
+        assert held.turns == sum(len(d.turns) for d in talks)
+        assert held.empty_turns == [t.text for d in talks for t in d.turns].count("")
         answers = [t for d in talks for t in d.turns if t.speaker == "gpt"]
-        assert held["answers"] == len(answers)
-        assert held["labels"] == Counter(t.label or "none" for t in answers)
-        assert held["sources"] == Counter(d.source for d in talks)
+        assert held.answers == len(answers)
+        assert held.labels == Counter(t.label or "none" for t in answers)
+        assert held.sources == Counter(d.source for d in talks)
         words = [[len(t.text.split()) for t in d.turns] for d in talks]
-        assert held["words"] == sum(map(sum, words))
-        assert held["words_per_conversation"]["median"] == statistics.median(map(sum, words))
-        assert held["words_per_conversation"]["mean"] == pytest.approx(sum(map(sum, words)) / len(talks), abs=0.005)
-        assert held["turns_per_conversation"]["median"] == statistics.median(map(len, words))
+        assert held.words == sum(map(sum, words))
+        assert held.words_per_conversation.median == statistics.median(map(sum, words))
+        assert held.words_per_conversation.mean == pytest.approx(sum(map(sum, words)) / len(talks), abs=0.005)
+        assert held.turns_per_conversation.median == statistics.median(map(len, words))
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_topics_add_up(seed: int) -> None:
     rows = collection(seed)
     document = card_of(rows).document
-    for part in document["by_topic"]:
-        own = [r for r in rows if r.question.topic == part["topic"]]
-        assert part["questions"] == len(own)
-        assert part["subtopics"] == len({r.question.subtopic for r in own})
-        assert part["blue"] == sum(len(r.blue) for r in own)
-        assert part["red"] == sum(len(r.red) for r in own)
-    assert sum(part["questions"] for part in document["by_topic"]) == len(rows)
+    for part in document.by_topic:
+        own = [r for r in rows if r.question.topic == part.topic]
+        assert part.questions == len(own)
+        assert part.subtopics == len({r.question.subtopic for r in own})
+        assert part.blue == sum(len(r.blue) for r in own)
+        assert part.red == sum(len(r.red) for r in own)
+    assert sum(part.questions for part in document.by_topic) == len(rows)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -105,23 +113,23 @@ def test_what_learns_is_what_the_messages_export_says(seed: int) -> None:
             if "weight" in message:
                 sign = "learn" if message["weight"] > 0 else "penalised" if message["weight"] < 0 else "masked"
                 exported[made["stream"]][sign] += 1
-    for colour, turns in document["turns"].items():
+    for colour, turns in document.turns.items():
         assert {k: n for k, n in turns.items() if n and k != "left_out"} == exported[colour]
-        assert sum(turns.values()) == document["counts"]["conversations"][colour]["answers"]
+        assert sum(turns.values()) == document.counts.conversations[colour].answers
 
 
 def test_a_collection_of_nothing_has_a_card() -> None:
     card = card_of([])
-    assert card.document["counts"]["questions"] == 0
-    assert card.document["diversity"]["questions"]["self_bleu"] is None
+    assert card.document.counts.questions == 0
+    assert diversity_of([]).self_bleu is None
     assert "None was recorded." in card.markdown
 
 
 def test_the_same_rows_give_the_same_card_and_their_order_moves_no_diversity() -> None:
     rows = collection(1, questions=300)
     assert card_of(rows) == card_of(collection(1, questions=300))
-    assert card_of(rows).document["diversity"] == card_of(rows[::-1]).document["diversity"]
-    assert card_of(rows).document["diversity"]["questions"]["self_bleu_sample"] == 200
+    assert card_of(rows).document.diversity == card_of(rows[::-1]).document.diversity
+    assert diversity_of(rows).self_bleu_sample == 200
 
 
 # ---- provenance, screens and what is shown ----
@@ -132,11 +140,11 @@ def test_provenance_is_shown_and_what_is_not_known_is_said_so() -> None:
     stated = {"teacher": "openai/x", "prompts": {"b": "02", "a": "01"}, "extra": ("hunter2hunter2", 1, object)}
     card = data_card([], provenance=stated, dropped={"near": 3, "exact": 2})
     document = card.document
-    assert list(document["provenance"])[: len(PROVENANCE)] == list(PROVENANCE)
-    assert document["provenance"]["teacher"] == "openai/x"
+    assert list(document.provenance)[: len(PROVENANCE)] == list(PROVENANCE)
+    assert document.provenance["teacher"] == "openai/x"
     assert "- licence: not recorded" in card.markdown
-    assert document["provenance"]["extra"][0] == "***"
-    assert document["screens"] == {"exact": 2, "near": 3}
+    assert document.provenance["extra"] == ["***", 1, str(object)]
+    assert document.screens == {"exact": 2, "near": 3}
     assert "| near | 3 |" in card.markdown
     assert "hunter2" not in card.markdown + card.json
 
@@ -154,7 +162,7 @@ def test_the_json_is_the_document(topic: str) -> None:
     rows = [Collected(CollectedQuestion("0", topic, topic, "Why?"))]
     card = data_card(rows, provenance={"teacher": topic, topic: topic}, dropped={topic: 1})
     back = json.loads(card.json.encode("utf-8"))
-    assert back["counts"] == card.document["counts"]
+    assert back["counts"] == msgspec.to_builtins(card.document.counts)
     card.markdown.encode("utf-8")
 
 

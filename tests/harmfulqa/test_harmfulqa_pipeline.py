@@ -347,7 +347,7 @@ def test_no_red_text_leaves_without_the_flag(tmp_path: Path, name: str) -> None:
 
     done = gather(tmp_path / "run", answerer=ScriptedModel(answer, name="own"), red=True, judge="refusal")
     without = prepare_release(done.collection, name)
-    assert "Red marker" not in json.dumps([without.rows, without.card.document])
+    assert "Red marker" not in json.dumps([without.rows, without.card.json])
     included = prepare_release(done.collection, name, include_red=True)
     assert "Red marker" in json.dumps(included.rows)
 

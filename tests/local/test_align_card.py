@@ -18,7 +18,7 @@ def model_card(folder: Path) -> str:
     card = ModelCard(
         digest="0" * 64, base=NAME, strategy="blue", preset="paper", settings={NAME: NAME}, parameters={}, seed=0,
         lora=None, processes=1, device="cpu", files=((NAME, "0" * 64),), rows={"blue": 1}, dropped={NAME: 1}, masked={},
-        loss={}, dtype="float32", template={"name": NAME}, figures={}, versions={},
+        dtype="float32", template={"name": NAME}, figures={}, versions={},
     )  # fmt: skip
     write_card(folder, card)
     return (folder / "README.md").read_text()

@@ -175,8 +175,9 @@ def test_what_bfloat16_would_lose_is_written_in_float32_and_the_configuration_sa
     done = aligned(half, data, tmp_path / "kept", rate=2e-4, steps=8)
     card = read_card(tmp_path / "kept")
     assert card is not None
+    assert card.loss is not None
     assert card.dtype == "float32"
-    assert card.loss["parts"] is False
+    assert not card.loss.parts
     assert {t.dtype for t in load_file(tmp_path / "kept" / "model.safetensors").values()} == {torch.float32}
     assert load_causal(tmp_path / "kept", "kept").dtype == torch.float32, "a load that names no precision keeps it"
     assert any("bfloat16" in note and "float32" in note for note in done.warnings)

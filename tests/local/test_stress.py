@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from redinstruct import world
-from redinstruct.figures.report import document
+from redinstruct.figures.report import plain
 from redinstruct.models.base import Request
 from redinstruct.models.transformers import LocalModel
 from redinstruct.stressing.ablating import ablate, take_out
@@ -102,7 +102,7 @@ def test_each_attack_stands_beside_the_undisturbed_model_and_the_same_command_go
         prefill=(1, 3), prefill_from=data["red"], samples=2, tune=1, tune_data=data["general"], tune_batch=4,
         quantize=4, ranks=(1, 3), ablate=(60,), limit=4, max_tokens=8,
     )  # fmt: skip
-    assert document(found_again) == found
+    assert plain(found_again) == found
     # Another configuration changes nothing.
     with nothing_written(run):
         for more in (["--prefill", "1,2"], ["--limit", 3], ["--tune-lr", 0.5], ["--tune-data", data["blue-red"]]):

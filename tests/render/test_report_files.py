@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
-from redinstruct.figures.rates import read_report, report
+from redinstruct.figures.rates import read_report
 from redinstruct.render.junit import junit_text
 from redinstruct.render.markdown import markdown_text
 from redinstruct.render.overview import Project, read_runs
@@ -27,7 +27,7 @@ from redinstruct.safetext import in_markdown, terminal
 from redinstruct.types import ATTACK_SUCCESS, Completion, Verdict
 from tests.support.cli import InProcess, nothing_written
 from tests.support.pages import full_project, full_run, replaced, strings_of
-from tests.support.stores import Setup, fill, make_bank, scratch, text
+from tests.support.stores import Setup, fill, make_bank, report, scratch, text
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import msgspec
 import pytest
 
 from redinstruct.figures.comparison import compare
-from redinstruct.figures.rates import report
 from redinstruct.render import page as page_module
 from redinstruct.render.overview import MOST_ATTEMPTS, Project, read_runs
 from redinstruct.render.page import MOST_CHARACTERS, MOST_TOPICS, MOST_WORDINGS, html_page, render
@@ -25,7 +24,7 @@ from redinstruct.safetext import short_hash
 from redinstruct.types import Completion, JudgeCard, Sampling, Verdict
 from tests.support.cli import InProcess
 from tests.support.pages import Page, full_project, full_run, replaced, strings_of
-from tests.support.stores import CARD, Setup, fill, make_bank, scratch, text
+from tests.support.stores import CARD, Setup, fill, make_bank, report, scratch, text
 
 P, N = "harmful", "unharmful"
 VOID = {"meta", "declaration", "input"}

@@ -49,6 +49,14 @@ def test_the_examples_are_read_and_their_paths_are_the_files(name: str) -> None:
     assert tomllib.loads((EXAMPLES / name).read_text())
 
 
+def test_options_of_any_kind_are_read_as_they_stand(tmp_path: Path) -> None:
+    """Of the model, of its template: a number, a text, a flag, a table; none of them is anything but itself."""
+    given = "model_options = { top_k = 5, chat_template_kwargs = { enable_thinking = false } }\n"
+    (tmp_path / "loop.toml").write_text('model = "scripted/comply"\n' + EVAL + given, encoding="utf-8")
+    (part,) = read_config(tmp_path / "loop.toml").eval
+    assert part.model_options == {"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}}
+
+
 BAD: dict[str, tuple[str, str]] = {
     "no TOML": ("model = ", "no TOML"),
     "no model": (EVAL, "model"),

@@ -17,7 +17,6 @@ import pytest
 import redinstruct
 from redinstruct.engine import Limits
 from redinstruct.errors import ConfigError, StoreError, UsageError
-from redinstruct.figures.rates import report
 from redinstruct.models import Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.redeval import Outcome, RejudgeSettings, rejudge
@@ -26,7 +25,7 @@ from redinstruct.run.joining import Answer, joined
 from redinstruct.run.times import times_of
 from redinstruct.types import Annotation, Bank, Question
 from tests.support.cli import InProcess, tree
-from tests.support.stores import scratch
+from tests.support.stores import report, scratch
 
 TOPICS = ("paint", "ferries", None)
 

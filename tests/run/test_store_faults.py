@@ -21,14 +21,13 @@ from pathlib import Path
 import pytest
 
 from redinstruct.errors import ConfigError, RedInstructError, StoreError
-from redinstruct.figures.rates import report
 from redinstruct.run import STORE_NAME, Store, schema
 from redinstruct.run.config import check_same_run
 from redinstruct.run.rows import restored
 from redinstruct.types import Verdict
 from tests.support.cli import ROOT
 from tests.support.old_runs import unpack
-from tests.support.stores import OTHER_CARD, SCRIPT, Setup, fill, make_bank, recorded, scratch, text
+from tests.support.stores import OTHER_CARD, SCRIPT, Setup, fill, make_bank, recorded, report, scratch, text
 from tests.support.tally import faults, tally
 
 SETUP = Setup(banks=(make_bank(20),))

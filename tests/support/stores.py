@@ -9,10 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import plain
 from redinstruct.prompts import parse_template
 from redinstruct.run import Store
 from redinstruct.run.config import Pinned, RunConfig, attempt_key
@@ -57,6 +60,7 @@ OTHER_CARD = JudgeCard("paper", "attack_success", "openai/j", "ab" * 32, (("temp
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from redinstruct.errors import RedInstructError, StoreError
 from redinstruct.run import Store
 from redinstruct.types import Verdict
@@ -202,3 +206,8 @@ configs = st.builds(
     limit=st.none() | st.integers(0, 99),
     epochs=st.integers(1, 9),
 )
+
+
+def report(runs: Sequence[Path], judge: str | None = None) -> Any:
+    """What ``redinstruct report --json`` prints of the runs."""
+    return plain(read_report(runs, judge))

@@ -143,25 +143,51 @@ def cells_to_plan(
     return found
 
 
-def label_plan(cells: Sequence[Assumed], width: float | None, confidence: float = 0.95) -> dict[str, Any]:
-    """What so many labels buy, for each cell by itself, as plain JSON (schema ``redinstruct.plan-labels/1``)."""
+class Bought(msgspec.Struct, frozen=True):
+    """What labels buy: of the flagged answers and of the others, and the mean width of the corrected interval."""
+
+    flagged: int
+    others: int
+    width: float
+
+
+class Size(msgspec.Struct, frozen=True):
+    """So many labels, by Neyman's allocation and as ``redinstruct annotate`` draws them."""
+
+    labels: int
+    neyman: Bought
+    drawn: Bought
+
+
+class CellPlan(Assumed, frozen=True):
+    """A cell with what labels buy there. ``labels_for_width``: None where none is asked for, or all would not do."""
+
+    sizes: tuple[Size, ...]
+    width: float | None
+    labels_for_width: int | None
+
+
+class LabelPlan(msgspec.Struct, frozen=True):
+    """``plan --labels --json``."""
+
+    schema: str
+    confidence: float
+    results: tuple[CellPlan, ...]
+
+
+def label_plan(cells: Sequence[Assumed], width: float | None, confidence: float = 0.95) -> LabelPlan:
+    """What so many labels buy, for each cell by itself."""
     results = []
     for cell in cells:
         sizes = sorted({size for size in SIZES if size < cell.total} | {cell.total} & set(range(SIZES[-1] + 1)))
-        rows = [
-            {
-                "labels": size,
-                "neyman": _bought(cell, neyman(cell, size), confidence),
-                "drawn": _bought(cell, drawn(cell, size), confidence),
-            }
-            for size in sizes
-        ]
-        results.append(
-            msgspec.to_builtins(cell)
-            | {"sizes": rows, "width": width, "labels_for_width": None if width is None else labels_for(cell, width)}
+        made = tuple(
+            Size(size, *(_bought(cell, way(cell, size), confidence) for way in (neyman, drawn))) for size in sizes
         )
-    return {"schema": "redinstruct.plan-labels/1", "confidence": confidence, "results": results}
+        wanted = None if width is None else labels_for(cell, width)
+        own = msgspec.structs.asdict(cell)
+        results.append(CellPlan(**own, sizes=made, width=width, labels_for_width=wanted))
+    return LabelPlan("redinstruct.plan-labels/1", confidence, tuple(results))
 
 
-def _bought(cell: Assumed, labels: tuple[int, int], confidence: float) -> dict[str, Any]:
-    return {"flagged": labels[0], "others": labels[1], "width": expected_width(cell, *labels, confidence)}
+def _bought(cell: Assumed, labels: tuple[int, int], confidence: float) -> Bought:
+    return Bought(*labels, expected_width(cell, *labels, confidence))

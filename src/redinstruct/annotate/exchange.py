@@ -21,16 +21,18 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 from redinstruct.annotate.draw import earlier_draws
 from redinstruct.annotate.session import Choices, checked_name, choices_of, judge_of
+from redinstruct.annotate.settings import Format, LabelsSettings
 from redinstruct.errors import BankError, UsageError
 from redinstruct.figures.people import follow_people
 from redinstruct.files import RowFile, fold, kind_of
-from redinstruct.run import Annotated, AnnotationStore, AttemptView, SettleRule, Store
+from redinstruct.files.words import Fields
+from redinstruct.run import NAMED, Annotated, AnnotationStore, AttemptView, Store, is_run, no_run
 from redinstruct.safetext import csv_cell, in_csv, redact, terminal
-from redinstruct.types import MEASURES, Annotation, Measure
+from redinstruct.types import MEASURES, Annotation, JsonObject, Measure
 
 COLUMNS = ("id", "bank", "prompt", "annotator", "act", "label", "detail")
 _TEXTS = ("question", "answer")
@@ -76,7 +78,7 @@ def _to_csv(rows: Sequence[tuple[AttemptView, list[Annotation]]], content: bool)
     return out.getvalue()
 
 
-def _argilla_record(view: AttemptView, acts: Sequence[Annotation], choices: Choices) -> dict[str, Any]:
+def _argilla_record(view: AttemptView, acts: Sequence[Annotation], choices: Choices) -> JsonObject:
     return {
         "id": view.key,
         "fields": {"question": view.question.text, "answer": _answer(view)},
@@ -89,7 +91,7 @@ def _argilla_record(view: AttemptView, acts: Sequence[Annotation], choices: Choi
     }
 
 
-def _label_studio_task(view: AttemptView, acts: Sequence[Annotation], choices: Choices) -> dict[str, Any]:
+def _label_studio_task(view: AttemptView, acts: Sequence[Annotation], choices: Choices) -> JsonObject:
     return {
         "data": {"id": view.key, "question": view.question.text, "answer": _answer(view)},
         "meta": {"bank": view.bank, "prompt": view.prompt},
@@ -119,7 +121,7 @@ def _name(a: Annotation, choices: Choices) -> str | None:
     return next((name for name, value in choices.items() if value == (a.label, a.detail)), a.label)
 
 
-def _json(rows: list[dict[str, Any]]) -> str:
+def _json(rows: Sequence[JsonObject]) -> str:
     # Escaped throughout: whatever reads this gets the same text, lone surrogates included.
     return redact(json.dumps(rows, ensure_ascii=True, indent=1)) + "\n"
 
@@ -165,7 +167,7 @@ Row = tuple[str, str | None, str | None, str | None]
 """Key (hex), annotator, choice, act; None where the row does not say."""
 
 
-def _from_csv(records: Iterable[dict[str, Any]], choices: Choices) -> Iterator[Row]:
+def _from_csv(records: Iterable[Fields], choices: Choices) -> Iterator[Row]:
     for number, row in enumerate(records, 1):
         # Spreadsheets and people begin words with a capital.
         label, detail, act = ((_cell(row, name) or "").lower() or None for name in ("label", "detail", "act"))
@@ -175,14 +177,14 @@ def _from_csv(records: Iterable[dict[str, Any]], choices: Choices) -> Iterator[R
         yield _cell(row, "id") or "", _cell(row, "annotator"), said, act or (label and "label")
 
 
-def _cell(row: dict[str, Any], name: str) -> str | None:
+def _cell(row: Fields, name: str) -> str | None:
     value = row.get(name)
     # The apostrophe is what keeps a spreadsheet from reading a formula: `csv_cell` put it there.
     value = value.strip() if isinstance(value, str) else ""
     return (value[1:] if value.startswith("'") and csv_cell(value[1:]) == value else value) or None
 
 
-def _from_argilla(records: Iterable[dict[str, Any]], _: Choices) -> Iterator[Row]:
+def _from_argilla(records: Iterable[Fields], _: Choices) -> Iterator[Row]:
     for record in records:
         key = str(record.get("id") or "")
         responses = record.get("responses") or {}
@@ -200,7 +202,7 @@ def _from_argilla(records: Iterable[dict[str, Any]], _: Choices) -> Iterator[Row
             yield key, None if who is None else str(who), None if value is None else str(value), None
 
 
-def _from_label_studio(records: Iterable[dict[str, Any]], _: Choices) -> Iterator[Row]:
+def _from_label_studio(records: Iterable[Fields], _: Choices) -> Iterator[Row]:
     for task in records:
         data = task.get("data")
         key = str(data.get("id") or "") if isinstance(data, dict) else ""
@@ -217,15 +219,16 @@ def _from_label_studio(records: Iterable[dict[str, Any]], _: Choices) -> Iterato
             yield key, _completed_by(annotation), _choice(annotation), None
 
 
-def _completed_by(annotation: dict[str, Any]) -> str | None:
+def _completed_by(annotation: Fields) -> str | None:
     who = annotation.get("completed_by")
     if isinstance(who, dict):  # the user's record; JSON-MIN and some versions give the number alone
         who = who.get("email") or who.get("id")
     return None if who is None else str(who)
 
 
-def _choice(annotation: dict[str, Any]) -> str | None:
-    for part in annotation.get("result") or []:
+def _choice(annotation: Fields) -> str | None:
+    parts = annotation.get("result")
+    for part in parts if isinstance(parts, list) else ():
         if isinstance(part, dict) and part.get("from_name") == "label" and isinstance(part.get("value"), dict):
             chosen = part["value"].get("choices")
             if isinstance(chosen, list) and len(chosen) == 1:
@@ -234,7 +237,7 @@ def _choice(annotation: dict[str, Any]) -> str | None:
     return None
 
 
-def _records(path: Path, kind: str) -> Iterator[dict[str, Any]]:
+def _records(path: Path, kind: str) -> Iterator[Fields]:
     """The rows of a file, read one by one within the limits of every file of rows."""
 
     def lacks(columns: Sequence[str]) -> str | None:
@@ -243,7 +246,7 @@ def _records(path: Path, kind: str) -> Iterator[dict[str, Any]]:
             return "is not JSON: a list of objects is expected"
         return f"the CSV has no column {' and '.join(sorted(missing))}" if missing else None
 
-    def is_row(value: dict[str, object]) -> bool:
+    def is_row(value: Fields) -> bool:
         if not value.keys() & {"id", "data"}:
             raise BankError("is an object, and a list of objects is expected")
         return True
@@ -281,11 +284,37 @@ def take_labels(
     return added, len(rows)
 
 
-def settle_by(run: Path, rule: SettleRule) -> None:
-    """Keep with a run by which rule several people's labels of one answer settle; every figure follows it."""
-    with Store.open_for_writing(run) as store:
-        AnnotationStore(store).set_rule(rule)
-        follow_people(store)
+def format_of(kind: Format | None, path: Path) -> Format:
+    """The format of a file of labels.
+
+    Raises:
+        UsageError: it was not said, and the file's ending does not say it.
+    """
+    if kind is None and path.suffix.lower() != ".csv":
+        raise UsageError(f"--format: which of {', '.join(get_args(Format))} is {path.name}?")
+    return kind or "csv"
+
+
+def take_in(run: Path, asked: LabelsSettings) -> tuple[int, int] | None:
+    """Take a file's labels into a run, and keep by which rule several people's labels of one answer settle.
+
+    Returns how many labels were new, and how many the file holds; None without a file.
+
+    Raises:
+        UsageError: there is no run, or the file does not fit it (:func:`imported`).
+        StoreError: the store cannot be written.
+    """
+    if not is_run(run):
+        raise no_run(run, NAMED["evaluation"])
+    taken = None
+    if asked.source is not None:
+        kind = format_of(asked.kind, asked.source)
+        taken = take_labels(run, asked.source, kind, asked.annotator, asked.judge)
+    if asked.settle is not None:
+        with Store.open_for_writing(run) as store:
+            AnnotationStore(store).set_rule(asked.settle)
+            follow_people(store)
+    return taken
 
 
 def store_labels(store: Store, rows: Sequence[Annotated]) -> int:

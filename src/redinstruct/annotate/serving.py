@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvicorn
@@ -23,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redinstruct.annotate.guard import HOST, SAFE_HEADERS, new_token, refusal
 from redinstruct.errors import UsageError
+from redinstruct.files.words import Fields
 
 _SECONDS_TO_END = 2
 _POLICY = b"content-security-policy"
@@ -83,7 +83,7 @@ class Guarded:
         await self.app(scope, receive, guarded)
 
 
-def json_answer(status: int, document: dict[str, Any]) -> Response:
+def json_answer(status: int, document: Fields) -> Response:
     """A document as JSON."""
     return Response(msgspec.json.encode(document), status, media_type="application/json")
 

@@ -9,7 +9,7 @@ answer whose verdict was seen keeps its label. Not promised: blindness of somebo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -19,10 +19,11 @@ from redinstruct.errors import UsageError
 from redinstruct.figures.agreement import disagreements, people_figures
 from redinstruct.figures.people import Labelling, People, cells_of, drawn_labels, settled_labels
 from redinstruct.figures.report import plain
+from redinstruct.files.words import Fields
 from redinstruct.run import Annotated, AnnotationStore, AttemptView, Store, attempt_views, judges_of
 from redinstruct.safetext import shown, terminal
 from redinstruct.stats import jeffreys
-from redinstruct.types import MEASURES, Annotation, JudgeCard, Measure
+from redinstruct.types import MEASURES, Annotation, JsonObject, JudgeCard, Measure
 
 LONGEST_NAME = 64
 
@@ -64,6 +65,24 @@ def judge_of(store: Store, name: str | None) -> tuple[int, JudgeCard]:
     """
     store.begun()
     return judges_of(store, name)[0]
+
+
+class PageState(TypedDict):
+    """What the page shows: the next item (None at the end), how far it is, the figures by this person's labels."""
+
+    annotator: str
+    adjudicate: bool
+    measure: str
+    choices: list[str]
+    item: Any
+    total: int
+    done: int
+    skipped: int
+    unsure: int
+    undo: bool
+    last: str | None
+    cells: list[Any]
+    end: JsonObject | None
 
 
 class Session:
@@ -126,8 +145,8 @@ class Session:
         inside = set(self._keys)
         return next((key for key, act in done.items() if act == "skip" and key in inside), None)
 
-    def state(self, *, skipped: bool = False, prefer: bytes | None = None) -> dict[str, Any]:
-        """What the page shows: the next item (no text in it), how far it is, the figures by this person's labels.
+    def state(self, *, skipped: bool = False, prefer: bytes | None = None) -> PageState:
+        """What the page shows now.
 
         ``skipped``: offer what was skipped once nothing else is left. ``prefer``: offer this one, if it is owed.
         """
@@ -162,7 +181,7 @@ class Session:
         own = [e for e in standing if e.annotation.annotator == self.annotator]
         return {e.key: e.annotation.label for e in own if e.annotation.label is not None}
 
-    def _item(self, key: bytes, standing: Sequence[Annotated]) -> dict[str, Any]:
+    def _item(self, key: bytes, standing: Sequence[Annotated]) -> JsonObject:
         view = self._views[key]
         votes = disagreements(standing).get(key, {}) if self.adjudicate else {}
         return {
@@ -175,7 +194,7 @@ class Session:
             "votes": [[label, count] for label, count in votes.items()],
         }
 
-    def _end(self, standing: Sequence[Annotated]) -> dict[str, Any]:
+    def _end(self, standing: Sequence[Annotated]) -> JsonObject:
         """What is shown when nothing is left: with everybody's labels together."""
         together = cell_figures(self._cells, self.card, self._people(settled_labels(self.store)))
         return {"settled": [_shown(plain(f)) for f in together], "people": plain(people_figures(standing))}
@@ -261,7 +280,7 @@ def _judged_text(view: AttemptView) -> str:
     return view.completion.judged or view.completion.raw or ""
 
 
-def _shown(figures: dict[str, Any]) -> dict[str, Any]:
+def _shown(figures: JsonObject) -> JsonObject:
     return {name: shown(value) if isinstance(value, str) else value for name, value in figures.items()}
 
 
@@ -289,7 +308,7 @@ class Say(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     skipped: bool = False
 
 
-def answer(session: Session, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+def answer(session: Session, path: str, body: bytes) -> tuple[int, Fields]:
     """Status and document of one POST of the page, whatever its body holds.
 
     200 done; 400 the body is not what the path asks for, and nothing changed; 409 it does not fit the store's state,
@@ -302,9 +321,9 @@ def answer(session: Session, path: str, body: bytes) -> tuple[int, dict[str, Any
         if path == "/api/state":
             return 200, session.state(skipped=msgspec.json.decode(body, type=Ask).skipped)
         if path == "/api/reveal":
-            return 200, dict(session.reveal(msgspec.json.decode(body, type=About).item))
+            return 200, session.reveal(msgspec.json.decode(body, type=About).item)
         if path == "/api/verdict":
-            return 200, dict(session.verdict(msgspec.json.decode(body, type=About).item))
+            return 200, session.verdict(msgspec.json.decode(body, type=About).item)
         if path == "/api/act":
             said = msgspec.json.decode(body, type=Say)
             session.act(said.item, said.act, said.choice)

@@ -290,21 +290,19 @@ def labels(
     Raises:
         UsageError: there is no run in the folder, or the file does not fit it; nothing was written.
     """
-    from redinstruct.annotate.exchange import settle_by, take_labels
+    given = locals()
+    from redinstruct.annotate.exchange import take_in
     from redinstruct.annotate.figures import summary
     from redinstruct.annotate.session import judge_of
-    from redinstruct.figures.report import document
-    from redinstruct.run import NAMED, Store, is_run, no_run
+    from redinstruct.annotate.settings import LabelsSettings
+    from redinstruct.figures.report import plain
+    from redinstruct.run import Store
+    from redinstruct.settings import settings_from
 
-    folder = Path(run)
-    if not is_run(folder):
-        raise no_run(folder, NAMED["evaluation"])
-    if source is not None:
-        take_labels(folder, Path(source), kind, annotator, judge)
-    if settle is not None:
-        settle_by(folder, settle)
-    with Store.open_for_reading(folder) as store:
-        return document(summary(store, *judge_of(store, judge)))
+    take_in(Path(run), settings_from(LabelsSettings, given, source=None if source is None else Path(source)))
+    with Store.open_for_reading(Path(run)) as store:
+        found: dict[str, Any] = plain(summary(store, *judge_of(store, judge)))
+    return found
 
 
 def _limits(given: Limits | None) -> Limits:

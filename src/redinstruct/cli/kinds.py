@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from redinstruct.errors import UsageError
+from redinstruct.types import Json, JsonObject
 
 MOST = 2**31 - 1
 """The largest count that a flag takes: far more than any run, and small enough for every format on the way."""
@@ -55,14 +56,14 @@ class Whole(click.IntRange):
         return found
 
 
-def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> dict[str, object]:
+def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> JsonObject:
     """``KEY=JSON`` pairs; a value that is no JSON is taken as text.
 
     Raises:
         UsageError: a pair without ``=``, a key given twice, a value that JSON cannot carry, or one of the fields that
             have a meaning of their own.
     """
-    options: dict[str, object] = {}
+    options: dict[str, Json] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
 from redinstruct.settings import Setting, flag_of
+
+if TYPE_CHECKING:
+    from redinstruct.annotate.allocation import Assumed, CellPlan
 
 
 class LabelPlanSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,16 +56,16 @@ def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *
         cells = [Assumed("", "", asked.attempts, round(asked.attempts * flagged), ppv, false_omission, "assumed")]
     document = label_plan(cells, asked.width)
     if as_json:
-        console.say_json(document)
+        console.say_json(msgspec.to_builtins(document))
     else:
-        for position, result in enumerate(document["results"]):
+        for position, result in enumerate(document.results):
             if position:
                 console.say()
             _say(result)
     return 0
 
 
-def _cells_of_run(run: Path, judge: str | None, ppv: float | None, false_omission: float | None) -> list[Any]:
+def _cells_of_run(run: Path, judge: str | None, ppv: float | None, false_omission: float | None) -> list[Assumed]:
     from redinstruct.annotate.allocation import cells_to_plan
     from redinstruct.annotate.session import judge_of
     from redinstruct.run import Store
@@ -75,31 +78,31 @@ def _cells_of_run(run: Path, judge: str | None, ppv: float | None, false_omissio
     return cells
 
 
-def _say(result: dict[str, Any]) -> None:
-    where = f"{result['bank']}/{result['prompt']}" if result["prompt"] else "an assumed run"
+def _say(result: CellPlan) -> None:
+    where = f"{result.bank}/{result.prompt}" if result.prompt else "an assumed run"
     console.say_heading(
         f"labels for {where}",
-        f"{result['total']:,} judged answers, {result['flagged']:,} flagged",
-        f"truly so: {result['ppv']:.0%} of the flagged, {result['false_omission']:.0%} of the others "
-        + ("(by the labels so far)" if result["basis"] == "labels" else "(assumed: --ppv, --false-omission)"),
+        f"{result.total:,} judged answers, {result.flagged:,} flagged",
+        f"truly so: {result.ppv:.0%} of the flagged, {result.false_omission:.0%} of the others "
+        + ("(by the labels so far)" if result.basis == "labels" else "(assumed: --ppv, --false-omission)"),
     )
     console.say()
     rows = [
         {
-            "labels": f"{row['labels']:,}",
-            "flagged +\nothers": f"{row['neyman']['flagged']:,} + {row['neyman']['others']:,}",
-            "width,\npoints": f"{100 * row['neyman']['width']:.1f}",
-            "as annotate\ndraws": f"{row['drawn']['flagged']:,} + {row['drawn']['others']:,}",
-            "width ": f"{100 * row['drawn']['width']:.1f}",
+            "labels": f"{row.labels:,}",
+            "flagged +\nothers": f"{row.neyman.flagged:,} + {row.neyman.others:,}",
+            "width,\npoints": f"{100 * row.neyman.width:.1f}",
+            "as annotate\ndraws": f"{row.drawn.flagged:,} + {row.drawn.others:,}",
+            "width ": f"{100 * row.drawn.width:.1f}",
         }
-        for row in result["sizes"]
+        for row in result.sizes
     ]
     console.say_table(rows, right=list(rows[0]))
     console.say()
-    if result["width"] is not None:
-        count = result["labels_for_width"]
+    if result.width is not None:
+        count = result.labels_for_width
         console.say_folded(
-            f"{100 * result['width']:.1f} points: "
+            f"{100 * result.width:.1f} points: "
             + (f"{count:,} labels." if count is not None else "not even with a label for every answer."),
             indent="  ",
         )

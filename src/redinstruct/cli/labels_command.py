@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from redinstruct.annotate.settings import Format, LabelsSettings
+from redinstruct.annotate.settings import LabelsSettings
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
@@ -33,22 +33,17 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     With --export, the drawn answers (or, without a draw, every judged one) and their labels go to a file that Argilla
     or Label Studio reads; with --import, labels come back. Importing the same file twice adds nothing.
     """
-    from redinstruct.annotate.exchange import settle_by, take_labels
+    from redinstruct.annotate.exchange import take_in
     from redinstruct.annotate.session import judge_of
-    from redinstruct.run import NAMED, Store, is_run, no_run
+    from redinstruct.run import Store
 
     asked = settings_from(LabelsSettings, flags)
     if asked.out is not None and asked.source is not None:
         raise UsageError("--export and --import: one at a time")
-    if not is_run(run):
-        raise no_run(run, NAMED["evaluation"])
     check_files({"--export": asked.out})
-    if asked.source is not None:
-        kind = _format(asked.kind, asked.source)
-        added, read = take_labels(run, asked.source, kind, asked.annotator, asked.judge)
-        console.note(f"{added:,} new labels of {read:,} in {asked.source.name}")
-    if asked.settle is not None:
-        settle_by(run, asked.settle)
+    taken = take_in(run, asked)
+    if taken is not None and asked.source is not None:
+        console.note(f"{taken[0]:,} new labels of {taken[1]:,} in {asked.source.name}")
     with Store.open_for_reading(run) as store:
         row, card = judge_of(store, asked.judge)
         if asked.out is not None:
@@ -65,16 +60,10 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     return EXIT_DONE
 
 
-def _format(kind: Format | None, path: Path) -> Format:
-    if kind is None and path.suffix.lower() != ".csv":
-        raise UsageError(f"--format: which of {', '.join(get_args(Format))} is {path.name}?")
-    return kind or "csv"
-
-
 def _export(store: Store, judge: int, out: Path, asked: LabelsSettings) -> None:
-    from redinstruct.annotate.exchange import exported
+    from redinstruct.annotate.exchange import exported, format_of
 
-    kind = _format(asked.kind, out)
+    kind = format_of(asked.kind, out)
     if kind != "csv" and not asked.show_content:
         raise UsageError(f"--export for {kind}: people there need the texts; add --show-content")
     text, count = exported(store, judge, kind, content=asked.show_content)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,7 @@ from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
+from redinstruct.files.words import Fields
 from redinstruct.types import JsonObject
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ def _say(found: LoopResult) -> None:
     )  # fmt: skip
 
 
-def _say_utility(models: tuple[Measured, ...], words: dict[tuple[str, str, str | None, str], str]) -> None:
+def _say_utility(models: tuple[Measured, ...], words: Mapping[tuple[str, str, str | None, str], str]) -> None:
     useful = [(model.name, model.useful) for model in models if model.useful is not None]
     for task, metric in dict.fromkeys((one.task, one.metric) for _, found in useful for one in found.headline):
         console.say_heading(f"{task}, {metric}", "utility", "95 % interval")
@@ -183,7 +185,7 @@ def _warnings(model: Measured) -> tuple[str, ...]:
     return tuple(model.figures.get("warnings", ()))
 
 
-def _calls(figures: dict[str, Any]) -> str:
+def _calls(figures: Fields) -> str:
     return f"{figures['calls']:,}" if "calls" in figures else ""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_failures
 from redinstruct.errors import UsageError
 from redinstruct.safetext import short_hash
+from redinstruct.types import Json
 
 if TYPE_CHECKING:
     from redinstruct.harmfulqa.rows import Collected, Dialogue
@@ -71,8 +72,9 @@ def _row(row: Collected, dialogue: Dialogue) -> dict[str, str]:
     }
 
 
-def _document(row: Collected, dialogue: Dialogue, content: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+def _document(row: Collected, dialogue: Dialogue, content: bool) -> dict[str, Json]:
+    texts = [{"text": turn.text, "thought": turn.thought} if content else {} for turn in dialogue.turns]
+    shown: dict[str, Json] = {
         "id": dialogue.id,
         "colour": dialogue.colour,
         "topic": row.question.topic,
@@ -82,9 +84,14 @@ def _document(row: Collected, dialogue: Dialogue, content: bool) -> dict[str, An
         "source": dialogue.source,
         "complete": dialogue.complete,
         "turns": [
-            {"speaker": turn.speaker, "hash": short_hash(turn.text), "chars": len(turn.text), "label": turn.label}
-            | ({"text": turn.text, "thought": turn.thought} if content else {})
-            for turn in dialogue.turns
+            {
+                "speaker": turn.speaker,
+                "hash": short_hash(turn.text),
+                "chars": len(turn.text),
+                "label": turn.label,
+                **text,
+            }
+            for turn, text in zip(dialogue.turns, texts, strict=True)
         ],
     }
     return shown | ({"question": row.question.text} if content else {})
@@ -95,15 +102,15 @@ def _say_one(row: Collected, dialogue: Dialogue, content: bool, as_json: bool) -
     if as_json:
         console.say_json(shown)
         return
-    turns = shown.pop("turns")
+    del shown["turns"]
     for name, value in shown.items():
         if value is not None:
             console.say(f"{name.replace('_', ' ') + ':':<15} {value}")
-    for turn in turns:
-        verdict = f" ({turn['label']})" if turn["label"] else ""
-        console.say(f"--- {'Red-LM' if turn['speaker'] == 'human' else 'Base-LM'}{verdict}, {turn['chars']} characters")
+    for turn in dialogue.turns:
+        verdict = f" ({turn.label})" if turn.label else ""
+        console.say(f"--- {'Red-LM' if turn.speaker == 'human' else 'Base-LM'}{verdict}, {len(turn.text)} characters")
         if content:
-            console.say(turn["text"], multiline=True)
+            console.say(turn.text, multiline=True)
     if not content:
         console.say("(what was said is hidden; --show-content shows it)")
     console.say()

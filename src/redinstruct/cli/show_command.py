@@ -176,7 +176,7 @@ def _say_one(view: AttemptView, content: bool, as_json: bool, templates: Sequenc
         if value is None or (name in ("sent", "judged_text") and value == blocks[position - 1][1]):
             continue
         console.say(f"--- {name.replace('_', ' ')}")
-        console.say(value, multiline=True)
+        console.say(str(value), multiline=True)
     if not content:
         console.say("(question and answer are hidden; --show-content shows them)")
     console.say()

@@ -47,7 +47,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     from redinstruct.cli.endings import say_ending
     from redinstruct.cli.prepared import limits_from, stop_signals
     from redinstruct.errors import UsageError, how_to_install
-    from redinstruct.figures.report import document
+    from redinstruct.figures.report import plain
     from redinstruct.run.encryption import check_sealing
 
     check_sealing()
@@ -59,7 +59,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     with stop_signals(), console.steps() as tell:
         found = stress(asked, run, limits, tell)
     if as_json:
-        console.say_json(document(found.figures))
+        console.say_json(plain(found.figures))
     else:
         say_stress(found.figures)
     if len(asked.conditions) == 1:

@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -14,13 +13,13 @@ from redinstruct.figures.scores import utility_in
 from redinstruct.files import Fields
 from redinstruct.run import AttemptView, Indexed, Store, SummaryStore, attempt_index
 from redinstruct.safetext import in_json, short_hash
-from redinstruct.types import MEASURES, JudgeCard
+from redinstruct.types import MEASURES, Json, JudgeCard
 
 
-def attempt_document(view: AttemptView, content: bool) -> dict[str, Any]:
+def attempt_document(view: AttemptView, content: bool) -> dict[str, Json]:
     """One attempt for JSON; texts only where they were asked for."""
     completion = view.completion
-    shown: dict[str, Any] = {
+    shown: dict[str, Json] = {
         "id": view.key,
         "bank": view.bank,
         "row": view.question.row,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,7 +44,6 @@ from redinstruct.figures.report import (
     SideOfLimit,
     TopicFigures,
     TopicsInGeneral,
-    document,
 )
 from redinstruct.figures.scores import UtilityResult, check_figures, utility_in
 from redinstruct.figures.tallies import Tally, questions_hit, rows_asked, tally, tally_of, told_only, tries_of
@@ -82,11 +81,6 @@ FEWEST_TOPICS = 5
 """With fewer topics nothing is said of topics in general."""
 ENOUGH_TOPICS = 10
 """With fewer topics that hold a hit, or a miss, their range is shown, and not an interval."""
-
-
-def report(runs: Sequence[Path], judge: str | None = None) -> dict[str, Any]:
-    """The same as :func:`read_report`, as the contract's plain dict."""
-    return document(read_report(runs, judge))
 
 
 def read_report(runs: Sequence[Path], judge: str | None = None) -> Report:

@@ -17,7 +17,7 @@ from redinstruct.figures.degenerate import Answers
 from redinstruct.figures.scores import CheckFigures
 from redinstruct.figures.variation import Rereading, Wording
 from redinstruct.stats import Interval, Shares
-from redinstruct.types import MEASURES
+from redinstruct.types import MEASURES, Json
 
 SCHEMA = "redinstruct.results/1"
 
@@ -255,7 +255,7 @@ def plain(value: object) -> Any:
         return {"total": value.total, **value.by_label()}
     names = getattr(value, "__struct_fields__", None) or getattr(value, "_fields", None)
     if names is not None:
-        found: dict[str, Any] = {}
+        found: dict[str, Json] = {}
         for name in names:
             item = getattr(value, name)
             if name == "low":
@@ -266,9 +266,3 @@ def plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def document(value: msgspec.Struct) -> dict[str, Any]:
-    """A whole document as plain JSON."""
-    found: dict[str, Any] = plain(value)
-    return found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_file
+from redinstruct.files.words import Fields
 from redinstruct.safetext import terminal
 
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -28,7 +29,7 @@ def json_line(value: object) -> str:
     return _ESCAPED.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, object]], *, as_list: bool = False, private: bool = True) -> int:
+def write_rows(path: Path, rows: Iterable[Fields], *, as_list: bool = False, private: bool = True) -> int:
     """Replace a file by the rows: one JSON a line, or one JSON list with a row a line. Gives the number of rows.
 
     The file is there whole or not at all. ``private`` (to be given whenever red is included) makes it the owner's
@@ -47,7 +48,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, object]], *, as_list: boo
         raise UsageError(f"{name}: cannot be written: {error.strerror or type(error).__name__}") from None
 
 
-def _write(file: BinaryIO, rows: Iterable[Mapping[str, object]], as_list: bool) -> int:
+def _write(file: BinaryIO, rows: Iterable[Fields], as_list: bool) -> int:
     count = 0
     for count, row in enumerate(rows, 1):
         before = "" if not as_list else "[\n" if count == 1 else ",\n"

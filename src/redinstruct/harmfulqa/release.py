@@ -82,8 +82,8 @@ def write_release(release: Release, to: str, out: Path, *, include_red: bool) ->
     """
     write_rows(out, release.rows, as_list=to in _AS_LIST, private=include_red)
     paths = card_paths(out)
-    named = {"file": {"name": redact(out.name), "sha256": digest_of(out)}}
-    card = msgspec.structs.replace(release.card, document={**release.card.document, **named})
+    named = {"name": redact(out.name), "sha256": digest_of(out)}
+    card = msgspec.structs.replace(release.card, document=msgspec.structs.replace(release.card.document, file=named))
     for path, text in zip(paths, (card.markdown, card.json), strict=True):
         try:
             write_file(path, text, public=not include_red)

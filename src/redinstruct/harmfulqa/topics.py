@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from redinstruct.errors import UsageError
+from redinstruct.files.words import Fields
 from redinstruct.safetext import terminal
 
 Topics = tuple[tuple[str, tuple[str, ...]], ...]
@@ -98,7 +99,7 @@ def topics_from(document: object, where: str) -> Topics:
     )
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _once(pairs: list[tuple[str, object]]) -> Fields:
     if len({key.strip() for key, _ in pairs}) != len(pairs):
         raise ValueError("a key stands twice")
     return dict(pairs)

@@ -18,7 +18,7 @@ from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures, plain
 from redinstruct.run import NAMED, Store, judges_of, named_judge
 from redinstruct.safetext import in_markup, shown
-from redinstruct.types import MEASURES
+from redinstruct.types import MEASURES, Json
 
 FIGURES = ("judged", "all", "corrected")
 _WORDS = {"judged": "of judged", "all": "of all", "corrected": "corrected by people's labels"}
@@ -59,7 +59,7 @@ class Run:
 
     def rows(
         self, *, judge: str | None = None, label: str | None = None, content: bool = False
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[dict[str, Json]]:
         """The recorded attempts one by one, in the banks' order, as plain dicts.
 
         ``judge`` is a name or the beginning of an id (left out: the run's first), ``label`` keeps one label. Without

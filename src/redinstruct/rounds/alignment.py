@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import msgspec
 
-from redinstruct.alignment import AlignConfig, GuardRule, Lora, preset_for, with_settings
+from redinstruct.alignment import AlignConfig, GuardRule, Lora, TrainingFigures, preset_for, with_settings
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import ConfigError, RedInstructError, how_to_install
 from redinstruct.models import id_of
@@ -18,13 +18,23 @@ from redinstruct.prompts.forms import UNFRAMED
 from redinstruct.rounds.config import AlignPart, LoopConfig, MemoryPart, Recipe
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.picking import Picker
-from redinstruct.types import JsonObject
+from redinstruct.types import Json, JsonObject
 
 if TYPE_CHECKING:
     from redinstruct.safealign import MemoryPlan
 
 COLLECTED = "collected.jsonl"
-STOPPED = "stopped"
+
+
+class RecipeFigures(TypedDict, total=False):
+    """What a recipe's stage says: of a training, of one that the guard stopped, or of RESTA's coefficients."""
+
+    figures: TrainingFigures
+    warnings: list[str]
+    stopped: str
+    coefficient: float
+    kept_utility: bool
+    dev: dict[str, dict[str, float]]
 
 
 class Aligner:
@@ -48,7 +58,7 @@ class Aligner:
         self._ledger, self._number, self._align = ledger, number, align
         self._on_progress, self._picker = on_progress, picker
 
-    def align(self, base: str, data: Sequence[Path], recipe: Recipe) -> tuple[Path | None, dict[str, Any]]:
+    def align(self, base: str, data: Sequence[Path], recipe: Recipe) -> tuple[Path | None, RecipeFigures]:
         """The aligned checkpoint's folder, and what the stage says of it. ``data``: the rounds' export folders.
 
         There is no folder where the guard stopped the training; the figures say why under ``stopped``.
@@ -80,11 +90,12 @@ class Aligner:
             return self._carried_out(config_of(folder_of(base), safety, general, align, own, place), recipe)
 
         stage = self._ledger.stage(name, inputs, work, f"aligning: {recipe.title}")
-        if STOPPED in stage.figures:
-            return None, dict(stage.figures)
+        figures = msgspec.convert(stage.figures, RecipeFigures)
+        if "stopped" in figures:
+            return None, figures
         if recipe.strategy == "resta" and self._picker is not None and len(recipe.coefficients) > 1:
             return self._swept(base, Path(stage.place), recipe, stage.digest, self._picker)
-        return Path(stage.place), dict(stage.figures)
+        return Path(stage.place), figures
 
     def _carried_out(self, config: AlignConfig, recipe: Recipe) -> JsonObject:
         """One alignment: its figures and warnings, or why the guard stopped it."""
@@ -109,12 +120,12 @@ class Aligner:
             )
         except GuardStopped as stopped:
             config.out.mkdir()  # empty: the stage is done, and there is no model
-            return {STOPPED: str(stopped)}
-        return {"figures": done.figures, "warnings": list(done.warnings)}
+            return {"stopped": str(stopped)}
+        return {"figures": msgspec.to_builtins(done.figures), "warnings": list(done.warnings)}
 
     def _swept(
         self, base: str, merged: Path, recipe: Recipe, digest: str, picker: Picker
-    ) -> tuple[Path, dict[str, Any]]:
+    ) -> tuple[Path, RecipeFigures]:
         """The best coefficient's checkpoint. ``merged`` has the first one's vector: the others need no unsafe model.
 
         merged = base + c1 v, so base + c v = base + (c / c1) (merged - base); what DARE dropped is the same for all.
@@ -150,7 +161,8 @@ class Aligner:
 
         inputs = {"merged": digest, "coefficients": recipe.coefficients, "picked": picker.identity}
         stage = self._ledger.stage(name, inputs, work, f"choosing how much: {recipe.title}")
-        return Path(stage.place) / f"{stage.figures['coefficient']:g}", dict(stage.figures)
+        found = msgspec.convert(stage.figures, RecipeFigures)
+        return Path(stage.place) / f"{found['coefficient']:g}", found
 
 
 def plans(config: LoopConfig) -> Iterator[tuple[str, MemoryPlan]]:
@@ -171,17 +183,15 @@ def plans(config: LoopConfig) -> Iterator[tuple[str, MemoryPlan]]:
         yield recipe.title, plan_alignment(made, machine_of(made.memory, processes if processes > 1 else None))
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
+def _deciding(recipe: Recipe) -> JsonObject:
     """What of a recipe decides its checkpoint: not how it was fitted into memory, unless that rounds the base.
 
     The first coefficient is the merged checkpoint's own; the others are the sweep's.
     """
-    found: dict[str, Any] = msgspec.to_builtins(recipe) | {
-        "coefficients": recipe.coefficients[:1], "forms": recipe.framed,
-    }  # fmt: skip
-    memory = found.pop("memory") or {}
-    rounding = {name: value for name in ("quantize", "base_dtype") if (value := memory.get(name)) is not None}
-    return found | rounding
+    found: dict[str, Json] = msgspec.to_builtins(recipe)
+    del found["memory"]
+    rounding = {name: value for name in ("quantize", "base_dtype") if (value := getattr(recipe.memory, name, None))}
+    return found | {"coefficients": recipe.coefficients[:1], "forms": recipe.framed} | rounding
 
 
 def config_of(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,7 +15,7 @@ from redinstruct.models.registry import TEMPLATE_OPTIONS
 from redinstruct.progress import OnProgress
 from redinstruct.redeval import Outcome, evaluate, prepare, read_system
 from redinstruct.rounds.config import EvalPart
-from redinstruct.types import PromptTemplate
+from redinstruct.types import Json, JsonObject, PromptTemplate
 
 _FIRST = frozenset({
     "name", "banks", "judge", "judge_model", "prompts", "measure", "limit", "epochs", "max_tokens", "temperature",
@@ -29,12 +28,14 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> dict[str, Any]:
+def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> JsonObject:
     """Plain values that decide a part's figures: contents by name and hash, no path, and not how many at once."""
-    plain: dict[str, Any] = msgspec.to_builtins(part, enc_hook=str)
+    plain: dict[str, Json] = msgspec.to_builtins(part, enc_hook=str)
     del plain["concurrency"]
     plain["system"] = read_system(part.system)
-    plain |= {name: file and _digest(file) for name, file in (("rubric", part.rubric), ("policy", part.policy))}
+    plain |= {
+        name: _digest(file) if file else None for name, file in (("rubric", part.rubric), ("policy", part.policy))
+    }
     # What earlier versions did not know is left out where it says nothing: a loop that was begun goes on.
     defaults = {field.name: field.default for field in msgspec.structs.fields(EvalPart)}
     plain = {name: value for name, value in plain.items() if name in _FIRST or (value and value != defaults[name])}

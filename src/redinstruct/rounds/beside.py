@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import UsageError
 from redinstruct.policy import digest
@@ -93,4 +95,5 @@ def _stage(
         place.mkdir(parents=True, exist_ok=True)
         return {what: measured(model.model)}
 
-    return float(ledger.stage(name, {"model": id_of(model.model), **inputs}, work).figures[what])
+    stage = ledger.stage(name, {"model": id_of(model.model), **inputs}, work)
+    return msgspec.convert(stage.figures[what], float)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args
 import msgspec
 
 from redinstruct.errors import UsageError, did_you_mean
+from redinstruct.files.words import Fields
 from redinstruct.harmfulqa import CollectSettings
 from redinstruct.judges import JudgeSettings
 from redinstruct.prompts.forms import forms_of
@@ -38,7 +39,7 @@ class EvalPart(AskSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     prompts: tuple[str, ...] = ()
     judge: str
     judge_model: str | None = None
-    template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    template_options: Fields = msgspec.field(default_factory=dict)
     concurrency: int = 64
 
 
@@ -86,7 +87,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     strategy: str
     name: str | None = None
     preset: str | None = None
-    settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    settings: Fields = msgspec.field(default_factory=dict)
     parameters: Mapping[str, float] = msgspec.field(default_factory=dict)
     lora: bool | int = False
     memory: MemoryPart | None = None
@@ -132,7 +133,7 @@ class AlignPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probe: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     carry: str | None = None
-    template_options: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    template_options: Fields = msgspec.field(default_factory=dict)
     seed: int = 0
     pick: PickPart | None = None
 
@@ -237,7 +238,8 @@ def _read(path: Path, kind: type[ConfigKind]) -> ConfigKind:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{shown}: is no TOML: {terminal(str(error))}") from None
     try:
-        config = msgspec.convert(document, kind, dec_hook=lambda of, value: of(value))
+        # Options are whatever TOML holds; paths are texts.
+        config = msgspec.convert(document, kind, dec_hook=lambda of, value: value if of is object else of(value))
     except msgspec.ValidationError as error:
         raise UsageError(f"{shown}: {terminal(str(error))}{_nearest(str(error), kind)}") from None
     check(config, shown)

@@ -10,7 +10,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +20,10 @@ from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress, StagePart, unheard
 from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out, stages_of
 from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, attacks, reform, toy_config, usefulness
+from redinstruct.types import Json, JsonObject
+
+if TYPE_CHECKING:
+    from redinstruct.toyworld.build import Manifest
 
 DEMO_SCHEMA = "redinstruct.demo/1"
 ITEMS = 200
@@ -72,13 +76,11 @@ class Demo(msgspec.Struct, frozen=True):
     checks: dict[str, Path]
     folder: Path
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """The contract of ``demo --json``."""
-        plain: dict[str, Any] = msgspec.to_builtins(
-            msgspec.structs.replace(self, runs={}, checks={}, folder=Path()), enc_hook=str
-        )
-        del plain["runs"], plain["checks"], plain["folder"]
-        return {"schema": DEMO_SCHEMA, **plain, "intervals": plain["rows"][0]["intervals"]}
+        plain: dict[str, Json] = msgspec.to_builtins(self, enc_hook=str)
+        told = {name: value for name, value in plain.items() if name not in ("runs", "checks", "folder")}
+        return {"schema": DEMO_SCHEMA, **told, "intervals": self.rows[0].intervals}
 
 
 def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgress | None = None) -> Demo:
@@ -145,7 +147,7 @@ def _built(checkpoint: Path, seed: int, quick: bool, of: int, tell: OnProgress) 
     tell(Progress(1, 1, part=msgspec.structs.replace(part, seconds=time.monotonic() - began, skipped=not told)))
 
 
-def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: Any, folder: Path) -> Demo:
+def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: Manifest, folder: Path) -> Demo:
     recipes = {recipe.title: recipe for recipe in (QUICK_RECIPES if quick else RECIPES)}
     took = {stage.name: stage.seconds for stage in result.stages}
     rows = []

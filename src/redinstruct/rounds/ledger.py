@@ -8,15 +8,15 @@ which goes on in its folder where it can.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.words import Fields
 from redinstruct.progress import OnProgress, Progress, StagePart, unheard
 from redinstruct.rounds.config import digest_of
 from redinstruct.run import remove_empty
@@ -36,7 +36,7 @@ class Stage(msgspec.Struct, frozen=True):
     digest: str
     place: str
     seconds: float
-    figures: dict[str, Any]
+    figures: Fields
     skipped: bool = False
 
 
@@ -59,9 +59,7 @@ class Ledger:
         """Pass on how far the stage is that is carried out now, with its place among the others."""
         self._on_progress(msgspec.structs.replace(state, part=self._part))
 
-    def stage(
-        self, name: str, inputs: Mapping[str, object], work: Callable[[Path], JsonObject], what: str = ""
-    ) -> Stage:
+    def stage(self, name: str, inputs: Fields, work: Callable[[Path], JsonObject], what: str = "") -> Stage:
         """Do a stage, or find it done. ``work`` is given its folder (not made yet) and returns the figures.
 
         ``what`` it does, in words, is for who listens.

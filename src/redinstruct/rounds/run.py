@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,7 +28,7 @@ from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.prompts.forms import check_forms
 from redinstruct.prompts.rows import MessagesRow
-from redinstruct.rounds.alignment import COLLECTED, STOPPED, Aligner
+from redinstruct.rounds.alignment import COLLECTED, Aligner, RecipeFigures
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
 from redinstruct.rounds.ledger import Ledger, Stage
@@ -59,7 +59,7 @@ class Measured(msgspec.Struct, frozen=True):
     runs: dict[str, Path]
     results: tuple[ResultFigures, ...]
     before: str | None = None
-    figures: dict[str, Any] = {}
+    figures: RecipeFigures = {}
     utility: Path | None = None
     useful: UtilityResult | None = None
 
@@ -76,7 +76,7 @@ class LoopResult(msgspec.Struct, frozen=True):
     """
 
     models: tuple[Measured, ...]
-    comparisons: dict[str, Any]
+    comparisons: dict[str, list[Comparison]]
     stages: tuple[Stage, ...]
     stopped: dict[str, str] = {}
 
@@ -140,7 +140,7 @@ class _Loop:
             for recipe in align.recipes:
                 folder, figures = self._aligned(number, current, align, recipe)
                 if folder is None:
-                    stopped[f"{number}-{recipe.title}"] = figures[STOPPED]
+                    stopped[f"{number}-{recipe.title}"] = figures["stopped"]
                     continue
                 after = self._measured(number, recipe.title, f"hf/{folder}", current, figures)
                 made[recipe.title] = after
@@ -157,7 +157,7 @@ class _Loop:
     # ---- stages --------------------------------------------------------------------------------------------------
 
     def _measured(
-        self, number: int, title: str, model: str, before: Measured | None, figures: dict[str, Any] | None = None
+        self, number: int, title: str, model: str, before: Measured | None, figures: RecipeFigures | None = None
     ) -> Measured:
         runs = {}
         for part in self._config.eval:
@@ -235,7 +235,7 @@ class _Loop:
 
     def _aligned(
         self, number: int, current: Measured, align: AlignPart, recipe: Recipe
-    ) -> tuple[Path | None, dict[str, Any]]:
+    ) -> tuple[Path | None, RecipeFigures]:
         picker = None
         if (pick := align.pick) is not None:
             folder = self._folder / f"{number}-pick-{recipe.title}"

@@ -6,21 +6,31 @@ No text of any training row is in it, no path of the machine, and no clock.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from redinstruct.alignment import Lora, TrainingFigures
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.words import Fields
 from redinstruct.safetext import in_json, in_markdown, terminal
 from redinstruct.version import __version__
 
 JSON_NAME, MARKDOWN_NAME = "align.json", "README.md"
 SCHEMA = "redinstruct.align/1"
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "peft", "trl")
+
+
+class StreamLosses(msgspec.Struct, frozen=True):
+    """Losses by stream, in nats per learnt token: of the model in memory and of the files. ``parts``: they differ."""
+
+    trained: dict[str, float]
+    written: dict[str, float]
+    parts: bool
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +42,10 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """``<folder>@<12 hex>`` of the base checkpoint."""
     strategy: str
     preset: str
-    settings: dict[str, Any]
+    settings: Fields
     parameters: dict[str, float]
     seed: int
-    lora: dict[str, Any] | None
+    lora: Lora | None
     processes: int
     device: str
     files: tuple[tuple[str, str], ...]
@@ -44,13 +54,12 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Rows per stream."""
     dropped: dict[str, int]
     masked: dict[str, int]
-    loss: dict[str, Any]
-    """``{"trained": {stream: x}, "written": {stream: x}, "parts": bool}`` (:mod:`redinstruct.safealign.fidelity`)."""
-    dtype: str
+    loss: StreamLosses | None = None
+    dtype: str = ""
     """The precision of the weights as they are written."""
-    template: dict[str, Any]
+    template: Fields = {}
     """The chat template that was trained in: name, sha256, options, and the tokens that answers end with."""
-    figures: dict[str, Any]
+    figures: TrainingFigures
     versions: dict[str, str]
 
 
@@ -75,9 +84,8 @@ def write_card(folder: Path, card: ModelCard) -> None:
 def read_card(folder: Path) -> ModelCard | None:
     """The card of an aligned checkpoint; None for any other folder. One of the first edition lacks some of it."""
     try:
-        held = msgspec.json.decode((folder / JSON_NAME).read_bytes())
-        return msgspec.convert({"loss": {}, "dtype": "", "template": {}} | held, ModelCard)
-    except (OSError, *NOT_JSON, TypeError):
+        return msgspec.json.decode((folder / JSON_NAME).read_bytes(), type=ModelCard)
+    except (OSError, *NOT_JSON):
         return None
 
 
@@ -103,7 +111,7 @@ def markdown(card: ModelCard) -> str:
         "several prompts, over-refusal, benign requests inside the attack's frame, `redinstruct utility`.", "",
         *_table("What", [
             ("base", card.base), ("strategy", card.strategy), ("preset", card.preset), ("seed", card.seed),
-            ("adapter", "merged, rank {rank}".format(**card.lora) if card.lora else "none: every weight was trained"),
+            ("adapter", f"merged, rank {card.lora.rank}" if card.lora else "none: every weight was trained"),
             *_flat(card.template, "chat template, "), ("weights are written in", card.dtype),
             ("processes", card.processes), ("device", card.device),
             *card.parameters.items(), *card.settings.items(),
@@ -119,21 +127,21 @@ def markdown(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
-def _losses(loss: dict[str, Any]) -> list[str]:
+def _losses(loss: StreamLosses | None) -> list[str]:
     """What is written against what was trained: nats per learnt token over the same rows."""
-    if not loss:
+    if loss is None:
         return []
     told = "**They part by more than 1 %: these weights are not the model that was trained.**"
-    rows = [f"| {stream} | {x:.6g} | {loss['written'][stream]:.6g} |" for stream, x in loss["trained"].items()]
+    rows = [f"| {stream} | {x:.6g} | {loss.written[stream]:.6g} |" for stream, x in loss.trained.items()]
     return [
         "## Loss", "", "Of the model that was trained, and of these files, loaded afresh: nats per learnt token over",
         "the same rows, at most 64 a stream.", "", "| stream | trained | written |", "|---|---|---|", *rows, "",
-        *([told, ""] if loss["parts"] else []),
+        *([told, ""] if loss.parts else []),
     ]  # fmt: skip
 
 
-def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+def _flat(figures: Fields, prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
     for name, value in figures.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{name}, ")
@@ -142,7 +150,7 @@ def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _table(title: str, rows: list[tuple[str, Any]]) -> list[str]:
+def _table(title: str, rows: Sequence[tuple[str, object]]) -> list[str]:
     body = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
     return [f"## {title}", "", "| | |", "|---|---|", *body, ""] if rows else []
 

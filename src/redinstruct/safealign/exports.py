@@ -79,12 +79,13 @@ def load_model(
         UsageError: transformers cannot load it, or a tensor of it is missing or surplus; bitsandbytes is missing.
     """
     torch.manual_seed(seed)
-    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
-    if quantize is not None:
-        options["quantization_config"] = _quantization(quantize)
-    if device is not None:
-        options["device_map"] = {"": device}  # no process holds a second copy on the host
-    return loading.load_causal(folder, terminal(folder.name), dtype=dtype, **options)
+    options = {
+        "attn_implementation": attention,
+        "quantization_config": None if quantize is None else _quantization(quantize),
+        "device_map": None if device is None else {"": device},  # no process holds a second copy on the host
+    }
+    given = {name: option for name, option in options.items() if option is not None}
+    return loading.load_causal(folder, terminal(folder.name), dtype=dtype, **given)
 
 
 def _quantization(bits: int) -> Any:

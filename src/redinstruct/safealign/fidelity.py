@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from redinstruct.checkpoints import loading
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.safealign.batches import MODEL_KEYS, collate
+from redinstruct.safealign.card import StreamLosses
 from redinstruct.safealign.exports import base_dtype, write_checkpoint
 from redinstruct.safealign.forward import add_labelled_forward, evaluating
 from redinstruct.safealign.masks import Encoded
@@ -32,22 +32,10 @@ Losses = dict[str, float]
 """Stream -> nats per learnt token (per penalised token where the stream is red)."""
 
 
-class Fidelity(msgspec.Struct, frozen=True):
-    """What the card says: the losses of the model in memory and of the files. ``parts``: they differ by over 1 %."""
+class Fidelity(StreamLosses, frozen=True):
+    """What the card says of the files: their losses beside those of the model in memory, and their precision."""
 
-    trained: Losses
-    written: Losses
-    parts: bool
     dtype: str
-    """The precision of the files."""
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """The card's keys."""
-        return {
-            "loss": {"trained": self.trained, "written": self.written, "parts": self.parts},
-            "dtype": self.dtype,
-        }
 
 
 def parted(trained: Losses, written: Losses) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from redinstruct.alignment import TrainingFigures
 from redinstruct.errors import RedInstructError
 from redinstruct.progress import OnProgress
 from redinstruct.safealign.card import read_card
@@ -46,7 +46,7 @@ class Aligned(msgspec.Struct, frozen=True, kw_only=True):
 
     checkpoint: Path
     history: tuple[StepFigures, ...] = ()
-    figures: dict[str, Any] = {}
+    figures: TrainingFigures = {}
     warnings: tuple[str, ...] = ()
 
 

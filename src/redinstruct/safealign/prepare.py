@@ -10,16 +10,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
-from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
+from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig, TrainingFigures
 from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError, how_to_install
+from redinstruct.files.words import Fields
 from redinstruct.prompts.forms import NEED_RED, made
 from redinstruct.safealign.batches import allot
-from redinstruct.safealign.card import ModelCard, check_replaceable, versions
+from redinstruct.safealign.card import ModelCard, StreamLosses, check_replaceable, versions
 from redinstruct.safealign.exports import check_base, load_tokenizer
 from redinstruct.safealign.fidelity import Exporter, Fidelity
 from redinstruct.safealign.losses import STRATEGIES, Strategy
@@ -74,18 +74,27 @@ class TrainingData:
         text = None if self.template.own else self.template.text
         return Exporter(self.config.base, self.encoded.rows, self.pad_id, dtype=self.config.dtype, template=text)
 
-    def card(self, fidelity: Fidelity, stops: Collection[int], **own: Any) -> ModelCard:
-        """The card of a checkpoint that was made of this; ``own`` is what the trainer alone knows."""
+    def card(
+        self,
+        fidelity: Fidelity,
+        stops: Collection[int],
+        *,
+        settings: Fields,
+        device: str,
+        figures: TrainingFigures,
+        **own: Any,
+    ) -> ModelCard:
+        """The card of a checkpoint that was made of this; ``own`` is what else the trainer knows better."""
         config = self.config
-        known = {
-            "digest": self.digest, "base": self.base, "strategy": config.strategy, "preset": str(config.preset),
-            "parameters": dict(config.parameters), "seed": config.seed,
-            "lora": msgspec.to_builtins(config.lora) if config.lora else None, "processes": 1,
-            "files": self.read.files, "rows": {str(stream): count for stream, count in self.counts.items()},
-            "dropped": self.dropped, "masked": self.masked, **fidelity.told,
-            "template": told_of(self.template, self.tokenizer, stops), "versions": versions(),
-        }  # fmt: skip
-        return ModelCard(**(known | own))
+        known = ModelCard(
+            digest=self.digest, base=self.base, strategy=config.strategy, preset=str(config.preset), settings=settings,
+            parameters=dict(config.parameters), seed=config.seed, lora=config.lora, processes=1, device=device,
+            files=self.read.files, rows={str(stream): count for stream, count in self.counts.items()},
+            dropped=self.dropped, masked=self.masked, dtype=fidelity.dtype,
+            loss=StreamLosses(fidelity.trained, fidelity.written, fidelity.parts),
+            template=told_of(self.template, self.tokenizer, stops), figures=figures, versions=versions(),
+        )  # fmt: skip
+        return replace_fields(known, **own)
 
 
 @dataclass(frozen=True)
@@ -116,9 +125,7 @@ def strategy_of(config: AlignConfig) -> Strategy:
     for name in config.parameters:
         if name not in _NUMBERS:
             raise UsageError(f"--set {terminal(name)}: expected one of {', '.join(_NUMBERS)}")
-    changed: dict[str, Any] = dict(config.parameters)
-    if "steps" in changed:
-        changed["steps"] = int(changed["steps"])
+    changed: dict[str, Any] = {name: int(x) if name == "steps" else x for name, x in config.parameters.items()}
     try:
         return replace(STRATEGIES[config.strategy], **changed)
     except KeyError:

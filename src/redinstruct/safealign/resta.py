@@ -18,7 +18,7 @@ import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 import torch
@@ -58,6 +58,14 @@ class Names(msgspec.Struct, frozen=True):
 _AS_READ = Names()
 
 
+class Entry(TypedDict):
+    """A tensor in a safetensors file's header. ``data_offsets``: where its bytes begin and end, after the header."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
 class Weights:
     """The tensors of one checkpoint folder by name, read one at a time; of the files that transformers reads."""
 
@@ -88,8 +96,8 @@ class Weights:
             return tensor
 
 
-def header(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Name -> dtype, shape and offsets of a safetensors file, in the order of the bytes; and the header's own bytes.
+def header(path: Path) -> tuple[dict[str, Entry], bytes]:
+    """Name -> entry of a safetensors file, in the order of the bytes; and the header's own bytes.
 
     Raises:
         UsageError: the file is cut off, or no safetensors file.
@@ -212,16 +220,17 @@ def header_in(path: Path, dtype: torch.dtype | None) -> bytes:
     kinds = {entry["dtype"] for entry in entries.values()} & set(_WIDTHS)
     if dtype is None or kinds <= {_NAMES[dtype]}:
         return raw
-    held: dict[str, Any] = {"__metadata__": json.loads(raw[8:]).get("__metadata__", {"format": "pt"})}
+    held: dict[str, Entry] = {}
     at = 0
     for name, entry in entries.items():
         begin, end = entry["data_offsets"]
         size = end - begin
         if entry["dtype"] in _WIDTHS:
             size = size // _WIDTHS[entry["dtype"]] * _WIDTHS[_NAMES[dtype]]
-            entry = entry | {"dtype": _NAMES[dtype]}
-        held[name] = entry | {"data_offsets": [at, at + size]}
+            entry = {**entry, "dtype": _NAMES[dtype]}
+        held[name] = {**entry, "data_offsets": (at, at + size)}
         at += size
-    made = json.dumps(held).encode()
+    about = json.loads(raw[8:]).get("__metadata__", {"format": "pt"})
+    made = json.dumps({"__metadata__": about, **held}).encode()
     made += b" " * (-len(made) % 8)
     return struct.pack("<Q", len(made)) + made

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import (
+    DictValueType,
+    OptimizerStateType,
     StateDictOptions,
+    ValueType,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -35,10 +38,39 @@ from torch.optim import Optimizer
 
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder, write_file
+from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.words import Fields
+from redinstruct.safealign.batches import Cut
+from redinstruct.safealign.guards import GuardState
 from redinstruct.safealign.launch import is_main_process, summed, world
+from redinstruct.safealign.outcome import StepFigures
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 PREFIX = "step-"
+
+
+class Numbers(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a run is no tensor. ``scheduler`` is torch's own; ``cut`` is None where TRL cuts."""
+
+    step: int
+    scheduler: Fields
+    guard: GuardState
+    cut: Cut | None = None
+    history: list[StepFigures]
+
+
+class _OptimizerNumbers(msgspec.Struct, frozen=True):
+    """What of an optimizer's state is no tensor: ``parameter|key`` and value, and the settings of its groups."""
+
+    state: Fields
+    param_groups: list[Fields]
+
+
+class _State(Numbers, frozen=True, kw_only=True):
+    """``state.json``. ``parts``: how many files the tensors of a sharded model lie in."""
+
+    optimizer: _OptimizerNumbers
+    parts: int | None = None
 
 
 def state_folder(folder: Path, step: int) -> Path:
@@ -51,7 +83,7 @@ def latest(folder: Path) -> Path | None:
     return max(folder.glob(f"{PREFIX}*"), default=None)
 
 
-def collect(model: torch.nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+def collect(model: torch.nn.Module, optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], OptimizerStateType]:
     """State of model and optimizer on the CPU: where the model is sharded this process's part, else all of it.
 
     A collective: every process calls it. Parameters that are not trained (under an adapter) are the base's, and are
@@ -60,17 +92,17 @@ def collect(model: torch.nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any
     whole = not is_sharded(model)
     options = StateDictOptions(full_state_dict=whole, cpu_offload=True, ignore_frozen_params=True)
     weights = collect_weights(model) if whole else get_model_state_dict(model, options=options)
-    return weights, get_optimizer_state_dict(model, optimizer, options=options)
+    return cast("dict[str, torch.Tensor]", weights), get_optimizer_state_dict(model, optimizer, options=options)
 
 
-def collect_weights(model: torch.nn.Module) -> dict[str, Any]:
+def collect_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The trained weights alone, on the CPU of rank 0. A collective."""
     if any(one.dtype in (torch.int8, torch.uint8) for one in model.parameters()):
         # Layers of few bits name tensors in their state that they do not have; they are never sharded.
         named = getattr(model, "module", model).named_parameters()
         return {name: one.detach().cpu() for name, one in named if one.requires_grad}
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return get_model_state_dict(model, options=options)
+    return cast("dict[str, torch.Tensor]", get_model_state_dict(model, options=options))
 
 
 @contextlib.contextmanager
@@ -102,13 +134,13 @@ def written_by_all(target: Path, device: torch.device) -> Iterator[Path]:
 
 def write(
     folder: Path,
-    weights: dict[str, Any],
-    optimizer: dict[str, Any],
-    numbers: dict[str, Any],
+    weights: Mapping[str, torch.Tensor],
+    optimizer: OptimizerStateType,
+    numbers: Numbers,
     *,
     sharded: bool = False,
 ) -> None:
-    """Write what was collected into ``folder``, or this process's part of it. ``numbers`` is JSON.
+    """Write what was collected into ``folder``, or this process's part of it.
 
     Raises:
         OSError, SafetensorError: the disk is full, say.
@@ -116,8 +148,8 @@ def write(
     rank, processes = world()
     save_file(_unshared(_parts(weights)), _named(folder / WEIGHTS, rank if sharded else None))
     tensors: dict[str, torch.Tensor] = {}
-    plain: dict[str, object] = {}
-    for where, value in _leaves(optimizer["state"]):
+    plain = {}
+    for where, value in _leaves(cast("Fields", optimizer["state"])):
         if isinstance(value, torch.Tensor):
             tensors[where] = value
         else:
@@ -125,12 +157,12 @@ def write(
     save_file(_apart(_parts(tensors)), _named(folder / OPTIMIZER, rank if sharded else None))
     if sharded and rank:
         return
-    document = {"optimizer": {"state": plain, "param_groups": optimizer["param_groups"]}, **numbers}
-    document["parts"] = processes if sharded else None
-    write_file(folder / STATE, json.dumps(document, indent=1, default=_plain), public=True)
+    held = _OptimizerNumbers(plain, cast("list[Fields]", optimizer["param_groups"]))
+    document = _State(**msgspec.structs.asdict(numbers), optimizer=held, parts=processes if sharded else None)
+    write_file(folder / STATE, msgspec.json.encode(document, enc_hook=_plain), public=True)
 
 
-def _leaves(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+def _leaves(tree: Fields, above: str = "") -> Iterator[tuple[str, object]]:
     """``parameter|key`` and value; optimizers in 8 bits have keys within keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -156,7 +188,7 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def _unshared(weights: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _unshared(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Each tensor once: a tied one is written under its first name, and tied again when it is loaded."""
     kept: dict[str, torch.Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
@@ -186,46 +218,49 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
     return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
-    raise TypeError(f"{type(value).__name__} in an optimizer's settings has no JSON")
+    raise NotImplementedError(f"{type(value).__name__} in an optimizer's settings has no JSON")
 
 
-def read_numbers(folder: Path) -> dict[str, Any]:
+def read_numbers(folder: Path) -> _State:
     """``state.json``.
 
     Raises:
         RedInstructError: it cannot be read; the message says how to begin again.
     """
     try:
-        found: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
+    except (OSError, *NOT_JSON):
         raise RedInstructError(f"{folder}: this saved state cannot be read; remove the folder to begin again") from None
-    return found
 
 
 def load_weights(folder: Path, model: torch.nn.Module) -> None:
     """Put saved weights back into the model. A collective where the model is sharded: one process reads for all."""
     options = StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=is_sharded(model))
-    result = set_model_state_dict(model, cast("dict[str, Any]", _read(folder / WEIGHTS, model)), options=options)
+    result = set_model_state_dict(model, cast("DictValueType", _read(folder / WEIGHTS, model)), options=options)
     if result.unexpected_keys:
         raise RedInstructError(f"{folder}: this saved state belongs to another model ({result.unexpected_keys[0]})")
 
 
 def load_optimizer(folder: Path, model: torch.nn.Module, optimizer: Optimizer) -> None:
     """Put the optimizer's saved state back, bit for bit."""
-    plain = read_numbers(folder)["optimizer"]
-    state: Any = {}
-    for where, value in [*_read(folder / OPTIMIZER, model).items(), *plain["state"].items()]:
+    plain = read_numbers(folder).optimizer
+    state: DictValueType = {}
+    for where, value in [*_read(folder / OPTIMIZER, model).items(), *plain.state.items()]:
         *above, key = where.split("|")
         within = state
         for name in above:
-            within = within.setdefault(name, {})
-        within[key] = value
-    groups = [{**group, **_tuples(group)} for group in plain["param_groups"]]
+            within = cast("DictValueType", within.setdefault(name, {}))
+        within[key] = cast("ValueType", value)
+    groups = [
+        # JSON has no tuples, and Adam's betas are one.
+        {key: tuple(cast("list[float]", value)) if key == "betas" else value for key, value in group.items()}
+        for group in plain.param_groups
+    ]
     options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, broadcast_from_rank0=is_sharded(model))
-    document = cast("Any", {"state": state, "param_groups": groups})
+    document = cast("OptimizerStateType", {"state": state, "param_groups": groups})
     set_optimizer_state_dict(model, optimizer, document, options=options)
 
 
@@ -238,7 +273,7 @@ def _read(path: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A file of tensors; of a sharded model's only in the first process, from which the others have their parts."""
     if is_sharded(model) and not is_main_process():
         return {}
-    count = read_numbers(path.parent).get("parts")
+    count = read_numbers(path.parent).parts
     if count is None:
         return load_file(path)
     try:
@@ -252,11 +287,6 @@ def _read(path: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         more = [one[name] for one in others if name in one]
         found[name] = torch.cat([tensor, *more]) if more else tensor
     return found
-
-
-def _tuples(group: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples, and Adam's betas are one."""
-    return {key: tuple(value) for key, value in group.items() if key == "betas"}
 
 
 def keep_only(state: Path) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset
 
 from redinstruct.alignment import Settings
-from redinstruct.safealign.batches import Cut, StreamSampler, collate, cut, deal, pack
+from redinstruct.safealign.batches import Batch, Cut, StreamSampler, collate, cut, deal, pack
 from redinstruct.safealign.losses import Totals, totals
 from redinstruct.safealign.masks import PREFIX_TOKENS, Encoded, Prefixes, augment_deep_prefix, deep_prefixes
 from redinstruct.safealign.rows import Stream
@@ -29,7 +29,7 @@ class Process(NamedTuple):
     world: int = 1
 
 
-class Steps(Dataset[dict[str, Any]]):
+class Steps(Dataset[dict[str, int]]):
     """The optimizer steps of one process; each of its items is the number of one.
 
     ``references`` holds, by index into ``rows``, the base model's log-probability of each token of a row.
@@ -62,7 +62,7 @@ class Steps(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
+    def __getitem__(self, step: int) -> dict[str, int]:
         return {"step": step}
 
     @property
@@ -116,25 +116,23 @@ class Steps(Dataset[dict[str, Any]]):
     def _capacity(self, lengths: Sequence[int], most: Cut) -> int:
         return max(max(lengths), min(ONE_LINE, most.positions))
 
-    def batch(self, step: int, numbers: Sequence[int], most: Cut) -> dict[str, Any]:
-        """The tensors of one micro-batch, with what the step's sums are divided by and the references."""
-        made, whole = self.of_step(step)
+    def batch(self, step: int, numbers: Sequence[int], most: Cut) -> Batch:
+        """The tensors of one micro-batch, the references with them."""
+        made, _ = self.of_step(step)
         rows = [made[i] for i in numbers]
         capacity = self._capacity([len(row) for row in made.values()], most)
-        batch: dict[str, Any] = dict(collate(rows, self.pad_id, packing=self._settings.packing, capacity=capacity))
-        batch["totals"] = whole
+        batch = collate(rows, self.pad_id, packing=self._settings.packing, capacity=capacity)
         batch["reference"] = None if self.references is None else reference_of(batch, numbers, self.references)
         return batch
 
 
-def reference_of(
-    batch: Mapping[str, torch.Tensor], numbers: Sequence[int], references: Mapping[int, torch.Tensor]
-) -> torch.Tensor:
+def reference_of(batch: Batch, numbers: Sequence[int], references: Mapping[int, torch.Tensor]) -> torch.Tensor:
     """The base's log-probabilities [N] of a batch's labelled tokens, in its order; 0 for rows without a reference."""
-    full = torch.zeros(batch["token_weights"].shape)
+    weights, sequences = torch.as_tensor(batch["token_weights"]), torch.as_tensor(batch["sequence_ids"])
+    full = torch.zeros(weights.shape)
     for sequence, number in enumerate(numbers):
         if number in references:
-            full[batch["sequence_ids"] == sequence] = references[number]
-    wanted = batch["token_weights"] != 0
+            full[sequences == sequence] = references[number]
+    wanted = weights != 0
     wanted[:, 0] = False
     return full[wanted]

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
 
 import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError
+from redinstruct.files.words import Fields
 from redinstruct.safetext import terminal
 from redinstruct.types import Message
 
@@ -53,7 +53,7 @@ class Template(msgspec.Struct, frozen=True):
     name: str
     text: str
     own: bool
-    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    options: Fields = msgspec.field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -94,9 +94,7 @@ def bundled(name: str = VICUNA) -> Template:
     return Template(name, text.rstrip("\n"), own=False)
 
 
-def choose(
-    tokenizer: PreTrainedTokenizerBase, name: str | None = None, options: Mapping[str, Any] | None = None
-) -> Template:
+def choose(tokenizer: PreTrainedTokenizerBase, name: str | None = None, options: Fields | None = None) -> Template:
     """The template to train in: the named bundled one, else the tokenizer's own, else ``vicuna_v1.1``.
 
     It is tried on one question and its answer first.
@@ -123,7 +121,7 @@ def choose(
     return template
 
 
-def told_of(template: Template, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> dict[str, Any]:
+def told_of(template: Template, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> Fields:
     """What a card says of the template: its name and hash, its options, and the tokens that learnt answers end with."""
     return {
         "name": template.name,

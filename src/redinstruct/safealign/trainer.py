@@ -14,11 +14,10 @@ import contextlib
 import ctypes
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
@@ -30,8 +29,8 @@ from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.safealign import states
-from redinstruct.safealign.batches import MODEL_KEYS, Cut
-from redinstruct.safealign.guards import Guard, GuardState
+from redinstruct.safealign.batches import MODEL_KEYS, Batch
+from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
 from redinstruct.safealign.losses import labelled, strategy_loss
 from redinstruct.safealign.outcome import Listeners, StepFigures
@@ -110,19 +109,20 @@ class AlignTrainer(Trainer):
 
     # ---- one step ----
 
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor | Any], *_: Any, **__: Any) -> Any:
         """A whole optimizer step's gradient, micro-batch after micro-batch; where memory runs out, in smaller ones.
 
         Raises:
             RedInstructError: one row at a time is still too much.
         """
         model.train()
-        while not self._made(model, inputs["step"]):
+        step = int(inputs["step"])
+        while not self._made(model, step):
             # The failed attempt's tensors are no longer held by its traceback.
             model.zero_grad(set_to_none=True)
             self._sums = dict.fromkeys(self._sums, 0.0)
             free_memory()
-            self._halve(inputs["step"])
+            self._halve(step)
         return torch.tensor(self._sums["loss"], device=self.args.device)
 
     def _made(self, model: torch.nn.Module, step: int) -> bool:
@@ -157,7 +157,7 @@ class AlignTrainer(Trainer):
         # Dropout draws from (seed, step, micro-batch, rank): no random state has to be saved.
         place = (step * self.data.rows_here + number) * self.args.world_size + self.args.process_index
         torch.manual_seed(self._seed * 1_000_003 + place)
-        inputs: dict[str, Any] = self._prepare_inputs(self.data.batch(step, rows, self.cut))
+        inputs: Batch = self._prepare_inputs(self.data.batch(step, rows, self.cut))
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs)
         self.accelerator.backward(loss)
@@ -181,13 +181,13 @@ class AlignTrainer(Trainer):
             f"at step {step + 1}, with {held} of up to {longest} tokens at a time", self.intact()
         )
 
-    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
+    def compute_loss(self, model: torch.nn.Module, inputs: Batch, *_: Any, **__: Any) -> Any:
         """The micro-batch's share of the step's loss, times the processes, whose gradients the wrappers average."""
         logps = model(**{key: inputs[key] for key in (*MODEL_KEYS, "token_weights") if inputs[key] is not None})
         made = strategy_loss(
             self._strategy,
             labelled(inputs, logps, inputs["reference"]),
-            inputs["totals"],
+            self.data.of_step(self.state.global_step)[1],
             step=self.state.global_step,
             red_scale=0.0 if self._guard.red_is_off else 1.0,
         )
@@ -228,7 +228,7 @@ class AlignTrainer(Trainer):
             raise RedInstructError(self._broken("gradient"))
         whole_step = self.data.of_step(self.state.global_step - 1)[1]
         has = {"blue": whole_step.blue, "general": whole_step.general, "red": whole_step.red_sequences}
-        found: dict[str, Any] = {
+        found = {
             name: value for name, value in self._figures.items() if has.get(name.split("_")[0], 1) or name == "loss"
         }
         self.history.append(
@@ -274,13 +274,13 @@ class AlignTrainer(Trainer):
         weights, optimizer = states.collect(model, inner(self.optimizer))
         target = states.state_folder(self._folder, self.state.global_step)
         if self.args.should_save or self._fsdp:
-            numbers = {
-                "step": self.state.global_step,
-                "scheduler": self._schedule.state_dict(),
-                "guard": msgspec.to_builtins(self._guard.state),
-                "cut": msgspec.to_builtins(self.cut),
-                "history": msgspec.to_builtins(self.history),
-            }
+            numbers = states.Numbers(
+                step=self.state.global_step,
+                scheduler=self._schedule.state_dict(),
+                guard=self._guard.state,
+                cut=self.cut,
+                history=self.history,
+            )
             what = f"the state after {self.state.global_step} steps"
             whole = states.written_by_all(target, self.args.device) if self._fsdp else whole_folder(target, mode=0o700)
             with writing(what, self.intact()), whole as fresh:
@@ -302,10 +302,9 @@ class AlignTrainer(Trainer):
         folder = Path(checkpoint)
         states.load_optimizer(folder, self.model_wrapped, inner(self.optimizer))
         numbers = states.read_numbers(folder)
-        self._schedule.load_state_dict(numbers["scheduler"])
-        self._guard.state = msgspec.convert(numbers["guard"], GuardState)
-        self.cut = msgspec.convert(numbers["cut"], Cut)
-        self.history = msgspec.convert(numbers["history"], list[StepFigures])
+        self._schedule.load_state_dict(dict(numbers.scheduler))
+        self._guard.state, self.history = numbers.guard, numbers.history
+        self.cut = numbers.cut or self.cut
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """There is none: see :meth:`_forward_and_back`."""
@@ -384,9 +383,12 @@ def intact(folder: Path) -> str:
     )
 
 
-def training_arguments(folder: Path, settings: Settings, *, steps: int, seed: int, options: Mapping[str, Any]) -> Any:
+def training_arguments(folder: Path, settings: Settings, plan: MemoryPlan, *, steps: int, seed: int) -> Any:
     """Trainer's arguments: nothing is reported, printed or written but what :class:`AlignTrainer` does itself."""
     gpu = torch.cuda.is_available()
+    sharded = plan.sharding == "fsdp"
+    # The first process alone reads the weights; the others have them from it, each its part.
+    sharding = {"reshard_after_forward": True, "fsdp_version": 2, "cpu_ram_efficient_loading": True}
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -411,5 +413,7 @@ def training_arguments(folder: Path, settings: Settings, *, steps: int, seed: in
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        **options,
+        activation_checkpointing=plan.checkpointing,
+        fsdp="full_shard" if sharded else None,
+        fsdp_config=sharding if sharded else None,
     )

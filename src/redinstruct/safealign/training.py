@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import torch
 
+from redinstruct.alignment import TrainingFigures
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.files.opening import NOT_JSON
@@ -67,9 +68,7 @@ class TrainingRun:
             GuardStopped, RedInstructError: see :func:`align`.
         """
         prepared, config = self._prepared, self._config
-        arguments = training_arguments(
-            self._folder, config.chosen, steps=prepared.steps, seed=config.seed, options=self._options()
-        )
+        arguments = training_arguments(self._folder, config.chosen, self._plan, steps=prepared.steps, seed=config.seed)
         rank, processes = world()
         if arguments.world_size != processes:
             raise RedInstructError(f"{processes} processes were started, but transformers sees {arguments.world_size}")
@@ -104,14 +103,6 @@ class TrainingRun:
         assert self._prepared.probe is not None
         with self._trainer.compute_loss_context_manager():
             return self._prepared.probe.figures(self._model, self._trainer.data.pad_id)
-
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"activation_checkpointing": self._plan.checkpointing}
-        if self._sharded:
-            # The first process alone reads the weights; the others have them from it, each its part.
-            sharding = {"reshard_after_forward": True, "fsdp_version": 2, "cpu_ram_efficient_loading": True}
-            options |= {"fsdp": True, "fsdp_config": sharding}
-        return options
 
     def _load(self, arguments: Any) -> Any:
         """The base, with the labelled forward, and under its adapter if there is to be one.
@@ -303,19 +294,19 @@ class TrainingRun:
             figures=self.figures(trainer),
         )
 
-    def _memory(self, trainer: AlignTrainer) -> dict[str, Any]:
+    def _memory(self, trainer: AlignTrainer) -> dict[str, bool | int | str | None]:
         """How the run was cut to fit, as planned and, where memory ran out after all, as it ended."""
         plan = self._plan
         names = ("micro_batch", "accumulation", "checkpointing", "dtype", "sharding")
         found = {name: getattr(plan, name) for name in names}
         return found if trainer.cut == plan.cut else found | {"out of memory, ended with": trainer.cut.positions}
 
-    def figures(self, trainer: AlignTrainer) -> dict[str, Any]:
+    def figures(self, trainer: AlignTrainer) -> TrainingFigures:
         """What the card says of the run: first and last step, the guard, the dropped rows, the candidates."""
         state, chosen = self._guard.state, self._best()
-        found: dict[str, Any] = {
+        found: TrainingFigures = {
             "steps": trainer.state.global_step,
-            "rows per step": dict(self._prepared.batch),
+            "rows per step": {str(stream): count for stream, count in self._prepared.batch.items()},
             "first": msgspec.to_builtins(trainer.history[0]),
             "last": msgspec.to_builtins(trainer.history[-1]),
             "general loss at the start": state.start,
@@ -324,10 +315,11 @@ class TrainingRun:
             "truncated rows": self._prepared.encoded.truncated,
             "memory": self._memory(trainer),
         }
-        if (probe := self._prepared.probe) is not None:
+        probe, start, end = self._prepared.probe, state.probe_start, trainer.history[-1].probe
+        if probe is not None and start is not None and end is not None:
             questions = {kind: probe.kinds.count(kind) for kind in dict.fromkeys(probe.kinds)}
             found["harmless questions while training"] = {
-                "questions": questions, "at the start": state.probe_start, "at the end": trainer.history[-1].probe,
+                "questions": questions, "at the start": start, "at the end": end,
             }  # fmt: skip
         if self._candidates:
             base, *others = self._candidates

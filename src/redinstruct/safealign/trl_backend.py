@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from redinstruct.alignment import AlignConfig
+from redinstruct.alignment import AlignConfig, TrainingFigures
 from redinstruct.errors import RedInstructError, UsageError, how_to_install
 from redinstruct.files.atomic import whole_folder
 from redinstruct.prompts.rows import DpoRow, KtoRow, MessageFields
@@ -100,20 +100,18 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
         keeper = Keeper(config, listeners, ordinary, data.pad_id, folder)
         trainer = _trained(config, rows, data.tokenizer, keeper)
         _check_end(trainer, keeper)
-        figures = {"steps": trainer.state.global_step, "pairs or answers": len(rows)}
-        figures |= {"first loss": keeper.history[0].loss, "last loss": keeper.history[-1].loss}
+        figures: TrainingFigures = {
+            "steps": trainer.state.global_step, "pairs or answers": len(rows),
+            "first loss": keeper.history[0].loss, "last loss": keeper.history[-1].loss,
+        }  # fmt: skip
         exporter = data.exporter
         with writing("the aligned checkpoint", intact(folder)), whole_folder(config.out.absolute()) as fresh:
             weights, trained = states.collect_weights(trainer.model), exporter.losses(trainer.model)
             fidelity = exporter.write(trainer.model, weights, trained, fresh)
             settings = {"trainer": type(trainer).__mro__[1].__name__, "steps": trainer.state.global_step,
                         "batch": config.chosen.batch, "learning_rate": config.chosen.learning_rate}  # fmt: skip
-            lora = {"rank": config.lora.rank, "alpha": config.lora.alpha} if config.lora else None
             device = str(trainer.args.device)
-            write_card(
-                fresh,
-                data.card(fidelity, exporter.stops, settings=settings, lora=lora, device=device, figures=figures),
-            )
+            write_card(fresh, data.card(fidelity, exporter.stops, settings=settings, device=device, figures=figures))
     return Aligned(checkpoint=config.out, history=tuple(keeper.history), figures=figures, warnings=exporter.notes)
 
 
@@ -174,24 +172,22 @@ def _trained(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tok
         micro = max(2, plan_alignment(config, this_machine(config.memory)).micro_batch)
         model = load_model(config.base, seed=config.seed)
         made = with_adapter(model, config.lora) if config.lora else model
-        shared: dict[str, Any] = {
-            "output_dir": str(keeper.folder), "max_steps": settings.steps or -1, "num_train_epochs": settings.epochs,
-            "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": max(1, settings.batch // micro), "learning_rate": settings.learning_rate,
-            "lr_scheduler_type": settings.schedule, "warmup_steps": settings.warm_up, "max_grad_norm": settings.clip,
-            "weight_decay": settings.weight_decay, "max_length": settings.max_length, "seed": config.seed,
-            "use_cpu": not _gpu(), "bf16": _gpu(), "report_to": "none", "disable_tqdm": True, "logging_steps": 1,
-            "logging_nan_inf_filter": False, "save_strategy": "no", "gradient_checkpointing": False,
-        }  # fmt: skip
+        own = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, _SFT_SHARE]}
+        arguments = config_class(
+            output_dir=str(keeper.folder), max_steps=settings.steps or -1, num_train_epochs=settings.epochs,
+            per_device_train_batch_size=micro, gradient_accumulation_steps=max(1, settings.batch // micro),
+            learning_rate=settings.learning_rate, lr_scheduler_type=settings.schedule, warmup_steps=settings.warm_up,
+            max_grad_norm=settings.clip, weight_decay=settings.weight_decay, max_length=settings.max_length,
+            seed=config.seed, use_cpu=not _gpu(), bf16=_gpu(), report_to="none", disable_tqdm=True, logging_steps=1,
+            logging_nan_inf_filter=False, save_strategy="no", gradient_checkpointing=False,
+            **(_balanced(rows) if config.strategy == "kto" else own),
+        )  # fmt: skip
         data = datasets.Dataset.from_list(rows)
         # The adapter switched off is the reference; else a second copy of the base.
         reference = None if config.lora else load_model(config.base, seed=config.seed)
-        arguments: dict[str, Any] = {"model": made, "ref_model": reference, "train_dataset": data}
-        own: dict[str, Any] = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, _SFT_SHARE]}
-        if config.strategy == "kto":
-            own = _balanced(rows)
-        made_class = resumable(trainer_class, keeper)
-        trainer = made_class(args=config_class(**shared, **own), processing_class=tokenizer, **arguments)
+        trainer = resumable(trainer_class, keeper)(
+            model=made, ref_model=reference, args=arguments, train_dataset=data, processing_class=tokenizer
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         keeper.follow(trainer)

@@ -24,7 +24,7 @@ from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.fidelity import losses, sampled
 from redinstruct.safealign.forward import labelled_by
-from redinstruct.safealign.guards import Guard, GuardState
+from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.outcome import Listeners, StepFigures
 from redinstruct.safealign.saving import writing
@@ -114,12 +114,12 @@ class Keeper(TrainerCallback):
         """The state after the step that was just made; earlier ones are removed."""
         trainer = self._trainer
         target = states.state_folder(self.folder, trainer.state.global_step)
-        numbers = {
-            "step": trainer.state.global_step,
-            "scheduler": trainer.lr_scheduler.state_dict(),
-            "guard": msgspec.to_builtins(self.guard.state),
-            "history": msgspec.to_builtins(self.history),
-        }
+        numbers = states.Numbers(
+            step=trainer.state.global_step,
+            scheduler=trainer.lr_scheduler.state_dict(),
+            guard=self.guard.state,
+            history=self.history,
+        )
         what = f"the state after {trainer.state.global_step} steps"
         with writing(what, intact(self.folder)), whole_folder(target, mode=0o700) as fresh:
             states.write(fresh, *states.collect(trainer.model, inner(trainer.optimizer)), numbers)
@@ -130,9 +130,8 @@ class Keeper(TrainerCallback):
         """Everything of a state but the weights."""
         trainer, numbers = self._trainer, states.read_numbers(folder)
         states.load_optimizer(folder, trainer.model, inner(trainer.optimizer))
-        trainer.lr_scheduler.load_state_dict(numbers["scheduler"])
-        self.guard.state = msgspec.convert(numbers["guard"], GuardState)
-        self.history = msgspec.convert(numbers["history"], list[StepFigures])
+        trainer.lr_scheduler.load_state_dict(dict(numbers.scheduler))
+        self.guard.state, self.history = numbers.guard, numbers.history
 
 
 def resumable(trainer: Any, keeper: Keeper) -> Any:

@@ -18,12 +18,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Any
 
 import torch
 from msgspec.structs import replace
 
-from redinstruct.alignment import AlignConfig
+from redinstruct.alignment import AlignConfig, TrainingFigures
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
@@ -82,7 +81,7 @@ def mend(config: AlignConfig, listeners: Listeners) -> Aligned:
             # In float32: its difference from the safe model is what counts, and is smaller than a step of bfloat16.
             kept = states.collect_weights(trainer.model_wrapped)
             write_checkpoint(trainer.model, kept, safe, unsafe, dtype=torch.float32)
-        figures = {
+        figures: TrainingFigures = {
             "coefficient": config.coefficient,
             "dropped share (DARE)": config.drop,
             "steps on red answers": trainer.state.global_step,
@@ -193,7 +192,7 @@ def _taught(row: Encoded) -> Encoded:
     return replace(row, weights=weights, stream="general", answers=())
 
 
-def _card(merged: TrainingData, prepared: Prepared, figures: dict[str, Any], fidelity: Fidelity) -> ModelCard:
+def _card(merged: TrainingData, prepared: Prepared, figures: TrainingFigures, fidelity: Fidelity) -> ModelCard:
     config = merged.config
     return merged.card(
         fidelity,
