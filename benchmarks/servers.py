@@ -294,7 +294,7 @@ def probabilities(spec: str) -> str:
     """Whether the server gives the log-probabilities of a given text, as ``utility`` needs them."""
     from redinstruct.models import make_model
 
-    why = Asker(make_model(spec), 1).why_no_probabilities()
+    why = Asker(make_model(spec)).why_no_probabilities()
     return "work" if why is None else "refused"
 
 

@@ -28,6 +28,9 @@ from redinstruct.models.placement import Placement, placed
 from redinstruct.redeval import EvalSettings, evaluate, prepare, rejudge
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.settings import RejudgeSettings
+from redinstruct.utility_check import read_utility
+from redinstruct.utility_check.runs import check_utility
+from redinstruct.utility_check.settings import UtilitySettings
 from tests.support.cli import ROOT, InProcess
 from tests.support.endpoint import Endpoint
 
@@ -132,6 +135,35 @@ def test_a_collection_over_there_makes_the_calls_of_one_here(engine: Placement, 
             made.append(db.execute(select).fetchall())
     assert made[0] == made[1]
     assert len(made[0]) > 20
+
+
+@pytest.mark.parametrize("model", ["scripted/weak", "hf"])
+def test_a_utility_check_over_there_finds_what_one_here_does(engine: Placement, tmp_path: Path, model: str) -> None:
+    """Answers, and of a checkpoint the log-probabilities too."""
+    suite = "toy_how_to,toy_borderline"
+    if model == "hf":
+        pytest.importorskip("transformers")
+        from redinstruct.toyworld import build
+
+        model, suite = f"hf/{build(tmp_path / 'toy', seed=0, quick=True)}", "toy"
+    for name, place in (("ray", engine), ("here", Placement(threads=1))):
+        with placed(place):
+            check_utility(UtilitySettings(model=model, suite=suite, limit=60), tmp_path / name)
+    assert read_utility(tmp_path / "ray") == read_utility(tmp_path / "here")
+
+
+def test_an_endpoint_s_utility_is_the_same_by_the_command(tmp_path: Path) -> None:
+    told = []
+    with Endpoint() as stub:
+        for name, more in (("ray", ("--engine", "ray", "--workers", "2")), ("here", ())):
+            given = ["utility", "--model", "openai-api/stub/m", "--suite", "toy_how_to", "--run", str(tmp_path / name)]
+            done = subprocess.run(
+                [sys.executable, "-m", "redinstruct", *given, "--limit", "80", "--json", *more], cwd=ROOT,
+                env=environment(stub, tmp_path), capture_output=True, check=True,
+            )  # fmt: skip
+            told.append(json.loads(done.stdout))
+        assert stub.requests == 160
+    assert told[0] == told[1]
 
 
 WORKER = b"ray::RedInstructWorker"

@@ -15,14 +15,19 @@ import pytest
 
 pytest.importorskip("lm_eval")
 
+from redinstruct.errors import UsageError
+from redinstruct.models.placement import Placement, placed
 from redinstruct.run import Store, UtilityStore
 from redinstruct.run.rows import to_json
 from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.data import find_hhh, read_hhh
 from redinstruct.utility_check.hhh import Letters, prompts, wins
+from redinstruct.utility_check.runs import check_utility
+from redinstruct.utility_check.settings import UtilitySettings
 from tests.support.benchmarks import HHH_SIZES, write_benchmarks
 from tests.support.cli import InProcess, nothing_written, run, tree
 from tests.support.echoing import EchoingEndpoint, logprob, pieces
+from tests.support.workers import Nearby, NearbyEngine
 
 pytestmark = pytest.mark.local
 
@@ -589,6 +594,37 @@ def test_likelihoods_are_the_harness_s_own(tiny: Path) -> None:
         theirs = [found for found, _ in lm.loglikelihood(asked)]
         assert model.likelihoods(pairs) == pytest.approx(theirs, abs=1e-4), template
         assert len(set(theirs)) > 10
+
+
+@pytest.mark.parametrize("suite", ["hhh", "truthfulqa_mc2,mmlu_anatomy,bbh_fewshot_navigate"])
+def test_a_checkpoint_that_workers_hold_is_measured_as_here(benchmarks: Path, tmp_path: Path, suite: str) -> None:
+    model = f"hf/{save_lettered(tmp_path / 'answering', positions=2048, train='bbh' in suite)}"
+    found = []
+    for name, engine in (("here", None), ("there", NearbyEngine(lambda _: Nearby()))):
+        wanted = UtilitySettings(model=model, suite=suite, data=benchmarks)
+        with placed(Placement(elsewhere=engine)):
+            found.append(check_utility(wanted, tmp_path / name).result)
+    here, there = found
+    for card, other in zip(here.cards, there.cards, strict=True):
+        assert msgspec.structs.replace(other, metrics=card.metrics) == card
+    assert [(one.task, one.metric, one.items) for one in there.tasks] == [
+        (one.task, one.metric, one.items) for one in here.tasks
+    ]
+    for mine, theirs in zip(here.tasks, there.tasks, strict=True):
+        assert theirs.values == pytest.approx(mine.values, abs=1e-4)
+
+
+def test_what_workers_cannot_tell_is_refused_before_anything_is_written(
+    benchmarks: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = UtilitySettings(model=f"hf/{tiny}", suite="mmlu_anatomy", data=benchmarks, chat_template="native")
+    with placed(Placement(elsewhere=NearbyEngine(lambda _: Nearby()))):
+        with pytest.raises(UsageError, match="--chat-template native"):
+            check_utility(wanted, tmp_path / "r")
+        monkeypatch.setattr("lm_eval.api.task.ConfigurableTask.aggregation", lambda _: {"exact_match": None})
+        with pytest.raises(UsageError, match="mmlu_anatomy: scored by each"):
+            check_utility(msgspec.structs.replace(wanted, chat_template="none"), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_facts_have_one_true_answer_among_four() -> None:

@@ -23,6 +23,7 @@ class Nearby:
         self._specs: list[bytes] = []
         self._giving: asyncio.Task[bytes] | None = None
         self._death = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def load(self, packed: bytes) -> None:
         self.host = self.host or Host()
@@ -45,6 +46,10 @@ class Nearby:
 
     async def exchange(self, packed: bytes) -> bytes:
         assert self.host is not None
+        if self._loop is not asyncio.get_running_loop():
+            # A real worker outlives the loop of who asks it; this one goes on in the next.
+            self._loop, self._giving, self._death = asyncio.get_running_loop(), None, asyncio.Event()
+            self.host._changed = asyncio.Event()
         if packed:
             self.send(packed)
         if self._giving is None:

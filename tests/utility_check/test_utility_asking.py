@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from redinstruct.errors import EndpointDenied, EndpointLost, RedInstructError
-from redinstruct.models import ModelError, Reply, Request
+from redinstruct.engine import LimitReached, Limits
+from redinstruct.errors import EndpointDenied, EndpointLost, RedInstructError, UsageError
+from redinstruct.models import ModelError, Reply, Request, make_model
+from redinstruct.models.placement import Placement, placed
+from redinstruct.progress import Progress
 from redinstruct.types import FailureReason, Message, Sampling
+from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.asking import Asker
+from redinstruct.utility_check.runs import UtilityOutcome, check_utility
+from redinstruct.utility_check.settings import UtilitySettings
+from tests.support.workers import Nearby, NearbyEngine
 
 REQUESTS = [Request((Message("user", f"What is item {number}?"),), Sampling(max_tokens=1)) for number in range(6)]
 
@@ -33,20 +41,133 @@ class Fails:
         pass
 
 
+def one_by_one(model: Fails, max_calls: int | None = None) -> Asker:
+    return Asker(model, Limits(concurrency=1, max_calls=max_calls))
+
+
 @pytest.mark.parametrize(("after", "error"), [(0, EndpointDenied), (3, EndpointLost)])
 @pytest.mark.parametrize("reason", [FailureReason.UNAUTHORIZED, FailureReason.QUOTA])
 def test_one_failing_call_ends_the_task_with_the_endpoint_s_words(
     after: int, error: type[RedInstructError], reason: FailureReason
 ) -> None:
     with pytest.raises(error, match="as it said"):
-        Asker(Fails(after, reason), 1).say(REQUESTS)
+        one_by_one(Fails(after, reason)).say(REQUESTS)
 
 
 def test_a_fault_of_what_was_asked_is_neither() -> None:
     with pytest.raises(RedInstructError, match="bad_request: as it said") as caught:
-        Asker(Fails(3, FailureReason.BAD_REQUEST), 1).say(REQUESTS)
+        one_by_one(Fails(3, FailureReason.BAD_REQUEST)).say(REQUESTS)
     assert caught.value.exit_code == 1
 
 
 def test_an_endpoint_without_completions_says_why_it_gives_no_probabilities() -> None:
-    assert Asker(Fails(0, FailureReason.NOT_FOUND), 1).why_no_probabilities() == "not_found: as it said"
+    assert one_by_one(Fails(0, FailureReason.NOT_FOUND)).why_no_probabilities() == "not_found: as it said"
+
+
+def test_a_task_for_which_too_few_calls_are_left_is_not_begun() -> None:
+    model = Fails(99, FailureReason.QUOTA)
+    asker = one_by_one(model, max_calls=8)
+    assert len(asker.say(REQUESTS)) == 6
+    with pytest.raises(LimitReached):
+        asker.say(REQUESTS)
+    assert model.left == 93
+
+
+def toy(run: Path, *tasks: str, model: str = "scripted/refuse", max_calls: int | None = None) -> UtilityOutcome:
+    wanted = UtilitySettings(model=model, suite=",".join(tasks), limit=4)
+    return check_utility(wanted, run, limits=Limits(max_calls=max_calls))
+
+
+def test_a_check_that_a_limit_cut_keeps_its_tasks_and_goes_on_with_the_next(place: Path) -> None:
+    tasks = ("toy_how_to", "toy_how_to_in_frame", "toy_borderline")
+    begun = toy(place / "run", *tasks, max_calls=0)
+    assert (begun.asked, begun.result.missing) == ((), tasks)
+    cut = toy(place / "run", *tasks, max_calls=9)
+    assert (cut.asked, cut.result.missing, cut.result.complete) == (tasks[:2], tasks[2:], False)
+    toy(place / "run", *tasks)
+    toy(place / "whole", *tasks)
+    assert read_utility(place / "run") == read_utility(place / "whole")
+
+
+def test_progress_tells_the_task_its_rows_and_the_requests(place: Path) -> None:
+    heard: list[tuple[str, int, int]] = []
+
+    def hear(progress: Progress) -> None:
+        heard.append((progress.stage, progress.done, progress.calls))
+
+    wanted = UtilitySettings(model="scripted/refuse", suite="toy_how_to,toy_borderline", limit=3)
+    check_utility(wanted, place / "run", hear)
+    assert heard == [(task, done, done) for task in ("toy_how_to", "toy_borderline") for done in (1, 2, 3)]
+
+
+class Computing:
+    """A local model whose log-probability of an answer is its length, less the question's; it reads 40 characters."""
+
+    id, batch_size, cut = "hf/computing@0123456789ab", 3, 0
+    notes = ()
+
+    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
+        assert len(pairs) <= self.batch_size
+        assert cut
+        self.cut += sum(len(question) > 40 for question, _ in pairs)
+        return [len(answer) - len(question) / 1000 for question, answer in pairs]
+
+    async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
+        return [Reply("I cannot say.") for _ in batch]
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def _computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in ("utility_check.runs", "engine.hosting"):
+        monkeypatch.setattr(f"redinstruct.{where}.make_model", lambda *a, **k: Computing())
+    monkeypatch.setattr("redinstruct.engine.servers.FIRST_PROBE", 0.001)
+    monkeypatch.setattr("redinstruct.engine.servers.LONGEST_PROBE", 0.01)
+
+
+PAIRS = [(f"{'How ' * (at % 13)}long is {at}?", "x" * at) for at in range(20)]
+
+
+def test_log_probabilities_are_calls_in_batches_and_what_was_cut_is_counted() -> None:
+    asker = Asker(Computing())
+    assert asker.computes
+    assert asker.likelihoods(PAIRS) == Computing().likelihoods(PAIRS[:3], cut=True) + [
+        len(answer) - len(question) / 1000 for question, answer in PAIRS[3:]
+    ]
+    assert asker.cut == sum(len(question) > 40 for question, _ in PAIRS) > 0
+
+
+@pytest.mark.parametrize("deaths", [0, 3])
+@pytest.mark.usefixtures("_computing")
+def test_workers_compute_what_this_process_computes(place: Path, deaths: int) -> None:
+    left = [deaths]
+
+    def dies(wanted: object) -> bool:
+        left[0] -= 1
+        return left[0] >= 0
+
+    tasks = ("toy_how_to", "toy_facts")
+    engine = NearbyEngine(lambda _: Nearby(dies))
+    with placed(Placement(elsewhere=engine)), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redinstruct.utility_check.runs.make_model", make_model)
+        toy(place / "there", *tasks, model="hf/computing")
+    toy(place / "here", *tasks, model="hf/computing")
+    assert read_utility(place / "there") == read_utility(place / "here")
+    assert len(engine.links) == 2 + deaths
+
+
+@pytest.mark.usefixtures("_computing")
+def test_a_worker_tells_whether_its_model_computes_log_probabilities() -> None:
+    assert Asker(NearbyEngine(lambda _: Nearby()).make("hf/computing", "{}", 1.0, "none")).computes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redinstruct.engine.hosting.make_model", make_model)
+        assert not Asker(NearbyEngine(lambda _: Nearby()).make("scripted/weak", "{}", 1.0, "native")).computes
+
+
+def test_a_model_without_log_probabilities_is_refused_wherever_it_answers(place: Path) -> None:
+    for engine in (None, NearbyEngine(lambda _: Nearby())):
+        with placed(Placement(elsewhere=engine)), pytest.raises(UsageError, match="its answer holds none"):
+            toy(place / "run", "toy_facts", model="scripted/weak")
+    assert not (place / "run").exists()

@@ -13,6 +13,7 @@ from redinstruct.types import Bank, Sampling
 
 if TYPE_CHECKING:
     from redinstruct.engine import Limits
+    from redinstruct.engine.choice import Ray
     from redinstruct.harmfulqa import Collecting
     from redinstruct.harmfulqa.exporting import Exported
     from redinstruct.judges import Judge, JudgeOptions
@@ -172,10 +173,12 @@ def utility(
     shots: int | None = None,
     chat_template: str | None = None,
     batch: int | None = None,
-    concurrency: int = 16,
+    concurrency: int = 64,
+    max_calls: int | None = None,
     timeout: float = 120.0,
     patience: float = 120.0,
     download: bool = False,
+    engine: str | Ray = "local",
     on_progress: OnProgress | None = None,
 ) -> UtilityOutcome:
     """Is a model still useful? ``redinstruct utility``, whose flags the arguments are; the same call resumes.
@@ -184,20 +187,24 @@ def utility(
     loss that counts as none when this run is compared, fixed before the first item is asked.
 
     Returns:
-        ``result`` (``headline``: one entry per benchmark, with ``mean`` and ``interval``), the tasks ``asked`` now.
+        ``result`` (``headline``: one entry per benchmark, with ``mean`` and ``interval``; ``complete`` unless
+        ``max_calls`` cut it), the tasks ``asked`` now.
 
     Raises:
         UsageError: bad input, or an extra that is missing; nothing was written.
         RedInstructError: a task could not be carried out; those before it are recorded.
     """
     given = locals()
+    from redinstruct.engine import Limits
+    from redinstruct.engine.choice import computed_by
     from redinstruct.settings import settings_from
     from redinstruct.utility_check.runs import check_utility
     from redinstruct.utility_check.settings import UtilitySettings
 
     wanted = settings_from(UtilitySettings, given, data=None if data is None else Path(data))
     tell = listener("utility", on_progress)
-    return beside_the_loop(lambda: check_utility(wanted, Path(run), tell))
+    with computed_by(engine, model):
+        return beside_the_loop(lambda: check_utility(wanted, Path(run), tell, settings_from(Limits, given)))
 
 
 def loop(config: str | Path, *, force: bool = False, on_progress: OnProgress | None = None) -> LoopResult:

@@ -10,10 +10,11 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.env_file import env_file
-from redinstruct.cli.options import as_json
+from redinstruct.cli.options import as_json, on_engine
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
-from redinstruct.errors import EXIT_DONE
+from redinstruct.engine import Limits
+from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from redinstruct.settings import settings_from
 from redinstruct.types import JsonObject
 from redinstruct.utility_check.settings import UtilitySettings
@@ -27,7 +28,9 @@ SCHEMA = "redinstruct.utility/1"
 @click.command("utility")
 @flags_of(UtilitySettings)
 @run_option("The check's folder")
+@flags_of(Limits, only=("concurrency", "max_calls", "timeout", "patience"))
 @env_file
+@on_engine
 @as_json
 def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     """Is a model still useful? Tasks of lm-evaluation-harness, HHH by the paper's rule, the toy world's own.
@@ -35,20 +38,24 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     Every item's value is recorded, so that two runs can be compared item by item. The same command resumes, task by
     task; a larger --limit extends. Without --download nothing is fetched.
 
-    Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 130 interrupted.
+    Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 11 cut by
+    --max-calls (a task for which too few are left is not begun), 130 interrupted.
     """
     from redinstruct.utility_check.runs import check_utility
 
     run = run_or_dated(run, f"{flags['model']}-utility")
     with stop_signals(), console.progress("utility") as tell:
-        done = check_utility(settings_from(UtilitySettings, flags), run, tell)
+        done = check_utility(settings_from(UtilitySettings, flags), run, tell, settings_from(Limits, flags))
     for name, lacking, of in done.absent:
         console.note(f"{name}: " + ("no data, left out" if lacking == of else f"no data for {lacking} of {of} tasks"))
     if as_json:
         console.say_json(_document(done.result, done.absent))
     else:
         _say(done.result, run)
-    return EXIT_DONE
+    if done.result.complete:
+        return EXIT_DONE
+    console.note("cut by --max-calls: the same command with a larger limit goes on")
+    return EXIT_INCONCLUSIVE
 
 
 def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -> JsonObject:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from redinstruct.engine.batches import Batcher
+from redinstruct.engine.scoring import answering, computes
 from redinstruct.engine.wire import Came, Failed, Group, Loaded, ModelSpec, Wanted, pack, unpack
 from redinstruct.errors import RedInstructError
 from redinstruct.models.base import Model, ModelError, Reply, Request
@@ -50,7 +51,7 @@ class Host:
             return pack(Loaded(__version__, error=redact(str(error))))
         self._models.append(model)
         parts: list[Model] = list(getattr(model, "replicas", (model,)))
-        self._parts.append([_answerer(part) for part in parts])
+        self._parts.append([_answerer(answering(part)) for part in parts])
         self._said.append(_notes(model))
         told = Loaded(
             __version__,
@@ -59,6 +60,7 @@ class Host:
             any(part.batch_size > 1 for part in parts),
             getattr(model, "address_from", None),
             self._said[-1],
+            scores=computes(model),
         )
         return pack(told)
 

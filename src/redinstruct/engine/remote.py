@@ -272,13 +272,16 @@ class _Part:
 
 
 class RemoteModel:
-    """A model that every worker holds. ``in_batches``: it answers several requests at once, over there."""
+    """A model that every worker holds. ``in_batches``: it answers several requests at once, over there.
+
+    ``scores``: it computes log-probabilities there.
+    """
 
     batch_size = 1
 
     def __init__(self, workers: Sequence[Worker], number: int, loaded: Loaded, where: str) -> None:
         self.id = loaded.id
-        self.in_batches = loaded.batches
+        self.in_batches, self.scores = loaded.batches, loaded.scores
         self.address_from = loaded.address_from or where
         self.replicas = tuple(_Part(self, worker, number, part) for worker in workers for part in range(loaded.parts))
         self._workers, self._number = tuple(workers), number

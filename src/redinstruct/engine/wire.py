@@ -68,7 +68,10 @@ class ModelSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True):
-    """A model that a worker holds, or ``error``: why it cannot. ``batches``: it answers several requests at once."""
+    """A model that a worker holds, or ``error``: why it cannot.
+
+    ``batches``: it answers several requests at once; ``scores``: it computes log-probabilities.
+    """
 
     version: str
     id: str = ""
@@ -77,6 +80,7 @@ class Loaded(msgspec.Struct, frozen=True, array_like=True):
     address_from: str | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
+    scores: bool = False
 
 
 def pack(value: object) -> bytes:

@@ -1,49 +1,42 @@
 """A model asked directly: answers, and log-probabilities of given answers. Needs no harness.
 
-Retries, the gate and the fuse are the engine's. A local model computes log-probabilities itself; an endpoint gives them
-through ``/completions``, if it has it: an answer's is the sum over the tokens that begin in it (a blank between it and
-the question counts to the answer, as in the harness). The first token of all has no probability there, so that an
-answer to an empty question lacks its first token. A call that fails for good ends the task: utility is not measured on
-what happened to arrive.
+Calls, limits and progress are the engine's. A local model, here or in a worker, computes log-probabilities itself; an
+endpoint gives them through ``/completions``, if it has it: an answer's is the sum over the tokens that begin in it (a
+blank between it and the question counts to the answer, as in the harness). The first token of all has no probability
+there, so that an answer to an empty question lacks its first token. A call that fails for good ends the task, and a
+task for which too few calls are left is not begun: utility is not measured on what happened to arrive.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
-from redinstruct.engine import PATIENCE, Caller, in_a_loop, is_failing, run_pool
+from redinstruct.engine import LimitReached, Limits, Party, Spending, Worklist, in_a_loop, is_failing, scoring
+from redinstruct.engine.opening import closing
 from redinstruct.errors import CallFailed, RedInstructError
 from redinstruct.models import Model, Request
-from redinstruct.models.base import ModelError, Reply, TokenChoice
+from redinstruct.models.base import Reply, TokenChoice
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.types import FailureReason, Message, Sampling
 
 _PROBE = "The sky is blue."
-
-
-@runtime_checkable
-class Scoring(Protocol):
-    """A model that computes log-probabilities in this process."""
-
-    cut: int
-
-    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
-        """The natural log-probability of each answer to its question, in order; ``cut`` counts those cut to fit."""
-        ...
+TARGET = "target"
 
 
 class Asker:
-    """A model, and how many calls it gets at once."""
+    """A model, and the limits of all that it is asked. ``cut``: texts so far that it read without their beginnings."""
 
-    def __init__(self, model: Model, concurrency: int = 16, patience: float = PATIENCE) -> None:
-        self._model = model
-        # A model that answers in batches is given the next one while it computes.
-        self._concurrency = concurrency if model.batch_size == 1 else max(concurrency, 2 * model.batch_size)
-        self._patience = patience
+    def __init__(self, model: Model, limits: Limits | None = None) -> None:
+        self._model = scoring.answering(model)
+        self._limits = limits or Limits()
+        limited = self._limits.max_calls is not None
+        self._spending = Spending(self._limits.max_calls) if limited else None
         self._answered = False
         self._failing: RedInstructError | None = None
+        self.computes = scoring.computes(model)
+        self.cut = 0
         self.on_progress: OnProgress = unheard
 
     def say(self, requests: Sequence[Request]) -> list[Reply]:
@@ -52,36 +45,34 @@ class Asker:
         Raises:
             EndpointDenied: the endpoint fails at the first call already (refused, nobody there).
             EndpointLost: it fails later on; tasks before this one are recorded.
+            LimitReached: so many calls are not left.
             RedInstructError: a call failed for good.
         """
         try:
-            return self._say(requests)
+            return in_a_loop(self._say(requests))
         except CallFailed as error:
             raise (self._failing or self._gave_up(error)) from error
 
-    @property
-    def cut(self) -> int:
-        """Texts so far that a local model could read only without their beginnings."""
-        return self._model.cut if isinstance(self._model, Scoring) else 0
-
-    def likelihoods(self, pairs: Sequence[tuple[str, str]], *, cut: bool = False) -> list[float]:
+    def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The natural log-probability of each answer to its question, in order.
-
-        With ``cut``, a local model reads what is too long for it without its beginning.
 
         Raises:
             RedInstructError: a call failed for good, or the endpoint gives none for one of the texts.
         """
-        if isinstance(self._model, Scoring):
-            return self._computed(self._model, pairs, cut=cut)
         return [found for found, _ in self.echoed(pairs)]
 
     def echoed(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """``(log-probability, whether each token is the likeliest)`` of each continuation of a text, by an endpoint.
+        """``(log-probability, whether each token is the likeliest)`` of each answer to its question, in order.
+
+        Who computes them says nothing of other tokens: each is False.
 
         Raises:
             RedInstructError: a call failed for good, or the endpoint gives none for one of the texts.
         """
+        if self.computes:
+            replies = self.say([scoring.asked_for(*pair) for pair in pairs])
+            self.cut += sum(reply.finish_reason == scoring.CUT for reply in replies)
+            return [(scoring.told(reply), False) for reply in replies]
         replies = self.say([_echo(context + continuation) for context, continuation in pairs])
         return [likelihood(reply.choices, *pair) for reply, pair in zip(replies, pairs, strict=True)]
 
@@ -92,7 +83,7 @@ class Asker:
             RedInstructError: the call failed for another reason.
         """
         try:
-            self._say([request])
+            in_a_loop(self._say([request]))
         except CallFailed as error:
             if error.reason in (FailureReason.NOT_FOUND, FailureReason.HTTP_STATUS):
                 return False
@@ -100,48 +91,37 @@ class Asker:
         return True
 
     def why_no_probabilities(self) -> str | None:
-        """Why log-probabilities cannot be had, None if they can; an endpoint is asked once."""
-        if isinstance(self._model, Scoring):
+        """Why log-probabilities cannot be had, None if they can; an endpoint is asked once, if it may be asked."""
+        if self.computes or self._limits.max_calls == 0:
             return None
         try:
-            (reply,) = self._say([_echo(_PROBE)])
+            (reply,) = in_a_loop(self._say([_echo(_PROBE)]))
         except CallFailed as error:
             return _said(error)
         return None if reply.choices else "its answer holds none"
 
-    def _say(self, requests: Sequence[Request]) -> list[Reply]:
+    async def _say(self, requests: Sequence[Request]) -> list[Reply]:
         replies: dict[int, Reply] = {}
+        party, progress = Party(self._model, begun=self._answered), Progress(0, len(requests))
+        work = Worklist({TARGET: party}, self._limits, self._spending, self.on_progress, progress)
+        whole = await work.set_aside(len(requests), 0.0) if work.limited else None
 
-        async def every() -> None:
-            caller = Caller(self._model, ceiling=self._concurrency, patience=self._patience, begun=self._answered)
+        async def one(number: int) -> None:
+            asked = await work.ask(TARGET, requests[number], whole)
+            if asked.failure is not None:
+                # One is enough: a task is measured whole or not at all.
+                failing = is_failing(asked.failure.reason)
+                self._failing = work.callers[TARGET].fuse.stop() if failing else None
+                raise asked.failure
+            replies[number] = asked.answer()
+            self._answered = True
+            work.tell()
 
-            async def work(number: int) -> None:
-                try:
-                    replies[number] = (await caller(requests[number])).reply
-                except CallFailed as error:
-                    # One is enough: a task is measured whole or not at all.
-                    self._failing = caller.fuse.stop() if is_failing(error.reason) else None
-                    raise
-                self._answered = True
-                self.on_progress(Progress(len(replies), len(requests)))
-
-            try:
-                await run_pool(range(len(requests)), work, self._concurrency)
-            finally:
-                await caller.aclose()
-
-        in_a_loop(every())
+        async with closing(self._model):
+            with whole or contextlib.nullcontext():
+                if not await work.carry_out(range(len(requests)), one, len(requests)):
+                    raise LimitReached
         return [replies[number] for number in range(len(requests))]
-
-    def _computed(self, model: Scoring, pairs: Sequence[tuple[str, str]], *, cut: bool) -> list[float]:
-        found: list[float] = []
-        try:
-            for start in range(0, len(pairs), self._model.batch_size):
-                found += model.likelihoods(pairs[start : start + self._model.batch_size], cut=cut)
-                self.on_progress(Progress(len(found), len(pairs)))
-        except ModelError as error:
-            raise self._gave_up(CallFailed(error.reason, note=error.note)) from error
-        return found
 
     def _gave_up(self, error: CallFailed) -> RedInstructError:
         return RedInstructError(

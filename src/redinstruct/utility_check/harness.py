@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from redinstruct.engine import LimitReached
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.figures.scores import STRIPPED, Metric, TaskCard, item_ids
 from redinstruct.files.atomic import write_file
@@ -32,6 +33,16 @@ _PROMPT_KEYS = ("description", "doc_to_text", "doc_to_target", "doc_to_choice", 
                 "fewshot_config", "output_type", "filter_list", "process_docs", "process_results")  # fmt: skip
 PROBABILITIES = frozenset({"multiple_choice", "loglikelihood", "loglikelihood_rolling"})
 """Output types that need a text's own log-probabilities."""
+LoadedTasks = dict[str, Any]
+"""The harness's tasks, loaded, by name."""
+
+
+def needs_tokens(task: Any) -> bool:
+    """Whether a loaded task is scored by the single tokens of an answer, and not by how likely all of it is."""
+    kind = str(task.OUTPUT_TYPE)
+    return kind in PROBABILITIES - {"multiple_choice"} or (
+        kind != "generate_until" and "exact_match" in task.aggregation()
+    )
 
 
 def version() -> str:
@@ -148,7 +159,7 @@ def run(task: Any, lm: Any, *, limit: int | None, chat_template: str, source: st
                 apply_chat_template=templated,
                 fewshot_as_multiturn=templated,
             )
-    except (RedInstructError, KeyboardInterrupt):
+    except (RedInstructError, LimitReached, KeyboardInterrupt):
         raise
     except Exception as error:
         said = terminal(str(error).strip().splitlines()[0])[:200] if str(error).strip() else "no reason given"

@@ -1,4 +1,4 @@
-"""An endpoint as the harness wants it: texts from its chat, log-probabilities from ``/completions``."""
+"""A model that answers elsewhere as the harness wants it: an endpoint, or a checkpoint that workers hold."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import msgspec
 from lm_eval.api.model import LM
 
-from redinstruct.engine import PATIENCE
-from redinstruct.models import Model, Request
-from redinstruct.progress import OnProgress
+from redinstruct.models import Request
 from redinstruct.types import Message, Sampling
 from redinstruct.utility_check.asking import Asker
 
@@ -24,24 +22,17 @@ AS_CHAT = "the endpoint has no /completions: asked as chat messages, under its o
 class RemoteLM(LM):  # type: ignore[misc]
     """The harness's interface over a model of this project."""
 
-    def __init__(self, model: Model, concurrency: int = 16, patience: float = PATIENCE) -> None:
+    def __init__(self, asker: Asker) -> None:
         super().__init__()
-        self._asker = Asker(model, concurrency, patience)
+        self._asker = asker
         self.cut = self.seen = 0
         self.notes: tuple[str, ...] = ()
 
-    @property
-    def on_progress(self) -> OnProgress:
-        """Called as rows are done."""
-        return self._asker.on_progress
-
-    @on_progress.setter
-    def on_progress(self, listener: OnProgress) -> None:
-        self._asker.on_progress = listener
-
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """``(log-probability, whether it is the greedy answer)`` of each (context, continuation)."""
-        return self._asker.echoed([(str(request.args[0]), str(request.args[1])) for request in requests])
+        found = self._asker.echoed([(str(request.args[0]), str(request.args[1])) for request in requests])
+        self.cut, self.seen = self._asker.cut, self.seen + len(found)
+        return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Log-probability of each whole text, its first token left out."""
@@ -63,7 +54,7 @@ class RemoteLM(LM):  # type: ignore[misc]
             sent = tuple(stop for stop in stops[-1] if stop)[:MOST_STOPS]
             sampling = Sampling(max_tokens=limit, temperature=sampled, stop=sent)
             asked.append(Request((Message("user", str(context)),), sampling, plain=True))
-        if asked and not self._asker.takes(asked[0]):
+        if asked and not self._asker.computes and not self._asker.takes(asked[0]):
             self.notes = (AS_CHAT,)
             asked = [msgspec.structs.replace(request, plain=False) for request in asked]
         replies = self._asker.say(asked)

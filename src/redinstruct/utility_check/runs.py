@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
-from redinstruct.engine.opening import check_stands
+from redinstruct.engine import LimitReached, Limits
+from redinstruct.engine.opening import check_stands, checked_limits
+from redinstruct.engine.scoring import computes_here
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
 from redinstruct.models import Model, make_model
@@ -24,7 +26,7 @@ from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder
 from redinstruct.run.rows import from_json, to_json
 from redinstruct.run.same import check_same
-from redinstruct.utility_check import data, hhh, toy
+from redinstruct.utility_check import data, harness, hhh, toy
 from redinstruct.utility_check.asking import Asker, cut_note
 from redinstruct.utility_check.settings import UtilitySettings
 from redinstruct.utility_check.suites import Catalogue, SuiteSelection, TaskPlan, needs_harness, present, select
@@ -40,7 +42,7 @@ class ReadyCheck(msgspec.Struct):
     selection: SuiteSelection
     asker: Asker
     lm: Any
-    loaded: dict[str, Any]
+    loaded: harness.LoadedTasks
     preferences: dict[str, list[data.Preference]]
     absent: tuple[tuple[str, int, int], ...]
 
@@ -56,19 +58,22 @@ class UtilityOutcome(msgspec.Struct, frozen=True):
     absent: tuple[tuple[str, int, int], ...]
 
 
-def check_utility(wanted: UtilitySettings, run: Path, on_progress: OnProgress | None = None) -> UtilityOutcome:
-    """Carry out, or go on with, a utility check.
+def check_utility(
+    wanted: UtilitySettings, run: Path, on_progress: OnProgress | None = None, limits: Limits | None = None
+) -> UtilityOutcome:
+    """Carry out, or go on with, a utility check. A task for which ``limits`` leave too few calls is not begun.
 
     Raises:
         UsageError: anything that is wrong with the input, in one line; nothing was written.
         RedInstructError: a task could not be carried out; those before it are recorded.
     """
     _check_flags(wanted)
+    limits = checked_limits(limits)
     check_run_folder(run)
     if needs_harness(wanted.suite):
         _check_harness()
     with tempfile.TemporaryDirectory(prefix="redinstruct-utility-") as temporary:
-        checked = _checked(wanted, Path(temporary))
+        checked = _checked(wanted, limits, Path(temporary))
         check_stands(run, lambda store: _check_same(store, checked.config, run))
         with Store.open_for_writing(run) as store:
             rows = UtilityStore(store)
@@ -101,12 +106,10 @@ def _check_harness() -> None:
         raise UsageError(
             f"every suite but toy and hhh needs the [utility] extra (lm_eval is missing): {how_to_install('utility')}"
         )
-    from redinstruct.utility_check import harness
-
     harness.hush()
 
 
-def _checked(wanted: UtilitySettings, temporary: Path) -> ReadyCheck:
+def _checked(wanted: UtilitySettings, limits: Limits, temporary: Path) -> ReadyCheck:
     catalogue = Catalogue()
     selection = select(wanted.suite, wanted.shots, catalogue)
     local, preferences, absent = _read_data(wanted, selection)
@@ -117,17 +120,19 @@ def _checked(wanted: UtilitySettings, temporary: Path) -> ReadyCheck:
         raise UsageError(f"--suite {wanted.suite}: there is no data for any of its tasks{place}")
     template = _template(wanted, selection)
     by_harness = needs_harness(wanted.suite)
-    model = _model(wanted, template)
-    asker = Asker(model, wanted.concurrency, wanted.patience)
-    lm = _harness_model(model, wanted) if by_harness else None
+    model = _model(wanted, template, limits.timeout)
+    asker = Asker(model, limits)
+    lm = _harness_model(model, asker, wanted.batch, template) if by_harness else None
     loaded = _loaded(wanted, selection, catalogue, local, temporary)
     _check_probabilities(wanted, selection, loaded, asker)
+    if asker.computes and not computes_here(model):
+        _check_answers(loaded)
     config = UtilityConfig(
         model=model.id,
         tasks=tuple(task.name for task in selection.tasks),
         groups=selection.groups,
         margin=wanted.margin,
-        harness=_harness_version() if by_harness else toy.HARNESS,
+        harness=harness.version() if by_harness else toy.HARNESS,
         chat_template=template if model.id.startswith("hf/") else "endpoint",
         data=tuple((task.name, _source(task, wanted, local, loaded)) for task in selection.tasks),
         shots=wanted.shots,
@@ -142,13 +147,11 @@ def _loaded(
     catalogue: Catalogue,
     local: dict[str, data.LocalData],
     temporary: Path,
-) -> dict[str, Any]:
+) -> harness.LoadedTasks:
     """The harness's tasks, loaded, by name."""
     tasks = [task for task in selection.tasks if task.kind == "harness"]
     if not tasks:
         return {}
-    from redinstruct.utility_check import harness
-
     harness.make_ready(download=wanted.download)
     found = {}
     for task in tasks:
@@ -156,12 +159,6 @@ def _loaded(
         file = harness.write_local(temporary, task.name, own, local[task.name]) if task.name in local else own
         found[task.name] = harness.load(task.name, file, task.shots)
     return found
-
-
-def _harness_version() -> str:
-    from redinstruct.utility_check import harness
-
-    return harness.version()
 
 
 def _read_data(
@@ -212,7 +209,9 @@ def _place(task: TaskPlan) -> str:
     return f"{task.name}/<split>.jsonl in its own columns would do (see docs/utility.md)"
 
 
-def _source(task: TaskPlan, wanted: UtilitySettings, local: dict[str, data.LocalData], loaded: dict[str, Any]) -> str:
+def _source(
+    task: TaskPlan, wanted: UtilitySettings, local: dict[str, data.LocalData], loaded: harness.LoadedTasks
+) -> str:
     if task.kind == "toy":
         return "world"
     if task.kind == "hhh":
@@ -236,29 +235,31 @@ def _template(wanted: UtilitySettings, selection: SuiteSelection) -> str:
     return "native" if toys == {True} else "none"
 
 
-def _model(wanted: UtilitySettings, template: str) -> Model:
+def _model(wanted: UtilitySettings, template: str, timeout: float) -> Model:
     if wanted.model.startswith("hf/"):
         return make_model(wanted.model, chat_template=template)
     if wanted.chat_template == "native":
         raise UsageError("--chat-template native is for hf/ models: an endpoint applies its own to what it is asked")
-    return make_model(wanted.model, timeout=wanted.timeout)
+    return make_model(wanted.model, timeout=timeout)
 
 
-def _harness_model(model: Model, wanted: UtilitySettings) -> Any:
+def _harness_model(model: Model, asker: Asker, batch: int | None, template: str) -> Any:
     """The model as the harness wants it."""
-    if wanted.model.startswith("hf/"):
+    if computes_here(model):
         from redinstruct.models.transformers import LocalModel
         from redinstruct.utility_check.local import LocalLM
 
         assert isinstance(model, LocalModel)
-        return LocalLM(model, wanted.batch)
+        return LocalLM(model, batch)
+    if asker.computes and template != "none":
+        raise UsageError("--chat-template native: the harness renders its tasks beside the model: --engine local")
     from redinstruct.utility_check.remote import RemoteLM
 
-    return RemoteLM(model, wanted.concurrency, wanted.patience)
+    return RemoteLM(asker)
 
 
 def _check_probabilities(
-    wanted: UtilitySettings, selection: SuiteSelection, loaded: dict[str, Any], asker: Asker
+    wanted: UtilitySettings, selection: SuiteSelection, loaded: harness.LoadedTasks, asker: Asker
 ) -> None:
     need = [task for task in selection.tasks if _needs_probabilities(task, loaded)]
     why = asker.why_no_probabilities() if need else None
@@ -274,12 +275,17 @@ def _check_probabilities(
     )
 
 
-def _needs_probabilities(task: TaskPlan, loaded: dict[str, Any]) -> bool:
+def _check_answers(loaded: harness.LoadedTasks) -> None:
+    """A worker tells how likely an answer is as a whole, and not whether each of its tokens is the likeliest."""
+    whole = [name for name, task in loaded.items() if harness.needs_tokens(task)]
+    if whole:
+        raise UsageError(f"--engine ray: {', '.join(whole[:8])}: scored by each token, for which use --engine local")
+
+
+def _needs_probabilities(task: TaskPlan, loaded: harness.LoadedTasks) -> bool:
     if task.kind != "harness":
         return task.kind == "hhh" or task.name == toy.FACTS
-    from redinstruct.utility_check.harness import PROBABILITIES
-
-    return str(loaded[task.name].OUTPUT_TYPE) in PROBABILITIES
+    return str(loaded[task.name].OUTPUT_TYPE) in harness.PROBABILITIES
 
 
 def _check_same(store: Store, config: UtilityConfig, run: Path) -> None:
@@ -307,12 +313,16 @@ def _carry_out(
         before = {"tasks done": len(done) + len(asked)}
 
         def told(rows: Progress, task: str = task.name, before: dict[str, int] = before) -> None:
-            on_progress(Progress(rows.done, rows.total, task, before))
+            on_progress(msgspec.structs.replace(rows, stage=task, labels=before))
 
         for asked_by in (checked.asker, checked.lm):
             if asked_by is not None:
                 asked_by.on_progress = told
-        rows.commit(_row(task, checked, wanted))
+        checked.asker.cut = 0
+        try:
+            rows.commit(_row(task, checked, wanted))
+        except LimitReached:
+            break
         asked.append(task.name)
     return tuple(asked)
 
@@ -321,8 +331,6 @@ def _row(task: TaskPlan, checked: ReadyCheck, wanted: UtilitySettings) -> Utilit
     template = checked.config.chat_template
     source = dict(checked.config.data)[task.name]
     if task.kind == "harness":
-        from redinstruct.utility_check import harness
-
         loaded = checked.loaded[task.name]
         return harness.run(loaded, checked.lm, limit=wanted.limit, chat_template=template, source=source)
     if task.kind == "hhh":
@@ -335,9 +343,7 @@ def _hhh_row(name: str, checked: ReadyCheck, limit: int | None, source: str) -> 
     items = every[:limit]
     contexts = [prompt for item in items for prompt in hhh.prompts(item)]
     pairs = [(context, f" {letter}") for context in contexts for letter in hhh.LETTERS]
-    before = checked.asker.cut
-    found = checked.asker.likelihoods(pairs, cut=True)
-    cut = checked.asker.cut - before
+    found = checked.asker.likelihoods(pairs)
     letters = [hhh.Letters(*found[number : number + 4]) for number in range(0, len(found), 4)]
     counts = hhh.count(letters)
     card = TaskCard(
@@ -352,7 +358,7 @@ def _hhh_row(name: str, checked: ReadyCheck, limit: int | None, source: str) -> 
         limit=limit,
         metrics=(Metric("wins", higher_is_better=True, reported=counts.rate),),
         prompt_sha256=data.sha256_of(hhh.TEMPLATE),
-        notes=(f"{counts.wins} of {counts.total} won, {counts.ties} tied", *cut_note(cut, len(pairs))),
+        notes=(f"{counts.wins} of {counts.total} won, {counts.ties} tied", *cut_note(checked.asker.cut, len(pairs))),
     )
     ids = item_ids(name, [to_json(item) for item in items])
     return UtilityTaskRow(name, to_json(card), ids, (tuple(float(hhh.wins(one)) for one in letters),))
@@ -365,6 +371,8 @@ def _toy_row(name: str, checked: ReadyCheck, wanted: UtilitySettings) -> Utility
         every = toy.facts(folder)
         facts = every[: wanted.limit]
         pairs = [(fact.question, f" {answer}") for fact in facts for answer in fact.answers]
-        return toy.chosen(facts, checked.asker.likelihoods(pairs), len(every), wanted.limit, template)
+        found = checked.asker.likelihoods(pairs)
+        notes = cut_note(checked.asker.cut, len(pairs))
+        return toy.chosen(facts, found, notes, len(every), wanted.limit, template)
     what = toy.asked(name, folder)
     return toy.spoken(name, what, checked.asker.say(toy.requests(what)[: wanted.limit]), wanted.limit, template)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import msgspec
 
-from redinstruct.engine import PATIENCE
 from redinstruct.settings import Setting
 
 DEFAULT_MARGIN = 0.02
@@ -35,9 +34,4 @@ class UtilitySettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     batch: Annotated[int | None, Setting("Rows at once on a local model.", "N", least=1, most=4096)] = None
-    concurrency: Annotated[int, Setting("Calls in flight at once to an endpoint.", "N", least=1, most=1024)] = 16
-    timeout: Annotated[float, Setting("Deadline of one request.", "SECONDS", above=0)] = 120.0
-    patience: Annotated[
-        float, Setting("Wait so long for a server that answered before and does not now.", "SECONDS", least=0)
-    ] = PATIENCE
     download: Annotated[bool, Setting("Let the harness fetch data that is not on this machine.")] = False

@@ -126,20 +126,31 @@ def spoken(task: str, what: SpokenTask, replies: Sequence[Reply], limit: int | N
 
 
 def chosen(
-    found: Sequence[Fact], likelihoods: Sequence[float], total: int, limit: int | None, template: str
+    found: Sequence[Fact],
+    likelihoods: Sequence[float],
+    notes: tuple[str, ...],
+    total: int,
+    limit: int | None,
+    template: str,
 ) -> UtilityTaskRow:
     """The facts' row from the log-probabilities of all their answers, in order: right when the true one leads."""
     right = []
     for number in range(len(found)):
         true, *others = likelihoods[number * CHOICES : (number + 1) * CHOICES]
         right.append(float(all(true > other for other in others)))
-    card = _card(FACTS, total, limit, template, (Metric("acc", higher_is_better=True),), "")
+    card = _card(FACTS, total, limit, template, (Metric("acc", higher_is_better=True),), "", notes)
     ids = item_ids(FACTS, [fact.question for fact in found])
     return UtilityTaskRow(FACTS, to_json(card), ids, (tuple(right),))
 
 
 def _card(
-    task: str, total: int, limit: int | None, template: str, metrics: tuple[Metric, ...], prompt: str
+    task: str,
+    total: int,
+    limit: int | None,
+    template: str,
+    metrics: tuple[Metric, ...],
+    prompt: str,
+    notes: tuple[str, ...] = (),
 ) -> TaskCard:
     return TaskCard(
         task=task,
@@ -154,4 +165,5 @@ def _card(
         metrics=metrics,
         prompt_sha256=prompt,
         generation="" if task == FACTS else '{"max_tokens": 64, "temperature": 0.0}',
+        notes=notes,
     )
