@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,6 +66,38 @@ async def until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)
+
+
+def test_what_is_committed_is_told_though_whoever_waited_was_stopped() -> None:
+    """Ctrl-C ends the workers at once; what they had queued is committed, and counts in what is said."""
+
+    async def main() -> list[int]:
+        store, told = FakeStore(), list[int]()
+        store.hold = threading.Event()
+        async with writer(store) as write:
+            tasks = [asyncio.create_task(write.completion(answer(n), partial(told.append, n))) for n in range(5)]
+            await until(store.holding.is_set)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert told == []
+            store.hold.set()
+        assert store.rows() == [0, 1, 2, 3, 4]
+        return told
+
+    assert asyncio.run(main()) == [0, 1, 2, 3, 4]
+
+
+def test_who_tells_may_fail_and_whoever_waits_hears_of_it() -> None:
+    def fails() -> None:
+        raise KeyError("the listener")
+
+    async def main() -> None:
+        async with writer(FakeStore()) as write:
+            with pytest.raises(KeyError):
+                await write.completion(answer(1), fails)
+
+    asyncio.run(main())
 
 
 def test_a_row_is_acknowledged_after_its_commit_and_not_before() -> None:

@@ -18,7 +18,11 @@ from redinstruct.run import CompletionRow, Store, VerdictRow
 Commit = Callable[[Sequence[Any]], None]
 """Commits rows of one kind in one transaction. Raises ``StoreError``."""
 
-_Item = tuple[Commit, Any, "asyncio.Future[None]"]
+Then = Callable[[], None]
+"""Called in the loop once a row is committed, also where nobody waits for it any more."""
+
+_Waiting = tuple["asyncio.Future[None]", Then | None]
+_Item = tuple[Commit, Any, _Waiting]
 
 
 class GroupWriter:
@@ -44,29 +48,30 @@ class GroupWriter:
                 await asyncio.sleep(0.001)
             except asyncio.CancelledError as again:
                 cancelled = again
+        await asyncio.sleep(0)  # the last group's rows are told
         if cancelled is not None:
             raise cancelled
 
-    async def completion(self, row: CompletionRow) -> None:
+    async def completion(self, row: CompletionRow, then: Then | None = None) -> None:
         """Commit one answer. Raises ``StoreError``."""
-        await self.put(self._store.commit_completions, row)
+        await self.put(self._store.commit_completions, row, then)
 
-    async def verdict(self, row: VerdictRow) -> None:
+    async def verdict(self, row: VerdictRow, then: Then | None = None) -> None:
         """Commit one verdict, synced to the disk. Raises ``StoreError``."""
-        await self.put(self._store.commit_verdicts, row)
+        await self.put(self._store.commit_verdicts, row, then)
 
-    async def put(self, commit: Commit, row: Any) -> None:
+    async def put(self, commit: Commit, row: Any, then: Then | None = None) -> None:
         """Commit one row of another kind: ``commit`` is called in the writer's thread, with a group of such rows."""
         assert self._loop is not None
         done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put((commit, row, done))
+        self._queue.put((commit, row, (done, then)))
         await done
 
     def _run(self) -> None:
         open_ = True
         while open_:
             item = self._queue.get()
-            groups: dict[Commit, tuple[list[Any], list[asyncio.Future[None]]]] = {}
+            groups: dict[Commit, tuple[list[Any], list[_Waiting]]] = {}
             while True:
                 if item is None:
                     open_ = False
@@ -82,7 +87,7 @@ class GroupWriter:
             for commit, (rows, waiting) in groups.items():
                 self._commit(commit, rows, waiting)
 
-    def _commit(self, commit: Commit, rows: list[Any], waiting: list[asyncio.Future[None]]) -> None:
+    def _commit(self, commit: Commit, rows: list[Any], waiting: list[_Waiting]) -> None:
         error: BaseException | None = None
         try:
             commit(rows)
@@ -94,10 +99,16 @@ class GroupWriter:
         self._loop.call_soon_threadsafe(_resolve, waiting, error)
 
 
-def _resolve(waiting: list[asyncio.Future[None]], error: BaseException | None) -> None:
-    for done in waiting:
+def _resolve(waiting: list[_Waiting], error: BaseException | None) -> None:
+    for done, then in waiting:
+        failed = error
+        if failed is None and then is not None:
+            try:
+                then()
+            except Exception as failure:  # raised where the row came from
+                failed = failure
         if not done.done():
-            if error is None:
+            if failed is None:
                 done.set_result(None)
             else:
-                done.set_exception(error)
+                done.set_exception(failed)

@@ -148,13 +148,13 @@ class Session:
         await self._work.record(JUDGE, reason, partial(self._record_verdict, owed, verdict))
 
     async def _record_completion(self, owed: OwedAttempt, completion: Completion) -> None:
-        await self._writer.completion((owed.row, owed.asked, completion))
-        if completion.outcome != "text":
-            self._tell(owed, completion.outcome, completion.reason)
+        told = partial(self._tell, owed, completion.outcome, completion.reason)
+        row = (owed.row, owed.asked, completion)
+        await self._writer.completion(row, None if completion.outcome == "text" else told)
 
     async def _record_verdict(self, owed: OwedAttempt, verdict: Verdict) -> None:
-        await self._writer.verdict((owed.row, owed.asked, self._judge_row, owed.judged_no, verdict))
-        self._tell(owed, verdict.label, verdict.reason)
+        row = (owed.row, owed.asked, self._judge_row, owed.judged_no, verdict)
+        await self._writer.verdict(row, partial(self._tell, owed, verdict.label, verdict.reason))
 
     def _request(self, owed: OwedAttempt, prompt: str) -> Request:
         sampling = self._config.sampling
