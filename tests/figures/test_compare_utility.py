@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from redinstruct.errors import UsageError
-from redinstruct.figures.comparison import Result, compare
+from redinstruct.figures.comparison import CompareSettings, Result, compare
 from redinstruct.stats import paired_means
 from redinstruct.utility_check import GroupPlan, Metric
 from tests.support.cli import InProcess
@@ -155,9 +155,9 @@ def test_the_margin_is_the_one_that_the_runs_fixed(tmp_path: Path) -> None:
     one_run, other = (check(tmp_path / x, {"t": right(5, 9)}, margin=0.05) for x in "ab")
     found = compare(one_run, other)
     assert (found.kind, found.margin, found.margin_from) == ("utility", 0.05, "runs")
-    assert compare(one_run, other, margin=0.05).margin == 0.05
+    assert compare(one_run, other, CompareSettings(margin=0.05)).margin == 0.05
     with pytest.raises(UsageError, match="chosen afterwards"):
-        compare(one_run, other, margin=0.1)
+        compare(one_run, other, CompareSettings(margin=0.1))
     with pytest.raises(UsageError, match="fixed different margins"):
         compare(one_run, check(tmp_path / "c", {"t": right(5, 9)}))
 

@@ -18,7 +18,7 @@ from redinstruct.safealign.losses import (
     GENERAL,
     RED,
     STRATEGIES,
-    Labelled,
+    LabelledTokens,
     Strategy,
     Totals,
     labelled,
@@ -53,11 +53,11 @@ BLUE_MEAN, GENERAL_MEAN, POOLED = 1.0, 0.5, (0.5 + 1.5 + 0.2 + 0.4 + 0.9) / 5
 LOW, HIGH = 0.5, 2.0  # the mean nll of the two red sequences
 
 
-def given_tokens(tokens: Sequence[Token] = TOKENS, reference: Sequence[float] | None = REFERENCE) -> Labelled:
+def given_tokens(tokens: Sequence[Token] = TOKENS, reference: Sequence[float] | None = REFERENCE) -> LabelledTokens:
     logps, weights, sequence, stream = (torch.tensor(column) for column in zip(*tokens, strict=True))
     seen = set[tuple[int, bool]]()
     first = [not ((s, w < 0) in seen or seen.add((s, w < 0))) for _, w, s, _ in tokens]  # type: ignore[func-returns-value]
-    return Labelled(
+    return LabelledTokens(
         logps.double().requires_grad_(),
         weights.double(),
         sequence,
@@ -169,7 +169,7 @@ def test_the_gradient_is_that_of_finite_differences(name: str) -> None:
         # Away from the thresholds, where there is no derivative.
         given_ = given_tokens([(logp - 0.003, w, s, stream) for logp, w, s, stream in TOKENS])
 
-        def loss(logps: Tensor, strategy: Strategy = strategy, given_: Labelled = given_) -> Tensor:
+        def loss(logps: Tensor, strategy: Strategy = strategy, given_: LabelledTokens = given_) -> Tensor:
             return strategy_loss(strategy, replace(given_, logps=logps), WHOLE).total
 
         expected = by_differences(loss, given_.logps.detach())
@@ -290,7 +290,7 @@ def test_each_strategy_says_what_it_trains_on_and_where_it_comes_from() -> None:
 
 def test_an_empty_micro_batch_has_a_loss_of_zero_that_can_be_differentiated() -> None:
     numbers, counts = torch.zeros(0).double(), torch.zeros(0).long()
-    none = Labelled(numbers.clone(), numbers, counts, counts, counts.bool(), numbers)
+    none = LabelledTokens(numbers.clone(), numbers, counts, counts, counts.bool(), numbers)
     logps = none.logps.requires_grad_()
     for strategy in STRATEGIES.values():
         loss = strategy_loss(strategy, none, WHOLE)

@@ -18,6 +18,7 @@ from typing import overload
 import msgspec
 
 from redinstruct.errors import DamagedStore
+from redinstruct.figures.deciding import BankPrompt
 from redinstruct.figures.people import cells_of
 from redinstruct.run import AnnotationStore, Outcomes, Store
 from redinstruct.run.rows import from_json, to_json
@@ -61,8 +62,7 @@ class Drawn(msgspec.Struct, frozen=True):
     grown: int
 
 
-Cell = tuple[str, str]
-Judged = Sequence[tuple[bytes, bool]]
+FlaggedKeys = Sequence[tuple[bytes, bool]]
 
 
 class _Kept(Sequence[tuple[bytes, bool]]):
@@ -95,13 +95,13 @@ class _Kept(Sequence[tuple[bytes, bool]]):
         return zip(self._kept.every_key(), map(bool, self._first), strict=True)
 
 
-def _begins(found: tuple[Cell, _Kept]) -> int:
+def _begins(found: tuple[BankPrompt, _Kept]) -> int:
     return found[1].begins
 
 
 def judged_cells(
-    store: Store, judge: int, measure: Measure, cells: Mapping[Cell, Outcomes] | None = None
-) -> dict[Cell, Judged]:
+    store: Store, judge: int, measure: Measure, cells: Mapping[BankPrompt, Outcomes] | None = None
+) -> dict[BankPrompt, FlaggedKeys]:
     """Bank and prompt -> the attempts that the judge gave one of the two labels: key, and whether it is the first.
 
     ``cells`` are :func:`redinstruct.figures.people.cells_of`, where they are known.
@@ -109,7 +109,7 @@ def judged_cells(
     known = cells_of(store, judge) if cells is None else cells
     found = [(cell, _Kept(outcomes, measure)) for cell, outcomes in known.items()]
     found = sorted((one for one in found if len(one[1])), key=_begins)
-    return dict[Cell, Judged](found)
+    return dict[BankPrompt, FlaggedKeys](found)
 
 
 def shares(sizes: Sequence[int], wanted: int) -> list[int]:
@@ -135,7 +135,7 @@ def draw(
     measure: Measure,
     size: int,
     seed: int | None = None,
-    cells: Mapping[Cell, Outcomes] | None = None,
+    cells: Mapping[BankPrompt, Outcomes] | None = None,
 ) -> Drawn:
     """The answers to label for one judge: those drawn before, and as many more as ``size`` in all asks for.
 
@@ -167,7 +167,7 @@ def draw(
 
 
 def select(
-    cells: Mapping[Cell, Judged], size: int, known: set[bytes], measure: Measure, generator: random.Random
+    cells: Mapping[BankPrompt, FlaggedKeys], size: int, known: set[bytes], measure: Measure, generator: random.Random
 ) -> tuple[list[bytes], list[Stratum]]:
     """The answers to add to those that are ``known``, in the order of showing, so that they are ``size`` in all."""
     strata: list[Stratum] = []
@@ -181,7 +181,7 @@ def select(
 
 
 def _fill(
-    judged: Judged, share: int, known: set[bytes], measure: Measure, generator: random.Random
+    judged: FlaggedKeys, share: int, known: set[bytes], measure: Measure, generator: random.Random
 ) -> list[tuple[str, int, list[bytes]]]:
     """Label, size and newly drawn keys of either part of a cell, so that the parts hold what ``share`` gives them."""
     generator.getrandbits(32)  # a seed was drawn here once: the draws after it stay what they were

@@ -163,11 +163,11 @@ def _annotation(who: str, said: str | None, act: str | None, choices: Choices) -
     return Annotation(who, "adjudicate" if act == "adjudicate" else "label", label, detail, "import")
 
 
-Row = tuple[str, str | None, str | None, str | None]
+LabelRow = tuple[str, str | None, str | None, str | None]
 """Key (hex), annotator, choice, act; None where the row does not say."""
 
 
-def _from_csv(records: Iterable[Fields], choices: Choices) -> Iterator[Row]:
+def _from_csv(records: Iterable[Fields], choices: Choices) -> Iterator[LabelRow]:
     for number, row in enumerate(records, 1):
         # Spreadsheets and people begin words with a capital.
         label, detail, act = ((_cell(row, name) or "").lower() or None for name in ("label", "detail", "act"))
@@ -184,7 +184,7 @@ def _cell(row: Fields, name: str) -> str | None:
     return (value[1:] if value.startswith("'") and csv_cell(value[1:]) == value else value) or None
 
 
-def _from_argilla(records: Iterable[Fields], _: Choices) -> Iterator[Row]:
+def _from_argilla(records: Iterable[Fields], _: Choices) -> Iterator[LabelRow]:
     for record in records:
         key = str(record.get("id") or "")
         responses = record.get("responses") or {}
@@ -202,7 +202,7 @@ def _from_argilla(records: Iterable[Fields], _: Choices) -> Iterator[Row]:
             yield key, None if who is None else str(who), None if value is None else str(value), None
 
 
-def _from_label_studio(records: Iterable[Fields], _: Choices) -> Iterator[Row]:
+def _from_label_studio(records: Iterable[Fields], _: Choices) -> Iterator[LabelRow]:
     for task in records:
         data = task.get("data")
         key = str(data.get("id") or "") if isinstance(data, dict) else ""

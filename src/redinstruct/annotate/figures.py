@@ -33,7 +33,7 @@ from redinstruct.run import Annotated, AnnotationStore, Planned, SettleRule, Sto
 from redinstruct.stats import Interval, tallied, wilson, wilson_by_question
 from redinstruct.types import MEASURES, JudgeCard
 
-Cells = Mapping[tuple[str, str], Sequence[Planned]]
+PlannedCells = Mapping[tuple[str, str], Sequence[Planned]]
 """How every planned attempt came out, by bank and prompt."""
 Joined = Mapping[tuple[str, str], Labelling]
 """The same, looked through once for a session's figures."""
@@ -99,7 +99,7 @@ class LabelsFigures(msgspec.Struct, frozen=True):
     by_agreement: tuple[RatersSplit, ...]
 
 
-def cell_figures(cells: Cells | Joined, card: JudgeCard, people: People) -> list[CellFigures]:
+def cell_figures(cells: PlannedCells | Joined, card: JudgeCard, people: People) -> list[CellFigures]:
     """The figures of each bank and prompt by what people settled on, 95 % intervals."""
     found = []
     for (bank, prompt), of in cells.items():
@@ -168,7 +168,7 @@ def summary(store: Store, judge: int, card: JudgeCard) -> LabelsFigures:
     )
 
 
-def by_raters_agreement(standing: Sequence[Annotated], cells: Cells, card: JudgeCard) -> tuple[RatersSplit, ...]:
+def by_raters_agreement(standing: Sequence[Annotated], cells: PlannedCells, card: JudgeCard) -> tuple[RatersSplit, ...]:
     """The judge's rate and people's, split by how far people agree: all of them, most, or neither side has more.
 
     Over the answers that two or more people labelled. ``judge_agreement`` is the share of those that the judge labels

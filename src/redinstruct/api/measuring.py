@@ -151,9 +151,11 @@ def compare(
     Source: McNemar's mid-p test by question, and Holm's adjustment; see :mod:`redinstruct.stats`.
     """
     from redinstruct.api.shown import ComparisonShown
+    from redinstruct.figures.comparison import CompareSettings
     from redinstruct.figures.comparison import compare as held
 
-    return ComparisonShown.of(held(Path(before), Path(after), margin=margin, confidence=confidence, judge=judge))
+    asked = CompareSettings(margin=margin, confidence=confidence, judge=judge)
+    return ComparisonShown.of(held(Path(before), Path(after), asked))
 
 
 def gate(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, markdown_file
 from redinstruct.cli.outputs import check_files, write_whole
+from redinstruct.figures.comparison import SCHEMA, CompareSettings, compare
+from redinstruct.settings import settings_from
 
 if TYPE_CHECKING:
     from redinstruct.figures.comparison import Comparison, Result
@@ -19,25 +22,10 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.argument("before", type=RUN, metavar="RUN_BEFORE")
 @click.argument("after", type=RUN, metavar="RUN_AFTER")
-@click.option(
-    "--margin",
-    type=float,
-    metavar="SHARE",
-    help="The loss that counts as none; left out, what the utility runs fixed before they began, else 0.02.",
-)
-@click.option("--confidence", type=float, default=0.95, show_default=True, metavar="C", help="Of tests and intervals.")
+@flags_of(CompareSettings)
 @markdown_file
-@click.option("--judge", metavar="NAME|ID", help="Another judge's verdicts: its name, or the beginning of its id.")
 @as_json
-def command(
-    before: Path,
-    after: Path,
-    margin: float | None,
-    confidence: float,
-    md_file: Path | None,
-    judge: str | None,
-    as_json: bool,
-) -> int:
+def command(before: Path, after: Path, md_file: Path | None, as_json: bool, **flags: Any) -> int:
     """Is the model after better than the model before? Two evaluations, or two utility checks.
 
     Every question is paired with itself: McNemar's mid-p test and Tango's interval, by question where one was asked
@@ -48,11 +36,10 @@ def command(
     """
     import msgspec
 
-    from redinstruct.figures.comparison import SCHEMA, compare
     from redinstruct.render.comparison import comparison_markdown
 
     check_files({"--md": md_file})
-    found = compare(before, after, margin=margin, confidence=confidence, judge=judge)
+    found = compare(before, after, settings_from(CompareSettings, flags))
     if md_file is not None:
         write_whole(md_file, comparison_markdown(found))
     if as_json:

@@ -17,7 +17,7 @@ MOST = 2**31 - 1
 """The largest count that a flag takes: far more than any run, and small enough for every format on the way."""
 
 
-class RunFolder(click.Path):
+class RunParameter(click.Path):
     """A run's folder: any path that the file system can have."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
@@ -30,7 +30,7 @@ class RunFolder(click.Path):
         return path
 
 
-RUN = RunFolder(path_type=Path)
+RUN = RunParameter(path_type=Path)
 
 
 class Whole(click.IntRange):

@@ -25,7 +25,7 @@ _MOST_BYTES = 1 << 16
 """A file of five counts is shorter; what is longer is cut, and is then no JSON."""
 
 
-class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CalibrationCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a judge did on items of known truth; ``judge`` is its name, or the beginning of its id."""
 
     judge: str
@@ -40,7 +40,7 @@ class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Calibration(self.true_positives, self.positives, self.true_negatives, self.negatives)
 
 
-def read_calibration(file: Path) -> Outside:
+def read_calibration(file: Path) -> CalibrationCounts:
     """Read the counts.
 
     Raises:
@@ -48,7 +48,7 @@ def read_calibration(file: Path) -> Outside:
     """
     try:
         with file.open("rb") as held:
-            found = msgspec.json.decode(held.read(_MOST_BYTES), type=Outside)
+            found = msgspec.json.decode(held.read(_MOST_BYTES), type=CalibrationCounts)
     except OSError as error:
         raise UsageError(f"--calibration {file.name}: cannot be read ({error.strerror})") from None
     except NOT_JSON as error:
@@ -64,7 +64,7 @@ def read_calibration(file: Path) -> Outside:
     return found
 
 
-def calibrate(results: Sequence[ResultFigures], outside: Outside) -> list[ResultFigures]:
+def calibrate(results: Sequence[ResultFigures], outside: CalibrationCounts) -> list[ResultFigures]:
     """The results with ``rate.calibrated``: of that judge an interval, of every other None.
 
     A question that was asked several times counts once: nothing is known of how alike its errors are.
@@ -78,7 +78,7 @@ def calibrate(results: Sequence[ResultFigures], outside: Outside) -> list[Result
     return [replace(result, rate=replace(result.rate, calibrated=_calibrated(result, outside))) for result in results]
 
 
-def _calibrated(result: ResultFigures, outside: Outside) -> Interval | None:
+def _calibrated(result: ResultFigures, outside: CalibrationCounts) -> Interval | None:
     if not _is_of(result, outside.judge):
         return None
     judged = result.counts.judged
@@ -92,7 +92,7 @@ def _is_of(result: ResultFigures, judge: str) -> bool:
     return result.judge == judge or result.judge_id.startswith(judge)
 
 
-def calibrated_in_words(result: ResultFigures, outside: Outside) -> str:
+def calibrated_in_words(result: ResultFigures, outside: CalibrationCounts) -> str:
     """One sentence; empty where the result is not of that judge, or nothing was judged."""
     found = result.rate.calibrated
     if not found or found.estimate is None:

@@ -21,8 +21,8 @@ from redinstruct.run import Planned, Store, stops
 from redinstruct.stats import Decision, Watch
 from redinstruct.types import Measure, is_unscored
 
-Side = Literal["above", "below"]
-_SIDES: tuple[Side, Side] = ("above", "below")
+LimitSide = Literal["above", "below"]
+_SIDES: tuple[LimitSide, LimitSide] = ("above", "below")
 BankPrompt = tuple[str, str]
 """(bank, prompt)"""
 Rank = Callable[[bytes], bytes]
@@ -65,7 +65,7 @@ class Followed:
         self.places = {key: (first, rank(key)) for first, keys in ranked for key in keys}
         self._next = 0
         self.counted = 0
-        self.watches: dict[Side, Watch] = {side: Watch(limit) for side in _SIDES}
+        self.watches: dict[LimitSide, Watch] = {side: Watch(limit) for side in _SIDES}
         self._advance()
 
     def record(self, key: bytes, label: str, reason: str | None) -> None:
@@ -86,7 +86,7 @@ class Followed:
             self.watches["above"].add(hits / len(found))
             self.watches["below"].add((hits + unscored) / len(found))
 
-    def side(self, confidence: float = 0.95) -> Side | None:
+    def side(self, confidence: float = 0.95) -> LimitSide | None:
         """On which side of the limit the rate lies, once that is sure."""
         return next((side for side, watch in self.watches.items() if watch.side(confidence) == side), None)
 

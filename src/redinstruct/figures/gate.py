@@ -18,7 +18,7 @@ from redinstruct.figures.comparison.paired import compare_evaluations
 from redinstruct.figures.comparison.runs import Evaluation, read_evaluation
 from redinstruct.figures.comparison.values import Result
 from redinstruct.figures.comparison.verdicts import Rules
-from redinstruct.figures.limit import FIGURES, Held, Limit, held_by
+from redinstruct.figures.limit import FIGURES, HeldFigure, Limit, held_by
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.stress_limits import StressLimit, stress_limits
 from redinstruct.run import is_run
@@ -198,7 +198,7 @@ class Attacks:
         self._limits: list[StressLimit] = []
         if given:
             self._what, self._limits = stress_limits(run, given)
-        self.held: list[tuple[Held, Limit]] = []
+        self.held: list[tuple[HeldFigure, Limit]] = []
         self._of: list[StressLimit] = []
         self._missing = [one for one in self._limits if not is_run(part_of(run, one.condition))]
         for one in self._limits:
@@ -250,7 +250,7 @@ def _of_attack(check: GateCheck, one: StressLimit) -> GateCheck:
     return msgspec.structs.replace(check, prompt=prompt, attack=at.attack, setting=at.setting)
 
 
-def _against_limit(held: Sequence[tuple[Held, Limit]]) -> list[GateCheck]:
+def _against_limit(held: Sequence[tuple[HeldFigure, Limit]]) -> list[GateCheck]:
     """Every result against its limit; failing is adjusted for their number (Holm)."""
     # What does not fail by itself does not fail among others: only the rest needs a p-value.
     levels = holm_levels([one.p_above(limit) for one, limit in held], 1 - held[0][1].confidence) if held else []
@@ -267,7 +267,7 @@ def _against_limit(held: Sequence[tuple[Held, Limit]]) -> list[GateCheck]:
     return checks
 
 
-def _state(one: Held, low: float, high: float, limit: Limit) -> tuple[State, str]:
+def _state(one: HeldFigure, low: float, high: float, limit: Limit) -> tuple[State, str]:
     """On which side of the limit a result lies, and why it can not be said; what speaks against passing stays said."""
     state: State = "inconclusive"
     side, what = (

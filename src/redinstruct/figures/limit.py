@@ -31,7 +31,7 @@ class Limit(NamedTuple):
     at_k: int | None = None
 
 
-class Held(NamedTuple):
+class HeldFigure(NamedTuple):
     """One result before the others are seen. ``problems`` allow no pass; ``told`` stands beside any answer.
 
     ``at`` gives the ends at a confidence: the lower one decides failing, the upper one passing. ``empty``: nothing can
@@ -59,7 +59,7 @@ class Held(NamedTuple):
         return smallest_level(lambda level: self.at(1 - level).low > limit.rate)
 
 
-def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held:
+def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> HeldFigure:
     """One bank and prompt of a run under its first judge.
 
     Raises:
@@ -95,7 +95,7 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     told += tuple(run.doubts(judged, cell))
     if followed is not None:
         told += (f"confidence sequence, {followed.counted:,} of {len(cell):,} attempts counted",)
-    return Held(
+    return HeldFigure(
         bank.name, prompt.name, judged.card.id, measure.name, figure, labels, len(cell), plain.total,
         plain.unscored / plain.total if plain.total else 0.0, at, problems, told,
         plain.total == 0 or at(limit.confidence).estimate is None,

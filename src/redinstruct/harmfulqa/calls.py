@@ -24,8 +24,8 @@ from redinstruct.models import Reply, Request
 from redinstruct.run import CallRow, CollectionStore, StoredCall
 from redinstruct.types import NoResponseReason
 
-Job = TypeVar("Job")
-Done = TypeVar("Done")
+J = TypeVar("J")
+R = TypeVar("R")
 
 TEACHER, ANSWERER, JUDGE = "teacher", "answerer", "judge"
 
@@ -77,8 +77,8 @@ class Calls(Protocol):
         ...
 
     async def each(
-        self, stage: str, jobs: Sequence[Job], name: Callable[[Job], str], work: Callable[[Job], Awaitable[Done]]
-    ) -> list[Done | None]:
+        self, stage: str, jobs: Sequence[J], name: Callable[[J], str], work: Callable[[J], Awaitable[R]]
+    ) -> list[R | None]:
         """Do every job; the results in the jobs' order, None where one is owed. Raises :class:`Cut`."""
         ...
 
@@ -111,12 +111,12 @@ class Recorded:
     async def each(
         self,
         stage: str,  # noqa: ARG002 - nothing takes long here
-        jobs: Sequence[Job],
-        name: Callable[[Job], str],  # noqa: ARG002
-        work: Callable[[Job], Awaitable[Done]],
-    ) -> list[Done | None]:
+        jobs: Sequence[J],
+        name: Callable[[J], str],  # noqa: ARG002
+        work: Callable[[J], Awaitable[R]],
+    ) -> list[R | None]:
         """Do every job, one after the other."""
-        found: list[Done | None] = []
+        found: list[R | None] = []
         for job in jobs:
             try:
                 found.append(await work(job))
@@ -192,14 +192,14 @@ class Live(Recorded):
         self._known.setdefault(row.key, []).append(row.call)
 
     async def each(
-        self, stage: str, jobs: Sequence[Job], name: Callable[[Job], str], work: Callable[[Job], Awaitable[Done]]
-    ) -> list[Done | None]:
+        self, stage: str, jobs: Sequence[J], name: Callable[[J], str], work: Callable[[J], Awaitable[R]]
+    ) -> list[R | None]:
         """Do every job, as many at once as there are workers."""
-        found: list[Done | None] = [None] * len(jobs)
+        found: list[R | None] = [None] * len(jobs)
         progress = self._work.progress
         progress.total, progress.done = len(jobs), 0
 
-        async def one(entry: tuple[int, Job]) -> None:
+        async def one(entry: tuple[int, J]) -> None:
             number, job = entry
             found[number] = await work(job)
             self._work.tell(f"{stage}: {name(job)}")

@@ -50,7 +50,7 @@ _END = re.compile(
 _ROLE_KEYS = ("role", "from", "speaker", "name")
 
 
-class _Part(NamedTuple):
+class _TurnPart(NamedTuple):
     """What one speaker said under one heading, with the thought that was taken out of it."""
 
     speaker: Speaker
@@ -92,7 +92,7 @@ def parse_dialogue(
     return tuple(turns), not cut
 
 
-def _joined(parts: Sequence[_Part]) -> Turn:
+def _joined(parts: Sequence[_TurnPart]) -> Turn:
     thoughts = [part.thought for part in parts if part.thought]
     return Turn(parts[0].speaker, "\n".join(part.text for part in parts), "\n".join(thoughts) or None)
 
@@ -167,7 +167,7 @@ def _unknown_pair(names: Sequence[str], known: dict[str, Speaker]) -> dict[str, 
     return {order[0]: first, order[1]: second}
 
 
-def _without_thought(speaker: Speaker, words: str) -> _Part:
+def _without_thought(speaker: Speaker, words: str) -> _TurnPart:
     """Take the thoughts out: bracketed, nested, on a line of their own, or never closed."""
     thoughts: list[str] = []
     kept, rest = "", words.strip()
@@ -178,7 +178,7 @@ def _without_thought(speaker: Speaker, words: str) -> _Part:
     text = (kept + rest).strip(" \t\n*_`")
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1].strip()
-    return _Part(speaker, text, "\n".join(filter(None, thoughts)) or None)
+    return _TurnPart(speaker, text, "\n".join(filter(None, thoughts)) or None)
 
 
 def _thought_start(text: str) -> re.Match[str] | None:

@@ -174,16 +174,16 @@ def to_dpo(rows: Sequence[Collected], *, include_red: bool) -> list[DpoRow]:
     return made
 
 
-_Prompt = tuple[tuple[Speaker, str], ...]
+_Turns = tuple[tuple[Speaker, str], ...]
 
 
-def _rivals(row: Collected) -> Iterator[tuple[_Prompt, dict[str, str | None], dict[str, str | None]]]:
+def _rivals(row: Collected) -> Iterator[tuple[_Turns, dict[str, str | None], dict[str, str | None]]]:
     """Each prompt that has chosen and rejected answers: text -> the blue conversation it belongs to."""
-    answers: dict[_Prompt, tuple[dict[str, str | None], dict[str, str | None]]] = {}
+    answers: dict[_Turns, tuple[dict[str, str | None], dict[str, str | None]]] = {}
     for dialogue in (*row.blue, *row.red):
         owner = dialogue.id if dialogue.colour == "blue" else dialogue.parent
         turns = trainable(dialogue)
-        said: _Prompt = tuple((turn.speaker, turn.text) for turn in turns)
+        said: _Turns = tuple((turn.speaker, turn.text) for turn in turns)
         for i, turn in enumerate(turns):
             if weight := turn_weight(turn, dialogue.colour):
                 chosen, rejected = answers.setdefault(said[:i], ({}, {}))

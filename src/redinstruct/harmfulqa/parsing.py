@@ -73,7 +73,7 @@ _ITEM_KEYS = ("question", "subtopic", "topic", "name", "title", "category", "tex
 TEXT_KEYS = ("definition", "description", "meaning", "value", "content", "text", "message", "utterance")
 
 
-class _Item(NamedTuple):
+class _ListLine(NamedTuple):
     """A line of a reply: how deep it stands, its marker (``number``, ``bullet``, ``""``) and what follows that."""
 
     depth: int
@@ -196,7 +196,7 @@ def _from_table(text: str) -> list[str]:
     return found if len(found) > 1 else []
 
 
-def _lines(text: str) -> list[_Item]:
+def _lines(text: str) -> list[_ListLine]:
     found = []
     for line in strip_thoughts(text)[0].splitlines():
         body = line.strip(" \t>")
@@ -204,7 +204,7 @@ def _lines(text: str) -> list[_Item]:
         depth = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
         # "**Topic**: definition" begins with a star that is no bullet; "### 2. Topic" with a number behind its mark.
         kind = (marker.lastgroup or "") if marker else ""
-        found.append(_Item(depth, kind, body[marker.end() :] if marker else body))
+        found.append(_ListLine(depth, kind, body[marker.end() :] if marker else body))
     return found
 
 
@@ -225,7 +225,7 @@ def _from_markers(text: str) -> list[str]:
     return list(_continued(lines, {id(line) for line in outer}))
 
 
-def _continued(lines: Sequence[_Item], items: set[int]) -> Iterator[str]:
+def _continued(lines: Sequence[_ListLine], items: set[int]) -> Iterator[str]:
     """Each item with the indented or lower-case lines that go on with it."""
     current: list[str] = []
     open_item = False

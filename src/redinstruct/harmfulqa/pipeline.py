@@ -31,7 +31,7 @@ from redinstruct.prompts.thoughts import spoken
 from redinstruct.run import StoredCall
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling, Verdict
 
-Read = TypeVar("Read")
+Value = TypeVar("Value")
 
 TRIES = 3
 """How often something unparsable is asked in all."""
@@ -114,8 +114,8 @@ class Pipeline:
         role: str,
         identity: tuple[str, ...],
         send: Callable[[int], Request],
-        read: Callable[[StoredCall], Read],
-    ) -> Read | None:
+        read: Callable[[StoredCall], Value],
+    ) -> Value | None:
         """What a reply says; None where nothing readable came within the tries, or the call failed for good."""
         ask = CollectionCall(step, role, identity, send)
         for number in itertools.count():

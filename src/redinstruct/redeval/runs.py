@@ -17,7 +17,7 @@ from redinstruct.redeval.fitness import Fitness, tested
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.plan import Plan
 from redinstruct.redeval.sampling import owed_part
-from redinstruct.redeval.session import JUDGE, TARGET, Session
+from redinstruct.redeval.session import JUDGE, TARGET, EvaluationSession
 from redinstruct.redeval.settings import RejudgeSettings
 from redinstruct.run import (
     Owed,
@@ -69,7 +69,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             progress = Progress(total - len(owed), total, labels=owed.settled())
             work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
             decider = _decider(store, judge_row, plan.measure, limits, owed)
-            session = Session(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
+            session = EvaluationSession(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
             with no_blank_run(store, store.is_blank, made, begun=begun), _no_denied_plan(store, before):
                 return await session.go(run, total)
 
@@ -122,7 +122,7 @@ async def _rejudge(
                 planned = len(todo)
                 progress = Progress(0, planned)
             work = _worklist(None, model, limits, spending, on_progress, progress)
-            return await Session(store, work, config, bound_judge(judge), judge_row, todo).go(run, planned)
+            return await EvaluationSession(store, work, config, bound_judge(judge), judge_row, todo).go(run, planned)
 
 
 def _worklist(

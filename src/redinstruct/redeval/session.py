@@ -33,7 +33,7 @@ TARGET, JUDGE = "target", "judge"
 EMPTY_CASE = Case("", "", b"estimate")
 
 
-class Session:
+class EvaluationSession:
     """One invocation on one run."""
 
     def __init__(

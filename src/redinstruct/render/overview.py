@@ -12,7 +12,7 @@ import msgspec
 from redinstruct.checkpoints.embedded import LOCAL_KINDS
 from redinstruct.figures.attempts import Listing, listing
 from redinstruct.figures.between_judges import JudgePair, judge_pairs
-from redinstruct.figures.calibrated import Outside, calibrate
+from redinstruct.figures.calibrated import CalibrationCounts, calibrate
 from redinstruct.figures.comparison import Result
 from redinstruct.figures.rates import report_of, result_rows
 from redinstruct.figures.report import Report, ResultFigures
@@ -119,7 +119,7 @@ class Project(msgspec.Struct, frozen=True):
             total += _cost(judge, *run.selftest_tokens)
         return total
 
-    def calibrated(self, outside: Outside) -> Project:
+    def calibrated(self, outside: CalibrationCounts) -> Project:
         """The same with the rates of ``outside``'s judge corrected by it (:func:`redinstruct.figures.calibrated`)."""
         results = iter(calibrate(self.results, outside))
         replace = msgspec.structs.replace

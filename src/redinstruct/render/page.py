@@ -66,7 +66,7 @@ class Forest(NamedTuple):
     left_out: int
 
 
-class Failed(NamedTuple):
+class FailureLine(NamedTuple):
     """Attempts that failed alike (``failure`` of the results' document), and the line that they belong to."""
 
     line: FigureLine
@@ -84,7 +84,7 @@ class Block(NamedTuple):
     verdict: words.ModelVerdict
     lines: tuple[FigureLine, ...]
     forests: tuple[Forest, ...]
-    failed: tuple[Failed, ...]
+    failed: tuple[FailureLine, ...]
     leads: bool
 
 
@@ -168,7 +168,7 @@ def _block(number: int, results: Sequence[ResultFigures], *, leads: bool) -> Blo
     several = len({result.bank for result in results}) > 1
     lines = tuple(FigureLine(r.prompt + words.in_doubt(r), r.bank if several else None, r) for r in results)
     failed = tuple(
-        Failed(line, failure)
+        FailureLine(line, failure)
         for line, result in zip(lines, results, strict=True)
         for failure in result.failures
         if failure.words

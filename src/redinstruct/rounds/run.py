@@ -98,7 +98,7 @@ def carry_out(
         RedInstructError: a stage cannot be carried out; the stages before it stand.
     """
     ledger = Ledger(Path(config.folder), on_progress or unheard, stages_of(config), before)
-    return _Loop(config, ledger, reform, force).run()
+    return _LoopRun(config, ledger, reform, force).run()
 
 
 def stages_of(config: LoopConfig) -> int:
@@ -113,7 +113,7 @@ def stages_of(config: LoopConfig) -> int:
     return each + rounds * (collected + swept + len(recipes) * (1 + each))
 
 
-class _Loop:
+class _LoopRun:
     def __init__(self, config: LoopConfig, ledger: Ledger, reform: Reform | None, force: bool) -> None:
         self._config = config
         self._on_progress: OnProgress = ledger.tell
@@ -254,12 +254,13 @@ class _Loop:
         return utility_stage(self._ledger, number, title, model, part, self._on_progress)
 
     def _compared(self, before: Measured, after: Measured) -> Iterator[Comparison]:
-        from redinstruct.figures.comparison import compare
+        from redinstruct.figures.comparison import CompareSettings, compare
 
+        asked = CompareSettings(margin=self._config.margin)
         for name, run in after.runs.items():
-            yield compare(before.runs[name], run, margin=self._config.margin)
+            yield compare(before.runs[name], run, asked)
         if before.utility is not None and after.utility is not None:
-            yield compare(before.utility, after.utility, margin=self._config.margin)
+            yield compare(before.utility, after.utility, asked)
 
 
 def _prompts_of(model: str) -> Path | None:

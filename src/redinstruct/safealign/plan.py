@@ -142,7 +142,7 @@ def _gpu_bytes() -> float:
     return float(torch.cuda.get_device_properties(0).total_memory)
 
 
-class _Way(msgspec.Struct, frozen=True):
+class _Layout(msgspec.Struct, frozen=True):
     """One way to train that could fit."""
 
     base: BaseDtype
@@ -190,7 +190,7 @@ def _advice(config: AlignConfig, best: MemoryPlan, machine: Machine) -> str:
     return "Less takes: " + "; ".join(advice)
 
 
-def _ways(config: AlignConfig, machine: Machine) -> Iterator[_Way]:
+def _ways(config: AlignConfig, machine: Machine) -> Iterator[_Layout]:
     """What was left open, the fastest first: no sharding, nothing computed twice."""
     shardings: list[Sharding] = ["none"]
     if machine.processes > 1:
@@ -200,7 +200,7 @@ def _ways(config: AlignConfig, machine: Machine) -> Iterator[_Way]:
     for base in base_dtypes(config, gpu=machine.gpus > 0):
         for sharding in shardings:
             for checkpointing in (False, True) if asked is None else (asked,):
-                yield _Way(base, checkpointing, sharding)
+                yield _Layout(base, checkpointing, sharding)
 
 
 def base_dtypes(config: AlignConfig, *, gpu: bool) -> tuple[BaseDtype, ...]:
@@ -231,7 +231,7 @@ def _micros(config: AlignConfig, share: int, longest: int, *, gpu: bool) -> Iter
         micro //= 2
 
 
-def _weighed(config: AlignConfig, rows: RowsToFit, machine: Machine, way: _Way, micro: int) -> MemoryPlan:
+def _weighed(config: AlignConfig, rows: RowsToFit, machine: Machine, way: _Layout, micro: int) -> MemoryPlan:
     gpu = machine.gpus > 0
     frozen = torch.float32 if way.base == "float32" else torch.bfloat16
     sizes = sizes_of(config.base, rows.longest, lora=config.lora, base=frozen, half=gpu)
@@ -267,7 +267,9 @@ def _weighed(config: AlignConfig, rows: RowsToFit, machine: Machine, way: _Way, 
     )
 
 
-def _parts(config: AlignConfig, sizes: Sizes, rows: RowsToFit, machine: Machine, way: _Way, micro: int) -> DeviceBytes:
+def _parts(
+    config: AlignConfig, sizes: Sizes, rows: RowsToFit, machine: Machine, way: _Layout, micro: int
+) -> DeviceBytes:
     ways = machine.processes if way.sharding == "fsdp" else 1
     trained = sizes.trained
     second = sizes.parameters * 4 if config.strategy in ("kto", "dpo") and config.lora is None else 0
@@ -298,7 +300,7 @@ def _writing(sizes: Sizes, config: AlignConfig) -> float:
     return sizes.parameters * 4 + max(2 * state, 3 * sizes.parameters * 4)
 
 
-def _host_beside(sizes: Sizes, config: AlignConfig, machine: Machine, way: _Way) -> float:
+def _host_beside(sizes: Sizes, config: AlignConfig, machine: Machine, way: _Layout) -> float:
     """Bytes of the host beside its GPUs: the programs, and the weights while a state or a checkpoint is written."""
     state = sizes.trained * (4 + _STATE_BYTES[config.chosen.optimizer])
     loading = sizes.parameters * 4 if way.sharding == "fsdp" else 0

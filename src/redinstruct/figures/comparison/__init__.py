@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redinstruct.figures.comparison.before_after import compare
+from redinstruct.figures.comparison.before_after import CompareSettings, compare
 from redinstruct.figures.comparison.paired import FEWEST_TOPICS
 from redinstruct.figures.comparison.values import MARGIN, SCHEMA, Comparison, Result
 from redinstruct.figures.comparison.words import beyond_in_words, people_in_words
@@ -11,6 +11,7 @@ __all__ = [
     "FEWEST_TOPICS",
     "MARGIN",
     "SCHEMA",
+    "CompareSettings",
     "Comparison",
     "Result",
     "beyond_in_words",

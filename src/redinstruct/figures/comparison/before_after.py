@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.figures.comparison.paired import compare_evaluations
@@ -12,24 +15,31 @@ from redinstruct.figures.comparison.useful import compare_utility, margin_of
 from redinstruct.figures.comparison.values import MARGIN, Comparison
 from redinstruct.figures.comparison.verdicts import Rules
 from redinstruct.figures.scores import is_utility, read_utility
+from redinstruct.settings import Setting
 
 
-def compare(
-    before: str | Path,
-    after: str | Path,
-    *,
-    margin: float | None = None,
-    confidence: float = 0.95,
-    judge: str | None = None,
-) -> Comparison:
+class CompareSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How two runs are compared: the settings of ``redinstruct compare``."""
+
+    margin: Annotated[
+        float | None,
+        Setting(
+            "The loss that counts as none; left out, what the utility runs fixed before they began, else 0.02.", "SHARE"
+        ),
+    ] = None
+    confidence: Annotated[float, Setting("Of tests and intervals.", "C")] = 0.95
+    judge: Annotated[
+        str | None, Setting("Another judge's verdicts: its name, or the beginning of its id.", "NAME|ID")
+    ] = None
+
+
+def compare(before: str | Path, after: str | Path, asked: CompareSettings | None = None) -> Comparison:
     """Hold two runs over the same questions, or two utility checks, against each other.
 
     Each bank and prompt, or each benchmark, gets one of four verdicts: better, worse, no difference shown, not
     comparable. The first two where the paired test of these topics, by question and adjusted by Holm, rejects "no
-    change" at ``1 - confidence``; where people labelled both runs, the test of the corrected difference. ``margin`` is
-    the loss that counts as none, a share: left out, what both utility runs fixed before they began, else 0.02.
-    ``judge`` is a judge's name or the beginning of its id; left out, the one that the run after was begun with, where
-    the run before has its verdicts too.
+    change" at ``1 - confidence``; where people labelled both runs, the test of the corrected difference. Where no judge
+    is named, it is the one that the run after was begun with, where the run before has its verdicts too.
 
     Raises:
         UsageError: a margin or confidence that is none; runs of two kinds, or without a bank or task in common; a
@@ -37,6 +47,8 @@ def compare(
         ConfigError: there is no run in a folder, or nothing to compare; a UsageError.
         StoreError: a store does not read.
     """
+    asked = asked or CompareSettings()
+    margin, confidence, judge = asked.margin, asked.confidence, asked.judge
     if margin is not None and not (math.isfinite(margin) and 0 <= margin < 1):
         raise UsageError("--margin must lie between 0 and 1: it is a share, 0.02 is two points")
     if not 0 < 1 - confidence < 1:  # by its level: of 1e-17 it is 1

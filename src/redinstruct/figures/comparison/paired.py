@@ -16,7 +16,7 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.figures.comparison.labelled import Half, Labelled, labelled_change
 from redinstruct.figures.comparison.runs import Evaluation, Judged, Prompt
-from redinstruct.figures.comparison.values import Pairs, Result, Side, Topics
+from redinstruct.figures.comparison.values import Pairs, Result, Side, TopicsChange
 from redinstruct.figures.comparison.verdicts import Open, Rules, Test, decided, unkept
 from redinstruct.figures.people import by_people
 from redinstruct.run import Outcomes
@@ -258,7 +258,7 @@ def _judged(people: Side, judge: Side) -> Side:
     return msgspec.structs.replace(people, judged=judge.judged, positive=judge.positive)
 
 
-def _topics(scored: Outcomes, hits: Sequence[Sequence[bool]], rules: Rules) -> Topics | None:
+def _topics(scored: Outcomes, hits: Sequence[Sequence[bool]], rules: Rules) -> TopicsChange | None:
     """The change of topics in general, by subtopic where there are enough; None of too few topics.
 
     A question without a topic among others that have one is a cluster of its own.
@@ -277,7 +277,7 @@ def _topics(scored: Outcomes, hits: Sequence[Sequence[bool]], rules: Rules) -> T
     clusters = [unit if name is None else name for name, unit in zip(names, scored.unit, strict=True)]
     change = paired_by_cluster(hits[0], hits[1], clusters, confidence=rules.confidence)
     means = [sum(x) / len(x) for x in of.values()]
-    return Topics(
+    return TopicsChange(
         change.difference, (change.low, change.high), f"tango, clustered by {by}", None, by, len(of),
         (min(means), max(means)), change.p_value, change.p_value, change.design_effect, change.freedom,
     )  # fmt: skip

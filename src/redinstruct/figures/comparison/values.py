@@ -13,7 +13,7 @@ MARGIN = 0.02
 Word = Literal["better", "worse", "no difference shown", "not comparable"]
 WORDS: tuple[Word, ...] = ("worse", "not comparable", "no difference shown", "better")
 """The verdicts, those to read first coming first."""
-Kind = Literal["evaluation", "utility"]
+ComparisonKind = Literal["evaluation", "utility"]
 Direction = Literal["lower is better", "higher is better"]
 By = Literal["judge", "people"]
 Beyond = Literal["shown", "not shown", "too few"]
@@ -88,7 +88,7 @@ class Difference(Estimate, frozen=True, omit_defaults=False):
     freedom: float | None = None
 
 
-class Topics(Estimate, frozen=True, omit_defaults=False):
+class TopicsChange(Estimate, frozen=True, omit_defaults=False):
     """The judge's difference as one of topics in general: the topics that were asked are the sample.
 
     ``clustered_by`` is ``topic`` or ``subtopic``, ``clusters`` their number, ``freedom`` the degrees of freedom of
@@ -147,7 +147,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     judge_id: str | None = None
     direction: Direction = "lower is better"
-    topics: Topics | None = None
+    topics: TopicsChange | None = None
     run_difference: Estimate | None = None
     bounds: tuple[float, float] | None = None
     non_inferiority: NonInferiority | None = None
@@ -163,7 +163,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True):
     """Two runs over the same questions or tasks. ``margin_from`` is ``runs``, ``flag`` or ``default``."""
 
-    kind: Kind
+    kind: ComparisonKind
     before: str
     after: str
     confidence: float

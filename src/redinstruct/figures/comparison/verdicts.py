@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from redinstruct.figures.comparison.values import Beyond, By, Difference, NonInferiority, Result, Topics, Word
+from redinstruct.figures.comparison.values import Beyond, By, Difference, NonInferiority, Result, TopicsChange, Word
 from redinstruct.figures.comparison.words import people_in_words, why_in_words
 from redinstruct.stats import Change, detectable, detectable_mean, holm, holm_levels
 
@@ -58,7 +58,7 @@ class Open(NamedTuple):
     result: Result
     test: Test | None = None
     judge: Test | None = None
-    topics: Topics | None = None
+    topics: TopicsChange | None = None
     beyond: bool = False
     """Whether topics in general are asked after at all: scores have none."""
 
@@ -114,7 +114,7 @@ def unkept(rules: Rules) -> NonInferiority:
     return NonInferiority(rules.margin, 1.0, 1.0, 1.0, False)
 
 
-def _adjusted(topics: Topics | None, p_holm: Iterator[float]) -> Topics | None:
+def _adjusted(topics: TopicsChange | None, p_holm: Iterator[float]) -> TopicsChange | None:
     return None if topics is None else msgspec.structs.replace(topics, p_holm=next(p_holm))
 
 

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from redinstruct.safealign.losses import hinge, npo, npo_len, red_instruct, simnpo, unbounded, unlikelihood
 from redinstruct.safealign.losses.kernel import CHUNK, labelled_logps
 from redinstruct.safealign.losses.strategy import Loss, Strategy, strategy_loss
-from redinstruct.safealign.losses.totals import BLUE, GENERAL, RED, Labelled, Totals, labelled, totals
+from redinstruct.safealign.losses.totals import BLUE, GENERAL, RED, LabelledTokens, Totals, labelled, totals
 
 __all__ = [
-    "BLUE", "CHUNK", "GENERAL", "RED", "STRATEGIES", "Labelled", "Loss", "Strategy", "Totals", "labelled",
+    "BLUE", "CHUNK", "GENERAL", "RED", "STRATEGIES", "LabelledTokens", "Loss", "Strategy", "Totals", "labelled",
     "labelled_logps", "strategy_loss", "totals",
 ]  # fmt: skip
 

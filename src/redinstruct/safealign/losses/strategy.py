@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from redinstruct.safealign.losses.totals import GENERAL, Labelled, Totals
+from redinstruct.safealign.losses.totals import GENERAL, LabelledTokens, Totals
 from redinstruct.safealign.rows import STREAMS, Stream
 
 
@@ -106,7 +106,7 @@ class Loss:
 
 
 def strategy_loss(
-    strategy: Strategy, labelled: Labelled, totals: Totals, *, step: int = 0, red_scale: float = 1.0
+    strategy: Strategy, labelled: LabelledTokens, totals: Totals, *, step: int = 0, red_scale: float = 1.0
 ) -> Loss:
     """The loss of one micro-batch as its share of the optimizer step ``step`` (from 0).
 
@@ -148,7 +148,7 @@ def strategy_loss(
     return Loss(total, {name: part.detach() for name, part in parts.items()})
 
 
-def _red_sequences(labelled: Labelled, penalised: Tensor) -> RedSequences:
+def _red_sequences(labelled: LabelledTokens, penalised: Tensor) -> RedSequences:
     nll, weight = -labelled.logps[penalised], -labelled.weights[penalised]
     numbers, index = labelled.sequence[penalised].unique(return_inverse=True)
     zeros = torch.zeros(len(numbers), dtype=nll.dtype, device=nll.device)

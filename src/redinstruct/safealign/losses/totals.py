@@ -16,7 +16,7 @@ BLUE, GENERAL, RED = (STREAMS.index(stream) for stream in ("blue", "general", "r
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledTokens:
     """The tokens with a weight, all [N]: log-probability, signed weight, sequence number, stream number.
 
     ``first``: it is the first of its sequence with its sign. ``reference``: the log-probabilities under the frozen base
@@ -31,7 +31,7 @@ class Labelled:
     reference: Tensor | None = None
 
 
-def labelled(batch: Mapping[str, Tensor | None], logps: Tensor, reference: Tensor | None = None) -> Labelled:
+def labelled(batch: Mapping[str, Tensor | None], logps: Tensor, reference: Tensor | None = None) -> LabelledTokens:
     """Put the log-probabilities of a collated batch (:func:`labelled_logps`) beside what they belong to."""
     weights, sequences, streams = (batch[key] for key in ("token_weights", "sequence_ids", "stream_ids"))
     if weights is None or sequences is None or streams is None:
@@ -41,7 +41,7 @@ def labelled(batch: Mapping[str, Tensor | None], logps: Tensor, reference: Tenso
     w, sequence = weights[wanted], sequences[wanted]
     if len(w) != len(logps) or (reference is not None and len(reference) != len(logps)):
         raise ValueError(f"there are {len(w)} labelled tokens and {len(logps)} log-probabilities")
-    return Labelled(
+    return LabelledTokens(
         logps, w.to(logps.dtype), sequence, streams[wanted], _first(w, sequence), _detached(reference, logps.dtype)
     )
 
