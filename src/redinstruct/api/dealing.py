@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from redinstruct.api.measuring import RunFolder
 from redinstruct.api.notebooks import listener
-
-if TYPE_CHECKING:
-    from redinstruct.progress import OnProgress
-    from redinstruct.run import Merged, Shards
+from redinstruct.progress import OnProgress
+from redinstruct.run import Merged, Shards
+from redinstruct.run import merge as merged
+from redinstruct.run import shard as dealt_out
 
 
 def shard(run: RunFolder, of: int, out: RunFolder, *, on_progress: OnProgress | None = None) -> Shards:
@@ -31,8 +30,6 @@ def shard(run: RunFolder, of: int, out: RunFolder, *, on_progress: OnProgress | 
         UsageError: a collection or utility check, or a run that owes nothing; nothing was written.
         StoreError: the run is in use, or the disk is full; nothing is left behind.
     """
-    from redinstruct.run import shard as dealt_out
-
     return dealt_out(Path(run), of, Path(out), listener("dealing out", on_progress))
 
 
@@ -51,6 +48,4 @@ def merge(shards: Sequence[RunFolder], run: RunFolder, *, on_progress: OnProgres
         UsageError: a shard of another run or configuration, or a place that is taken; nothing was written.
         StoreError: a store does not read, or the disk is full; nothing was written.
     """
-    from redinstruct.run import merge as merged
-
     return merged([Path(place) for place in shards], Path(run), listener("merging", on_progress))

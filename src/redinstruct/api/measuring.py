@@ -8,21 +8,34 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from redinstruct import redeval
+from redinstruct.annotate.exchange import take_in
+from redinstruct.annotate.figures import summary
+from redinstruct.annotate.session import judge_of
+from redinstruct.annotate.settings import LabelsSettings
 from redinstruct.api.notebooks import beside_the_loop, listener
+from redinstruct.api.shown import ComparisonShown, GateShown, ReportDocument
+from redinstruct.engine import Limits
+from redinstruct.engine.choice import Ray, computed_by
 from redinstruct.errors import UsageError
+from redinstruct.figures.comparison import CompareSettings
+from redinstruct.figures.comparison import compare as compared
+from redinstruct.figures.gate import GateSettings
+from redinstruct.figures.gate import gate as gated
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import plain
+from redinstruct.figures.stressed import StressFigures
+from redinstruct.judges import Judge, JudgeOptions
+from redinstruct.models import Model
+from redinstruct.progress import OnProgress
+from redinstruct.questions import bank_of
+from redinstruct.redeval import Outcome, RejudgeSettings, rejudge
+from redinstruct.run import Store
+from redinstruct.run.stress import evaluations_of
+from redinstruct.settings import settings_from
 from redinstruct.types import Bank, PromptTemplate, Question, Sampling
-
-if TYPE_CHECKING:
-    from redinstruct.api.shown import ComparisonShown, GateShown, ReportDocument
-    from redinstruct.engine import Limits
-    from redinstruct.engine.choice import Ray
-    from redinstruct.figures.stressed import StressFigures
-    from redinstruct.judges import Judge, JudgeOptions
-    from redinstruct.models import Model
-    from redinstruct.progress import OnProgress
-    from redinstruct.redeval import Outcome
 
 RunFolder = str | os.PathLike[str]
 """A run's folder: a text, a path, or a :class:`redinstruct.Run`."""
@@ -72,9 +85,6 @@ def evaluate(
     Source: RED-EVAL, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
     given = locals()
-    from redinstruct import redeval
-    from redinstruct.settings import settings_from
-
     with _computed_by(engine, model, judge_model):
         asked = settings_from(
             redeval.EvalSettings, given, banks=_banks(bank), prompts=_prompts(prompts), model_options=options,
@@ -86,8 +96,6 @@ def evaluate(
 
 
 def _computed_by(engine: str | Ray, *models: object) -> AbstractContextManager[None]:
-    from redinstruct.engine.choice import computed_by
-
     return computed_by(engine, *models)
 
 
@@ -116,9 +124,6 @@ def judge(
         StoreError: the run cannot be read or written.
     """
     given = locals()
-    from redinstruct.redeval import RejudgeSettings, rejudge
-    from redinstruct.settings import settings_from
-
     asked = settings_from(RejudgeSettings, given, judge_options=None).with_judge_how(judge_options)
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
@@ -150,12 +155,8 @@ def compare(
 
     Source: McNemar's mid-p test by question, and Holm's adjustment; see :mod:`redinstruct.stats`.
     """
-    from redinstruct.api.shown import ComparisonShown
-    from redinstruct.figures.comparison import CompareSettings
-    from redinstruct.figures.comparison import compare as held
-
     asked = CompareSettings(margin=margin, confidence=confidence, judge=judge)
-    return ComparisonShown.of(held(Path(before), Path(after), asked))
+    return ComparisonShown.of(compared(Path(before), Path(after), asked))
 
 
 def gate(
@@ -182,15 +183,10 @@ def gate(
         StoreError: a store does not read.
     """
     given = locals()
-    from redinstruct.api.shown import GateShown
-    from redinstruct.figures.gate import GateSettings
-    from redinstruct.figures.gate import gate as held
-    from redinstruct.settings import settings_from
-
     asked = settings_from(
         GateSettings, given, baseline=None if baseline is None else Path(baseline), stress=tuple(stress)
     )
-    return GateShown.of(held(Path(run), asked))
+    return GateShown.of(gated(Path(run), asked))
 
 
 def stress(
@@ -257,10 +253,6 @@ def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -
         ConfigError: a folder without a run; a UsageError.
         StoreError: a store that does not read.
     """
-    from redinstruct.api.shown import ReportDocument
-    from redinstruct.figures.rates import read_report
-    from redinstruct.run.stress import evaluations_of
-
     folders = [runs] if isinstance(runs, str | os.PathLike) else runs
     return ReportDocument(read_report([one for folder in folders for one in evaluations_of(Path(folder))], judge))
 
@@ -293,14 +285,6 @@ def labels(
         UsageError: there is no run in the folder, or the file does not fit it; nothing was written.
     """
     given = locals()
-    from redinstruct.annotate.exchange import take_in
-    from redinstruct.annotate.figures import summary
-    from redinstruct.annotate.session import judge_of
-    from redinstruct.annotate.settings import LabelsSettings
-    from redinstruct.figures.report import plain
-    from redinstruct.run import Store
-    from redinstruct.settings import settings_from
-
     take_in(Path(run), settings_from(LabelsSettings, given, source=None if source is None else Path(source)))
     with Store.open_for_reading(Path(run)) as store:
         found: dict[str, Any] = plain(summary(store, *judge_of(store, judge)))
@@ -308,8 +292,6 @@ def labels(
 
 
 def _limits(given: Limits | None) -> Limits:
-    from redinstruct.engine import Limits
-
     return given or Limits()
 
 
@@ -333,8 +315,6 @@ def _banks(given: Banks) -> tuple[str | Path | Bank, ...]:
             f"bank: entry {other} names a bank and others are questions: give files and names, or questions"
             " (redinstruct.types.Question for one that is a single word)"
         )
-    from redinstruct.questions import bank_of
-
     return (bank_of(asked),)
 
 

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from redinstruct.api.measuring import RunFolder
 from redinstruct.api.notebooks import beside_the_loop, listener
+from redinstruct.engine import Limits
+from redinstruct.engine.choice import Ray, computed_by
 from redinstruct.errors import UsageError, how_to_install
+from redinstruct.judges import Judge, JudgeOptions
+from redinstruct.models import Model
+from redinstruct.progress import OnProgress
+from redinstruct.settings import settings_from
 from redinstruct.types import Bank, Sampling
+from redinstruct.utility_check.runs import UtilityOutcome, check_utility
+from redinstruct.utility_check.settings import UtilitySettings
 
 if TYPE_CHECKING:
-    from redinstruct.engine import Limits
-    from redinstruct.engine.choice import Ray
     from redinstruct.harmfulqa import Collecting
     from redinstruct.harmfulqa.exporting import Exported
-    from redinstruct.judges import Judge, JudgeOptions
-    from redinstruct.models import Model
-    from redinstruct.progress import OnProgress
     from redinstruct.rounds import LoopResult
     from redinstruct.safealign import Aligned
-    from redinstruct.utility_check.runs import UtilityOutcome
 
 
 def collect(
@@ -61,10 +63,8 @@ def collect(
     Source: HARMFULQA, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
     given = locals()
-    from redinstruct.engine import Limits
     from redinstruct.harmfulqa import CollectSettings, prepare_collection
     from redinstruct.harmfulqa import collect as carry_out
-    from redinstruct.settings import settings_from
 
     limits = limits or Limits()
     asked = settings_from(CollectSettings, given, topics=_topics(topics), judge_options=None)
@@ -110,7 +110,6 @@ def export(
     given = locals()
     from redinstruct.harmfulqa.exporting import export as carry_out
     from redinstruct.harmfulqa.settings import ExportSettings
-    from redinstruct.settings import settings_from
 
     settings = settings_from(
         ExportSettings, given, banks=tuple([banks] if isinstance(banks, str | Path | Bank) else banks),
@@ -195,12 +194,6 @@ def utility(
         RedInstructError: a task could not be carried out; those before it are recorded.
     """
     given = locals()
-    from redinstruct.engine import Limits
-    from redinstruct.engine.choice import computed_by
-    from redinstruct.settings import settings_from
-    from redinstruct.utility_check.runs import check_utility
-    from redinstruct.utility_check.settings import UtilitySettings
-
     wanted = settings_from(UtilitySettings, given, data=None if data is None else Path(data))
     tell = listener("utility", on_progress)
     with computed_by(engine, model):

@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from redinstruct.api.shown import html_text
+from redinstruct.engine.loops import Stop, stoppable
 from redinstruct.progress import OnProgress, Progress
+from redinstruct.safetext import redact, terminal
 
 Returned = TypeVar("Returned")
 SECONDS_BETWEEN = 0.2
@@ -30,8 +33,6 @@ def beside_the_loop(work: Callable[[], Returned]) -> Returned:
         asyncio.get_running_loop()
     except RuntimeError:
         return work()
-    from redinstruct.engine.loops import Stop, stoppable
-
     found: list[Returned] = []
     failed: list[BaseException] = []
     stops: list[Stop | None] = [None]
@@ -106,13 +107,9 @@ class _Bar:
         )
 
     def __repr__(self) -> str:
-        from redinstruct.safetext import redact, terminal
-
         return terminal(redact(self._told()))
 
     def _repr_html_(self) -> str:
-        from redinstruct.api.shown import html_text
-
         state = self._state
         bar = "" if state.total is None else f'<progress value="{state.done}" max="{max(state.total, 1)}"></progress> '
         return f"<div>{bar}{html_text(self._told())}</div>"

@@ -21,6 +21,7 @@ from redinstruct.alignment import (
     preset_for,
     with_settings,
 )  # fmt: skip
+from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import Whole
@@ -184,8 +185,6 @@ def config_from(flags: Flags) -> AlignConfig:
     Raises:
         UsageError: a flag's value is none of its kind, or the strategy would ignore it.
     """
-    from redinstruct.checkpoints.embedded import folder_of
-
     if flags["strategy"] in TRL_STRATEGIES:
         for name in OURS_ALONE:
             if flags[name] not in (None, False, ()) or (name == "packing" and flags[name] is not None):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from redinstruct.annotate.session import Session
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.labels_command import say_labels
 from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, how_to_install
-
-if TYPE_CHECKING:
-    from redinstruct.annotate.session import Session
+from redinstruct.figures.people import follow_people
+from redinstruct.run import NAMED, Store, is_run, no_run
 
 
 @click.command("annotate")
@@ -43,10 +42,6 @@ def command(
     The page is on this machine only, at the address that is printed. Every label is kept at once: end with Ctrl-C
     (exit 0 once nothing is left to label, else 130), and go on later by the same command. Asks no model.
     """
-    from redinstruct.annotate.session import Session
-    from redinstruct.figures.people import follow_people
-    from redinstruct.run import NAMED, Store, is_run, no_run
-
     if not is_run(run):
         raise no_run(run, NAMED["evaluation"])
     serve = _server()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import Grouped, flags_of
@@ -66,8 +67,6 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
 
 def collection_document(collection: Collection, *, calls: int, complete: bool) -> JsonObject:
     """A collection as ``--json`` tells it: counts, and no text."""
-    import msgspec
-
     return {
         "schema": SCHEMA,
         "complete": complete,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, markdown_file
 from redinstruct.cli.outputs import check_files, write_whole
-from redinstruct.figures.comparison import SCHEMA, CompareSettings, compare
+from redinstruct.figures.comparison import SCHEMA, CompareSettings, Comparison, Result, compare
+from redinstruct.figures.comparison.words import change_in_words, detectable_in_words
+from redinstruct.figures.numbers import p_value
+from redinstruct.render.comparison import comparison_markdown, figures, held
 from redinstruct.settings import settings_from
-
-if TYPE_CHECKING:
-    from redinstruct.figures.comparison import Comparison, Result
 
 
 @click.command("compare")
@@ -34,10 +35,6 @@ def command(before: Path, after: Path, md_file: Path | None, as_json: bool, **fl
     success or over-refusal rate is better when lower, a utility score when higher. `held` says whether the loss stays
     under the margin for sure (non-inferiority).
     """
-    import msgspec
-
-    from redinstruct.render.comparison import comparison_markdown
-
     check_files({"--md": md_file})
     found = compare(before, after, settings_from(CompareSettings, flags))
     if md_file is not None:
@@ -77,10 +74,6 @@ def _say(found: Comparison) -> None:
 
 
 def _row(result: Result) -> dict[str, str]:
-    from redinstruct.figures.comparison.words import change_in_words
-    from redinstruct.figures.numbers import p_value
-    from redinstruct.render.comparison import figures, held
-
     before, after = (text.replace(" %", "") for text in figures(result))
     change, pairs = result.difference, result.pairs
     ci = "change [interval]"
@@ -105,8 +98,6 @@ def _row(result: Result) -> dict[str, str]:
 
 
 def _say_notes(found: Comparison) -> None:
-    from redinstruct.figures.comparison.words import detectable_in_words
-
     tested = [r for r in found.results if r.difference is not None]
     if tested:
         by = ", by question" if any(r.difference is not None and r.difference.questions for r in tested) else ""

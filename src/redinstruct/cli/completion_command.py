@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from redinstruct.cli import console
+from redinstruct.cli import COMPLETE, console, root
 from redinstruct.errors import EXIT_DONE
 
 _HOW = {
@@ -25,8 +25,6 @@ def command(shell: str) -> int:
     fish   redinstruct completion fish > ~/.config/fish/completions/redinstruct.fish
     """  # noqa: D301  (\b is click's mark for "leave these lines")
     from click.shell_completion import get_completion_class
-
-    from redinstruct.cli import COMPLETE, root
 
     kind = get_completion_class(shell)
     assert kind is not None

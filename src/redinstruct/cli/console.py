@@ -7,15 +7,16 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
+
+import msgspec
 
 from redinstruct.errors import RedInstructError
+from redinstruct.progress import OnProgress, Progress, StagePart
 from redinstruct.safetext import in_json, shown, terminal
-
-if TYPE_CHECKING:
-    from redinstruct.progress import OnProgress, Progress, StagePart
 
 PLAIN_PROGRESS_SECONDS = 10.0
 
@@ -54,8 +55,6 @@ def say(text: str = "", *, multiline: bool = False) -> None:
 
 def say_folded(text: str, *, indent: str = "") -> None:
     """A sentence on standard output, folded at the terminal's width; one line in a pipe that says no width."""
-    import textwrap
-
     lines = textwrap.wrap(
         clean(text), min(width(), 100) if width() != PIPE_WIDTH else 10**6, initial_indent=indent,
         subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
@@ -65,8 +64,6 @@ def say_folded(text: str, *, indent: str = "") -> None:
 
 def say_list(pairs: Sequence[tuple[str, str]]) -> None:
     """Short names in a column, in bold, and beside each what is said of it, folded there, in a log too."""
-    import textwrap
-
     bold, plain = ("\x1b[1m", "\x1b[0m") if _is_terminal(sys.stdout) else ("", "")
     left = max(len(clean(name)) for name, _ in pairs) + 2
     room = max(min(width(), 100) - left, NARROWEST)
@@ -116,8 +113,6 @@ def say_json(document: object) -> None:
     Text stays what it was, but nothing of it acts on a terminal: what :func:`terminal` would escape is written as
     JSON's own escape.
     """
-    import msgspec
-
     data = msgspec.json.format(msgspec.json.encode(in_json(document)), indent=2).decode()
     _out((data if data.isascii() and "\x7f" not in data else _NOT_PLAIN.sub(_json_escape, data)) + "\n")
 

@@ -13,6 +13,8 @@ from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
+from redinstruct.errors import UsageError, own_command
+from redinstruct.run.encryption import check_sealing
 
 if TYPE_CHECKING:
     from redinstruct.rounds import Demo, DemoRow
@@ -52,9 +54,7 @@ def command(seed: int, quick: bool, real: bool, out: Path, data: Path | None, as
     With --real the model is a real small one, SmolLM2-135M-Instruct: it is taught first not to talk about a harmless
     subject (food), and that policy is attacked and mended. About 1,130 CPU seconds; the same command goes on.
     """
-    from redinstruct.errors import UsageError
     from redinstruct.rounds import demo
-    from redinstruct.run.encryption import check_sealing
 
     check_sealing()
     if out.exists() and not out.is_dir():
@@ -190,7 +190,6 @@ def _say_what_was_learnt(found: Demo) -> None:
 
 def _say_where_to_go_on(found: Demo) -> None:
     """Where things are, and commands that work as they stand here."""
-    from redinstruct.errors import own_command
     from redinstruct.rounds.demo import PLOT, REPORT, best_of
 
     own, quoted = own_command(), shlex.quote

@@ -13,6 +13,7 @@ import msgspec
 from redinstruct.cli import completing
 from redinstruct.cli.kinds import RUN, Whole, columns_from, numbers_from, parse_options
 from redinstruct.models import Options
+from redinstruct.redeval.settings import read_system
 from redinstruct.settings import GROUPS, REST, Flags, Setting, flag_of, noted
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -173,6 +174,4 @@ def columns_of_people(_: click.Context, __: click.Parameter, pairs: tuple[str, .
 
 
 def _system(given: str | None) -> str | None:
-    from redinstruct.redeval.settings import read_system
-
     return read_system(given)

@@ -12,10 +12,12 @@ from pathlib import Path
 import click
 import msgspec
 
+from redinstruct.banks import cache_dir
 from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json
 from redinstruct.errors import EXIT_DONE, RedInstructError, how_to_install
+from redinstruct.machine import state_dir
 from redinstruct.version import __version__
 
 SCHEMA = "redinstruct.doctor/1"
@@ -145,9 +147,6 @@ def _devices(local: Extra) -> list[str]:
 
 
 def _folders() -> dict[str, str]:
-    from redinstruct.banks import cache_dir
-    from redinstruct.machine import state_dir
-
     found = {}
     for what, place in (("cache", cache_dir), ("state", state_dir), ("runs", lambda: Path("runs"))):
         try:

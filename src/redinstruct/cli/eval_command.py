@@ -14,7 +14,10 @@ from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
 from redinstruct.cli.prepared import limits_from, stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import plain
 from redinstruct.redeval import EvalSettings, evaluate, prepare
+from redinstruct.run import is_run
 from redinstruct.settings import settings_from
 
 
@@ -37,10 +40,6 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     refuses everything (nothing is recorded); 11 cut by --max-calls or --budget, too many errors, or stopped
     because the endpoint fails later on (the same command goes on); 130 interrupted.
     """
-    from redinstruct.figures.rates import read_report
-    from redinstruct.figures.report import plain
-    from redinstruct.run import is_run
-
     limits = limits_from(flags)
     plan = prepare(settings_from(EvalSettings, flags), limits.timeout, run)
     run = run_or_dated(run, plan.config.model)

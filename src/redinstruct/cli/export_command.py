@@ -13,7 +13,10 @@ from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.outputs import check_files
 from redinstruct.errors import EXIT_DONE, UsageError
+from redinstruct.files.atomic import write_file
 from redinstruct.harmfulqa.settings import ExportSettings
+from redinstruct.interop.inspect_export import export_inspect
+from redinstruct.render.bundle import bundle
 from redinstruct.settings import flag_of, setting_of, settings_from
 
 
@@ -65,9 +68,6 @@ def _rows_alone(asked: ExportSettings) -> list[str]:
 
 def _bundle(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
     """An evaluation's figures and labels for reviewers, without any text."""
-    from redinstruct.files.atomic import write_file
-    from redinstruct.render.bundle import bundle
-
     if others or include_red:
         named = ", ".join([*others, *(["--include-red"] if include_red else [])])
         raise UsageError(f"{named}: for rows that hold texts; --to bundle writes figures and labels, and no text")
@@ -84,8 +84,6 @@ def _bundle(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
 
 def _log(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
     """An evaluation as a log of Inspect."""
-    from redinstruct.interop.inspect_export import export_inspect
-
     if others:
         raise UsageError(f"{', '.join(others)}: for a collection's rows; --to inspect writes an evaluation as it is")
     check_files({"--out": out})

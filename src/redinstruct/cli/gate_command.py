@@ -15,6 +15,7 @@ from redinstruct.cli.options import as_json, markdown_file
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
 from redinstruct.figures.gate import GateResult, GateSettings, gate, worst_first
+from redinstruct.render.comparison import gate_junit, gate_markdown
 from redinstruct.settings import settings_from
 
 _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -42,8 +43,6 @@ def command(run: Path, junit_file: Path | None, md_file: Path | None, as_json: b
     Exit codes: 0 passed, 10 failed, 11 inconclusive (the interval straddles the limit, too much unscored, unfinished,
     nothing selected or judged, a baseline that cannot be compared), 2 bad input.
     """
-    from redinstruct.render.comparison import gate_junit, gate_markdown
-
     check_files({"--junit": junit_file, "--md": md_file})
     found = gate(run, settings_from(GateSettings, flags))
     if junit_file is not None:

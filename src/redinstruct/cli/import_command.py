@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -14,12 +14,12 @@ from redinstruct.cli.figures import say_figures
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.errors import UsageError
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import plain
+from redinstruct.interop import Imported, import_file
 from redinstruct.interop.settings import ImportSettings
+from redinstruct.run import SettleRule
 from redinstruct.settings import flag_of, setting_of, settings_from
-
-if TYPE_CHECKING:
-    from redinstruct.interop import Imported
-    from redinstruct.run import SettleRule
 
 
 @click.command("import")
@@ -46,9 +46,6 @@ def command(file: Path, run: Path, as_json: bool, **flags: Any) -> int:
     if is_public(file):
         _refuse_what_is_for_answers(asked)
         return _collection(file, run, asked.model, as_json)
-    from redinstruct.figures.rates import read_report
-    from redinstruct.figures.report import plain
-    from redinstruct.interop import import_file
 
     with console.steps() as tell:
         done = import_file(file, run, asked, tell)

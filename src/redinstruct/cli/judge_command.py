@@ -14,6 +14,8 @@ from redinstruct.cli.figures import say_figures
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine
 from redinstruct.cli.prepared import limits_from, stop_signals
+from redinstruct.figures.rates import read_report
+from redinstruct.figures.report import plain
 from redinstruct.redeval import RejudgeSettings, rejudge
 from redinstruct.settings import settings_from
 
@@ -31,9 +33,6 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     Never samples: the answers are those of the run. Verdicts of other judges stay, and each judge has its own line in
     the report. The same command resumes.
     """
-    from redinstruct.figures.rates import read_report
-    from redinstruct.figures.report import plain
-
     limits = limits_from(flags)
     with stop_signals(), console.progress(f"judging by {flags['judge']}") as tell:
         outcome = rejudge(run, settings_from(RejudgeSettings, flags), limits, tell)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 
+from redinstruct.annotate.allocation import FALSE_OMISSION, PPV, Assumed, CellPlan, cells_to_plan, label_plan
+from redinstruct.annotate.session import judge_of
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
+from redinstruct.run import Store
 from redinstruct.settings import Setting, flag_of
-
-if TYPE_CHECKING:
-    from redinstruct.annotate.allocation import Assumed, CellPlan
 
 
 class LabelPlanSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +37,6 @@ def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *
     Raises:
         UsageError: numbers that fit no run, or neither a run nor numbers.
     """
-    from redinstruct.annotate.allocation import FALSE_OMISSION, PPV, Assumed, label_plan
-
     if asked.width is not None and not 0 < asked.width < 1:
         raise UsageError("--width must lie between 0 and 1: 0.1 is ten points")
     if (run is None) == (asked.attempts is None):
@@ -66,10 +64,6 @@ def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *
 
 
 def _cells_of_run(run: Path, judge: str | None, ppv: float | None, false_omission: float | None) -> list[Assumed]:
-    from redinstruct.annotate.allocation import cells_to_plan
-    from redinstruct.annotate.session import judge_of
-    from redinstruct.run import Store
-
     with Store.open_for_reading(run) as store:
         row, card = judge_of(store, judge)
         cells = cells_to_plan(store, row, card, ppv, false_omission)

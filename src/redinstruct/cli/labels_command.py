@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from redinstruct.annotate.exchange import exported, format_of, take_in
+from redinstruct.annotate.figures import LabelsFigures
+from redinstruct.annotate.session import judge_of
 from redinstruct.annotate.settings import LabelsSettings
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
@@ -14,13 +17,10 @@ from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
+from redinstruct.figures.agreement import Coefficient
 from redinstruct.figures.numbers import in_column, percent
+from redinstruct.run import Store
 from redinstruct.settings import settings_from
-
-if TYPE_CHECKING:
-    from redinstruct.annotate.figures import LabelsFigures
-    from redinstruct.figures.agreement import Coefficient
-    from redinstruct.run import Store
 
 
 @click.command("labels")
@@ -33,10 +33,6 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     With --export, the drawn answers (or, without a draw, every judged one) and their labels go to a file that Argilla
     or Label Studio reads; with --import, labels come back. Importing the same file twice adds nothing.
     """
-    from redinstruct.annotate.exchange import take_in
-    from redinstruct.annotate.session import judge_of
-    from redinstruct.run import Store
-
     asked = settings_from(LabelsSettings, flags)
     if asked.out is not None and asked.source is not None:
         raise UsageError("--export and --import: one at a time")
@@ -61,8 +57,6 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
 
 
 def _export(store: Store, judge: int, out: Path, asked: LabelsSettings) -> None:
-    from redinstruct.annotate.exchange import exported, format_of
-
     kind = format_of(asked.kind, out)
     if kind != "csv" and not asked.show_content:
         raise UsageError(f"--export for {kind}: people there need the texts; add --show-content")

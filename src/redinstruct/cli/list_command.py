@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.options import as_json
 from redinstruct.errors import EXIT_DONE, UsageError
-
-if TYPE_CHECKING:
-    from redinstruct.viewer.shelf import ShelfLine
+from redinstruct.figures.numbers import percent
+from redinstruct.viewer.shelf import Shelf, ShelfLine
 
 SCHEMA = "redinstruct.list/1"
 
@@ -26,10 +25,6 @@ def command(folder: Path, as_json: bool) -> int:
 
     `redinstruct view` shows the same in a browser, with filters and comparisons.
     """
-    import msgspec
-
-    from redinstruct.viewer.shelf import Shelf
-
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder; name the one that holds your runs")
     found = Shelf(folder).lines()
@@ -47,8 +42,6 @@ def command(folder: Path, as_json: bool) -> int:
 
 
 def _row(one: ShelfLine, folder: Path) -> dict[str, str]:
-    from redinstruct.figures.numbers import percent
-
     recorded = f"{one.done:,}" + ("" if one.planned in (None, one.done) else f" of {one.planned:,}")
     worst = one.worst
     return {

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
+from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
+from redinstruct.figures.report import plain
+from redinstruct.figures.scores import score_figures
 from redinstruct.files.words import Fields
+from redinstruct.run.encryption import check_sealing
 from redinstruct.types import JsonObject
 
 if TYPE_CHECKING:
@@ -38,7 +43,6 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     from redinstruct.rounds import carry_out, read_config
     from redinstruct.rounds.config import chosen_on_what_is_measured
     from redinstruct.rounds.run import check_extras, check_inputs
-    from redinstruct.run.encryption import check_sealing
 
     check_sealing()
     wanted = read_config(config)
@@ -68,7 +72,6 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
 
 def _say_plans(wanted: LoopConfig) -> None:
     """What each alignment takes, where the model is a folder; one that does not fit here is said, not refused."""
-    from redinstruct.checkpoints.embedded import folder_of
     from redinstruct.rounds.alignment import plans
 
     if not folder_of(wanted.model).is_dir():
@@ -79,10 +82,6 @@ def _say_plans(wanted: LoopConfig) -> None:
 
 def _document(found: LoopResult) -> JsonObject:
     """The result without paths and clocks but the stages' seconds."""
-    import msgspec
-
-    from redinstruct.figures.report import plain
-
     return {
         "schema": SCHEMA,
         "models": [
@@ -99,9 +98,6 @@ def _document(found: LoopResult) -> JsonObject:
 
 
 def _utility(model: Measured) -> list[JsonObject] | None:
-    from redinstruct.figures.report import plain
-    from redinstruct.figures.scores import score_figures
-
     return None if model.useful is None else [plain(score_figures(one)) for one in model.useful.headline]
 
 

@@ -8,6 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
+from redinstruct.run import merge
 
 
 @click.command("merge")
@@ -26,8 +27,6 @@ def command(shards: tuple[Path, ...], run: Path) -> int:
     folder holds is owed, and the run's own `eval` command asks it in DIR. A shard of another run or configuration is
     named, and nothing is written. The shards stay as they are.
     """
-    from redinstruct.run import merge
-
     with console.progress("merging") as tell:
         merged = merge(shards, run, tell)
     console.say(

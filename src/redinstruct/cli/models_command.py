@@ -6,15 +6,14 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.options import as_json
+from redinstruct.judges import JUDGES
+from redinstruct.models import MODEL_KINDS
 
 
 @click.command("models")
 @as_json
 def command(as_json: bool) -> int:
     """How to name a model, and which environment variables each kind reads."""
-    from redinstruct.judges import JUDGES
-    from redinstruct.models import MODEL_KINDS
-
     if as_json:
         kinds = [{"id": k.pattern, "reads": k.reads, "description": k.description} for k in MODEL_KINDS]
         console.say_json({"models": kinds, "judges": JUDGES})

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from redinstruct.cli import console
 from redinstruct.errors import UsageError
+from redinstruct.figures.parquet import write_parquet
+from redinstruct.files.atomic import whole_file, write_file
+from redinstruct.run import is_own_file
 
 
 def check_files(files: Mapping[str, Path | None]) -> None:
@@ -15,8 +19,6 @@ def check_files(files: Mapping[str, Path | None]) -> None:
         UsageError: it would.
     """
     import os
-
-    from redinstruct.run import is_own_file
 
     taken: dict[Path, str] = {}
     for flag, file in files.items():
@@ -57,8 +59,6 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
     Raises:
         UsageError: the place cannot be written.
     """
-    from redinstruct.files.atomic import write_file
-
     try:
         write_file(path, text)
     except OSError as error:
@@ -71,9 +71,6 @@ def write_attempts(path: Path, runs: Sequence[Path], content: bool) -> None:
     Raises:
         UsageError: the place cannot be written.
     """
-    from redinstruct.figures.parquet import write_parquet
-    from redinstruct.files.atomic import whole_file
-
     try:
         with whole_file(path) as file:
             write_parquet(file, runs, content)
@@ -90,8 +87,6 @@ def temporary_page() -> Path:
 
 def show_in_browser(page: Path) -> None:
     """Open a page where there is a browser, and say where it lies."""
-    from redinstruct.cli import console
-
     found = in_browser(page.resolve().as_uri())
     console.note(f"the page is {page}" if found else f"no browser was found: open {page} in one")
 

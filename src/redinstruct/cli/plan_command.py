@@ -16,6 +16,7 @@ from redinstruct.cli.power_plan import plan_power
 from redinstruct.cli.prepared import limits_from
 from redinstruct.errors import UsageError
 from redinstruct.redeval import EvalSettings, prepare
+from redinstruct.redeval.spending import forecast
 from redinstruct.settings import NEEDED, Flags, settings_from
 
 
@@ -74,8 +75,6 @@ def command(run: Path | None, labels: bool, as_json: bool, **flags: Any) -> int:
 
 
 def _plan_eval(run: Path | None, flags: Flags, *, as_json: bool) -> int:
-    from redinstruct.redeval.spending import forecast
-
     limits = limits_from(flags)
     plan = prepare(settings_from(EvalSettings, flags), limits.timeout)
     cast = forecast(plan, limits, run)

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from redinstruct.banks import resolve_bank
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
+from redinstruct.questions import select
 from redinstruct.settings import Flags
+from redinstruct.stats import gate_power, questions_needed
+from redinstruct.types import MEASURES
 
 CELLS = (1, 2, 3, 6, 12)
 """Results of a run (banks x prompts) that are told, and those of the banks and prompts that were named."""
@@ -66,8 +70,6 @@ def plan_power(flags: Flags, *, as_json: bool) -> int:
 
 
 def _planned(flags: Flags) -> PowerPlan:
-    from redinstruct.stats import gate_power, questions_needed
-
     rate, limit, power, epochs = (flags[name] for name in ("rate", "limit_rate", "power", "epochs"))
     banks, prompts, alike = flags["banks"], flags["prompts"], _checked(flags)
     cells = max(1, len(banks)) * (len(prompts) or 3 if banks else 1)
@@ -107,10 +109,6 @@ def _checked(flags: Flags) -> float:
 
 def _sizes(banks: Sequence[str], measure: str, limit: int | None, dedupe: bool) -> dict[str, int]:
     """Bank -> how many questions of it would be asked."""
-    from redinstruct.banks import resolve_bank
-    from redinstruct.questions import select
-    from redinstruct.types import MEASURES
-
     read = [resolve_bank(str(bank)) for bank in banks]
     return {
         bank.name: len(select(bank, measure=MEASURES[measure], limit=limit, dedupe=dedupe).questions) for bank in read

@@ -9,6 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
+from redinstruct.run import purge, purge_places
 
 
 @click.command("purge")
@@ -20,8 +21,6 @@ def command(run: Path, yes: bool) -> int:
     What a killed import, report or purge left of it, or beside it, goes too. Asks first on a terminal. What a file
     system's snapshots, a backup or a flash drive's spare blocks hold is out of reach.
     """
-    from redinstruct.run import purge, purge_places
-
     if not yes and purge_places(run) and sys.stdin is not None and sys.stdin.isatty():  # None: closed (`<&-`)
         click.confirm(console.clean(f"Remove the run in {run} for good?"), abort=True, err=True)
     count = purge(run)

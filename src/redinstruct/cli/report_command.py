@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -15,12 +15,14 @@ from redinstruct.cli.figures import say_figures
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, prices
 from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_attempts, write_whole
+from redinstruct.cli.prepared import prices_from
 from redinstruct.errors import EXIT_DONE, UsageError
+from redinstruct.figures.calibrated import calibrated_in_words, read_calibration
+from redinstruct.figures.report import plain
+from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.settings import ReportSettings
+from redinstruct.render.useful import change_row, margin_in_words, utility_rows
 from redinstruct.settings import settings_from
-
-if TYPE_CHECKING:
-    from redinstruct.render.overview import Project
 
 _NOT_A_PAGE = {
     ".pdf": "name it .html, and print it from a browser for a PDF",
@@ -53,11 +55,6 @@ def command(runs: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     --calibration takes a JSON object: judge (its name, or the beginning of its id), true_positives, positives,
     true_negatives, negatives. Labels of the run itself are better: they need no judge that errs the same everywhere.
     """
-    from redinstruct.cli.prepared import prices_from
-    from redinstruct.figures.calibrated import calibrated_in_words, read_calibration
-    from redinstruct.figures.report import plain
-    from redinstruct.render.overview import read_runs
-
     asked = settings_from(ReportSettings, flags)
     _check(asked)
     outside = None if asked.calibration is None else read_calibration(asked.calibration)
@@ -126,8 +123,6 @@ def _write(project: Project, runs: Sequence[Path], asked: ReportSettings) -> Non
 
 
 def _say_utility(project: Project, *, after: bool) -> None:
-    from redinstruct.render.useful import change_row, margin_in_words, utility_rows
-
     if not project.checks:
         return
     if after:

@@ -8,6 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
+from redinstruct.run.resealing import reseal
 
 
 @click.command("seal")
@@ -24,8 +25,6 @@ def command(run: Path, rotate: bool) -> int:
     makes one). The store is written anew, and the old bytes are overwritten. With --rotate a sealed run is encrypted
     anew, under a new key. Nobody reads it without the key: keep it. `--seal` of other verbs begins a run so.
     """
-    from redinstruct.run.resealing import reseal
-
     with console.steps() as tell:
         reseal(run, rotate=rotate, on_progress=tell)
     if rotate:

@@ -8,6 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
+from redinstruct.run import shard
 
 
 @click.command("shard")
@@ -21,8 +22,6 @@ def command(run: Path, of: int, out: Path) -> int:
     `eval` command there, with --run DIR/N. `redinstruct merge` puts them together. What the run has recorded stays
     with it, and it is not changed. Parts are equal to one attempt, and each is a random part of every bank and prompt.
     """
-    from redinstruct.run import shard
-
     with console.progress("dealing out") as tell:
         made = shard(run, of, out, tell)
     fewest, most = min(made.attempts), max(made.attempts)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_failures
 from redinstruct.errors import UsageError
+from redinstruct.run import Store, failed_calls
 from redinstruct.safetext import short_hash
 from redinstruct.types import Json
 
@@ -24,7 +25,6 @@ def show_collection(run: Path, sought: str | None, label: str | None, limit: int
         UsageError: no conversation, or more than one, has that ID.
     """
     from redinstruct.harmfulqa import read_collection
-    from redinstruct.run import Store, failed_calls
 
     every = [(row, d) for row in read_collection(run).harvest.rows for d in (*row.blue, *row.red)]
     if sought is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,11 +14,11 @@ from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.options import as_json, show_content
 from redinstruct.cli.show_collection import show_collection
 from redinstruct.errors import UsageError, did_you_mean
+from redinstruct.figures.attempts import attempt_document
+from redinstruct.render.listing import as_sent
+from redinstruct.run import NAMED, AttemptView, Sought, Store, failures, judges_of, named_judge
 from redinstruct.safetext import short_hash
-
-if TYPE_CHECKING:
-    from redinstruct.run import AttemptView, Sought, Store
-    from redinstruct.types import PromptTemplate
+from redinstruct.types import MEASURES, PromptTemplate
 
 KEY_DIGITS = 12
 HASH_DIGITS = 8
@@ -51,9 +50,6 @@ def command(
 
     Questions and answers are hidden (hash, length, label) unless --show-content is given.
     """
-    from redinstruct.run import NAMED, Sought, Store, judges_of, named_judge
-    from redinstruct.types import MEASURES
-
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
     if label is not None and label not in known:
         raise UsageError(f"--label {label}: no such label; there are {', '.join(known)}{did_you_mean(label, known)}")
@@ -89,9 +85,6 @@ def _named(store: Store, judge: int, attempt: str) -> AttemptView:
 
 def _say_all(store: Store, judge: int, sought: Sought, limit: int, show_content: bool, as_json: bool) -> None:
     """The first attempts, and how many are left out."""
-    from redinstruct.figures.attempts import attempt_document
-    from redinstruct.run import failures
-
     keys = store.keys(judge, sought)
     listed = list(store.views(judge, list(itertools.islice(keys, limit))))
     more = sum(1 for _ in keys)
@@ -154,9 +147,6 @@ def _row(view: AttemptView) -> dict[str, str]:
 
 
 def _say_one(view: AttemptView, content: bool, as_json: bool, templates: Sequence[PromptTemplate]) -> None:
-    from redinstruct.figures.attempts import attempt_document
-    from redinstruct.render.listing import as_sent
-
     shown = attempt_document(view, content)
     if content:
         shown["sent"] = as_sent(view, templates)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
+from redinstruct.cli.endings import say_ending
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, how_to_ask, seal_option
+from redinstruct.cli.prepared import limits_from, stop_signals
+from redinstruct.errors import UsageError, how_to_install
+from redinstruct.figures.report import plain
+from redinstruct.figures.stressed import StressFigures
 from redinstruct.judges import JudgeSettings
+from redinstruct.render.stressed import ABOUT, stress_notes, stress_table
+from redinstruct.run.encryption import check_sealing
 from redinstruct.settings import settings_from
 from redinstruct.stressing import StressOptions
-
-if TYPE_CHECKING:
-    from redinstruct.figures.stressed import StressFigures
 
 _JUDGE = JudgeSettings.__struct_fields__
 
@@ -44,12 +48,6 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
 
     Exit codes: 0 all recorded; 2 bad input; 11 cut, or too many errors; 130 interrupted (the same command goes on).
     """
-    from redinstruct.cli.endings import say_ending
-    from redinstruct.cli.prepared import limits_from, stop_signals
-    from redinstruct.errors import UsageError, how_to_install
-    from redinstruct.figures.report import plain
-    from redinstruct.run.encryption import check_sealing
-
     check_sealing()
     try:
         from redinstruct.stressing import stress
@@ -71,8 +69,6 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
 
 def say_stress(found: StressFigures) -> None:
     """The table of a stress run."""
-    from redinstruct.render.stressed import ABOUT, stress_notes, stress_table
-
     rows, numbers = stress_table(found)
     console.say_heading(f"{found.model}, {found.bank}", ABOUT)
     console.say_table(rows, right=numbers, indent=2)

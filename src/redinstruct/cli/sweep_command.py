@@ -11,6 +11,8 @@ from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
+from redinstruct.figures.numbers import percent
+from redinstruct.figures.report import plain
 
 if TYPE_CHECKING:
     from redinstruct.rounds.sweep import Spread, SweepResult, SweepRow
@@ -30,7 +32,6 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     of attacks and one of harmless questions (measure = "over_refusal"): a model counts by its worst prompt of each.
     What is done is not done again: the same command goes on after a kill, and a longer list keeps the shorter one's.
     """
-    from redinstruct.figures.report import plain
     from redinstruct.rounds.config import read_sweep
     from redinstruct.rounds.run import check_extras, check_inputs
     from redinstruct.rounds.sweep import PLOT, carry_out_sweep, check_points, grid
@@ -86,8 +87,6 @@ def _worst(row: SweepRow) -> str:
 
 
 def _spread(of: Spread) -> str:
-    from redinstruct.figures.numbers import percent
-
     if of.estimate is None or of.lowest is None or of.highest is None:
         return "-"
     between = f" ({percent(of.lowest)} to {percent(of.highest)})" if of.lowest != of.highest else ""

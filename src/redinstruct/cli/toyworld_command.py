@@ -10,6 +10,7 @@ from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError, how_to_install
+from redinstruct.toyworld.held_out import write_held_out
 
 
 @click.group("toyworld", invoke_without_command=True)
@@ -61,8 +62,6 @@ def held_out_command(out: Path) -> int:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: holds something already; give a new or an empty folder")
-    from redinstruct.toyworld.held_out import write_held_out
-
     write_held_out(out)
     console.say(f"banks, data and prompts are in {out}; docs/examples/loop-held-out.toml is a loop with them")
     return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
@@ -15,12 +16,13 @@ from redinstruct.cli.prepared import stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
+from redinstruct.figures.report import plain
+from redinstruct.figures.scores import score_figures
 from redinstruct.settings import settings_from
 from redinstruct.types import JsonObject
+from redinstruct.utility_check import MeasuredScore, UtilityResult
+from redinstruct.utility_check.runs import check_utility
 from redinstruct.utility_check.settings import UtilitySettings
-
-if TYPE_CHECKING:
-    from redinstruct.utility_check import MeasuredScore, UtilityResult
 
 SCHEMA = "redinstruct.utility/1"
 
@@ -41,8 +43,6 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 11 cut by
     --max-calls (a task for which too few are left is not begun), 130 interrupted.
     """
-    from redinstruct.utility_check.runs import check_utility
-
     run = run_or_dated(run, f"{flags['model']}-utility")
     with stop_signals(), console.progress("utility") as tell:
         done = check_utility(settings_from(UtilitySettings, flags), run, tell, settings_from(Limits, flags))
@@ -59,10 +59,6 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
 
 
 def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -> JsonObject:
-    import msgspec
-
-    from redinstruct.figures.report import plain
-    from redinstruct.figures.scores import score_figures
 
     return {
         "schema": SCHEMA,
