@@ -120,12 +120,12 @@ def test_a_full_disk_leaves_the_last_good_state_and_the_checkpoint_that_was_ther
     before = tree(out)
     good, calls = states.write, []
 
-    def full(folder: Path, *rest: Any) -> None:
+    def full(folder: Path, *rest: Any, **named: Any) -> None:
         calls.append(folder)
         if len(calls) == 2:
             (folder / states.WEIGHTS).write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
-        good(folder, *rest)
+        good(folder, *rest, **named)
 
     monkeypatch.setattr(states, "write", full)
     with pytest.raises(RedInstructError) as caught:

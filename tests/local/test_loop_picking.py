@@ -61,7 +61,7 @@ pick_every = {EVERY}
 settings = {{ steps = {STEPS}, save_every = {SAVED}, batch = 16, warm_up = 2.0, learning_rate = 1e-3 }}
 """
 BROKEN = TRAINED.replace("npo-len", "unbounded").replace("1e-3", "1.6e-3") + "guard = false\n"
-"""Ascent without a bound: soon as safe as can be, and then of ever less use."""
+"""Ascent without a bound: soon as safe as can be; of how much use after each step is another matter on another CPU."""
 
 
 def part(
@@ -117,17 +117,17 @@ def picks(folder: Path) -> list[Path]:
 def test_the_safest_checkpoint_of_use_is_kept_and_a_kill_while_choosing_changes_nothing(
     tmp_path: Path, toy: Path, data: dict[str, Path]
 ) -> None:
-    given: dict[str, Any] = {"recipe": BROKEN, "margin": 0.1, "prompt": "cot"}
+    given: dict[str, Any] = {"recipe": BROKEN, "margin": 0.3, "prompt": "cot"}
     whole = run("loop", write(tmp_path, toy, toy / "banks", data, "whole", **given), "--json", timeout=400)
     assert whole.code == 0, whole.err
     _, aligned = whole.json["models"]
     said = aligned["figures"]["figures"]
     measured = {0, *range(EVERY, STEPS + 1, EVERY)}
     assert {int(run.name.split("-")[1]) for run in picks(tmp_path / "whole")} == measured
-    useful = {int(name.split()[1]): figures["safety"] for name, figures in said["candidates"].items()
-              if figures["utility"] >= said["base"]["utility"] - 0.1}  # fmt: skip
-    assert useful[said["chosen step"]] == max(useful.values()) > said["base"]["safety"]
-    assert said["chosen step"] < STEPS, "the last one is no safer, and of less use"
+    useful = {int(name.split()[1]): (figures["safety"], figures["utility"]) for name, figures in
+              said["candidates"].items() if figures["utility"] >= said["base"]["utility"] - 0.3}  # fmt: skip
+    assert said["chosen step"] == max(useful, key=lambda step: (*useful[step], step))
+    assert useful[said["chosen step"]][0] > said["base"]["safety"]
     assert aligned["results"][0]["rate"]["all"]["estimate"] < 0.5, "what the table shows is the chosen one"
 
     # Killed while the second candidate is asked, and again while the third one is.

@@ -59,7 +59,7 @@ def tiny_demo(standing_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo with the stand-in, few questions, and rates at which so small a model learns to refuse."""
     sizes = laboratory.LaboratorySizes(
         items=8, harmless=8, frames=("standard", "cou", "turns"), per_family=1, policy_steps=150, steps=3, batch=8,
-        recipes=("blue", "general"), rates=(3e-3, 1e-4),
+        recipes=("blue", "general"), rates=(3e-3, 1e-4), policy_mix=(6.0, 6.0),
     )  # fmt: skip
     monkeypatch.setattr(laboratory, "folder_of", lambda name, *_: standing_in if name == "hf/smollm2" else Path(name))
     monkeypatch.setattr(real, "QUICK", sizes)
