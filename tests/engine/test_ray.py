@@ -212,7 +212,9 @@ def command(bank: Path, run: Path) -> list[str]:
 
 
 def environment(stub: Endpoint, tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "STUB_BASE_URL": stub.url, "STUB_API_KEY": KEY, "TMPDIR": str(tmp_path)}
+    """A driver's environment, without what this process's own engine has set for its Ray."""
+    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+    return {**given, "STUB_BASE_URL": stub.url, "STUB_API_KEY": KEY, "TMPDIR": str(tmp_path)}
 
 
 def test_killed_workers_lose_nothing_and_ask_again_what_was_in_flight(bank: Path, tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ FORM_OF: Mapping[str, str] = {
 
 
 def recipes(sizes: LaboratorySizes) -> tuple[Recipe, ...]:
-    """The alignments: a control, strategy A, length-normalised NPO, and the default recipe in every form of asking."""
+    """The alignments: a control, strategy A, length-normalised NPO, the default recipe in every form of asking, and
+    both of the paper's strategies B, which the demo leaves out."""
 
     def recipe(name: str, strategy: str, share: float, **more: SettingValue) -> Recipe:
         settings = {
@@ -105,7 +106,10 @@ def recipes(sizes: LaboratorySizes) -> tuple[Recipe, ...]:
     made = {
         "general": recipe("general", "general", 1.0),
         "blue": recipe("blue", "blue", 1.0, mix={"blue": 4.0, "general": 6.0}),
-        "npo-len": recipe("npo-len", "npo-len", 1.0, mix={"blue": 4.0, "general": 6.0, "red": 2.0}),
+        **{
+            name: recipe(name, name, 1.0, mix={"blue": 4.0, "general": 6.0, "red": 2.0})
+            for name in ("npo-len", "paper-s", "paper-r")
+        },
         "robust": recipe("robust", "npo-len", 3.1, mix={"blue": 4.0, "general": 7.0, "red": 1.0}, deep_prefix=0.3),
     }
     return tuple(made[name] for name in sizes.recipes)
