@@ -2,7 +2,7 @@
 
     python -m benchmarks.real_model --seeds 0,1,2,3,4 --folder FOLDER             runs what is not there, then tables
     python -m benchmarks.real_model --seeds 0,1,2,3,4 --folder FOLDER --stress    attacks each seed's models too
-    python -m benchmarks.real_model --seeds 0 --folder FOLDER --more paper-s,paper-r --data DATA    more recipes, TruthfulQA
+    python -m benchmarks.real_model --seeds 0 --folder FOLDER --more paper-s,paper-r --data DATA    more is done
     python -m benchmarks.real_model --seeds 0,1,2,3,4 --folder FOLDER --table     the tables of what is there
 
 A seed is another policy model, another collection and other alignments, on the same test families. So its 48 answers a

@@ -20,6 +20,7 @@ def _always(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(products, "LEAST", 1)
     monkeypatch.setattr(products, "usable", lambda: True)
+    monkeypatch.setattr(products, "wide", lambda: True)
 
 
 @pytest.fixture
@@ -124,6 +125,25 @@ def test_without_twice_the_memory_nothing_is_packed(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(products, "resident", lambda: 1000.0)
         monkeypatch.setattr(products, "host_bytes", lambda free=free: 1000.0 + free)
         assert all(isinstance(layer, products.PackedProduct) == packs for layer in products.packed(_layers()))
+
+
+def test_where_packed_weights_alone_gain_many_rows_go_as_torch_has_them(
+    monkeypatch: pytest.MonkeyPatch, taken: list[int]
+) -> None:
+    monkeypatch.setattr(products, "usable", lambda: False)
+    model, few, many = _layers(), torch.randn(3, 48), torch.randn(2 * products.FEW, 48)
+    assert [type(layer) for layer in model] == [torch.nn.Linear] * 2
+    before = _asked(model, few), _asked(model, many)
+    made = products.packed(model)
+    assert torch.equal(_asked(made, many), before[1])
+    assert not taken
+    assert torch.allclose(_asked(made, few), before[0], rtol=1e-5, atol=1e-6)
+    assert len(taken) == 2
+
+
+def test_on_a_narrow_cpu_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "wide", lambda: False)
+    assert not any(isinstance(layer, products.PackedProduct) for layer in products.packed(_layers()))
 
 
 def test_a_model_of_another_precision_is_not_packed() -> None:

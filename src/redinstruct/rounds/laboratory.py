@@ -84,8 +84,9 @@ FORM_OF: Mapping[str, str] = {
 
 
 def recipes(sizes: LaboratorySizes) -> tuple[Recipe, ...]:
-    """The alignments: a control, strategy A, length-normalised NPO, the default recipe in every form of asking, and
-    both of the paper's strategies B, which the demo leaves out."""
+    """The alignments: a control, strategy A, both strategies B of the paper, length-normalised NPO, and the default
+    recipe in every form of asking. The demo leaves the strategies B out.
+    """
 
     def recipe(name: str, strategy: str, share: float, **more: SettingValue) -> Recipe:
         settings = {
