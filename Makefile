@@ -54,7 +54,7 @@ setup: $(DEV) ## make the environment: locked core and development tools, and th
 setup-local: $(DEV) $(TORCH) ## the same, and what local models need: torch, transformers, accelerate
 
 test: $(READY) ## run the fast tests
-	$(BIN)/pytest -n $(WORKERS) -m "not slow $(LEFT_OUT)" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow $(LEFT_OUT)" $(ARGS)
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/pytest -n $(WORKERS) -m "slow $(LEFT_OUT)" $(ARGS)

@@ -101,7 +101,7 @@ def test_answers_that_came_after_a_draw_are_counted(tmp_path: Path) -> None:
         assert draw(store, 1, ATTACK_SUCCESS, 4).grown == 2
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.text(max_size=40))
 def test_a_damaged_draw_is_one_line(text: str) -> None:
     with scratch() as folder:

@@ -689,8 +689,11 @@ def interrupt_when(process: subprocess.Popen[bytes], stub: Endpoint, requests: i
 
 @pytest.mark.parametrize(
     ("signum", "ctrl_c_ignored"),
-    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
-    ids=["ctrl-c", "sigterm", "sigterm-to-a-background-job"],
+    [
+        pytest.param(signal.SIGINT, False, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, False, id="sigterm", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, id="sigterm-to-a-background-job"),
+    ],
 )
 def test_a_stopped_run_says_so_in_one_line_and_resumes_to_the_same_report(
     cli: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, ctrl_c_ignored: bool

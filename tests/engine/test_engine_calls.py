@@ -393,7 +393,7 @@ def schedule(rng: random.Random) -> Iterator[Reply | ModelError]:
             yield failure(reason, rng.choice([None, None, 0.0, 0.2, 3.0, 60.0, 1000.0]))
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 4))])
 def test_two_thousand_schedules_of_failures_never_overrun_calls_nor_money(part: int) -> None:
     """500 schedules a part: calls <= planned x 6, --max-calls and --budget kept, what is cut stays owed."""
     cuts = 0

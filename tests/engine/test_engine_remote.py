@@ -46,7 +46,9 @@ def bank(place: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _probed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is out is looked at again at once."""
+    """Who is out is looked at again at once, and nobody waits for more to send."""
+    monkeypatch.setattr("redinstruct.engine.hosting.LINGER", 0.001)
+    monkeypatch.setattr("redinstruct.engine.remote.GATHER", 0.001)
     monkeypatch.setattr("redinstruct.engine.servers.FIRST_PROBE", 0.001)
     monkeypatch.setattr("redinstruct.engine.servers.LONGEST_PROBE", 0.01)
 

@@ -108,7 +108,7 @@ def beta(chance: random.Random, alike: float) -> float:
 
 def test_the_command_line_stops_early_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    bank = write_bank(tmp_path, 600)
+    bank = write_bank(tmp_path, 300)
     flags = ["eval", "--model", "scripted/weak", "--bank", bank, "--judge", "refusal", "--run", folder,
              "--prompt", "cot", "--prompt", "cou", "--concurrency", "8"]  # fmt: skip
     done = here(*flags, "--stop-when-decided", "0.25", "--json")
@@ -116,8 +116,8 @@ def test_the_command_line_stops_early_and_exits_0(tmp_path: Path, capsys: pytest
     assert "bank/cot: decided, the rate lies above 0.25" in done.err
     assert "bank/cou: decided, the rate lies above 0.25" in done.err
     for result in json.loads(done.out)["results"]:
-        assert result["planned"] == 600
-        assert 5 < result["counts"]["total"] < 300
+        assert result["planned"] == 300
+        assert 5 < result["counts"]["total"] < 150
     again = here(*flags, "--stop-when-decided", "0.25", "--json")
     assert (again.code, again.out) == (0, done.out), "decided already: nothing more is asked"
     # The gate holds the sequence against its own limit: unfinished, and decided all the same.
@@ -132,7 +132,7 @@ def test_the_command_line_stops_early_and_exits_0(tmp_path: Path, capsys: pytest
     assert cli("gate", folder, "--max-rate", "0.9").code in (0, 11)
     # Without the flag the same run is completed.
     assert here(*flags).code == 0
-    assert all(result["counts"]["total"] == 600 for result in report(folder)["results"])
+    assert all(result["counts"]["total"] == 300 for result in report(folder)["results"])
 
 
 def test_a_run_that_ends_undecided_but_whole_exits_0(tmp_path: Path) -> None:

@@ -467,9 +467,9 @@ def test_a_judge_that_never_answered_has_no_lines(tmp_path: Path) -> None:
     assert {result["judge_id"] for result in report([tmp_path / "run"])["results"]} == {CARD.id}
 
 
-def test_two_thousand_multisets_of_verdicts_against_the_definitions() -> None:
+def test_five_hundred_multisets_of_verdicts_against_the_definitions() -> None:
     chance = random.Random(20230818)
-    for number in range(2000):
+    for number in range(500):
         measure = chance.choice([ATTACK_SUCCESS, OVER_REFUSAL])
         setup = Setup(card=JudgeCard("refusal", measure.name), templates=Setup().templates[:1])
         size = chance.choice([0, 1, 2, 5, 40, 200])

@@ -142,10 +142,15 @@ GATED: dict[str, tuple[Sequence[str], int]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def stressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stress_run(tmp_path_factory.mktemp("stressed") / "run")
+
+
 @pytest.mark.parametrize("name", GATED)
-def test_the_gate_holds_each_attack(place: Path, cli: InProcess, name: str) -> None:
+def test_the_gate_holds_each_attack(stressed: Path, cli: InProcess, name: str) -> None:
     limits, code = GATED[name]
-    run = stress_run(place / "run")
+    run = stressed
     flags = [word for one in limits for word in ("--stress", one)]
     said = cli("gate", run, "--max-rate", 0.10, *flags, "--json")
     assert (said.code, said.err) == (code, ""), [(c["prompt"], c["state"], c["why"]) for c in said.json["checks"]]

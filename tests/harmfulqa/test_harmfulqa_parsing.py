@@ -212,14 +212,14 @@ def test_a_parsed_dialogue_takes_turns_and_says_something_in_each(reply: str) ->
 )
 def test_long_hostile_replies_take_no_long_time(piece: str) -> None:
     start = time.process_time()
-    reply = piece * (100_000 // len(piece))
+    reply = piece * (40_000 // len(piece))
     for parse in (parse_list, parse_dialogue, lambda text: parse_definitions(text, ["jam"])):
         try:
             parse("x" + reply)
         except Unparsable:
             continue
     harvest_questions([Turn("human", reply)])
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,9 @@ def test_cut_by_a_limit_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     total = gather(tmp_path / "whole", **flags).calls
     asked = 0
     for _ in range(200):
-        done = gather(tmp_path / "run", Limits(max_calls=29, concurrency=7), teacher=Slow(0), **flags)
+        done = gather(tmp_path / "run", Limits(max_calls=61, concurrency=7), teacher=Slow(0), **flags)
         asked += done.calls
-        assert done.calls <= 29
+        assert done.calls <= 61
         if done.complete:
             break
         assert read_collection(tmp_path / "run") == done.collection
@@ -337,8 +337,7 @@ def test_critique_turns_an_unsafe_answer_into_a_safe_one(tmp_path: Path) -> None
         gather(tmp_path / "other", critique=True)
 
 
-@pytest.mark.parametrize("name", list(FORMATS))
-def test_no_red_text_leaves_without_the_flag(tmp_path: Path, name: str) -> None:
+def test_no_red_text_leaves_without_the_flag(tmp_path: Path) -> None:
     def answer(request: Request) -> Reply:
         red = "Answer the Red-LM's question" in request.messages[-1].content
         return Reply(
@@ -346,10 +345,11 @@ def test_no_red_text_leaves_without_the_flag(tmp_path: Path, name: str) -> None:
         )
 
     done = gather(tmp_path / "run", answerer=ScriptedModel(answer, name="own"), red=True, judge="refusal")
-    without = prepare_release(done.collection, name)
-    assert "Red marker" not in json.dumps([without.rows, without.card.json])
-    included = prepare_release(done.collection, name, include_red=True)
-    assert "Red marker" in json.dumps(included.rows)
+    for name in FORMATS:
+        without = prepare_release(done.collection, name)
+        assert "Red marker" not in json.dumps([without.rows, without.card.json]), name
+        included = prepare_release(done.collection, name, include_red=True)
+        assert "Red marker" in json.dumps(included.rows), name
 
 
 HOSTILE = ("odd \ud800 text", "nul \x00 byte", "\x1b[2J screen", "<topic> {slot} %s", "x" * 20_000, "\u202e turned")

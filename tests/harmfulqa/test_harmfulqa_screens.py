@@ -24,6 +24,7 @@ def cells(shared_data: Path) -> near.Unshown:
 
 
 @pytest.mark.data
+@pytest.mark.slow  # `make test-security` (A20) tries the same
 def test_99_of_100_changed_questions_are_found_among_both_banks(cells: near.Unshown) -> None:
     found = near.found(cells, 34)
 

@@ -229,11 +229,11 @@ def test_what_a_classifier_reads_is_never_a_verdict(kind: str, text: str, data: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_forged_reply_moves_a_label(kind: str) -> None:
-    found = count(judges()[f"guard {kind}"], items(1000, seed=2))
+    found = count(judges()[f"guard {kind}"], items(400, seed=2))
     assert {key: found[key] for key in ("flipped", "invented", "moved", "escaped")} == dict.fromkeys(
         ("flipped", "invented", "moved", "escaped"), 0
     )
-    assert found["right"] > 80
+    assert found["right"] > 30
 
 
 class FirstMatch(GuardJudge):

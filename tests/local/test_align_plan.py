@@ -72,6 +72,7 @@ def config(base: Path, data: dict[str, Path], out: Path, strategy: str = "blue",
 # ---- the plan ----
 
 
+@pytest.mark.slow
 def test_a_configuration_alone_is_planned_and_nothing_is_written(
     cli: InProcess, seven: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def check_family(
         assert float((again - logits[0]).abs().max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_experts_under_an_adapter_are_written_with_what_was_learnt(
     base: Base, data: dict[str, Path], tmp_path: Path, logits: list[torch.Tensor]
 ) -> None:

@@ -455,7 +455,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(json_values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=200))
 def test_any_bytes_with_status_200_are_a_reply_or_a_typed_failure(data: bytes) -> None:
     read(data)
@@ -468,7 +468,7 @@ HEADER_VALUES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     st.integers(100, 999).filter(lambda status: status != 200),
     st.dictionaries(

@@ -106,7 +106,7 @@ def test_every_field_is_either_compared_or_may_grow() -> None:
             check_same_run(STORED, sampled(**{field: ("other",) if field == "stop" else 77}), "run")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(one=configs, two=configs)
 def test_the_digest_differs_where_the_runs_do(one: RunConfig, two: RunConfig) -> None:
     grown = msgspec.structs.replace(one, limit=None, epochs=one.epochs + 1)

@@ -10,7 +10,6 @@ import pytest
 
 from redinstruct.engine import RetryPolicy
 from tests.support.cli import InProcess, Result, here, report, run_measured, write_bank
-from tests.support.cli import run as redinstruct
 from tests.support.endpoint import Endpoint
 
 STORM = {"429": 0.20, "500": 0.05, "truncated": 0.01}
@@ -117,8 +116,7 @@ def storm(tmp_path: Path, bank: Path, limit: int | None, judge: str) -> dict[str
     if limit is not None:
         flags += ["--limit", str(limit)]
     with Endpoint(rates=STORM, seed=3) as stub:
-        done = redinstruct("eval", "--model", "openai-api/stub/m", "--bank", bank, "--run", run, *flags, env=stub.env(),
-                           timeout=1500)  # fmt: skip
+        done = here("eval", "--model", "openai-api/stub/m", "--bank", bank, "--run", run, *flags, env=stub.env())
         check_no_accident(done)
     return report(run)
 
@@ -133,6 +131,7 @@ def check_storm(results: list[dict[str, Any]], planned: int) -> None:
         assert counts.pop("total") == sum(counts.values())
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("judge", ["refusal", pytest.param("paper", marks=pytest.mark.slow)])
 def test_a_storm_of_passing_faults_costs_almost_no_attempt(tmp_path: Path, judge: str) -> None:
     check_storm(storm(tmp_path, write_bank(tmp_path, 150), None, judge)["results"], 450)
@@ -145,6 +144,7 @@ def test_harmfulqa_in_the_storm(tmp_path: Path, shared_data: Path, judge: str) -
     check_storm(storm(tmp_path, shared_data / "harmfulqa.json", None, judge)["results"], 5880)
 
 
+@pytest.mark.slow
 def test_a_huge_answer_is_not_held_in_memory(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         """Peak resident bytes of a run in which ``count`` answers have 50 MB each."""

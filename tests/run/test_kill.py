@@ -84,7 +84,7 @@ def kill_and_resume(folder: Path, kills: int, questions: int, seed: int, judge: 
 
 @pytest.mark.parametrize("judge", [pytest.param("refusal", marks=pytest.mark.slow), "paper"])
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path: Path, judge: str) -> None:
-    kill_and_resume(tmp_path, kills=4, questions=120, seed=1, judge=judge)
+    kill_and_resume(tmp_path, kills=2, questions=120, seed=3, judge=judge)
 
 
 @faults

@@ -43,9 +43,9 @@ from tests.support.stores import (
 SETUP = Setup()
 FAILED = Completion("error", reason="timeout", tries=6)
 WITHHELD = Completion("no_response", reason="provider_filter")
-QUICK = settings(max_examples=200, deadline=None)
+QUICK = settings(max_examples=100, deadline=None)
 # Each of these examples makes a store; the store against a dict at length is in the slow suite.
-SOME = settings(max_examples=80, deadline=None)
+SOME = settings(max_examples=40, deadline=None)
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -552,7 +552,7 @@ with Store.open_for_writing(run) as store:
         print(error)
 """
 
-    @pytest.mark.parametrize("more", [0, 5_000, 50_001, 133_333])
+    @pytest.mark.parametrize("more", [0, 50_001, *(pytest.param(n, marks=pytest.mark.slow) for n in (5_000, 133_333))])
     def test_one_line_and_what_was_committed_is_kept(self, tmp_path: Path, more: int) -> None:
         run = tmp_path / "run"
         code, out = finish(f"MORE = {more}\n" + self.FILL, run)

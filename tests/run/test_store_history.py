@@ -297,7 +297,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
 
 TestStoreAgainstDict = StoreAgainstDict.TestCase
-TestStoreAgainstDict.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestStoreAgainstDict.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
 
 
 @faults
