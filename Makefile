@@ -68,7 +68,7 @@ test-faults: $(READY) ## kill, cut, flip and fill the disk; prints tried and fai
 
 test-security: $(READY) ## hostile inputs, and planted mutants; prints tried and failed
 	@mkdir -p $(TALLY) && rm -f $(TALLY)/security.jsonl
-	REDINSTRUCT_TALLY=$(CURDIR)/$(TALLY)/security.jsonl $(BIN)/pytest -n $(WORKERS) -rP -m "security $(LEFT_OUT)" $(ARGS)
+	REDINSTRUCT_TALLY=$(CURDIR)/$(TALLY)/security.jsonl $(BIN)/pytest -n $(WORKERS) -rP -m "(security or finding) and not faults $(LEFT_OUT)" $(ARGS)
 
 reliability: $(DEV) ## write docs/reliability.md from what both suites printed
 	$(BIN)/python -m tests.support.tally $(wildcard $(TALLY)/*.jsonl) $(if $(CUT),--cut "$(CUT)")

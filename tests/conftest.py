@@ -28,6 +28,7 @@ install()
 
 from tests.support.cli import ROOT, InProcess  # noqa: E402
 from tests.support.stores import RAM, roomy, scratch  # noqa: E402
+from tests.support.tally import count_finding, reproductions  # noqa: E402
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,6 +42,16 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(10_000, 10, 20)
         gc.enable()
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    count_finding(item, call)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if place := os.environ.get("REDINSTRUCT_TALLY"):
+        terminalreporter.write_sep("=", "what the first audit found broken")
+        terminalreporter.write("\n".join((*reproductions(sorted(Path(place).parent.glob("*.jsonl"))), "")))
 
 
 def pytest_configure() -> None:

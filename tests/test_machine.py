@@ -23,6 +23,7 @@ from redinstruct.run import Store
 from redinstruct.types import ATTACK_SUCCESS
 from tests.support.cli import ROOT
 from tests.support.stores import Setup, text
+from tests.support.tally import finding
 
 KEY = b"k" * 32
 
@@ -97,6 +98,7 @@ class TestNonces:
         nonces = {judge.nonce(case), judge.bound_to(b"t").nonce(case), *map(judge.nonce, others)}
         assert len(nonces) == 7
 
+    @finding(4)
     def test_can_not_be_told_from_the_run_folder(self, tmp_path: Path, state: Path) -> None:
         setup = Setup()
         run = tmp_path / "run"
@@ -121,6 +123,7 @@ class TestNonces:
         ours = {make_nonce(machine_secret(), key, "rubric", question, "blue") for key, question in keys}
         assert all(nonce in sent for nonce in ours)
 
+    @finding(4)
     def test_are_others_on_another_machine_and_the_run_goes_on(
         self, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

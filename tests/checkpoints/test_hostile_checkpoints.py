@@ -12,7 +12,7 @@ import pytest
 from redinstruct.checkpoints import check_configuration
 from redinstruct.checkpoints.template_probe import check_chat_templates, probed
 from redinstruct.errors import ModelSpecError
-from tests.support.tally import security
+from tests.support.tally import finding, security
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] | trim }}{% endfor %}"
@@ -50,6 +50,7 @@ def test_an_ordinary_template_passes(template: str) -> None:
     assert probed(template) is None
 
 
+@finding(10)
 @security
 @pytest.mark.parametrize(("template", "why"), HOSTILE.values(), ids=HOSTILE)
 def test_a_template_without_measure_is_refused(template: str, why: str, tmp_path: Path) -> None:
@@ -59,6 +60,7 @@ def test_a_template_without_measure_is_refused(template: str, why: str, tmp_path
     assert "\n" not in str(caught.value)
 
 
+@finding(10)
 @security
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json", "named"])
 def test_a_template_that_does_not_end_is_refused_wherever_it_stands(place: str, tmp_path: Path) -> None:
@@ -73,6 +75,7 @@ def test_a_template_that_does_not_end_is_refused_wherever_it_stands(place: str, 
         check_configuration(folder, "hf/x", own=("llama",))
 
 
+@finding(10)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -91,6 +94,7 @@ def test_a_size_that_no_model_has_is_refused(tmp_path: Path, key: str, value: fl
             check_configuration(checkpoint(tmp_path / "m", **config), "hf/x", own=("llama",))
 
 
+@finding(10)
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"a":' * 100_000, '{"a":' * 900 + "1" + "}" * 900, "", "\0", "9" * 5000]
 )

@@ -17,6 +17,7 @@ from redinstruct.engine import Caller, Held, is_failing, run_pool
 from redinstruct.errors import CallFailed, EndpointDenied, EndpointLost
 from redinstruct.models import ModelError, Reply, Request
 from redinstruct.types import FailureReason, Message, Sampling
+from tests.support.tally import finding
 from tests.support.virtual_time import now, run_virtual
 
 
@@ -225,6 +226,7 @@ def test_a_limit_per_minute_that_tells_nothing_loses_few() -> None:
     assert end.outcomes["answer"] > 580
 
 
+@finding(11)
 def test_a_storm_of_429_that_name_short_waits_ends_each_attempt_after_six_tries() -> None:
     """80 % at random: six tries lose 26 % of the attempts, whatever the waits; the same command asks them again."""
     rng = random.Random(5)

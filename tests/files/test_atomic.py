@@ -19,7 +19,7 @@ import pytest
 from redinstruct.files import atomic
 from redinstruct.files.atomic import leftovers, temporary, whole_file, whole_folder, write_file
 from tests.support.kills import run_script
-from tests.support.tally import faults, tally
+from tests.support.tally import faults, finding, tally
 
 
 def names(folder: Path) -> list[str]:
@@ -123,6 +123,7 @@ class TestWhole:
 
 
 class TestLeftovers:
+    @finding(6)
     @writers
     def test_of_a_kill_are_one_name_which_the_next_writer_takes_over(self, tmp_path: Path, write: Write) -> None:
         part = temporary(tmp_path / "x")
@@ -149,6 +150,7 @@ class TestLeftovers:
             for path in (tmp_path / "x", tmp_path / "y"):
                 path.rmdir() if path.is_dir() else path.unlink()
 
+    @finding(8)
     @writers
     @pytest.mark.parametrize("kind", ["link", "link to a folder", "dangling link", "pipe"])
     def test_that_are_none_are_left_alone(self, tmp_path: Path, write: Write, kind: str) -> None:
@@ -239,6 +241,7 @@ print(kills, len(said), *said[:3], sep="\\n")
 """
 
 
+@finding(7)
 def test_a_kill_at_every_operation_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     kills, wrong, *said = run_script(EVERY, tmp_path / "place").splitlines()
     assert (int(wrong), said) == (0, [])
@@ -254,6 +257,7 @@ while True:
 """
 
 
+@finding(7)
 @faults
 def test_sixty_kills_of_a_replace_loop_never_find_the_folder_missing(tmp_path: Path) -> None:
     chance = random.Random(60)

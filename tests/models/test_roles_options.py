@@ -16,6 +16,7 @@ from redinstruct.redeval.session import what_is_asked
 from redinstruct.types import Message, Question
 from tests.support.cli import InProcess
 from tests.support.endpoint import Endpoint
+from tests.support.tally import finding
 
 
 @pytest.fixture
@@ -184,6 +185,7 @@ HIDDEN: list[dict[str, Any]] = [
 ]
 
 
+@finding(11)
 @pytest.mark.parametrize("options", HIDDEN)
 def test_a_key_among_the_options_is_refused_and_not_shown(options: dict[str, Any]) -> None:
     with pytest.raises(ModelSpecError) as caught:
@@ -207,6 +209,7 @@ def test_ordinary_options_are_taken(options: dict[str, Any]) -> None:
     refuse_keys(options)
 
 
+@finding(11)
 @pytest.mark.parametrize("flag", ["--model-option", "--judge-option"])
 def test_a_key_in_an_option_ends_in_no_store_and_no_output(
     cli: InProcess, stub: Endpoint, tmp_path: Path, flag: str

@@ -28,7 +28,7 @@ from tests.support.cli import InProcess, start, tree, write_bank
 from tests.support.endpoint import Endpoint
 from tests.support.kills import run_script
 from tests.support.stores import Setup, make_bank, recorded, scratch, text
-from tests.support.tally import faults, tally
+from tests.support.tally import faults, finding, tally
 
 SETUP = Setup(banks=(make_bank(8),))
 MODEL = "openai-api/stub/m"
@@ -61,6 +61,7 @@ def canaries(handles: dict[str, int]) -> list[str]:
     return found
 
 
+@finding(1)
 class TestTheLog:
     """SQLite unlinks it when the last writer closes; its bytes are overwritten before."""
 
@@ -155,6 +156,7 @@ class TestTheLog:
 
 
 class TestPurge:
+    @finding(6)
     def test_takes_what_a_killed_import_report_or_purge_left(self, tmp_path: Path) -> None:
         fill(tmp_path / "run")
         for name in (".run.importing", ".run.purging", "other", ".other.importing"):
@@ -169,12 +171,14 @@ class TestPurge:
         assert tree(tmp_path) == kept
         assert canaries(handles) == []
 
+    @finding(6)
     @pytest.mark.parametrize("left", [".run.importing", ".run.purging"])
     def test_finds_what_was_left_without_a_run(self, tmp_path: Path, left: str) -> None:
         fill(tmp_path / left)
         purge(tmp_path / "run")
         assert list(tmp_path.iterdir()) == []
 
+    @finding(9)
     @pytest.mark.parametrize("names", [{LOCK_NAME}, {LOCK_NAME, ".gitignore"}, {LOCK_NAME, f"{STORE_NAME}-journal"}])
     def test_takes_a_run_that_a_kill_left_half_made(self, tmp_path: Path, names: set[str]) -> None:
         (tmp_path / "run").mkdir()
@@ -288,6 +292,7 @@ print(kills, len(said), *said[:3], sep="\\n")
 """
 
 
+@finding(9)
 @faults
 @pytest.mark.parametrize("what", ["purge", "recording"])
 def test_a_kill_at_every_operation_loses_no_row_and_keeps_no_byte(tmp_path: Path, what: str) -> None:
@@ -315,6 +320,7 @@ def mounted(place: Path, *options: str) -> Iterator[tuple[Path, Path]]:
         subprocess.run(["umount", str(mount)], check=True)
 
 
+@finding(1)
 @faults
 @pytest.mark.parametrize("options", [(), ("-O", "^has_journal")], ids=["ext4", "ext4 without a journal"])
 @pytest.mark.parametrize("killed", [False, True], ids=["ended", "killed"])
@@ -365,6 +371,7 @@ def _rows(run: Path) -> int:
 
 
 class TestOnlyOurOwn:
+    @finding(2)
     def test_a_denied_resume_removes_the_run_and_keeps_the_users_files(
         self, tmp_path: Path, cli: InProcess, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -386,6 +393,7 @@ class TestOnlyOurOwn:
                 assert sorted(p.name for p in run.rglob("*")) == ["figs", "notes.md", "x.png"]
                 shutil.rmtree(tmp_path / "new")
 
+    @finding(2)
     def test_a_denied_run_leaves_no_folder_that_it_made(
         self, tmp_path: Path, cli: InProcess, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -446,6 +454,7 @@ def _folder(path: Path) -> None:
 
 
 class TestNothingButPlainFilesIsOpened:
+    @finding(3)
     @pytest.mark.parametrize("name", sorted(OWN_NAMES))
     @pytest.mark.parametrize("make", [_pipe, _link, _socket, _folder])
     def test_in_a_run_folder(self, tmp_path: Path, name: str, make: Callable[[Path], None], cli: InProcess) -> None:
@@ -464,6 +473,7 @@ class TestNothingButPlainFilesIsOpened:
         if make is _link:
             assert (tmp_path / "victim").read_bytes() == b"mine"
 
+    @finding(8)
     def test_where_an_import_is_made(self, tmp_path: Path, cli: InProcess) -> None:
         (tmp_path / "rows.jsonl").write_text('{"prompt": "What is blue?", "response": "a colour"}\n')
         (tmp_path / "victim").mkdir()
@@ -475,6 +485,7 @@ class TestNothingButPlainFilesIsOpened:
 
 
 class TestAFolderThatIsGone:
+    @finding(11)
     @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
     def test_stops_the_writer_in_one_line(self, tmp_path: Path, how: str) -> None:
         run = tmp_path / "run"

@@ -15,6 +15,7 @@ from redinstruct.types import Completion
 from tests.support.cli import InProcess
 from tests.support.old_runs import unpack
 from tests.support.stores import Setup, text
+from tests.support.tally import finding
 
 OLDER = range(1, SCHEMA_VERSION)
 
@@ -136,6 +137,7 @@ FOREIGN = {
 }
 
 
+@finding(3)
 class TestAForeignSchema:
     @pytest.fixture
     def run(self, tmp_path: Path) -> Path:

@@ -20,7 +20,7 @@ from tests.support.fuzz_readers import readers
 from tests.support.fuzzing import mutated
 from tests.support.kills import ROOT
 from tests.support.stores import scratch
-from tests.support.tally import security, tally
+from tests.support.tally import finding, security, tally
 
 MB = 1 << 20
 READERS = sorted(readers())
@@ -136,6 +136,7 @@ def cost(*arguments: object) -> tuple[int, float, float, str]:
     return code, cpu, peak, done.stderr.decode(errors="replace")
 
 
+@finding(5)
 @security
 @pytest.mark.parametrize("verb", ["plan", "import"])
 def test_a_bomb_is_refused_within_a_second_and_200_mb(verb: str) -> None:
