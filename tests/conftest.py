@@ -19,6 +19,10 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("suite"), derandomize=True, max_examples=100)
 settings.load_profile("ci" if os.environ.get("CI") else "suite")
 
+# There are as many workers as cores: torch's threads, two a worker, would wait for one another, spinning (eight times
+# the processor time on a loaded machine).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 GUARD = Path(__file__).parent / "support" / "guard"
 
 sys.path.insert(0, str(GUARD))
