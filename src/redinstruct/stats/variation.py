@@ -50,15 +50,13 @@ def variance_shares(readings: Iterable[RepeatedVerdict]) -> Shares | None:
     closer, less the part above it: pairs on one question under different prompts give the question's, and so on.
 
     Returns:
-        The shares; None of fewer than two verdicts, or where all came out alike.
+        The shares; None of fewer than two verdicts, of such as came out alike, and of few whose parts all come to 0.
 
     Source: the crossed random-effects model of Searle, Casella & McCulloch, Variance Components (1992), section 5.1, by
     products of pairs (Koch, Technometrics 9 (1967) 93-118), which needs no balance.
     """
     found = list(readings)
-    if len(found) < 2:
-        return None
-    mean = sum(reading.hit for reading in found) / len(found)
+    mean = sum(reading.hit for reading in found) / len(found) if len(found) > 1 else 0.0
     if mean in (0.0, 1.0):
         return None
     levels = (
@@ -89,6 +87,8 @@ def variance_shares(readings: Iterable[RepeatedVerdict]) -> Shares | None:
     told = [None if part is None else max(part, 0.0) for part in parts]
     rest = max(whole - sum(part for part in told if part is not None), 0.0)
     total = rest + sum(part for part in told if part is not None)
+    if total == 0:
+        return None
     shares = [None if part is None else part / total for part in told]
     return Shares(shares[0], shares[1], shares[2], rest / total, shares[3], total)
 
