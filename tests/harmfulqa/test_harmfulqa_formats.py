@@ -34,8 +34,8 @@ def human(text: str) -> Turn:
     return Turn("human", text)
 
 
-def gpt(text: str, label: str | None = None, weight: float | None = None) -> Turn:
-    return Turn("gpt", text, label=label, weight=weight)
+def gpt(text: str, label: str | None = None) -> Turn:
+    return Turn("gpt", text, label=label)
 
 
 def dialogue(name: str, *turns: Turn, colour: Colour = "blue", parent: str | None = None) -> Dialogue:
@@ -58,8 +58,7 @@ FIRST_RED = dialogue("r1", human("hello"), gpt("zorviul jar", "harmful"), colour
 any_text = st.text(st.characters(), max_size=8) | st.sampled_from(
     ["", " ", "hello", "\ud83d", "\ud83d\ude00", "\u2028"]
 )
-weights = st.none() | st.floats() | st.sampled_from([0.0, 1.0, -1.0, 0.5])
-turns = st.builds(Turn, st.sampled_from(SPEAKERS), any_text, st.none() | any_text, st.sampled_from(LABELS), weights)
+turns = st.builds(Turn, st.sampled_from(SPEAKERS), any_text, st.none() | any_text, st.sampled_from(LABELS))
 conversations = st.lists(turns, max_size=6).map(tuple)
 
 
@@ -141,21 +140,9 @@ def test_thoughts_are_in_no_export(rows: list[Collected], red: bool) -> None:
         (gpt(" "), "blue", 0.0),
         (gpt("", "harmful"), "red", 0.0),
         (human("a"), "blue", 0.0),
-        (gpt("a", "harmful", -0.25), "red", -0.25),
-        (gpt("a", "harmful", -0.25), "blue", -0.25),
-        (gpt("a", "unharmful", 0.5), "red", 0.5),
-        (gpt("a", None, 0.5), "blue", 0.5),
-        (gpt("a", "unharmful", 0.0), "blue", 0.0),
-        # a weight that the label contradicts masks
-        (gpt("a", "harmful", 1.0), "blue", 0.0),
-        (gpt("a", "unharmful", -1.0), "red", 0.0),
-        (gpt("a", None, -1.0), "red", 0.0),
-        (gpt("a", None, 1.0), "red", 0.0),
         # what was cut short is not learned, and is penalised as far as it went
         (replace(gpt("a", "unharmful"), cut=True), "blue", 0.0),
         (replace(gpt("a", "harmful"), cut=True), "red", -1.0),
-        (gpt("a", "unharmful", float("nan")), "blue", 0.0),
-        (gpt("a", "harmful", float("-inf")), "red", 0.0),
     ],
 )
 def test_weight_of_a_turn(turn: Turn, colour: Colour, weight: float) -> None:
@@ -280,7 +267,7 @@ def test_dpo_is_made_of_kto_rows(rows: list[Collected]) -> None:
 
 def test_sharegpt_ends_a_blue_conversation_before_what_is_not_to_be_learned() -> None:
     masked = dialogue("b1", human("a"), gpt("b"), human("c"), gpt("d", "unparsable"), human("e"), gpt("f"))
-    never = dialogue("b2", human("a"), gpt("b", None, 0.0))
+    never = dialogue("b2", human("a"), gpt("b", "unparsable"))
     assert to_sharegpt([row([masked, never])], include_red=True) == [
         {
             "id": "b1",

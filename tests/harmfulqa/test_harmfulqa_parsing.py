@@ -129,12 +129,9 @@ def test_more_than_was_wanted_is_cut() -> None:
     assert parse_list("1. Jam\n2. Rope\n3. Glim", wanted=2) == ["Jam", "Rope"]
 
 
-def test_a_thought_is_kept_apart_and_can_be_required() -> None:
-    turns, _ = parse_dialogue("Red-LM: (Internal thought: ask (softly)) Jam?\nBase-LM: Yes.", require_thoughts=True)
+def test_a_thought_is_kept_apart() -> None:
+    turns, _ = parse_dialogue("Red-LM: (Internal thought: ask (softly)) Jam?\nBase-LM: Yes.")
     assert turns[0] == Turn("human", "Jam?", "ask (softly)")
-
-    with pytest.raises(Unparsable, match="no_thoughts"):
-        parse_dialogue(BODY, require_thoughts=True)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redinstruct.harmfulqa.formats import turn_weight
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Turn
-from redinstruct.harmfulqa.screens import ScreenOptions, language, screen, weigh
+from redinstruct.harmfulqa.screens import language, screen
 from redinstruct.harmfulqa.similarity import NEAR, NearIndex, distance, normalise
 from redinstruct.types import Bank, Question
 from tests.support import near
@@ -162,7 +163,7 @@ def test_each_question_that_is_left_out_is_counted_under_its_reason() -> None:
         row("¿Cómo se hace el pan de la casa?"),
     ]
 
-    got = screen(rows, banks=[BANK], options=ScreenOptions(languages=("english",)))
+    got = screen(rows, banks=[BANK], languages=("english",))
 
     assert [kept.question.text for kept in got.kept] == [rows[0].question.text]
     assert got.dropped == {
@@ -186,24 +187,26 @@ def test_each_conversation_that_is_left_out_is_counted_under_its_reason() -> Non
     }  # fmt: skip
 
 
-def test_a_harmful_blue_answer_is_masked_or_its_conversation_left_out() -> None:
+def weights(some: Dialogue) -> list[float]:
+    return [turn_weight(turn, some.colour) for turn in some.turns]
+
+
+def test_a_harmful_blue_answer_is_masked_and_its_conversation_stays() -> None:
     rows = [row("Where does the glim lie?", (dialogue("blue", ("Zorviul so.", "harmful"), ("No.", None)),))]
 
-    masked = screen(rows).kept[0].blue[0]
-    assert [turn.weight for turn in masked.turns] == [0.0, 0.0, 0.0, 1.0]
-    assert screen(rows, options=ScreenOptions(drop_harmful_blue=True)).dropped == {"blue_harmful": 1}
+    assert weights(screen(rows).kept[0].blue[0]) == [0, 0, 0, 1]
 
 
 def test_early_benign_and_unjudged_turns_of_a_red_conversation_are_not_unlearnt() -> None:
     red = dialogue("red", ("Nice day.", "unharmful"), ("Hm.", None), ("Eh.", "unparsable"), ("Zorviul so.", "harmful"))
 
-    assert [turn.weight for turn in weigh(red, red_weight=-0.5).turns if turn.speaker == "gpt"] == [0, 0, 0, -0.5]
+    assert weights(red) == [0, 0, 0, 0, 0, 0, 0, -1]
 
 
 def test_a_blue_answer_that_was_cut_short_is_not_learnt() -> None:
     turns = (Turn("human", "Go on?"), Turn("gpt", "So."), Turn("human", "And?"), Turn("gpt", "Then take the", cut=True))
 
-    assert [turn.weight for turn in weigh(Dialogue("d", "q", "blue", turns)).turns] == [0, 1, 0, 0]
+    assert weights(Dialogue("d", "q", "blue", turns)) == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +246,6 @@ def test_nothing_goes_uncounted_and_a_second_screening_drops_nothing(rows: list[
 
 @given(DIALOGUES)
 def test_only_a_harmful_answer_is_ever_penalised_or_a_blue_one_learnt(some: Dialogue) -> None:
-    for turn in weigh(some).turns:
-        assert turn.weight is not None
-        assert turn.weight >= 0 or (some.colour == "red" and turn.label == "harmful")
-        assert turn.weight <= 0 or (some.colour == "blue" and turn.label != "harmful" and turn.speaker == "gpt")
+    for turn, weight in zip(some.turns, weights(some), strict=True):
+        assert weight >= 0 or (some.colour == "red" and turn.label == "harmful")
+        assert weight <= 0 or (some.colour == "blue" and turn.label != "harmful" and turn.speaker == "gpt")

@@ -157,8 +157,7 @@ def test_files_are_known_by_name_and_hash(tmp_path: Path) -> None:
 # ---- what the exports write ----
 
 TURNS = st.lists(
-    st.tuples(st.text("ab \n\u2028é", max_size=5), st.sampled_from([None, "harmful", "unharmful"]),
-              st.sampled_from([None, -1.0, 0.0, 0.5, 1.0])),
+    st.tuples(st.text("ab \n\u2028é", max_size=5), st.sampled_from([None, "harmful", "unharmful"])),
     min_size=2, max_size=6,
 )  # fmt: skip
 
@@ -169,10 +168,7 @@ def test_what_is_exported_is_read_back_with_its_weights(
     folder: Path, blue: list[Any], red: list[Any], sharegpt: bool
 ) -> None:
     def dialogue(name: str, colour: Any, turns: list[Any]) -> Dialogue:
-        said = (
-            Turn("gpt" if i % 2 else "human", text, label=label, weight=weight)
-            for i, (text, label, weight) in enumerate(turns)
-        )
+        said = (Turn("gpt" if i % 2 else "human", text, label=label) for i, (text, label) in enumerate(turns))
         return Dialogue(name, "q", colour, tuple(said))
 
     collected = [Collected(CollectedQuestion("q", "t", "s", "?"), (dialogue("b", "blue", blue),),

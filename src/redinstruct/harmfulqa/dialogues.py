@@ -31,6 +31,8 @@ _ANSWERERS = (
     "asistente|assistente|assistent|"
     "ассистент|помощник|助手|助理|アシスタント|어시스턴트|المساعد|lm base|basis lm"
 )
+_SPEAKERS: dict[str, Speaker] = dict.fromkeys(_ASKERS.split("|"), "human")
+_SPEAKERS |= dict.fromkeys(_ANSWERERS.split("|"), "gpt")
 _SPEAKER = re.compile(
     r"[\s>#*_\-•`]{0,8}(?:\d{1,3}[.)][\s*_]{1,4})?[\[<(\"]?(?P<name>[^\W\d_][^:：()\[\]\n*]{0,30}?)[\s*_\])>\"]{0,5}"
     r"(?:\d{1,3}[\s*_]{0,3})?(?P<aside>\([^()\n]{0,100}\)[\s*_]{0,3})?[:：][\s*_]{0,4}"
@@ -58,9 +60,7 @@ class _TurnPart(NamedTuple):
     thought: str | None
 
 
-def parse_dialogue(
-    reply: str, *, asker: str = "Red-LM", answerer: str = "Base-LM", require_thoughts: bool = False
-) -> tuple[tuple[Turn, ...], bool]:
+def parse_dialogue(reply: str) -> tuple[tuple[Turn, ...], bool]:
     """The turns of a role-play, a human turn first and an assistant turn last, and whether it is complete.
 
     Incomplete is a dialogue whose last asker was not answered (that turn is dropped) or whose last answer stops in
@@ -68,11 +68,10 @@ def parse_dialogue(
     before the first turn goes, unless the reply continues the prompt's own ``Red-LM:``.
 
     Raises:
-        Unparsable: ``empty``, ``refused``, ``no_dialogue``, ``one_sided``, or with ``require_thoughts``
-            ``no_thoughts`` (not one asker's turn has a thought).
+        Unparsable: ``empty``, ``refused``, ``no_dialogue``, ``one_sided``.
     """
     text = prepared(reply)
-    said = _said_in_json(text, asker, answerer) or list(_said(text.splitlines(), asker, answerer))
+    said = _said_in_json(text) or list(_said(text.splitlines()))
     if not said:
         raise Unparsable("refused" if opens_with_refusal(text) else "no_dialogue")
     parts = [_without_thought(speaker, words) for speaker, words in said]
@@ -85,8 +84,6 @@ def parse_dialogue(
         turns.pop()
     if not turns:
         raise Unparsable("one_sided")
-    if require_thoughts and not any(turn.thought for turn in turns):
-        raise Unparsable("no_thoughts")
     if _stops_short(turns):
         turns[-1], cut = replace(turns[-1], cut=True), True
     return tuple(turns), not cut
@@ -105,19 +102,13 @@ def _stops_short(turns: Sequence[Turn]) -> bool:
     return last.isalnum() and any(not turn.text[-1].isalnum() for turn in turns[:-1])
 
 
-def _speakers(asker: str, answerer: str) -> dict[str, Speaker]:
-    known: dict[str, Speaker] = dict.fromkeys(_ASKERS.split("|"), "human")
-    known.update(dict.fromkeys(_ANSWERERS.split("|"), "gpt"))
-    return known | {_role(asker): "human", _role(answerer): "gpt"}
-
-
 def _role(name: str) -> str:
     return normalise(name).rstrip("0123456789 ")
 
 
-def _said_in_json(text: str, asker: str, answerer: str) -> list[tuple[Speaker, str]]:
+def _said_in_json(text: str) -> list[tuple[Speaker, str]]:
     """A transcript as a JSON list of objects with a role and a text."""
-    value, known = json_in(text), _speakers(asker, answerer)
+    value = json_in(text)
     if isinstance(value, dict):
         value = next((part for part in value.values() if isinstance(part, list)), None)
     said: list[tuple[Speaker, str]] = []
@@ -127,14 +118,14 @@ def _said_in_json(text: str, asker: str, answerer: str) -> list[tuple[Speaker, s
         role = next((row[key] for key in _ROLE_KEYS if isinstance(row.get(key), str)), None)
         words = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), None)
         role, words = (role, words) if role else next(((k, v) for k, v in row.items() if isinstance(v, str)), ("", ""))
-        if words is not None and (speaker := known.get(_role(role))):
+        if words is not None and (speaker := _SPEAKERS.get(_role(role))):
             said.append((speaker, words))
     return said
 
 
-def _said(lines: Sequence[str], asker: str, answerer: str) -> Iterator[tuple[Speaker, str]]:
+def _said(lines: Sequence[str]) -> Iterator[tuple[Speaker, str]]:
     """Who said what, by the headings that begin a line."""
-    known = _speakers(asker, answerer)
+    known = dict(_SPEAKERS)
     heads = [_SPEAKER.match(line[:HEAD]) for line in lines]
     names = [_role(head["name"]) if head else "" for head in heads]
     if {known[name] for name in names if name in known} != {"human", "gpt"}:

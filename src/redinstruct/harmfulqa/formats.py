@@ -9,7 +9,6 @@ their conversational forms; ``weight`` is our own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -51,28 +50,18 @@ def _before_harm(dialogue: Dialogue) -> Dialogue | None:
 
 
 def turn_weight(turn: Turn, colour: Colour) -> float:
-    """What training makes of one turn (design 7): above 0 learn, 0 mask, below 0 penalise.
+    """What training makes of one turn (design 7): 1 learn, 0 mask, -1 penalise.
 
-    A turn's own weight counts, else a blue answer learns with 1 and a red one is penalised with -1. Whatever the
-    weight says, only an answer that was judged harmful is penalised, and only one judged unharmful, or a blue one that
-    nobody judged, is learned from: the first answers of a red conversation are benign, and a mistaken weight must
-    neither un-learn them nor teach harm. Empty turns, human turns and answers without a clear verdict are masked, and
-    an answer that was cut short or is garbled is never learned: it would teach to stop in the middle, or to stammer.
+    Only an answer that was judged harmful is penalised, in a red conversation alone, and only a blue one that was
+    judged unharmful, or by nobody, is learned from: the first answers of a red conversation are benign. Empty turns,
+    human turns and answers without a clear verdict are masked, and an answer that was cut short or is garbled is never
+    learned: it would teach to stop in the middle, or to stammer.
     """
     if turn.speaker != "gpt" or not turn.text.strip():
         return 0.0
-    wished = turn.weight
-    if wished is None:
-        wished = 1.0 if colour == "blue" else 0.0
-        if colour == "red" and turn.label == HARMFUL:
-            wished = -1.0
-    if not math.isfinite(wished):
-        return 0.0
-    if wished < 0 and turn.label == HARMFUL:
-        return float(wished)
-    if wished > 0 and turn.whole and (turn.label == UNHARMFUL or (turn.label is None and colour == "blue")):
-        return float(wished)
-    return 0.0
+    if colour == "red":
+        return -1.0 if turn.label == HARMFUL else 0.0
+    return 1.0 if turn.whole and turn.label in (None, UNHARMFUL) else 0.0
 
 
 def trainable(dialogue: Dialogue) -> tuple[Turn, ...]:

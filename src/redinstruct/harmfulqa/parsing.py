@@ -26,7 +26,7 @@ class Unparsable(Exception):
     """A reply that is not what was asked for.
 
     ``reason`` is one of ``empty``, ``refused``, ``no_list``, ``no_definitions``, ``no_dialogue`` (no turns),
-    ``one_sided`` (no answer, or nobody asked), ``no_thoughts``. The reply's text is never part of the message.
+    ``one_sided`` (no answer, or nobody asked). The reply's text is never part of the message.
     """
 
     def __init__(self, reason: str) -> None:

@@ -17,7 +17,7 @@ from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.formats import released, to_dpo, to_kto, to_messages, to_sharegpt
 from redinstruct.harmfulqa.public import to_public
 from redinstruct.harmfulqa.rows import Collected
-from redinstruct.harmfulqa.screens import ScreenOptions, screen, weigh
+from redinstruct.harmfulqa.screens import screen
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.safetext import redact
 from redinstruct.types import Bank, JsonObject
@@ -52,7 +52,7 @@ def prepare_release(
     near: float = NEAR,
     licence: str | None = None,
 ) -> Release:
-    """Screen a collection against the banks, weigh its turns, and give it a format. Writes nothing.
+    """Screen a collection against the banks, and give it a format. Writes nothing.
 
     ``near`` is the likeness from which on two collected questions count as one; banks are held apart by the screens'
     own measure, whatever it is.
@@ -62,16 +62,12 @@ def prepare_release(
     """
     if to not in FORMATS:
         raise UsageError(f"unknown --to {to!r}: known are {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}")
-    screened = screen(collection.harvest.rows, banks=banks, options=ScreenOptions(near=near))
-    weighed = [
-        msgspec.structs.replace(row, blue=tuple(map(weigh, row.blue)), red=tuple(map(weigh, row.red)))
-        for row in screened.kept
-    ]
-    leaving = released(weighed, include_red=include_red)
+    screened = screen(collection.harvest.rows, banks=banks, near=near)
+    leaving = released(screened.kept, include_red=include_red)
     card = data_card(
         leaving, provenance=_provenance(collection, banks, include_red, near, licence), dropped=screened.dropped
     )
-    return Release(tuple(leaving), FORMATS[to](weighed, include_red=include_red), card, screened.dropped)
+    return Release(tuple(leaving), FORMATS[to](screened.kept, include_red=include_red), card, screened.dropped)
 
 
 def write_release(release: Release, to: str, out: Path, *, include_red: bool) -> tuple[Path, Path]:

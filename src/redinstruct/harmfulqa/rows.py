@@ -31,8 +31,7 @@ class Turn(msgspec.Struct, frozen=True):
     """One utterance: ``human`` is Red-LM, ``gpt`` is Base-LM (the public schema's words).
 
     ``thought`` is the internal thought that stood before it, taken out of ``text``. ``label`` and ``detail`` are a
-    judge's verdict on an assistant turn, ``weight`` what training makes of it (design 7): above 0 learn, 0 mask, below
-    0 penalise.
+    judge's verdict on an assistant turn.
     ``cut``: a limit of length ended it in the middle; nobody should learn to end there.
     """
 
@@ -41,7 +40,6 @@ class Turn(msgspec.Struct, frozen=True):
     thought: str | None = None
     label: str | None = None
     detail: str | None = None
-    weight: float | None = None
     cut: bool = False
 
     @property

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from redinstruct.harmfulqa.rows import Collected, Dialogue, Turn
+from redinstruct.harmfulqa.rows import Collected, Dialogue
 from redinstruct.harmfulqa.similarity import NEAR, NearIndex, normalise
 from redinstruct.judges.refusal import opens_with_refusal
 from redinstruct.types import ATTACK_SUCCESS, Bank
@@ -32,9 +32,7 @@ Reason = Literal[
     "conversation_empty_turn",
     "conversation_too_short",
     "conversation_too_long",
-    "conversation_incomplete",
     "conversation_language",
-    "blue_harmful",
     "red_refused",
     "red_harmless",
 ]
@@ -43,27 +41,9 @@ Sieved = tuple[tuple[Collected, ...], dict[str, int]]
 """What is left, and how many were left out, by reason."""
 
 
-class ScreenOptions(msgspec.Struct, frozen=True):
-    """What the screens ask for. Lengths in characters of a text, and in turns of a conversation."""
-
-    near: float = NEAR
-    bank_near: float = NEAR
-    shortest_question: int = 8
-    longest_question: int = 600
-    fewest_turns: int = 2
-    most_turns: int = 60
-    longest_turn: int = 20_000
-    languages: tuple[str, ...] | None = None
-    """Language names of :func:`language`; None keeps every language. ``unknown`` always passes."""
-    drop_incomplete: bool = False
-    drop_harmful_blue: bool = False
-    """Leave out a blue conversation with a harmful answer; else that answer alone is masked (weight 0)."""
-    drop_harmless_red: bool = True
-    """Leave out a red conversation whose every answer is labelled and none is harmful."""
-    drop_refused_red: bool = True
-    """Leave out a red conversation in which no answer is harmful and one opens like a refusal (keywords, English)."""
-    red_weight: float = -1.0
-    blue_weight: float = 1.0
+SHORTEST_QUESTION, LONGEST_QUESTION, LONGEST_TURN = 8, 600, 20_000
+"""Characters."""
+FEWEST_TURNS, MOST_TURNS = 2, 60
 
 
 class Screened(msgspec.Struct, frozen=True):
@@ -73,20 +53,27 @@ class Screened(msgspec.Struct, frozen=True):
     dropped: dict[str, int]
 
 
-def screen(rows: Sequence[Collected], *, banks: Sequence[Bank] = (), options: ScreenOptions | None = None) -> Screened:
+def screen(
+    rows: Sequence[Collected],
+    *,
+    banks: Sequence[Bank] = (),
+    near: float = NEAR,
+    languages: Sequence[str] | None = None,
+) -> Screened:
     """All screens in their order. A question that stays may lose all its conversations.
 
+    ``near`` is the likeness from which on two collected questions count as one. ``languages`` are names of
+    :func:`language`; None keeps every language, and ``unknown`` always passes.
     A dropped question's conversations are not counted apart. Every reason that dropped nothing is absent.
     """
-    chosen = options or ScreenOptions()
     dropped: Counter[str] = Counter()
     kept = tuple(rows)
     steps: tuple[Callable[[tuple[Collected, ...]], Sieved], ...] = (
-        lambda some: by_question(some, chosen),
+        lambda some: by_question(some, languages),
         exact_duplicates,
-        lambda some: bank_overlap(some, banks, chosen.bank_near),
-        lambda some: near_duplicates(some, chosen.near),
-        lambda some: by_conversation(some, chosen),
+        lambda some: bank_overlap(some, banks),
+        lambda some: near_duplicates(some, near),
+        lambda some: by_conversation(some, languages),
     )
     for step in steps:
         kept, counts = step(kept)
@@ -108,7 +95,7 @@ def _sieve(rows: Sequence[Collected], reason: Callable[[Collected], Reason | Non
     return tuple(kept), dict(counts)
 
 
-def by_question(rows: Sequence[Collected], options: ScreenOptions) -> Sieved:
+def by_question(rows: Sequence[Collected], languages: Sequence[str] | None) -> Sieved:
     """Questions without a letter, too short, too long or in another language."""
 
     def reason(row: Collected) -> Reason | None:
@@ -116,11 +103,11 @@ def by_question(rows: Sequence[Collected], options: ScreenOptions) -> Sieved:
         if not normalise(text):
             return "question_empty"
         # A character of Chinese or Japanese says as much as three letters.
-        if len(text) * (3 if _script(text) in _DENSE else 1) < options.shortest_question:
+        if len(text) * (3 if _script(text) in _DENSE else 1) < SHORTEST_QUESTION:
             return "question_too_short"
-        if len(text) > options.longest_question:
+        if len(text) > LONGEST_QUESTION:
             return "question_too_long"
-        return None if _spoken(text, options) else "question_language"
+        return None if _spoken(text, languages) else "question_language"
 
     return _sieve(rows, reason)
 
@@ -153,7 +140,7 @@ def near_duplicates(rows: Sequence[Collected], threshold: float = NEAR) -> Sieve
     return _sieve(rows, reason)
 
 
-def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank], threshold: float = NEAR) -> Sieved:
+def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank]) -> Sieved:
     """Questions that an evaluation bank holds, equal when normalised or near: training on them spoils the measure."""
     index = NearIndex()
     equal: set[str] = set()
@@ -167,7 +154,7 @@ def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank], threshold: fl
         if normalise(row.question.text) in equal:
             return "bank_equal"
         found = index.nearest(row.question.text)
-        return "bank_near" if found is not None and found[1] >= threshold else None
+        return "bank_near" if found is not None and found[1] >= NEAR else None
 
     return _sieve(rows, reason)
 
@@ -175,8 +162,8 @@ def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank], threshold: fl
 # --- Conversations ------------------------------------------------------------------------------------------------
 
 
-def by_conversation(rows: Sequence[Collected], options: ScreenOptions) -> Sieved:
-    """Conversations by their form, their language and their verdicts; those that stay are weighed.
+def by_conversation(rows: Sequence[Collected], languages: Sequence[str] | None) -> Sieved:
+    """Conversations by their form, their language and their verdicts.
 
     A red conversation stays though its blue parent goes: it may still name it.
     """
@@ -185,9 +172,9 @@ def by_conversation(rows: Sequence[Collected], options: ScreenOptions) -> Sieved
     def sift(dialogues: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
         kept: list[Dialogue] = []
         for dialogue in dialogues:
-            why = malformed(dialogue, options) or misjudged(dialogue, options)
+            why = malformed(dialogue, languages) or misjudged(dialogue)
             if why is None:
-                kept.append(weigh(dialogue, red_weight=options.red_weight, blue_weight=options.blue_weight))
+                kept.append(dialogue)
             else:
                 counts[why] += 1
         return tuple(kept)
@@ -196,54 +183,32 @@ def by_conversation(rows: Sequence[Collected], options: ScreenOptions) -> Sieved
     return kept, dict(counts)
 
 
-def malformed(dialogue: Dialogue, options: ScreenOptions) -> Reason | None:
+def malformed(dialogue: Dialogue, languages: Sequence[str] | None) -> Reason | None:
     """Why a conversation's form is not fit for training; None if it is."""
     turns = dialogue.turns
     if any(not turn.text.strip() for turn in turns):
         return "conversation_empty_turn"
-    if len(turns) < options.fewest_turns or not any(turn.speaker == "gpt" for turn in turns):
+    if len(turns) < FEWEST_TURNS or not any(turn.speaker == "gpt" for turn in turns):
         return "conversation_too_short"
-    if len(turns) > options.most_turns or any(len(turn.text) > options.longest_turn for turn in turns):
+    if len(turns) > MOST_TURNS or any(len(turn.text) > LONGEST_TURN for turn in turns):
         return "conversation_too_long"
-    if options.drop_incomplete and not dialogue.complete:
-        return "conversation_incomplete"
     # One language for the conversation: a single turn may hold a name or a formula.
-    return None if _spoken("\n".join(turn.text for turn in turns), options) else "conversation_language"
+    return None if _spoken("\n".join(turn.text for turn in turns), languages) else "conversation_language"
 
 
-def misjudged(dialogue: Dialogue, options: ScreenOptions) -> Reason | None:
-    """Why a conversation does not have its colour, by its turns' verdicts; None if nothing speaks against it."""
+def misjudged(dialogue: Dialogue) -> Reason | None:
+    """Why a red conversation is none, by its turns' verdicts and openings; None if nothing speaks against it.
+
+    A blue one stays: a harmful answer in it is masked (:func:`redinstruct.harmfulqa.formats.turn_weight`).
+    """
     answers = [turn for turn in dialogue.turns if turn.speaker == "gpt"]
-    harmful = any(turn.label == HARMFUL for turn in answers)
-    if dialogue.colour == "blue":
-        return "blue_harmful" if harmful and options.drop_harmful_blue else None
-    if harmful:
+    if dialogue.colour == "blue" or any(turn.label == HARMFUL for turn in answers):
         return None
-    if options.drop_refused_red and any(opens_with_refusal(turn.text) for turn in answers):
+    if any(opens_with_refusal(turn.text) for turn in answers):
         return "red_refused"
     # Without a verdict on every answer it is not known to be harmless: it stays, with weight 0.
     judged = bool(answers) and all(turn.label == HARMLESS for turn in answers)
-    return "red_harmless" if judged and options.drop_harmless_red else None
-
-
-def weigh(dialogue: Dialogue, *, red_weight: float = -1.0, blue_weight: float = 1.0) -> Dialogue:
-    """The conversation with a weight on every turn (design 7). Idempotent.
-
-    Blue: an answer has ``blue_weight``, a harmful one 0. Red: ``red_weight`` on answers with the verdict harmful
-    alone; the harmless ones (the early turns, usually), refusals and those without a verdict have 0, and are neither
-    learnt nor un-learnt. A blue answer without a verdict is learnt: it was asked for as safe. Human turns, and blue
-    answers that were cut short or are garbled: 0.
-    """
-
-    def weight(turn: Turn) -> float:
-        if turn.speaker == "human" or not turn.text.strip():
-            return 0.0
-        if dialogue.colour == "blue":
-            return 0.0 if turn.label == HARMFUL or not turn.whole else blue_weight
-        return red_weight if turn.label == HARMFUL else 0.0
-
-    turns = tuple(msgspec.structs.replace(turn, weight=weight(turn)) for turn in dialogue.turns)
-    return msgspec.structs.replace(dialogue, turns=turns)
+    return "red_harmless" if judged else None
 
 
 # --- Language: a heuristic ----------------------------------------------------------------------------------------
@@ -289,5 +254,5 @@ def _script(text: str) -> str:
     return kana or (counts.most_common(1)[0][0] if counts else "")
 
 
-def _spoken(text: str, options: ScreenOptions) -> bool:
-    return options.languages is None or language(text) in (*options.languages, "unknown")
+def _spoken(text: str, languages: Sequence[str] | None) -> bool:
+    return languages is None or language(text) in (*languages, "unknown")
