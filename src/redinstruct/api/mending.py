@@ -152,11 +152,7 @@ def align(
         raise UsageError(f"align needs the [train] extra ({error.name}): {how_to_install('train')}") from None
     files = [data] if isinstance(data, str | Path) else list(data)
     config = AlignConfig(
-        base=folder_of(base),
-        data=tuple(Path(file) for file in files),
-        strategy=strategy,
-        out=Path(out),
-        **fields,
+        base=folder_of(base), data=tuple(Path(file) for file in files), strategy=strategy, out=Path(out), **fields
     )
     return carry_out(config, on_evaluate=on_evaluate)
 

@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("demo")
 @click.option(
-    "--seed",
-    type=Whole(0),
-    default=0,
-    show_default=True,
-    metavar="S",
-    help="Initialisation and order of training.",
+    "--seed", type=Whole(0), default=0, show_default=True, metavar="S", help="Initialisation and order of training."
 )
 @click.option("--quick", is_flag=True, help="A smaller model, part of the world, two recipes: not the figures.")
 @click.option("--real", is_flag=True, help="On SmolLM2-135M-Instruct, taught a harmless policy; needs [smollm2].")

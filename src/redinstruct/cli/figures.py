@@ -306,8 +306,4 @@ def _say_topics(result: ResultFigures) -> None:
     console.say()
     console.say_heading(f"{result.bank}, {result.prompt}: by topic")
     console.say()
-    _say_rates(
-        [{"topic": topic.topic or "(no topic)"} for topic in result.by_topic],
-        result.by_topic,
-        result.measure,
-    )
+    _say_rates([{"topic": topic.topic or "(no topic)"} for topic in result.by_topic], result.by_topic, result.measure)

@@ -136,8 +136,7 @@ def _say(found: PowerPlan) -> None:
     console.say()
     for bank in found.banks:
         console.say_folded(
-            f"{bank.bank}: {bank.questions:,} questions, a chance of {bank.power:.3f} for one prompt.",
-            indent="  ",
+            f"{bank.bank}: {bank.questions:,} questions, a chance of {bank.power:.3f} for one prompt.", indent="  "
         )
     console.say_folded(
         (

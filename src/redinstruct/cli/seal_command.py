@@ -13,11 +13,7 @@ from redinstruct.run.resealing import reseal
 
 @click.command("seal")
 @click.argument("run", type=RUN)
-@click.option(
-    "--rotate",
-    is_flag=True,
-    help="Another key: the new one is in REDINSTRUCT_SEAL_KEY_NEW(_FILE).",
-)
+@click.option("--rotate", is_flag=True, help="Another key: the new one is in REDINSTRUCT_SEAL_KEY_NEW(_FILE).")
 def command(run: Path, rotate: bool) -> int:
     """Encrypt a run's questions, answers and conversations on the disk (AES-256-GCM); figures need no key.
 

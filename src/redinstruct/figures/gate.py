@@ -90,8 +90,7 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_rate: Annotated[float, Setting("The limit, a share: 0.10 is ten per cent.", "RATE")]
     baseline: Annotated[
-        Path | None,
-        Setting("Also fail where the run is worse than this, and pass only where it is surely not.", "RUN"),
+        Path | None, Setting("Also fail where the run is worse than this, and pass only where it is surely not.", "RUN")
     ] = None
     margin: Annotated[
         float, Setting("With --baseline: the loss that may still pass; it must stay under it for sure.", "SHARE")

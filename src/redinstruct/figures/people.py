@@ -24,16 +24,7 @@ from redinstruct.run import (
     outcomes_of_cells,
     settle,
 )
-from redinstruct.stats import (
-    Interval,
-    Part,
-    corrected,
-    corrected_of,
-    jeffreys,
-    run_difference,
-    run_rate,
-    strata,
-)
+from redinstruct.stats import Interval, Part, corrected, corrected_of, jeffreys, run_difference, run_rate, strata
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Verdict
 
 Labels = Mapping[bytes, str]

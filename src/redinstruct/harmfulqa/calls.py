@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -55,36 +55,8 @@ class CollectionCall(msgspec.Struct, frozen=True):
         return hashlib.sha256(json.dumps((self.step, *self.identity)).encode()).digest()
 
 
-class Calls(Protocol):
-    """Where the pipeline's calls come from."""
-
-    judge_id: str | None
-
-    def known(self, key: bytes) -> Sequence[StoredCall]:
-        """The committed calls of a key, in their order."""
-        ...
-
-    def may_ask_again(self, key: bytes) -> bool:
-        """Whether a call that failed for good may be asked once more (without ``--keep-errors``)."""
-        ...
-
-    async def call(self, ask: CollectionCall) -> StoredCall:
-        """The next call of a key: asked, and committed."""
-        ...
-
-    async def judged(self, key: bytes, case: Case) -> StoredCall:
-        """A verdict (JSON in ``reply``): asked of the judge, and committed."""
-        ...
-
-    async def each(
-        self, stage: str, jobs: Sequence[J], name: Callable[[J], str], work: Callable[[J], Awaitable[R]]
-    ) -> list[R | None]:
-        """Do every job; the results in the jobs' order, None where one is owed. Raises :class:`Cut`."""
-        ...
-
-
 class Recorded:
-    """A collection's committed calls, and nothing else."""
+    """A collection's committed calls, and nothing else. ``judge_id`` is there where its answers are judged."""
 
     def __init__(self, calls: Iterable[tuple[bytes, int, StoredCall]], judge_id: str | None = None) -> None:
         self.judge_id = judge_id
@@ -97,15 +69,15 @@ class Recorded:
         return self._known.get(key, ())
 
     def may_ask_again(self, key: bytes) -> bool:  # noqa: ARG002 - nothing is asked here
-        """Never."""
+        """Whether a call that failed for good may be asked once more (without ``--keep-errors``): never here."""
         return False
 
     async def call(self, ask: CollectionCall) -> StoredCall:
-        """Raises :class:`NotRecorded`."""
+        """The next call of a key: asked, and committed. Raises :class:`NotRecorded` here, where nobody is asked."""
         raise NotRecorded(ask.step)
 
     async def judged(self, key: bytes, case: Case) -> StoredCall:  # noqa: ARG002 - nobody is asked
-        """Raises :class:`NotRecorded`."""
+        """A verdict (JSON in ``reply``): asked of the judge, and committed. Raises :class:`NotRecorded` here."""
         raise NotRecorded("verdict")
 
     async def each(
@@ -115,7 +87,7 @@ class Recorded:
         name: Callable[[J], str],  # noqa: ARG002
         work: Callable[[J], Awaitable[R]],
     ) -> list[R | None]:
-        """Do every job, one after the other."""
+        """Do every job, one after the other; the results in the jobs' order, None where one is owed."""
         found: list[R | None] = []
         for job in jobs:
             try:

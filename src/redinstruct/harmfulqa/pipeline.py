@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.harmfulqa import steps
-from redinstruct.harmfulqa.calls import ANSWERER, TEACHER, Calls, CollectionCall, NotRecorded
+from redinstruct.harmfulqa.calls import ANSWERER, TEACHER, CollectionCall, NotRecorded, Recorded
 from redinstruct.harmfulqa.dialogues import harvest_questions, parse_dialogue
 from redinstruct.harmfulqa.parsing import Unparsable, parse_definitions, parse_list
 from redinstruct.harmfulqa.plan import CollectConfig
@@ -53,10 +53,10 @@ class Harvest(msgspec.Struct, frozen=True):
 
 
 class Pipeline:
-    """One collection, driven by :class:`redinstruct.harmfulqa.calls.Calls`: to collect it, or to read it again."""
+    """One collection, driven by :class:`redinstruct.harmfulqa.calls.Live` to collect it, by ``Recorded`` to read it."""
 
     def __init__(
-        self, config: CollectConfig, calls: Calls, red_template: PromptTemplate, *, until_covered: bool = False
+        self, config: CollectConfig, calls: Recorded, red_template: PromptTemplate, *, until_covered: bool = False
     ) -> None:
         self._config = config
         self._calls = calls
@@ -70,7 +70,7 @@ class Pipeline:
         self._left_out: Counter[str] = Counter()
 
     async def run(self) -> Harvest:
-        """Every step, each when the one before has ended. Raises ``Cut`` when a limit ends it."""
+        """Every step, each when the one before has ended. Raises ``CallsEnded`` when a limit ends it."""
         cells = await self._cells()
         found = await self._calls.each("questions", cells, _cell_name, self._questions)
         asked = [(cell, question) for cell, qs in zip(cells, found, strict=True) for question in qs or ()]

@@ -54,11 +54,7 @@ class Screened(msgspec.Struct, frozen=True):
 
 
 def screen(
-    rows: Sequence[Collected],
-    *,
-    banks: Sequence[Bank] = (),
-    near: float = NEAR,
-    languages: Sequence[str] | None = None,
+    rows: Sequence[Collected], *, banks: Sequence[Bank] = (), near: float = NEAR, languages: Sequence[str] | None = None
 ) -> Screened:
     """All screens in their order. A question that stays may lose all its conversations.
 

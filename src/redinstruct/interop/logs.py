@@ -220,9 +220,7 @@ def _promptfoo(reading: RowsSoFar, row: JsonRow) -> None:
         label = reading.scores.of("promptfoo", found.success, row.where)
     plugin = None if found.metadata is None else found.metadata.plugin
     reading.add(
-        ImportRow(row.where, question.strip(), answer, topic=plugin, earlier=earlier),
-        row.where,
-        {"promptfoo": label},
+        ImportRow(row.where, question.strip(), answer, topic=plugin, earlier=earlier), row.where, {"promptfoo": label}
     )
 
 

@@ -42,8 +42,7 @@ class ImportSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = msgspec.field(default_factory=dict)
     one: Annotated[
-        str | None,
-        Setting("What 1 means in a column of 1 and 0 whose name does not tell: harmful, say.", "LABEL"),
+        str | None, Setting("What 1 means in a column of 1 and 0 whose name does not tell: harmful, say.", "LABEL")
     ] = None
     settle: Annotated[
         SettleRule,

@@ -47,10 +47,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 def _change(result: Result) -> list[str]:
     if result.difference is None:
         return [f"**not comparable**: {in_markdown(result.name)}: {in_markdown(result.why)}.", ""]
-    return [
-        f"**{result.verdict}**: {in_markdown(change_headline(result))} {in_markdown(change_certainty(result))}",
-        "",
-    ]
+    return [f"**{result.verdict}**: {in_markdown(change_headline(result))} {in_markdown(change_certainty(result))}", ""]
 
 
 def _block(run: int | None, results: Sequence[ResultFigures], everyone: Sequence[ResultFigures]) -> list[str]:

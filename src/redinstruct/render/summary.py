@@ -111,10 +111,7 @@ def _rate_rows(facts: Facts, measure: str) -> list[SummaryRow]:
         about[key] = one.about
     made = [
         SummaryRow(
-            f"{prompt}, {bank}" if several else prompt,
-            about[bank, prompt],
-            tuple(cells),
-            changes.get((bank, prompt)),
+            f"{prompt}, {bank}" if several else prompt, about[bank, prompt], tuple(cells), changes.get((bank, prompt))
         )
         for (bank, prompt), cells in rows.items()
     ]

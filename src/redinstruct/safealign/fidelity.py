@@ -123,13 +123,7 @@ class Exporter:
     """
 
     def __init__(
-        self,
-        base: Path,
-        rows: Sequence[Encoded],
-        pad_id: int,
-        *,
-        dtype: str | None = None,
-        template: str | None = None,
+        self, base: Path, rows: Sequence[Encoded], pad_id: int, *, dtype: str | None = None, template: str | None = None
     ) -> None:
         self._base, self._pad_id, self._template = base, pad_id, template
         self._wished: torch.dtype | None = getattr(torch, dtype) if dtype else None
@@ -158,11 +152,7 @@ class Exporter:
         return self.settle(write, folder, trained, next(model.parameters()).device)
 
     def settle(
-        self,
-        write: Callable[[torch.dtype], None],
-        folder: Path,
-        trained: Losses,
-        device: torch.device | None = None,
+        self, write: Callable[[torch.dtype], None], folder: Path, trained: Losses, device: torch.device | None = None
     ) -> Fidelity:
         """Let ``write`` fill the folder, in the wished precision; else in the base's, else in float32."""
         usual = base_dtype(self._base)

@@ -83,10 +83,7 @@ class EncodedRows(msgspec.Struct, frozen=True):
 
 
 def encode_rows(
-    rows: Iterable[Row],
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    max_length: int,
+    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
 ) -> EncodedRows:
     """Encode every row."""
     kept: list[Encoded] = []

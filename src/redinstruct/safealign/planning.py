@@ -7,14 +7,7 @@ from collections import Counter
 from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.plan import Machine, MemoryPlan, RowsToFit, plan
-from redinstruct.safealign.prepare import (
-    Prepared,
-    read_all,
-    steps_in,
-    strategy_of,
-    streams_of,
-    training_data,
-)
+from redinstruct.safealign.prepare import Prepared, read_all, steps_in, strategy_of, streams_of, training_data
 from redinstruct.safealign.rows import STREAMS, Stream
 from redinstruct.safealign.sizes import config_of
 from redinstruct.safealign.steps import Steps

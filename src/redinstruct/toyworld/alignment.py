@@ -22,13 +22,7 @@ from redinstruct.prompts import forms
 from redinstruct.prompts.forms import Said
 from redinstruct.prompts.rows import MessageFields, MessagesRow
 from redinstruct.toyworld import frames
-from redinstruct.toyworld.corpus import (
-    FRAMES_TRAINED_ON_BENIGN_ONLY,
-    INTRODUCTIONS,
-    NAMES,
-    REMARKS,
-    THOUGHT_REMARKS,
-)
+from redinstruct.toyworld.corpus import FRAMES_TRAINED_ON_BENIGN_ONLY, INTRODUCTIONS, NAMES, REMARKS, THOUGHT_REMARKS
 from redinstruct.world import Pair, World, how_to, recipe
 
 FORMS = ("chat", "talk", "cot", "talk-thoughts")

@@ -163,12 +163,7 @@ def _blank(bank: str, prompt: str | None, judged: Judged) -> Result:
 # ---- one cell --------------------------------------------------------------------------------------------------------
 
 
-def _cell(
-    blank: Result,
-    cells: Pairing,
-    halves: tuple[Half, Half],
-    rules: Rules,
-) -> Open:
+def _cell(blank: Result, cells: Pairing, halves: tuple[Half, Half], rules: Rules) -> Open:
     """One bank and prompt, before Holm has seen the others: its verdict is still open."""
     measure = halves[1].judged.measure
     pairs = _paired(*cells)
