@@ -159,11 +159,14 @@ def test_a_run_that_broke_since_is_said_and_the_list_stays(chromium: Any, runs: 
     seen.end()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390), ("dark", 640)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360), ("dark", 640), ("light", 1230)])
 def test_it_fits_and_has_nothing_serious(chromium: Any, request: Any, scheme: str, width: int) -> None:
     lines = [line("W" * 200), line("a short one"), msgspec.structs.replace(line("bad"), kind="unreadable", worst=None)]
     viewport = {"width": width, "height": 800}
     seen = Seen(chromium, Fixed(lines), bypass_csp=True, color_scheme=scheme, viewport=viewport)
     assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    beside = "[...document.querySelectorAll('button')].filter(one => one.getBoundingClientRect().right > innerWidth)"
+    assert seen.page.evaluate(f"{beside}.length") == 0, "every button can be pressed without scrolling sideways"
+    assert seen.page.get_by_role("row").count() == 1 + len(lines), "a table to who does not see it, on any screen"
     assert serious(seen.page, request.getfixturevalue("axe")) == []
     seen.end()

@@ -28,9 +28,12 @@ const make = (tag, text, name) => {
   if (name) element.className = name;
   return element;
 };
-const cell = (name, ...parts) => {
-  const made = make("td", undefined, name);
-  made.append(...parts);
+const cell = (of, name, ...parts) => {
+  const made = make("td", undefined, name), held = make("div");
+  made.dataset.of = of;
+  made.setAttribute("role", "cell");   // a narrow screen shows no table, and has one all the same
+  held.append(...parts);
+  made.append(held);
   return made;
 };
 const named = (text) => make("bdi", text);
@@ -91,18 +94,21 @@ const readable = (run) => run.kind === "evaluation" || run.kind === "utility";
 function row(run) {
   const made = make("tr");
   const head = make("th");
+  made.setAttribute("role", "row");
+  head.setAttribute("role", "rowheader");
   head.scope = "row";
   head.append(named(run.place));
   if (run.kind !== "evaluation") head.append(" ", make("span", run.kind, run.kind === "unreadable" ? "bad" : "quiet"));
   const asked = run.kind === "evaluation"
     ? `${run.measure === "over_refusal" ? "over-refusal" : "attacks"}: ${run.banks.join(", ")}; ${run.prompts.join(", ")}` : run.told;
-  const rate = cell("rate");
+  const rate = [];
   if (run.worst) {
-    rate.append(make("strong", percent(run.worst.estimate) + " %"), ` [${percent(run.worst.low)}, ${percent(run.worst.high)}] `,
+    rate.push(make("strong", percent(run.worst.estimate) + " %"), ` [${percent(run.worst.low)}, ${percent(run.worst.high)}] `,
       make("span", `${run.worst.prompt}, ${count(run.worst.judged)} judged`, "quiet"), picture(run.worst));
-  } else if (run.problem) rate.append(make("span", run.problem, "bad"));
+  } else if (run.problem) rate.push(make("span", run.problem, "bad"));
   const done = run.planned === null || run.planned === run.done ? count(run.done) : `${count(run.done)} of ${count(run.planned)}`;
   const buttons = make("td", undefined, "doing");
+  buttons.setAttribute("role", "cell");
   if (readable(run)) {
     const open = make("button", "open");
     open.type = "button";
@@ -115,8 +121,9 @@ function row(run) {
     second.addEventListener("click", () => compare(run));
     buttons.append(open, second);
   }
-  made.append(head, cell("", named(run.model)), cell("", named(asked)), cell("", named(run.judge)), cell("num", done), rate,
-    cell("", when(run).slice(0, 10), make("br"), make("span", `${when(run).slice(11)} ${run.seconds === null ? "" : "in " + took(run.seconds)}`, "quiet")), buttons);
+  made.append(head, cell("model", "", named(run.model)), cell("asked", "", named(asked)), cell("judge", "", named(run.judge)),
+    cell("done", "num", done), cell("highest rate", "rate", ...rate),
+    cell("made", "", when(run).slice(0, 10), make("br"), make("span", `${when(run).slice(11)} ${run.seconds === null ? "" : "in " + took(run.seconds)}`, "quiet")), buttons);
   return made;
 }
 
