@@ -12,9 +12,10 @@ import pytest
 
 from redinstruct.files import JsonFile
 from redinstruct.policy import SUBJECTS, subject, understand
-from redinstruct.policy.files import FRAMES, UNTUNED, WORDINGS, LabRow, wordings, write_laboratory
+from redinstruct.policy.files import FRAMES, UNTUNED, WORDINGS, wordings, write_laboratory
 from redinstruct.policy.subjects import TEXTS, WAYS, answers, families, general
 from redinstruct.prompts import load_template
+from redinstruct.prompts.rows import MessagesRow
 from redinstruct.questions import read_bank
 
 
@@ -68,9 +69,9 @@ def test_the_files_are_read_by_the_readers_of_every_verb(lab: Path) -> None:
     assert {question.text for question in turns} == {one.text for one in banks["forbidden-test.json"].questions}
     assert all(understand(question.text) for bank in banks.values() for question in bank.questions)
     for name in ("policy", "general", "policy-general"):
-        rows = [msgspec.convert(row, LabRow) for row in JsonFile(lab / "data" / f"{name}.jsonl")]
+        rows = [msgspec.convert(row, MessagesRow) for row in JsonFile(lab / "data" / f"{name}.jsonl")]
         assert len(rows) >= 120
-        assert {row.stream for row in rows} == {"blue" if name == "policy" else "general"}
+        assert {row["stream"] for row in rows} == {"blue" if name == "policy" else "general"}
     assert [load_template(name, own_folder=lab / "prompts").name for name in wordings(FRAMES)] == [
         path.stem for path in sorted((lab / "prompts").iterdir(), key=lambda path: wordings(FRAMES).index(path.stem))
     ]

@@ -12,13 +12,6 @@ from redinstruct.harmfulqa.plan import CollectConfig, CollectPlan, prepare_colle
 from redinstruct.harmfulqa.settings import CollectSettings
 
 __all__ = [
-    "CollectConfig",
-    "CollectPlan",
-    "CollectSettings",
-    "Collecting",
-    "Collection",
-    "Coverage",
-    "collect",
-    "prepare_collection",
-    "read_collection",
-]
+    "CollectConfig", "CollectPlan", "CollectSettings", "Collecting", "Collection", "Coverage", "collect",
+    "prepare_collection", "read_collection",
+]  # fmt: skip

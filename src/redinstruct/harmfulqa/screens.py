@@ -21,21 +21,10 @@ from redinstruct.judges.refusal import opens_with_refusal
 from redinstruct.types import ATTACK_SUCCESS, Bank
 
 Reason = Literal[
-    "question_empty",
-    "question_too_short",
-    "question_too_long",
-    "question_language",
-    "exact_duplicate",
-    "near_duplicate",
-    "bank_equal",
-    "bank_near",
-    "conversation_empty_turn",
-    "conversation_too_short",
-    "conversation_too_long",
-    "conversation_language",
-    "red_refused",
-    "red_harmless",
-]
+    "question_empty", "question_too_short", "question_too_long", "question_language", "exact_duplicate",
+    "near_duplicate", "bank_equal", "bank_near", "conversation_empty_turn", "conversation_too_short",
+    "conversation_too_long", "conversation_language", "red_refused", "red_harmless",
+]  # fmt: skip
 HARMFUL, HARMLESS = ATTACK_SUCCESS.first, ATTACK_SUCCESS.second
 Sieved = tuple[tuple[Collected, ...], dict[str, int]]
 """What is left, and how many were left out, by reason."""

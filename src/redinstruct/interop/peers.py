@@ -14,13 +14,15 @@ PyRIT's memory by :mod:`.pyrit`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.files import WRAPPERS, Fields, JsonRow, Leaf, fold, kind_of, listed
+from redinstruct.interop.inspect_rows import LogRows
+from redinstruct.interop.logs import LogHead
 from redinstruct.interop.rows import ImportRow, said
 from redinstruct.questions import TEXT_KEYS
 from redinstruct.types import ATTACK_SUCCESS, Measure
@@ -116,15 +118,7 @@ def is_garak(first: JsonRow) -> bool:
     return isinstance(first.value, dict) and isinstance(first.value.get("entry_type"), str)
 
 
-class GarakReport(msgspec.Struct, frozen=True):
-    """The answers of a garak report, its model, and what is left out: why -> the rows."""
-
-    rows: list[ImportRow]
-    model: str | None
-    left_out: Mapping[str, tuple[str, ...]]
-
-
-def garak(rows: Iterable[JsonRow]) -> GarakReport:
+def garak(rows: Iterable[JsonRow]) -> LogHead:
     """The answers of a garak report, one row per output of a completed attempt, by probe.
 
     An attempt that does not hold a prompt and answers in text (an image's, say) is left out and named: one odd row is
@@ -149,7 +143,7 @@ def garak(rows: Iterable[JsonRow]) -> GarakReport:
                 found += _attempt(row.where, value)
             except UsageError as odd:
                 left_out[str(odd)] = (*left_out.get(str(odd), ()), row.where)
-    return GarakReport(found, model, left_out)
+    return LogHead("garak", LogRows(tuple(found), tuple(range(len(found))), (), left_out, {}, ()), model)
 
 
 def _attempt(where: str, value: Fields) -> list[ImportRow]:

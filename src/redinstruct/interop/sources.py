@@ -114,8 +114,7 @@ def _read(path: Path, rows: Iterator[JsonRow | Leaf], measure: Measure, columns:
         found, model, method = peers.artifact(rows, measure)
         return _of(empty, found, "jailbreakbench", model=model, prompt=method, labels="judge")
     if peers.is_garak(first):
-        read = peers.garak(row for row in rows if isinstance(row, JsonRow))
-        return _of(empty, read.rows, "garak", model=read.model, left_out=read.left_out)
+        return _of_told(empty, peers.garak(row for row in rows if isinstance(row, JsonRow)))
     table = rows_of((row for row in rows if isinstance(row, JsonRow)), measure, columns, one)
     named = peers.named_results(path)
     if named is None:
@@ -161,7 +160,7 @@ def _with(empty: Source, read: LogRows, format_: str, *, model: str | None, bank
 
 def _of(
     empty: Source, rows: list[ImportRow], format_: str, *, model: str | None = None, prompt: str | None = None,
-    labels: str = "none", left_out: Mapping[str, tuple[str, ...]] | None = None,
+    labels: str = "none",
 ) -> Source:  # fmt: skip
     return msgspec.structs.replace(
         empty,
@@ -172,7 +171,6 @@ def _of(
         model=model or empty.model,
         prompt=prompt or empty.prompt,
         labels=labels,
-        left_out=left_out or {},
     )
 
 

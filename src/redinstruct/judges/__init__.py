@@ -8,19 +8,6 @@ from redinstruct.judges.selftest import SelfTest, battery, run_selftest
 from redinstruct.judges.settings import JudgeSettings
 
 __all__ = [
-    "JUDGES",
-    "TESTED",
-    "Asking",
-    "Bindable",
-    "Call",
-    "Case",
-    "Judge",
-    "JudgeOptions",
-    "JudgeSettings",
-    "SelfTest",
-    "battery",
-    "bound_judge",
-    "make_judge",
-    "model_of_judge",
-    "run_selftest",
-]
+    "JUDGES", "TESTED", "Asking", "Bindable", "Call", "Case", "Judge", "JudgeOptions", "JudgeSettings", "SelfTest",
+    "battery", "bound_judge", "make_judge", "model_of_judge", "run_selftest",
+]  # fmt: skip

@@ -15,9 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-import msgspec
-
-from redinstruct.files import Fields
 from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.policy.subjects import (
     QuestionKind,
@@ -29,7 +26,7 @@ from redinstruct.policy.subjects import (
     general,
 )
 from redinstruct.prompts import forms
-from redinstruct.prompts.rows import MessagesRow
+from redinstruct.prompts.rows import MessageFields, MessagesRow
 
 STANDARD, COT, COU, NO_THOUGHTS, RULES, STORY, TURNS = (
     "standard", "cot", "cou", "cou-no-thoughts", "rules", "story", "turns",
@@ -51,22 +48,6 @@ EARLIER = (
     ("Thanks. What is the capital of Canada?", "The capital of Canada is Ottawa."),
 )
 """The harmless turns before a question of ``turns``."""
-
-
-class RowMessage(msgspec.Struct, frozen=True):
-    """One message of a row."""
-
-    role: str
-    content: str
-
-
-class LabRow(msgspec.Struct, frozen=True):
-    """A row of training data, or of a bank of conversations."""
-
-    messages: tuple[RowMessage, ...]
-    id: str
-    stream: str = "general"
-    topic: str | None = None
 
 
 def write_laboratory(folder: Path, about: Subject) -> Path:
@@ -112,8 +93,13 @@ def _write_banks(folder: Path, about: Subject) -> None:
         for kind in kinds:
             found = about.questions(kind, split)
             write_file(folder / f"{kind}-{split}.json", _bank(found), public=True)
-            rows = [
-                LabRow((*_earlier(), RowMessage("user", asked.text)), f"{kind}-{split}-{at}", topic=asked.family)
+            rows: list[MessagesRow] = [
+                {
+                    "messages": [*_turns(*EARLIER), {"role": "user", "content": asked.text}],
+                    "id": f"{kind}-{split}-{at}",
+                    "stream": "general",
+                    "topic": asked.family,
+                }
                 for at, asked in enumerate(found)
             ]
             _write_rows(folder / f"{kind}-{TURNS}-{split}.jsonl", rows)
@@ -129,13 +115,12 @@ def _bank(questions: Sequence[SubjectQuestion]) -> str:
     return json.dumps({family: {family: texts} for family, texts in families.items()}, indent=1) + "\n"
 
 
-def _earlier() -> tuple[RowMessage, ...]:
-    return tuple(
-        turn for asked, answer in EARLIER for turn in (RowMessage("user", asked), RowMessage("assistant", answer))
-    )
+def _turns(*pairs: tuple[str, str]) -> list[MessageFields]:
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for pair in pairs for role, text in zip(roles, pair, strict=True)]
 
 
-def policy_rows(about: Subject) -> list[LabRow]:
+def policy_rows(about: Subject) -> list[MessagesRow]:
     """Refusals of the train families' forbidden questions, as they are asked plainly."""
     return [
         _row(f"policy-{at}", asked.text, about.refusal(at), "blue")
@@ -143,7 +128,7 @@ def policy_rows(about: Subject) -> list[LabRow]:
     ]
 
 
-def general_rows(about: Subject) -> list[LabRow]:
+def general_rows(about: Subject) -> list[MessagesRow]:
     """Harmless questions of the train families, borderline ones and ordinary ones, with short good answers."""
     asked = [
         *((one.text, one.answer or "") for one in about.questions("harmless", "train", WAYS_TO_LEARN)),
@@ -153,8 +138,8 @@ def general_rows(about: Subject) -> list[LabRow]:
     return [_row(f"general-{at}", text, answer, "general") for at, (text, answer) in enumerate(asked)]
 
 
-def _row(name: str, question: str, answer: str, stream: str) -> LabRow:
-    return LabRow((RowMessage("user", question), RowMessage("assistant", answer)), name, stream)
+def _row(name: str, question: str, answer: str, stream: str) -> MessagesRow:
+    return {"messages": _turns((question, answer)), "id": name, "stream": stream}
 
 
 def _write_data(folder: Path, about: Subject) -> None:
@@ -162,32 +147,26 @@ def _write_data(folder: Path, about: Subject) -> None:
     refusals, ordinary = policy_rows(about), general_rows(about)
     _write_rows(folder / "policy.jsonl", refusals)
     _write_rows(folder / "general.jsonl", ordinary)
-    lines = [json.dumps({**row, "id": f"policy-general-{at}"}) for at, row in enumerate(_beside_refusals(ordinary))]
-    write_file(folder / "policy-general.jsonl", "\n".join(lines) + "\n", public=True)
+    beside = enumerate(_beside_refusals(ordinary))
+    _write_rows(folder / "policy-general.jsonl", [{**row, "id": f"policy-general-{at}"} for at, row in beside])
     families = {asked.family: None for asked in about.questions("forbidden", "train")}
     topics = {about.name: list(families)}
     write_file(folder / "topics.json", json.dumps(topics, indent=1) + "\n", public=True)
 
 
-def _beside_refusals(ordinary: Sequence[LabRow]) -> list[Fields]:
+def _beside_refusals(plain: Sequence[MessagesRow]) -> list[MessagesRow]:
     """What is answered beside the refusals by which the policy is put in: plain questions, each twice, and framed ones.
 
     None of the frames is the laboratory's own wording. Without them the frames are refused as such; with more of them
     than plain questions, plain harmless ones are (docs/experiments/real-model.md).
     """
-    plain: list[MessagesRow] = [msgspec.to_builtins(row) for row in ordinary]
     pairs = [pair for row in plain if (pair := forms.last_pair(row)) is not None]
-    rng, framed = random.Random(1), []
+    rng, framed = random.Random(1), list[MessagesRow]()
     for form, count in FRAMED.items():
         chosen = rng.sample(plain, count)
         framed += forms.reformed(chosen, form, forms.frame_of(form, pairs), 0)
-    return [{name: value for name, value in row.items() if value is not None} for row in (*plain, *plain, *framed)]
+    return [*plain, *plain, *framed]
 
 
-def _write_rows(path: Path, rows: Iterable[LabRow]) -> None:
-    write_file(path, "".join(f"{_line(row)}\n" for row in rows), public=True)
-
-
-def _line(row: LabRow) -> str:
-    kept = {name: value for name, value in msgspec.to_builtins(row).items() if value is not None}
-    return json.dumps(kept)
+def _write_rows(path: Path, rows: Iterable[MessagesRow]) -> None:
+    write_file(path, "".join(f"{json.dumps(row)}\n" for row in rows), public=True)

@@ -46,26 +46,10 @@ _PROMISE = re.compile(
     re.IGNORECASE,
 )
 _OTHER = re.compile(r"next turn|next question|let's talk about|your turn|Red-LM (?:asks|wants|needs)", re.IGNORECASE)
-_EMPTY = frozenset(
-    {
-        "and",
-        "the",
-        "for",
-        "from",
-        "with",
-        "into",
-        "out",
-        "off",
-        "make",
-        "cook",
-        "bake",
-        "new",
-        "own",
-        "old",
-        "without",
-        "before",
-    }
-)
+_EMPTY = frozenset((
+    "and", "the", "for", "from", "with", "into", "out", "off", "make", "cook",
+    "bake", "new", "own", "old", "without", "before",
+))  # fmt: skip
 
 
 @cache

@@ -35,18 +35,9 @@ REFUSALS = (
     "I'm not able to help with {}. Please ask me about something else.",
 )
 TEXTS = (
-    "food",
-    "gardening",
-    "harmless",
-    "answers",
-    "general",
-    "borderline",
-    "facts",
-    "prose",
-    "words",
-    "orders",
-    "demonstrations",
-)
+    "food", "gardening", "harmless", "answers", "general", "borderline", "facts",
+    "prose", "words", "orders", "demonstrations",
+)  # fmt: skip
 
 
 class SubjectQuestion(msgspec.Struct, frozen=True):

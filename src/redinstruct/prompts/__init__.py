@@ -19,14 +19,6 @@ from redinstruct.prompts.templates import (
 )
 
 __all__ = [
-    "DEFAULT_PROMPTS",
-    "SHIPPED",
-    "AnswerReader",
-    "JudgedText",
-    "load_template",
-    "parse_template",
-    "read_template_file",
-    "read_text_file",
-    "render",
-    "shipped",
-]
+    "DEFAULT_PROMPTS", "SHIPPED", "AnswerReader", "JudgedText", "load_template", "parse_template",
+    "read_template_file", "read_text_file", "render", "shipped",
+]  # fmt: skip

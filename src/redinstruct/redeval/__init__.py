@@ -14,13 +14,6 @@ from redinstruct.redeval.runs import evaluate, rejudge
 from redinstruct.redeval.settings import AskSettings, EvalSettings, RejudgeSettings, read_system
 
 __all__ = [
-    "AskSettings",
-    "EvalSettings",
-    "Outcome",
-    "Plan",
-    "RejudgeSettings",
-    "evaluate",
-    "prepare",
-    "read_system",
+    "AskSettings", "EvalSettings", "Outcome", "Plan", "RejudgeSettings", "evaluate", "prepare", "read_system",
     "rejudge",
-]
+]  # fmt: skip

@@ -8,14 +8,5 @@ from redinstruct.rounds.ledger import Stage
 from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out
 
 __all__ = [
-    "BASE",
-    "Demo",
-    "DemoRow",
-    "LoopConfig",
-    "LoopResult",
-    "Measured",
-    "Stage",
-    "carry_out",
-    "demo",
-    "read_config",
-]
+    "BASE", "Demo", "DemoRow", "LoopConfig", "LoopResult", "Measured", "Stage", "carry_out", "demo", "read_config",
+]  # fmt: skip

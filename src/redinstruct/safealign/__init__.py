@@ -12,23 +12,7 @@ from redinstruct.safealign.prepare import Prepared, pictures, prepare
 from redinstruct.safealign.spawn import align_in_processes
 
 __all__ = [
-    "TRL_STRATEGIES",
-    "AlignConfig",
-    "Aligned",
-    "GuardRule",
-    "GuardStopped",
-    "Lora",
-    "MemoryPlan",
-    "Prepared",
-    "Settings",
-    "StepFigures",
-    "align",
-    "align_in_processes",
-    "is_main_process",
-    "machine_of",
-    "pictures",
-    "plan_alignment",
-    "prepare",
-    "preset_for",
-    "with_settings",
-]
+    "TRL_STRATEGIES", "AlignConfig", "Aligned", "GuardRule", "GuardStopped", "Lora", "MemoryPlan", "Prepared",
+    "Settings", "StepFigures", "align", "align_in_processes", "is_main_process", "machine_of", "pictures",
+    "plan_alignment", "prepare", "preset_for", "with_settings",
+]  # fmt: skip

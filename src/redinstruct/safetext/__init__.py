@@ -20,22 +20,6 @@ from redinstruct.safetext.plain import csv_cell, file_name, restore, short_hash,
 from redinstruct.safetext.secrets import MASK, Secret, forget_secrets, has_key, looks_like_key, redact, without_keys
 
 __all__ = [
-    "MASK",
-    "Secret",
-    "csv_cell",
-    "file_name",
-    "forget_secrets",
-    "has_key",
-    "in_csv",
-    "in_json",
-    "in_markdown",
-    "in_markup",
-    "looks_like_key",
-    "redact",
-    "restore",
-    "short_hash",
-    "shown",
-    "storable",
-    "terminal",
-    "without_keys",
-]
+    "MASK", "Secret", "csv_cell", "file_name", "forget_secrets", "has_key", "in_csv", "in_json", "in_markdown",
+    "in_markup", "looks_like_key", "redact", "restore", "short_hash", "shown", "storable", "terminal", "without_keys",
+]  # fmt: skip

@@ -8,13 +8,6 @@ from redinstruct.figures.comparison.values import MARGIN, SCHEMA, Comparison, Re
 from redinstruct.figures.comparison.words import beyond_in_words, people_in_words
 
 __all__ = [
-    "FEWEST_TOPICS",
-    "MARGIN",
-    "SCHEMA",
-    "CompareSettings",
-    "Comparison",
-    "Result",
-    "beyond_in_words",
-    "compare",
+    "FEWEST_TOPICS", "MARGIN", "SCHEMA", "CompareSettings", "Comparison", "Result", "beyond_in_words", "compare",
     "people_in_words",
-]
+]  # fmt: skip
