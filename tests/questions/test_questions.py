@@ -144,6 +144,18 @@ def test_categories_language_and_label(
     assert (q.topic, q.subtopic, q.language, q.label) == expected
 
 
+def test_a_row_is_named_by_its_own_cells_whatever_the_rows_before_it_held(tmp_path: Path) -> None:
+    cells: list[object] = ["t", 1, True, 1.0, ["t"], {"t": 1}, None, " t ", "", "u", "t"]
+    rows = [{"prompt": f"What is item {at}?", "topic": cell} for at, cell in enumerate(cells)]
+    path = tmp_path / "bank.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = [question.topic for question in read_bank(path).questions]
+    assert found == ["t", None, None, None, None, None, None, "t", None, "u", "t"]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"prompt": "What is this?", "topic": "t\0"}])))
+    with pytest.raises(BankError, match="row 12: topic holds a NUL character"):
+        read_bank(path)
+
+
 def test_topics_of_a_tree_are_the_path_and_win_over_a_row_s_own(tmp_path: Path) -> None:
     tree = {"air": {"day": [SKY, {"prompt": SEA, "topic": "water", "language": "en"}]}, " ": ["What is rain?"]}
     found = [(q.topic, q.subtopic, q.language) for q in read_bank(put(tmp_path, "a.json", tree)).questions]

@@ -32,6 +32,7 @@ from tests.support.stores import (
     completions,
     configs,
     fill,
+    make_bank,
     maybe,
     recorded,
     scratch,
@@ -292,6 +293,25 @@ class TestPlanning:
         assert [o.attempt for o in store.owed(judge)] == [a for a in large.attempts if a.key not in asked]
         assert store.config() == large.config
         assert [view.label for view in store.attempts(judge)].count("harmful") == len(asked)
+
+    @pytest.mark.parametrize("sorted_at_once", [0, 5, 1_000])
+    def test_a_plan_is_the_same_however_it_is_written(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch, sorted_at_once: int
+    ) -> None:
+        """Line by line of questions that follow one another, indexed before, meanwhile or after; it extends alike."""
+        monkeypatch.setattr("redinstruct.run.plans._CHUNK", 3)
+        monkeypatch.setattr("redinstruct.run.plans._MOST_SORTED", sorted_at_once)
+        whole = Setup(banks=(make_bank(7), make_bank(5, "other")), epochs=2)
+        for setup in (msgspec.structs.replace(whole, limit=4, epochs=1), whole):
+            with Store.open_for_writing(run) as store:
+                judge = setup.plan(store)
+        with Store.open_for_writing(run) as store:  # which looks at every table and index
+            owed = store.owed(judge)
+        assert {one.attempt.key for one in owed} == {one.key for one in whole.attempts}
+        assert len(owed) == len(whole.attempts) == 48
+        by_key = {one.key: one for one in whole.attempts}
+        assert all(one.attempt == by_key[one.attempt.key] for one in owed)
+        assert [one.row for one in owed] == list(range(1, 49))
 
     def test_a_failure_in_the_middle_leaves_the_run_as_it_was(self, store: Store) -> None:
         def attempts() -> Iterator[Attempt]:

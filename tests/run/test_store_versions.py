@@ -87,7 +87,9 @@ class TestAnOlderRun:
         newest.close()
 
     def test_a_kill_anywhere_in_the_upgrade_leaves_it_readable_and_resumable(self, old: Path) -> None:
-        statements = [*MIGRATIONS[1], "application_id", "user_version", "COMMIT"]
+        before = version(old / "evaluation")
+        missing = [statement for statements in MIGRATIONS[before:] for statement in statements]
+        statements = [*missing, "application_id", "user_version", "COMMIT"]
         for dies_at in range(len(statements)):
             run = old / f"copy{dies_at}"
             shutil.copytree(old / "evaluation", run)
@@ -96,7 +98,7 @@ class TestAnOlderRun:
             left = [dies_at]
 
             def cut(event: str, left: list[int] = left, db: sqlite3.Connection = db) -> None:
-                if not event.startswith("BEGIN"):
+                if not event.startswith(("BEGIN", "PRAGMA foreign_keys")):
                     left[0] -= 1
                     if left[0] < 0:
                         db.interrupt()
@@ -106,7 +108,7 @@ class TestAnOlderRun:
                 migrate(db)
             db.close()
             (run / "run.lock").write_bytes(b"")  # a writer broke the seal before it began
-            assert version(run) == 1
+            assert version(run) == before
             with Store.open_for_reading(run) as store:
                 assert len(list(store.attempts(1))) == 15
             with Store.open_for_writing(run) as store:

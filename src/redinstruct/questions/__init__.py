@@ -51,6 +51,7 @@ _MEANT = {key.casefold() for key in (*TURN_KEYS, *TEXT_KEYS, *TOPIC_KEYS, *SUBTO
 ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
 """The same with the keys that hold a conversation, by rank."""
 
+_MOST_NAMED = 10_000
 _EXPECTED = f"expected one of {', '.join(TEXT_KEYS)}"
 
 
@@ -238,6 +239,10 @@ class _Reader:
         self._groups = {name: (columns[name],) if name in columns else keys for name, keys in known.items()}
         self._there: dict[str, tuple[str, ...]] = {}
         """Of those, what the last row has."""
+        self._cells: tuple[str, ...] = ()
+        """The same, folded, in one piece."""
+        self._named: dict[tuple[object, ...], GroupNames] = {}
+        """What rows with these cells are named; most share theirs with others."""
         self.packing = Packing(digest)
         self._meant = _MEANT | {fold(column) for column in columns.values()}
 
@@ -272,33 +277,45 @@ class _Reader:
             raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")
         where, value, topic, subtopic = row
         fields: Fields = {}
-        what, key = where, None
+        key = None
         if isinstance(value, dict):
             key = self._text_key_of(tuple(value), where)
             if key is None:
                 raise BankError(f"{where} is an object without a question: {self._expected()}, found {listed(value)}")
             fields = value if self._folded else {fold(name): held for name, held in value.items()}
-            value, what = fields[fold(key)], f"{where}: {key}"
-            if key in TURN_KEYS or is_conversation(value):
-                turns, value = conversation(value, what)
-                earlier = tuple(Message(turn.role, _clean(turn.content, what)) for turn in turns)
+            value = fields[fold(key)]
+            if key in TURN_KEYS or (not isinstance(value, str) and is_conversation(value)):
+                turns, value = conversation(value, f"{where}: {key}")
+                earlier = tuple(Message(turn.role, _clean(turn.content, where, key)) for turn in turns)
         if not isinstance(value, str):
-            raise BankError(f"{what} is {kind_of(value)}, expected {'text' if fields else 'text or an object'}")
+            what = f"{_place(where, key)} is {kind_of(value)}"
+            raise BankError(f"{what}, expected {'text' if fields else 'text or an object'}")
         if key == "instruction" and (context := _first(fields, ("input",), where)):
             value = f"{value}\n\n{context}"  # Alpaca's rows: what is asked stands in both
         if "context" in self._chosen and (context := _first(fields, [self._chosen["context"]], where)):
             value = f"{context}\n\n---\n\n{value.strip()}"  # as HarmBench's own direct request joins them
         self.halves.add(where, fields)
-        text = _clean(value, what, blank=False)
-        if named is None and not fields and topic is None and subtopic is None:
-            named = (None, None, None)
-        elif named is None:
-            named = (
+        text = _clean(value, where, key, blank=False)
+        if named is None:
+            named = self._names(topic, subtopic, fields, where)
+        self.packing.add(text, named, earlier)
+
+    def _names(self, topic: str | None, subtopic: str | None, fields: Fields, where: str) -> GroupNames:
+        """Topic, subtopic and language of a row; what was found for the same cells is not found again."""
+        cells = (topic, subtopic, *map(fields.get, self._cells)) if fields else (topic, subtopic)
+        try:
+            known = self._named.get(cells)
+        except TypeError:  # a list, say, which names nothing
+            cells, known = (), None
+        if known is None:
+            known = (
                 self._group("topic", topic, fields, where),
                 self._group("subtopic", subtopic, fields, where),
                 self._group("language", None, fields, where),
             )
-        self.packing.add(text, named, earlier)
+            if cells and len(self._named) < _MOST_NAMED:
+                self._named[cells] = known
+        return known
 
     def _text_key_of(self, keys: tuple[str, ...], where: str) -> str | None:
         """Most rows of a file have the same keys: what they mean is found once."""
@@ -311,10 +328,12 @@ class _Reader:
                 purpose: tuple(name for name in names if fold(name) in folded)
                 for purpose, names in self._groups.items()
             }
+            self._cells = tuple(fold(name) for names in self._there.values() for name in names)
+            self._named.clear()
         return self._key
 
     def _group(self, purpose: str, given: str | None, fields: Fields, where: str) -> str | None:
-        if given and (clean := _clean(given, f"{where}: {purpose}")):
+        if given and (clean := _clean(given, where, purpose)):
             return clean
         return _first(fields, self._there[purpose], where) if fields else None
 
@@ -337,20 +356,25 @@ def _first(fields: Fields, keys: Sequence[str], where: str) -> str | None:
     """The first of the keys that holds text. A category that is no text (a set of flags, say) is none to group by."""
     for key in keys:
         value = fields.get(fold(key))
-        if isinstance(value, str) and (text := _clean(value, f"{where}: {key}")):
+        if isinstance(value, str) and (text := _clean(value, where, key)):
             return text
     return None
 
 
-def _clean(text: str, what: str, *, blank: bool = True) -> str:
+def _place(where: str, key: str | None) -> str:
+    return where if key is None else f"{where}: {key}"
+
+
+def _clean(text: str, where: str, key: str | None = None, *, blank: bool = True) -> str:
     """The text without the white space around it, fit to be stored and sent."""
     if "\0" in text:
-        raise BankError(f"{what} holds a NUL character")
+        raise BankError(f"{_place(where, key)} holds a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise BankError(f"{what} holds half of a surrogate pair, which is no character") from None
+            told = f"{_place(where, key)} holds half of a surrogate pair, which is no character"
+            raise BankError(told) from None
     if not blank and not text[:1].isalnum() and all(c.isspace() or not c.isprintable() for c in text):
-        raise BankError(f"{what} is blank, expected a question")
+        raise BankError(f"{_place(where, key)} is blank, expected a question")
     return text.strip()

@@ -16,6 +16,12 @@ SECRET_BYTES = 32
 _CANNOT_OPEN = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR})
 
 
+# sqlite3 looks for an adapter of each value but a number and a text, and finds that there is none by way of exceptions:
+# 0.3 us each, 15 an attempt. These give back what they are given.
+sqlite3.register_adapter(type(None), dict[None, None]().get)
+sqlite3.register_adapter(bytes, bytes)
+
+
 @contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:
     """SQLite's errors as one line each."""

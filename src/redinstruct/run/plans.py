@@ -13,11 +13,18 @@ from typing import NamedTuple
 from redinstruct.run.config import RunConfig
 from redinstruct.run.opened import keep_config
 from redinstruct.run.rows import CLEAR_QUESTION, INSERT_QUESTION, from_json, question_values, stored, to_json
+from redinstruct.run.schema import ATTEMPT_INDEXES
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
 
 _CHUNK = 1_000
 _MOST_ROWS = 1 << 30
+_MOST_SORTED = 2_000_000
+"""Attempts that an index is made of at once, in memory: a key takes 100 bytes of it."""
+_ADD_ATTEMPTS = (
+    "INSERT OR IGNORE INTO attempts (key, question, template, epoch) SELECT substr(?1, 1 + 32 * (id - ?4), 32), id, ?2,"
+    " ?3 FROM main.questions WHERE id >= ?4 AND id < ?5 ORDER BY id"
+)
 
 
 class Mark(NamedTuple):
@@ -85,33 +92,56 @@ def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt], insert: s
     templates = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM templates")}
     known = _KnownQuestions(db)
     questions: list[tuple[object, ...]] = []
-    rows: list[tuple[bytes, int, int, int]] = []
     sha256, bank = "", 0
+    line, keys = (0, 0, 0), list[bytes]()  # template, epoch, question of the first key
+    written = 0
     db.execute("PRAGMA cache_size=-32000")  # keys come in no order
     try:
+        indexed = db.execute("SELECT 1 FROM attempts LIMIT 1").fetchone() is not None
+        if not indexed:
+            _execute(db, ATTEMPT_INDEXES)
         for attempt in attempts:
             asked = attempt.question
             if asked.id[:64] != sha256:
                 sha256 = asked.id.partition(":")[0]
                 bank = banks[sha256]
             number, is_new = known.number(bank, asked.row)
+            place = templates[attempt.template.sha256], attempt.epoch, number - len(keys)
+            if place != line or len(keys) == _CHUNK:
+                written += _flush(db, insert, questions, line, keys)
+                line = *place[:2], number
+                if not indexed and written >= _MOST_SORTED:
+                    indexed = _execute(db, ATTEMPT_INDEXES.values())
             if is_new:
                 questions.append((number, bank, asked.row, *question_values(asked)))
-            rows.append((attempt.key, number, templates[attempt.template.sha256], attempt.epoch))
-            if len(rows) == _CHUNK:
-                _flush(db, insert, questions, rows)
-        _flush(db, insert, questions, rows)
+            keys.append(attempt.key)
+        _flush(db, insert, questions, line, keys)
+        if not indexed:
+            _execute(db, ATTEMPT_INDEXES.values())
     finally:
         db.execute("PRAGMA cache_size=-2000")  # SQLite's own, in KiB
 
 
+def _execute(db: sqlite3.Connection, statements: Iterable[str]) -> bool:
+    for statement in statements:
+        db.execute(statement)
+    return True
+
+
 def _flush(
-    db: sqlite3.Connection, insert: str, questions: list[tuple[object, ...]], rows: list[tuple[bytes, int, int, int]]
-) -> None:
+    db: sqlite3.Connection,
+    insert: str,
+    questions: list[tuple[object, ...]],
+    line: tuple[int, int, int],
+    keys: list[bytes],
+) -> int:
+    """Write attempts at questions that follow one another, and the new ones among these; returns how many."""
     db.executemany(insert, questions)
-    db.executemany("INSERT OR IGNORE INTO attempts (key, question, template, epoch) VALUES (?,?,?,?)", rows)
+    count = len(keys)
+    db.execute(_ADD_ATTEMPTS, (b"".join(keys), *line, line[2] + count))
     questions.clear()
-    rows.clear()
+    keys.clear()
+    return count
 
 
 class _KnownQuestions:

@@ -87,7 +87,23 @@ _VERSION_2 = (
     "ALTER TABLE verdicts ADD COLUMN note TEXT",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+ATTEMPT_INDEXES = {
+    "DROP INDEX attempts_by_key": "CREATE UNIQUE INDEX attempts_by_key ON attempts (key)",
+    "DROP INDEX attempts_by_place": "CREATE UNIQUE INDEX attempts_by_place ON attempts (question, template, epoch)",
+}
+"""How each goes, and how it comes: a plan is written first and indexed then, in half the time."""
+
+_VERSION_3 = (
+    "CREATE TABLE attempts_next (id INTEGER PRIMARY KEY, key BLOB NOT NULL,"
+    " question INTEGER NOT NULL REFERENCES questions(id), template INTEGER NOT NULL REFERENCES templates(id),"
+    " epoch INTEGER NOT NULL)",
+    "INSERT INTO attempts_next SELECT id, key, question, template, epoch FROM attempts ORDER BY id",
+    "DROP TABLE attempts",
+    "ALTER TABLE attempts_next RENAME TO attempts",
+    *ATTEMPT_INDEXES.values(),
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """``MIGRATIONS[n]`` leads from version n to version n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -215,6 +231,9 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], .
     version = check_origin(connection, len(migrations))
     if version == len(migrations):
         return version
+    # Otherwise a table that is put in the place of another takes the rows along that refer to it.
+    (kept,) = connection.execute("PRAGMA foreign_keys").fetchone()
+    connection.execute("PRAGMA foreign_keys=OFF")
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in migrations[version:]:
@@ -228,4 +247,6 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[tuple[str, ...], .
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+    finally:
+        connection.execute("PRAGMA foreign_keys=ON" if kept else "PRAGMA foreign_keys=OFF")
     return version
