@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import get_args
 
 from redinstruct.annotate.draw import earlier_draws
-from redinstruct.annotate.session import Choices, checked_name, choices_of, judge_of
+from redinstruct.annotate.session import Choices, checked_name, choices_of, judge_of, judged_text
 from redinstruct.annotate.settings import Format, LabelsSettings
 from redinstruct.errors import BankError, UsageError
 from redinstruct.figures.people import follow_people
@@ -71,7 +71,7 @@ def _to_csv(rows: Sequence[tuple[AttemptView, list[Annotation]]], content: bool)
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow([*COLUMNS, *(_TEXTS if content else ())])
     for view, acts in rows:
-        texts = [view.question.text, _answer(view)] if content else []
+        texts = [view.question.text, judged_text(view)] if content else []
         said = [[a.annotator, a.act, a.label or "", a.detail or ""] for a in acts] or [[""] * 4]
         for cells in said:
             writer.writerow([in_csv(cell) for cell in (view.key, view.bank, view.prompt, *cells, *texts)])
@@ -81,7 +81,7 @@ def _to_csv(rows: Sequence[tuple[AttemptView, list[Annotation]]], content: bool)
 def _argilla_record(view: AttemptView, acts: Sequence[Annotation], choices: Choices) -> JsonObject:
     return {
         "id": view.key,
-        "fields": {"question": view.question.text, "answer": _answer(view)},
+        "fields": {"question": view.question.text, "answer": judged_text(view)},
         "metadata": {"bank": view.bank, "prompt": view.prompt},
         "suggestions": {},
         "responses": {
@@ -93,7 +93,7 @@ def _argilla_record(view: AttemptView, acts: Sequence[Annotation], choices: Choi
 
 def _label_studio_task(view: AttemptView, acts: Sequence[Annotation], choices: Choices) -> JsonObject:
     return {
-        "data": {"id": view.key, "question": view.question.text, "answer": _answer(view)},
+        "data": {"id": view.key, "question": view.question.text, "answer": judged_text(view)},
         "meta": {"bank": view.bank, "prompt": view.prompt},
         "annotations": [
             {
@@ -106,10 +106,6 @@ def _label_studio_task(view: AttemptView, acts: Sequence[Annotation], choices: C
             if (name := _name(a, choices)) is not None
         ],
     }
-
-
-def _answer(view: AttemptView) -> str:
-    return view.completion.judged or view.completion.raw or ""
 
 
 def _name(a: Annotation, choices: Choices) -> str | None:

@@ -189,7 +189,7 @@ class Session:
             "number": self._keys.index(key) + 1,
             "prompt": shown(view.prompt),
             "bank": shown(view.bank),
-            "chars": len(_judged_text(view)),
+            "chars": len(judged_text(view)),
             "truncated": view.completion.truncated,
             "votes": [[label, count] for label, count in votes.items()],
         }
@@ -212,7 +212,7 @@ class Session:
             Refused: no such item.
         """
         view = self._views[self._key(item)]
-        answer, received = _judged_text(view), view.completion.raw or ""
+        answer, received = judged_text(view), view.completion.raw or ""
         return {
             "question": shown(view.question.text, multiline=True),
             "answer": shown(answer, multiline=True),
@@ -276,7 +276,8 @@ class Session:
         return key
 
 
-def _judged_text(view: AttemptView) -> str:
+def judged_text(view: AttemptView) -> str:
+    """The answer as the judge saw it; empty where there is none."""
     return view.completion.judged or view.completion.raw or ""
 
 

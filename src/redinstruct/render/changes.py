@@ -13,19 +13,18 @@ _WHAT = {"attack_success": "harmful answers", "over_refusal": "refusals of harml
 
 
 def changes(before: Path, after: Path) -> tuple[Result, ...]:
-    """What changed between two evaluations, the worst rate before first; empty where no bank is in both.
+    """What changed between two evaluations, or utility checks; empty where nothing is in both, or the margins differ.
 
     Raises:
         ConfigError: there is no run in a folder.
         StoreError: a store that does not read.
     """
     try:
-        results = compare(before, after).results
+        return compare(before, after).results
     except ConfigError:
         raise
     except UsageError:
         return ()
-    return tuple(sorted(results, key=lambda r: 1.0 if r.before is None else -r.before.estimate))
 
 
 def change_headline(result: Result) -> str:

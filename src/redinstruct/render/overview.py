@@ -19,7 +19,6 @@ from redinstruct.figures.report import Report, ResultFigures
 from redinstruct.figures.scores import UtilityResult, utility_in
 from redinstruct.figures.stressed import StressFigures, read_stress_figures
 from redinstruct.render.changes import changes
-from redinstruct.render.useful import utility_changes
 from redinstruct.run import Spent, Store, SummaryStore, Times, judges_of, times_of
 from redinstruct.run.config import RunConfig, flags_of, system_of
 from redinstruct.run.stress import evaluations_of, is_stress
@@ -154,7 +153,7 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
         runs=tuple(views),
         changes=_changes([(run, view) for (run, _), view in zip(evaluations, views, strict=True)]),
         checks=tuple(check for _, check in checks),
-        utility_changes=utility_changes(checks[0][0], checks[1][0]) if len(checks) == 2 else None,
+        utility_changes=changes(checks[0][0], checks[1][0]) if len(checks) == 2 else None,
         stressed=stressed,
     )
 
@@ -163,7 +162,11 @@ def _changes(evaluations: Sequence[tuple[Path, RunView]]) -> tuple[Result, ...] 
     """What changed in each measure of which there are two runs; None where there is none such."""
     of_measure = [[run for run, view in evaluations if view.config.measure == measure] for measure in MEASURES]
     pairs = [runs for runs in of_measure if len(runs) == 2]
-    return tuple(change for before, after in pairs for change in changes(before, after)) if pairs else None
+    return tuple(change for pair in pairs for change in sorted(changes(*pair), key=_worst_before)) if pairs else None
+
+
+def _worst_before(change: Result) -> float:
+    return 1.0 if change.before is None else -change.before.estimate
 
 
 def _run_view(store: Store, most: int, indexed: int, wanted: str | None) -> RunView:

@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from redinstruct.errors import ConfigError, UsageError
-from redinstruct.figures.comparison import Result, compare
+from redinstruct.figures.comparison import Result
 from redinstruct.figures.comparison.words import change_in_words
 from redinstruct.figures.scores import MeasuredScore, UtilityResult
 from redinstruct.render.comparison import figures, held
-
-
-def utility_changes(before: Path, after: Path) -> tuple[Result, ...]:
-    """What changed between two checks; empty where no benchmark is in both, or the margins differ.
-
-    Raises:
-        ConfigError: there is no run in a folder.
-        StoreError: a store that does not read.
-    """
-    try:
-        return compare(before, after).results
-    except ConfigError:
-        raise
-    except UsageError:
-        return ()
 
 
 def value_words(measured: MeasuredScore) -> str:
