@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from redinstruct.engine import LimitReached, Limits
+from redinstruct.engine import LimitReached, Limits, Prices, Spending
 from redinstruct.errors import EndpointDenied, EndpointLost, RedInstructError, UsageError
 from redinstruct.models import ModelError, Reply, Request, make_model
 from redinstruct.models.placement import Placement, placed
 from redinstruct.progress import Progress
+from redinstruct.run import Store, UtilityStore
 from redinstruct.types import FailureReason, Message, Sampling
 from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.asking import Asker
 from redinstruct.utility_check.runs import UtilityOutcome, check_utility
 from redinstruct.utility_check.settings import UtilitySettings
+from tests.support.cli import InProcess
 from tests.support.workers import Nearby, NearbyEngine
 
+PRICES = Prices(1.0, 2.0)
 REQUESTS = [Request((Message("user", f"What is item {number}?"),), Sampling(max_tokens=1)) for number in range(6)]
 
 
@@ -42,7 +45,7 @@ class Fails:
 
 
 def one_by_one(model: Fails, max_calls: int | None = None) -> Asker:
-    return Asker(model, Limits(concurrency=1, max_calls=max_calls))
+    return Asker(model, Limits(concurrency=1), None if max_calls is None else Spending(max_calls))
 
 
 @pytest.mark.parametrize(("after", "error"), [(0, EndpointDenied), (3, EndpointLost)])
@@ -73,9 +76,11 @@ def test_a_task_for_which_too_few_calls_are_left_is_not_begun() -> None:
     assert model.left == 93
 
 
-def toy(run: Path, *tasks: str, model: str = "scripted/refuse", max_calls: int | None = None) -> UtilityOutcome:
+def toy(
+    run: Path, *tasks: str, model: str = "scripted/refuse", max_calls: int | None = None, budget: float | None = None
+) -> UtilityOutcome:
     wanted = UtilitySettings(model=model, suite=",".join(tasks), limit=4)
-    return check_utility(wanted, run, limits=Limits(max_calls=max_calls))
+    return check_utility(wanted, run, limits=Limits(max_calls=max_calls, budget=budget, prices=PRICES))
 
 
 def test_a_check_that_a_limit_cut_keeps_its_tasks_and_goes_on_with_the_next(place: Path) -> None:
@@ -87,6 +92,35 @@ def test_a_check_that_a_limit_cut_keeps_its_tasks_and_goes_on_with_the_next(plac
     toy(place / "run", *tasks)
     toy(place / "whole", *tasks)
     assert read_utility(place / "run") == read_utility(place / "whole")
+
+
+def test_a_budget_is_the_whole_check_s_and_counts_what_failed_tasks_cost(place: Path) -> None:
+    tasks = ("toy_how_to", "toy_borderline")
+    toy(place / "measured", *tasks[:1])
+    with Store.open_for_reading(place / "measured") as store:
+        read, written = UtilityStore(store).tokens()
+    cost = PRICES.cost(read, written)
+    assert cost > 0
+    # A task is begun where the most that it can cost is left: it costs much less than that.
+    most = 30 * cost
+    assert toy(place / "run", *tasks, budget=most).asked == tasks
+    with Store.open_for_writing(place / "run") as store:
+        UtilityStore(store).spend(30 * read, 30 * written)
+    wanted = UtilitySettings(model="scripted/refuse", suite=",".join(tasks), limit=5)
+    assert check_utility(wanted, place / "run", limits=Limits(budget=most, prices=PRICES)).asked == ()
+    assert check_utility(wanted, place / "run", limits=Limits(budget=3 * most, prices=PRICES)).asked == tasks
+
+
+def test_money_is_limited_by_the_command_too(place: Path, cli: InProcess) -> None:
+    given = ("utility", "--model", "scripted/refuse", "--suite", "toy_how_to", "--limit", "4", "--run", place / "run")
+    assert "--budget needs --price-in" in cli(*given, "--budget", "1").error_line
+    assert "--price-in and --price-out belong together" in cli(*given, "--price-in", "1").error_line
+    assert not (place / "run").exists()
+    priced = (*given, "--price-in", "1", "--price-out", "1")
+    cut = cli(*priced, "--budget", "0.0001")
+    assert (cut.code, read_utility(place / "run").missing) == (11, ("toy_how_to",))
+    assert "cut by --max-calls or --budget" in cut.err
+    assert cli(*priced, "--budget", "1").code == 0
 
 
 def test_progress_tells_the_task_its_rows_and_the_requests(place: Path) -> None:

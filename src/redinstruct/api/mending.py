@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redinstruct.api.measuring import RunFolder
 from redinstruct.api.notebooks import beside_the_loop, listener
-from redinstruct.engine import Limits
+from redinstruct.engine import Limits, Prices
 from redinstruct.engine.choice import Ray, computed_by
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.judges import Judge, JudgeOptions
@@ -170,6 +170,8 @@ def utility(
     batch: int | None = None,
     concurrency: int = 64,
     max_calls: int | None = None,
+    budget: float | None = None,
+    prices: Prices | None = None,
     timeout: float = 120.0,
     patience: float = 120.0,
     download: bool = False,
@@ -183,7 +185,7 @@ def utility(
 
     Returns:
         ``result`` (``headline``: one entry per benchmark, with ``mean`` and ``interval``; ``complete`` unless
-        ``max_calls`` cut it), the tasks ``asked`` now.
+        ``max_calls`` or ``budget`` cut it), the tasks ``asked`` now.
 
     Raises:
         UsageError: bad input, or an extra that is missing; nothing was written.

@@ -12,7 +12,7 @@ from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.env_file import env_file
 from redinstruct.cli.options import as_json, on_engine
-from redinstruct.cli.prepared import stop_signals
+from redinstruct.cli.prepared import prices_from, stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
 from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
@@ -30,7 +30,9 @@ SCHEMA = "redinstruct.utility/1"
 @click.command("utility")
 @flags_of(UtilitySettings)
 @run_option("The check's folder")
-@flags_of(Limits, only=("concurrency", "max_calls", "timeout", "patience"))
+@flags_of(Limits, only=("concurrency", "max_calls", "budget", "timeout", "patience"))
+@click.option("--price-in", metavar="X", type=click.FloatRange(min=0), help="US dollars per million tokens read.")
+@click.option("--price-out", metavar="Y", type=click.FloatRange(min=0), help="US dollars per million tokens written.")
 @env_file
 @on_engine
 @as_json
@@ -41,11 +43,13 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     task; a larger --limit extends. Without --download nothing is fetched.
 
     Exit codes: 0 all tasks done, 1 a task could not be carried out, 2 bad input (nothing is written), 11 cut by
-    --max-calls (a task for which too few are left is not begun), 130 interrupted.
+    --max-calls or --budget (a task that does not fit is not begun), 130 interrupted.
     """
     run = run_or_dated(run, f"{flags['model']}-utility")
+    prices, _ = prices_from({"judge_price_in": None, "judge_price_out": None, **flags})
+    limits = settings_from(Limits, flags, prices=prices)
     with stop_signals(), console.progress("utility") as tell:
-        done = check_utility(settings_from(UtilitySettings, flags), run, tell, settings_from(Limits, flags))
+        done = check_utility(settings_from(UtilitySettings, flags), run, tell, limits)
     for name, lacking, of in done.absent:
         console.note(f"{name}: " + ("no data, left out" if lacking == of else f"no data for {lacking} of {of} tasks"))
     if as_json:
@@ -54,7 +58,7 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
         _say(done.result, run)
     if done.result.complete:
         return EXIT_DONE
-    console.note("cut by --max-calls: the same command with a larger limit goes on")
+    console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
     return EXIT_INCONCLUSIVE
 
 

@@ -76,6 +76,21 @@ class UtilityStore:
                 ],
             )
 
+    def spend(self, read: int, written: int) -> None:
+        """Note tokens, of a task that came to nothing too: what the run has cost so far."""
+        if read or written:
+            before = self.tokens()
+            told = b"%d %d" % (before[0] + read, before[1] + written)
+            with self.store.writing("recording what it cost") as db:
+                db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('tokens', ?)", (told,))
+
+    def tokens(self) -> tuple[int, int]:
+        """Tokens read and written so far, as far as the model tells them."""
+        with self.store.reading("reading what it cost") as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'tokens'").fetchone()
+            read, written = (0, 0) if row is None else map(int, blob(row[0]).split())
+        return read, written
+
     def cards(self) -> dict[str, str]:
         """Task -> its newest card, in the order in which the tasks were first done."""
         with self.store.reading("reading the tasks") as db:

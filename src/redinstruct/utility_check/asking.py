@@ -3,8 +3,8 @@
 Calls, limits and progress are the engine's. A local model, here or in a worker, computes log-probabilities itself; an
 endpoint gives them through ``/completions``, if it has it: an answer's is the sum over the tokens that begin in it (a
 blank between it and the question counts to the answer, as in the harness). The first token of all has no probability
-there, so that an answer to an empty question lacks its first token. A call that fails for good ends the task, and a
-task for which too few calls are left is not begun: utility is not measured on what happened to arrive.
+there, so that an answer to an empty question lacks its first token. A call that fails for good ends the task, and one
+that the limits leave no room for is not begun: utility is not measured on what happened to arrive.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ TARGET = "target"
 
 
 class Asker:
-    """A model, and the limits of all that it is asked. ``cut``: texts so far that it read without their beginnings."""
+    """A model, and the limits of all that it is asked.
 
-    def __init__(self, model: Model, limits: Limits | None = None) -> None:
+    ``cut``: texts so far that it read without their beginnings; ``read``, ``written``: tokens so far.
+    """
+
+    def __init__(self, model: Model, limits: Limits | None = None, spending: Spending | None = None) -> None:
         self._model = scoring.answering(model)
         self._limits = limits or Limits()
-        limited = self._limits.max_calls is not None
-        self._spending = Spending(self._limits.max_calls) if limited else None
+        self._spending = spending
         self._answered = False
         self._failing: RedInstructError | None = None
         self.computes = scoring.computes(model)
-        self.cut = 0
+        self.cut = self.read = self.written = 0
         self.on_progress: OnProgress = unheard
 
     def say(self, requests: Sequence[Request]) -> list[Reply]:
@@ -45,7 +47,7 @@ class Asker:
         Raises:
             EndpointDenied: the endpoint fails at the first call already (refused, nobody there).
             EndpointLost: it fails later on; tasks before this one are recorded.
-            LimitReached: so many calls are not left.
+            LimitReached: so many calls, or so much money, are not left.
             RedInstructError: a call failed for good.
         """
         try:
@@ -92,19 +94,23 @@ class Asker:
 
     def why_no_probabilities(self) -> str | None:
         """Why log-probabilities cannot be had, None if they can; an endpoint is asked once, if it may be asked."""
-        if self.computes or self._limits.max_calls == 0:
+        if self.computes:
             return None
         try:
             (reply,) = in_a_loop(self._say([_echo(_PROBE)]))
+        except LimitReached:
+            return None
         except CallFailed as error:
             return _said(error)
         return None if reply.choices else "its answer holds none"
 
     async def _say(self, requests: Sequence[Request]) -> list[Reply]:
         replies: dict[int, Reply] = {}
-        party, progress = Party(self._model, begun=self._answered), Progress(0, len(requests))
+        party = Party(self._model, self._limits.prices, begun=self._answered)
+        progress = Progress(0, len(requests))
         work = Worklist({TARGET: party}, self._limits, self._spending, self.on_progress, progress)
-        whole = await work.set_aside(len(requests), 0.0) if work.limited else None
+        cost = sum(map(work.callers[TARGET].prices.bound, requests))
+        whole = await work.set_aside(len(requests), cost) if work.limited else None
 
         async def one(number: int) -> None:
             asked = await work.ask(TARGET, requests[number], whole)
@@ -113,7 +119,8 @@ class Asker:
                 failing = is_failing(asked.failure.reason)
                 self._failing = work.callers[TARGET].fuse.stop() if failing else None
                 raise asked.failure
-            replies[number] = asked.answer()
+            reply = replies[number] = asked.answer()
+            self.read, self.written = self.read + (reply.tokens_in or 0), self.written + (reply.tokens_out or 0)
             self._answered = True
             work.tell()
 

@@ -10,7 +10,7 @@ were not published whole; its cut of the input at 1,024 tokens. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -74,8 +74,3 @@ def wins(letters: Letters) -> bool:
 def count(part: Sequence[Letters]) -> PartCounts:
     """Wins and ties of one part."""
     return PartCounts(sum(map(wins, part)), sum(one.margin == 0 for one in part), len(part))
-
-
-def average(parts: Mapping[str, PartCounts]) -> float:
-    """The macro mean: every part weighs alike, however many items it has."""
-    return sum(part.rate for part in parts.values()) / len(parts)

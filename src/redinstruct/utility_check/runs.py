@@ -17,7 +17,7 @@ import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.engine import LimitReached, Limits
-from redinstruct.engine.opening import check_stands, checked_limits
+from redinstruct.engine.opening import check_stands, checked_limits, spending_of
 from redinstruct.engine.scoring import computes_here
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.scores import Metric, TaskCard, UtilityConfig, UtilityResult, assemble, is_short, item_ids
@@ -61,7 +61,7 @@ class UtilityOutcome(msgspec.Struct, frozen=True):
 def check_utility(
     wanted: UtilitySettings, run: Path, on_progress: OnProgress | None = None, limits: Limits | None = None
 ) -> UtilityOutcome:
-    """Carry out, or go on with, a utility check. A task for which ``limits`` leave too few calls is not begun.
+    """Carry out, or go on with, a utility check. A task that ``limits`` do not leave calls or money for is not begun.
 
     Raises:
         UsageError: anything that is wrong with the input, in one line; nothing was written.
@@ -73,7 +73,7 @@ def check_utility(
     if needs_harness(wanted.suite):
         _check_harness()
     with tempfile.TemporaryDirectory(prefix="redinstruct-utility-") as temporary:
-        checked = _checked(wanted, limits, Path(temporary))
+        checked = _checked(wanted, run, limits, Path(temporary))
         check_stands(run, lambda store: _check_same(store, checked.config, run))
         with Store.open_for_writing(run) as store:
             rows = UtilityStore(store)
@@ -109,7 +109,7 @@ def _check_harness() -> None:
     harness.hush()
 
 
-def _checked(wanted: UtilitySettings, limits: Limits, temporary: Path) -> ReadyCheck:
+def _checked(wanted: UtilitySettings, run: Path, limits: Limits, temporary: Path) -> ReadyCheck:
     catalogue = Catalogue()
     selection = select(wanted.suite, wanted.shots, catalogue)
     local, preferences, absent = _read_data(wanted, selection)
@@ -121,7 +121,7 @@ def _checked(wanted: UtilitySettings, limits: Limits, temporary: Path) -> ReadyC
     template = _template(wanted, selection)
     by_harness = needs_harness(wanted.suite)
     model = _model(wanted, template, limits.timeout)
-    asker = Asker(model, limits)
+    asker = Asker(model, limits, spending_of(run, limits, lambda store: (*UtilityStore(store).tokens(), 0, 0)))
     lm = _harness_model(model, asker, wanted.batch, template) if by_harness else None
     loaded = _loaded(wanted, selection, catalogue, local, temporary)
     _check_probabilities(wanted, selection, loaded, asker)
@@ -318,11 +318,15 @@ def _carry_out(
         for asked_by in (checked.asker, checked.lm):
             if asked_by is not None:
                 asked_by.on_progress = told
-        checked.asker.cut = 0
+        asker = checked.asker
+        asker.cut = 0
         try:
             rows.commit(_row(task, checked, wanted))
         except LimitReached:
             break
+        finally:
+            rows.spend(asker.read, asker.written)
+            asker.read = asker.written = 0
         asked.append(task.name)
     return tuple(asked)
 

@@ -127,7 +127,7 @@ def spoken(task: str, what: SpokenTask, replies: Sequence[Reply], limit: int | N
 
 def chosen(
     found: Sequence[Fact],
-    likelihoods: Sequence[float],
+    chances: Sequence[float],
     notes: tuple[str, ...],
     total: int,
     limit: int | None,
@@ -136,21 +136,16 @@ def chosen(
     """The facts' row from the log-probabilities of all their answers, in order: right when the true one leads."""
     right = []
     for number in range(len(found)):
-        true, *others = likelihoods[number * CHOICES : (number + 1) * CHOICES]
+        true, *others = chances[number * CHOICES : (number + 1) * CHOICES]
         right.append(float(all(true > other for other in others)))
-    card = _card(FACTS, total, limit, template, (Metric("acc", higher_is_better=True),), "", notes)
+    card = _card(FACTS, total, limit, template, (Metric("acc", higher_is_better=True),), "")
+    card = msgspec.structs.replace(card, notes=notes)
     ids = item_ids(FACTS, [fact.question for fact in found])
     return UtilityTaskRow(FACTS, to_json(card), ids, (tuple(right),))
 
 
 def _card(
-    task: str,
-    total: int,
-    limit: int | None,
-    template: str,
-    metrics: tuple[Metric, ...],
-    prompt: str,
-    notes: tuple[str, ...] = (),
+    task: str, total: int, limit: int | None, template: str, metrics: tuple[Metric, ...], prompt: str
 ) -> TaskCard:
     return TaskCard(
         task=task,
@@ -165,5 +160,4 @@ def _card(
         metrics=metrics,
         prompt_sha256=prompt,
         generation="" if task == FACTS else '{"max_tokens": 64, "temperature": 0.0}',
-        notes=notes,
     )
