@@ -61,7 +61,7 @@ def json_rows(buffer: Buffer, suffix: str, is_row: Callable[[dict[str, object]],
     Raises:
         BankError: it is broken, or goes beyond the limits; row or line are named.
     """
-    return _Reader(buffer, suffix, is_row).rows()
+    return _JsonReader(buffer, suffix, is_row).rows()
 
 
 def json_values(buffer: Buffer) -> Iterator[object]:
@@ -74,7 +74,7 @@ def json_values(buffer: Buffer) -> Iterator[object]:
     def no_constant(_: str) -> object:
         raise _NotANumber
 
-    reader = _Reader(buffer, ".json", bool, no_constant)
+    reader = _JsonReader(buffer, ".json", bool, no_constant)
     values = reader.values()
     while True:
         try:
@@ -93,7 +93,7 @@ class _NotANumber(Exception):
     """NaN or Infinity in a text that is held to be JSON."""
 
 
-class _Reader:
+class _JsonReader:
     def __init__(
         self,
         buffer: Buffer,

@@ -176,7 +176,7 @@ def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str 
     taken = {*roles.human, *(column for role, column in roles.single.items() if role not in ("cluster", "label"))}
     own = roles.single.get("label")
     halves = Halves(k for k in HALF_KEYS if k not in taken) if own is None else Halves([own], chosen=True)
-    reader = _Reader(roles, measure, one)
+    reader = _TableReader(roles, measure, one)
     found = []
     for where, row_fields in folded:
         halves.add(where, row_fields)
@@ -198,7 +198,7 @@ def _refuse_two_spellings(where: str, keys: Iterable[str], chosen: Chosen) -> No
         raise UsageError(f"{where} holds {double} twice, expected it once")
 
 
-class _Reader:
+class _TableReader:
     """Rows of one table into answers."""
 
     def __init__(self, roles: Roles, measure: Measure, one: str | None) -> None:

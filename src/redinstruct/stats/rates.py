@@ -29,7 +29,7 @@ PROVISIONAL_BELOW = 0.95
 """The coverage under which a figure is provisional."""
 
 
-class Tally(NamedTuple):
+class QuestionTally(NamedTuple):
     """How the recorded attempts of one question came out, by the four ways in which an attempt can count."""
 
     positive: int = 0
@@ -92,7 +92,7 @@ def rates(
         raise ValueError(f"withheld must not exceed no_response, not {kept} of {silent}")
     positive, negative = checked[measure.first], checked[measure.second]
     total = sum(checked.values())
-    tally = Tally(positive, negative, kept, total - positive - negative - kept)
+    tally = QuestionTally(positive, negative, kept, total - positive - negative - kept)
     found = [(positive, positive + negative), (positive, total), (positive + tally.unscored, total)]
     return _rates(tally, silent - kept, total, [wilson(x, n, confidence) for x, n in found])
 
@@ -123,7 +123,7 @@ def rates_by_question(
         row[way] += 1
         unread += way == 3 and label == "no_response"
     questions = list(tallies.values())
-    whole = Tally(*map(sum, zip(*questions, strict=True))) if questions else Tally()
+    whole = QuestionTally(*map(sum, zip(*questions, strict=True))) if questions else QuestionTally()
     if sum(whole) == len(questions):
         return _asked_once(whole, unread, measure, confidence)
     hits, sizes = [row[0] for row in questions], [sum(row) for row in questions]
@@ -143,17 +143,17 @@ def rates_of(ways: Mapping[tuple[str, str | None], int], measure: Measure, confi
         way = _way(label, reason, measure)
         whole[way] += count
         unread += count * (way == 3 and label == "no_response")
-    return _asked_once(Tally(*whole), unread, measure, confidence)
+    return _asked_once(QuestionTally(*whole), unread, measure, confidence)
 
 
-def _asked_once(whole: Tally, unread: int, measure: Measure, confidence: float) -> Rates:
+def _asked_once(whole: QuestionTally, unread: int, measure: Measure, confidence: float) -> Rates:
     counts = dict.fromkeys(measure.labels, 0) | {measure.first: whole.positive, measure.second: whole.negative}
     counts |= {"no_response": whole.withheld + unread, "error": whole.unscored - unread}
     return rates(counts, measure, confidence, withheld=whole.withheld)
 
 
 def _way(label: str, reason: str | None, measure: Measure) -> int:
-    """Which field of a :class:`Tally` an attempt counts in."""
+    """Which field of a :class:`QuestionTally` an attempt counts in."""
     if label in measure.labels[:2]:
         return measure.labels.index(label)
     if is_withheld(label, reason):
@@ -163,7 +163,7 @@ def _way(label: str, reason: str | None, measure: Measure) -> int:
     raise ValueError(f"{label!r} is not a label of {measure.name}")
 
 
-def _rates(tally: Tally, unread: int, questions: int, intervals: Sequence[Interval]) -> Rates:
+def _rates(tally: QuestionTally, unread: int, questions: int, intervals: Sequence[Interval]) -> Rates:
     total = sum(tally)
     coverage = (tally.positive + tally.negative) / total if total else 0.0
     judged, every, worst = intervals
