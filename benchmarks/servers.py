@@ -24,7 +24,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ class Row(msgspec.Struct):
     label_equal: int = 0
     errors: int = 0
     probabilities: str = ""
+    cpu: float | None = None
+    """CPU seconds of all its processes an attempt, once started."""
     note: str = ""
 
 
@@ -186,6 +188,16 @@ class Running:
         except (OSError, ValueError, KeyError):
             return False
 
+    def cpu(self) -> float:
+        """CPU seconds so far of its processes that are there (Linux)."""
+        assert self._process is not None
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = stat.read_text().rpartition(")")[2].split()
+                ticks += (int(fields[3]) == self._process.pid) * (int(fields[11]) + int(fields[12]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """SIGKILL, to all of it."""
         if self._process is not None and self._process.poll() is None:
@@ -257,7 +269,9 @@ def try_one(recipe: Recipe, options: argparse.Namespace, folder: Path, expected:
             spec = f"openai-api/{recipe.name}/{options.checkpoint if recipe.name == 'transformers' else MODEL}"
             kill = None if recipe.name != "transformers" else killed_in_the_middle(server, len(expected), row)
             limits = Limits(concurrency=4, timeout=600, patience=options.patience)
+            before = server.cpu()
             outcome, found = ask(spec, folder, options.tokens, limits, kill)
+            row.cpu = (server.cpu() - before) / len(expected) if kill is None else None
             row.errors = sum(failure.count for failure in outcome.failures if failure.label == "error")
             held_against(row, found, expected)
             row.probabilities = probabilities(spec)
@@ -313,22 +327,27 @@ def main() -> int:
     options.checkpoint = (options.checkpoint or smollm2(options.cache)).absolute()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        began = time.process_time()
         _, expected = ask(f"hf/{options.checkpoint}", folder, options.tokens, Limits())
+        ours = Row("hf/, loaded too", len(expected), cpu=(time.process_time() - began) / len(expected))
         for recipe in RECIPES:
             if recipe.name != "litellm" and (not options.only or recipe.name in options.only):
                 options.rows.append(try_one(recipe, options, folder, expected, 0))
-    return say(options.rows)
+    return say(options.rows, ours)
 
 
-def say(rows: Sequence[Row]) -> int:
+def say(rows: Sequence[Row], ours: Row) -> int:
     """The table, and whether all is as it should be."""
     exact = {recipe.name: recipe.exact for recipe in RECIPES}
-    sys.stdout.write("| server | asked | tokens read = hf | text = hf | label = hf | errors | log-probabilities | |\n")
-    sys.stdout.write("|---|---|---|---|---|---|---|---|\n")
+    columns = ("server", "asked", "tokens read = hf", "text = hf", "label = hf", "errors", "log-probabilities",
+               "CPU s an attempt", "")  # fmt: skip
+    sys.stdout.write(f"| {' | '.join(columns)} |\n")
+    sys.stdout.write(f"|{'---|' * len(columns)}\n")
+    sys.stdout.write(f"| {ours.server} | {ours.asked} | | | | | | {ours.cpu:.3f} | |\n")
     wrong = False
     for row in rows:
         values: list[Any] = [row.server, row.asked, row.tokens_equal, row.text_equal, row.label_equal, row.errors,
-                             row.probabilities, row.note]  # fmt: skip
+                             row.probabilities, "" if row.cpu is None else f"{row.cpu:.3f}", row.note]  # fmt: skip
         sys.stdout.write(f"| {' | '.join(map(str, values))} |\n")
         wrong |= row.asked > 0 and (
             row.errors > 0 or row.tokens_equal < row.asked or (exact[row.server] and row.text_equal < row.asked)
