@@ -220,17 +220,20 @@ Answers = dict[tuple[str, int], tuple[int | None, str | None, str | None]]
 
 def ask(
     model: str, folder: Path, tokens: int, limits: Limits, on_progress: Callable[[int], None] | None = None
-) -> tuple[Outcome, Answers]:
-    """One evaluation, and what came of it."""
+) -> tuple[Outcome, Answers, float]:
+    """One evaluation, what came of it, and this process's CPU seconds of it, the model once loaded."""
     bank = folder / "bank.json"
     bank.write_text(json.dumps(QUESTIONS))
     run = folder / model.split("/")[1 if model.startswith("openai-api") else 0]
     plan = prepare(EvalSettings(model=model, banks=(bank,), judge="refusal", max_tokens=tokens, temperature=0.0))
     tell = None if on_progress is None else (lambda state: on_progress(state.done))
+    began = time.process_time()
     outcome = evaluate(plan, run, limits, tell)
+    took = time.process_time() - began
     with Store.open_for_reading(run) as store:
         views = store.attempts(1)
-        return outcome, {(v.prompt, v.question.row): (v.completion.tokens_in, v.completion.raw, v.label) for v in views}
+        answers = {(v.prompt, v.question.row): (v.completion.tokens_in, v.completion.raw, v.label) for v in views}
+        return outcome, answers, took
 
 
 def held_against(row: Row, found: Answers, expected: Answers) -> None:
@@ -270,7 +273,7 @@ def try_one(recipe: Recipe, options: argparse.Namespace, folder: Path, expected:
             kill = None if recipe.name != "transformers" else killed_in_the_middle(server, len(expected), row)
             limits = Limits(concurrency=4, timeout=600, patience=options.patience)
             before = server.cpu()
-            outcome, found = ask(spec, folder, options.tokens, limits, kill)
+            outcome, found, _ = ask(spec, folder, options.tokens, limits, kill)
             row.cpu = (server.cpu() - before) / len(expected) if kill is None else None
             row.errors = sum(failure.count for failure in outcome.failures if failure.label == "error")
             held_against(row, found, expected)
@@ -327,9 +330,8 @@ def main() -> int:
     options.checkpoint = (options.checkpoint or smollm2(options.cache)).absolute()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        began = time.process_time()
-        _, expected = ask(f"hf/{options.checkpoint}", folder, options.tokens, Limits())
-        ours = Row("hf/, loaded too", len(expected), cpu=(time.process_time() - began) / len(expected))
+        _, expected, took = ask(f"hf/{options.checkpoint}", folder, options.tokens, Limits())
+        ours = Row("hf/", len(expected), cpu=took / len(expected))
         for recipe in RECIPES:
             if recipe.name != "litellm" and (not options.only or recipe.name in options.only):
                 options.rows.append(try_one(recipe, options, folder, expected, 0))
