@@ -62,10 +62,8 @@ class Questions(Sequence[Question]):
 
     def labels(self) -> list[str | None]:
         """The half that each belongs to."""
-        return [self._label(row) for row in self._places]
-
-    def _label(self, row: int) -> str | None:
-        return self._labels if isinstance(self._labels, str) or self._labels is None else self._labels[row]
+        of = self._labels
+        return [of] * len(self) if of is None or isinstance(of, str) else [of[row] for row in self._places]
 
     def taken(self, places: Iterable[int]) -> Questions:
         """Those at some places of these."""
@@ -94,15 +92,13 @@ class Questions(Sequence[Question]):
         return map(self._made, self._places)
 
     def _made(self, row: int) -> Question:
-        packing = self._packing
+        packing, of = self._packing, self._labels
         ends = packing.ends
         text = packing.texts[ends[row - 1] if row else 0 : ends[row]].decode()
         topic, subtopic, language = packing.kinds[packing.kind_of[row]]
-        label = self._label(row)
-        if row in packing.earlier:
-            earlier = packing.earlier[row]
-            return Question(f"{packing.sha256}:{row}", text, row, topic, subtopic, language, label, earlier)
-        return Question(f"{packing.sha256}:{row}", text, row, topic, subtopic, language, label)
+        label = of if of is None or isinstance(of, str) else of[row]
+        earlier = packing.earlier.get(row, ())
+        return Question(f"{packing.sha256}:{row}", text, row, topic, subtopic, language, label, earlier)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
