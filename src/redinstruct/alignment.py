@@ -48,8 +48,9 @@ TrainingFigures = TypedDict(
         "general loss at the start": float, "red term dropped at step": int | None, "dropped rows": int,
         "truncated rows": int, "memory": dict[str, bool | int | str | None],
         "harmless questions while training": HarmlessQuestions,
-        "base": dict[str, float], "chosen step": int, "front": dict[str, dict[str, float]],
-        "candidates": dict[str, dict[str, float]],
+        # A figure of somebody's own may be no number: JSON has null for it.
+        "base": Mapping[str, float | None], "chosen step": int, "front": dict[str, Mapping[str, float | None]],
+        "candidates": dict[str, Mapping[str, float | None]],
         "pairs or answers": int, "first loss": float, "last loss": float,
         "coefficient": float, "dropped share (DARE)": float, "steps on red answers": int,
         "loss on red answers at the start": float, "loss on red answers at the end": float,

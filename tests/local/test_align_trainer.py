@@ -288,7 +288,7 @@ def test_what_is_kept_is_what_was_measured_also_when_the_measure_says_something_
     done = align(run, on_evaluate=on_evaluate)
     assert list(seen) == [0, 2, 4, 6]
     chosen = done.figures["chosen step"]
-    safety = {int(name.split()[1]): figures["safety"] for name, figures in done.figures["front"].items()}
+    safety = {int(name.split()[1]): figures["safety"] or 0 for name, figures in done.figures["front"].items()}
     assert safety[chosen] == max(safety.values()) == 0.9
     assert digest(tmp_path / "out") == seen[chosen], "the weights of the step that the card names"
 

@@ -34,7 +34,7 @@ class RecipeFigures(TypedDict, total=False):
     stopped: str
     coefficient: float
     kept_utility: bool
-    dev: dict[str, dict[str, float]]
+    dev: dict[str, dict[str, float | None]]
 
 
 class Aligner:
