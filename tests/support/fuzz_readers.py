@@ -99,8 +99,8 @@ _CARD = json.dumps({
     "schema": "redinstruct.align/1", "digest": "ab", "base": "base@0123456789ab", "strategy": "red", "preset": "toy",
     "settings": {"steps": 1}, "parameters": {"lr": 0.1}, "seed": 1, "lora": None, "processes": 1, "device": "cpu",
     "files": [["rows.jsonl", "ab"]], "rows": {"blue": 1}, "dropped": {}, "masked": {},
-    "loss": {"trained": {"blue": 1.5}, "parts": False}, "dtype": "float32", "template": {"name": "chatml"},
-    "figures": {}, "versions": {"torch": "2"},
+    "loss": {"trained": {"blue": 1.5}, "written": {"blue": 1.5}, "parts": False},
+    "dtype": "float32", "template": {"name": "chatml"}, "figures": {}, "versions": {"torch": "2"},
 })  # fmt: skip
 
 
