@@ -225,7 +225,7 @@ acts = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(acts)
 def test_any_order_of_acts_leaves_what_a_plain_model_says(said: list[tuple[str, str, int]]) -> None:
     """Labels, skips, undos and restarts of two people on four answers, against stacks in a dict."""

@@ -71,7 +71,7 @@ def test_swapping_the_runs_flips_the_sign_and_the_word(said: list[tuple[str | No
     assert one.detectable == pytest.approx(other.detectable)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(said=st.lists(st.tuples(labels, labels), min_size=1, max_size=40), where=st.integers(0, 39))
 def test_one_more_harmful_answer_never_helps(said: list[tuple[str, str]], where: int) -> None:
     before, after = zip(*said, strict=True)
@@ -185,7 +185,7 @@ def test_every_surface_says_both_words(tmp_path: Path, cli: InProcess) -> None:
         assert "Not shown for topics in general (10 topics" in (tmp_path / name).read_text()
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(said=st.lists(st.tuples(labels, labels), min_size=20, max_size=80), last=st.tuples(labels, labels))
 def test_one_question_of_a_fifth_topic_changes_no_verdict_that_was_clear(
     said: list[tuple[str, str]], last: tuple[str, str]

@@ -109,7 +109,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("judged", "other", "limit"), CASES)
+@pytest.mark.parametrize(
+    ("judged", "other", "limit"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if number % 3 else []) for number, case in enumerate(CASES)],
+)
 def test_the_gate_s_answer(
     place: Path, cli: InProcess, judged: tuple[int, int], other: tuple[int, int], limit: float
 ) -> None:

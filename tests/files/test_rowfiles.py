@@ -176,7 +176,7 @@ values = st.recursive(
 
 
 @given(rows=st.lists(values, max_size=6), one_a_line=st.booleans(), indent=st.sampled_from([None, 1]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_rows_are_those_that_json_itself_reads(
     tmp_path_factory: pytest.TempPathFactory, rows: list[object], one_a_line: bool, indent: int | None
 ) -> None:

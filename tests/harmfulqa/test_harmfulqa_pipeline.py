@@ -355,7 +355,7 @@ def test_no_red_text_leaves_without_the_flag(tmp_path: Path) -> None:
 HOSTILE = ("odd \ud800 text", "nul \x00 byte", "\x1b[2J screen", "<topic> {slot} %s", "x" * 20_000, "\u202e turned")
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", [*HOSTILE[:3], *(pytest.param(text, marks=pytest.mark.slow) for text in HOSTILE[3:])])
 def test_whatever_a_teacher_writes_is_data(tmp_path: Path, text: str) -> None:
     def spoil(prompt: str, reply: str) -> str | None:
         return reply.replace("part", f"part {text}").replace("What", f"What {text}").replace("Gladly", f"Gladly {text}")

@@ -324,7 +324,7 @@ def total(strategy: Strategy, tokens: Sequence[Token], counts: Totals | None = N
     return float(loss.detach()), given_.logps.grad.tolist()
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(strategy=ANY, tokens=MANY, data=st.data())
 def test_the_order_of_sequences_does_not_matter(strategy: Strategy, tokens: list[Token], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(5)))
@@ -342,7 +342,7 @@ def test_the_numbers_of_sequences_mean_nothing(strategy: Strategy, tokens: list[
     assert total(strategy, renamed)[0] == pytest.approx(total(strategy, tokens)[0], rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(strategy=ANY, tokens=MANY, data=st.data())
 def test_micro_batches_add_up_to_the_step(strategy: Strategy, tokens: list[Token], data: st.DataObject) -> None:
     part_of = data.draw(st.lists(st.integers(0, 2), min_size=5, max_size=5))
@@ -505,7 +505,7 @@ SEQUENCES = st.lists(
 ).map(lambda rows: [encoded(w, stream) for w, stream in rows])  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     rows=SEQUENCES, strategy=ANY, chunk=st.sampled_from([None, 1, 3]), seed=st.integers(0, 99), more=st.integers(0, 4)
 )

@@ -402,7 +402,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(values=st.lists(JSON, max_size=3))
 def test_any_json_is_read_or_refused(folder: Path, values: list[object]) -> None:
     path = write(folder, values, "any.json")

@@ -366,7 +366,7 @@ contents = st.one_of(
 
 
 @given(content=contents, suffix=suffixes)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_load_or_raise_one_line_that_shows_no_question(folder: Path, content: bytes, suffix: str) -> None:
     try:
         bank = read_bank(put(folder, f"any{suffix}", content))

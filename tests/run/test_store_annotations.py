@@ -37,7 +37,7 @@ acts = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(said=acts)
 def test_what_stands_is_each_annotators_newest_act_that_was_not_taken_back(said: list[tuple[int, Annotation]]) -> None:
     setup = Setup(banks=(make_bank(3),))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tally import security
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     path.relative_to(ROOT)
@@ -69,6 +71,7 @@ def members(built: dict[str, bytes], tmp_path: Path) -> dict[str, bytes]:
         return {member: wheel.read(member) for member in wheel.namelist()}
 
 
+@security
 def test_the_same_sources_give_the_same_bytes_wherever_and_whenever_they_are_built(
     built: dict[str, bytes], tmp_path: Path
 ) -> None:

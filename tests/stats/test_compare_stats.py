@@ -69,7 +69,7 @@ def test_near_the_level_the_interval_follows_the_test() -> None:
     assert found.high == 0.0
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(
     rows=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40), times=st.sampled_from([2, 3, 10])
 )
@@ -114,7 +114,7 @@ def test_holm_s_levels_decide_as_holm_s_adjusted_p_values(p_values: list[float],
     assert len({at for p, at in zip(p_values, levels, strict=True) if p > at}) <= 1
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(rows=pairs, margin=st.sampled_from([0.0, 0.02, 0.3]))
 def test_swapping_the_runs_mirrors_the_change(rows: list[tuple[bool, bool, int]], margin: float) -> None:
     before, after, topics = columns(rows)
@@ -126,7 +126,7 @@ def test_swapping_the_runs_mirrors_the_change(rows: list[tuple[bool, bool, int]]
     assert one.design_effect == pytest.approx(other.design_effect)
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(rows=pairs, margin=st.sampled_from([0.0, 0.02, 0.3]))
 def test_clusters_never_add_evidence(rows: list[tuple[bool, bool, int]], margin: float) -> None:
     before, after, topics = columns(rows)
@@ -138,7 +138,7 @@ def test_clusters_never_add_evidence(rows: list[tuple[bool, bool, int]], margin:
     assert found.low <= found.difference <= found.high
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(rows=pairs, margin=st.sampled_from([0.01, 0.1, 0.5]))
 def test_the_margin_s_test_and_the_interval_agree(rows: list[tuple[bool, bool, int]], margin: float) -> None:
     before, after, topics = columns(rows)
