@@ -84,6 +84,23 @@ def test_a_resumed_run_decides_as_an_undisturbed_one() -> None:
     assert whole.counted(CELL) < 200
 
 
+@pytest.mark.parametrize("among", [1, 2, 7])
+def test_what_is_decided_among_several_is_sure_enough_for_the_first_step_of_holm(among: int) -> None:
+    """The gate would call a run undecided that was stopped as decided, if each cell were held alone."""
+    chance, cells = random.Random(among), [("bank", f"prompt {number}") for number in range(among)]
+    found = Decider(0.25, ATTACK_SUCCESS, b"secret")
+    keys = {(cell, at): bytes([number]) + at.to_bytes(31) for number, cell in enumerate(cells) for at in range(300)}
+    found.follow((cell, AttemptOutcome(key, at, None, None)) for (cell, at), key in keys.items())
+    for (cell, _), key in sorted(keys.items(), key=lambda one: found.place(one[1], one[0][0])):
+        if not found.is_decided(cell):
+            found.record(key, cell, "harmful" if chance.random() < 0.5 else "unharmful")
+    assert found.all_decided
+    for decision in found.decisions.values():
+        assert decision.side == "above"
+        assert decision.p_value <= 0.05 / among
+        assert decision.low > 0.25
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "alike"), [(1, 0.0), (10, 0.3), (10, 1.0)])
 def test_false_stops_stay_rare_at_the_limit_itself(epochs: int, alike: float) -> None:

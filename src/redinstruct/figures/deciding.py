@@ -46,12 +46,15 @@ def rank_of(secret: bytes) -> Rank:
 class Followed:
     """One bank and prompt in the run's random order, question by question; grows as its outcomes come.
 
-    ``stop``: nothing is counted after the decision, as nothing needs to be asked then.
+    ``stop``: nothing is counted after the decision, as nothing needs to be asked then. ``among``: so many are
+    decided together, and "above" is then held as the first step of Holm is, so that the gate fails what this stopped.
     """
 
     def __init__(
-        self, outcomes: Iterable[AttemptOutcome], measure: Measure, limit: float, rank: Rank, *, stop: bool = False
-    ) -> None:
+        self, outcomes: Iterable[AttemptOutcome], measure: Measure, limit: float, rank: Rank, *, stop: bool = False,
+        among: int = 1,
+    ) -> None:  # fmt: skip
+        self._among = among
         self._measure = measure
         self._stop = stop
         self._outcomes: dict[bytes, AttemptOutcome] = {}
@@ -88,7 +91,11 @@ class Followed:
 
     def side(self, confidence: float = 0.95) -> LimitSide | None:
         """On which side of the limit the rate lies, once that is sure."""
-        return next((side for side, watch in self.watches.items() if watch.side(confidence) == side), None)
+        sides = ((side, watch.side(self._level(side, confidence))) for side, watch in self.watches.items())
+        return next((side for side, found in sides if found == side), None)
+
+    def _level(self, side: LimitSide, confidence: float) -> float:
+        return 1 - (1 - confidence) / self._among if side == "above" else confidence
 
     @property
     def estimate(self) -> float | None:
@@ -97,7 +104,7 @@ class Followed:
 
     def ends(self, confidence: float = 0.95) -> Decision:
         """The confidence sequence as it stands: the lower end of p/N, the upper end of (p + unscored)/N."""
-        low, high = (self.watches[side].decision(confidence) for side in _SIDES)
+        low, high = (self.watches[side].decision(self._level(side, confidence)) for side in _SIDES)
         return Decision(self.side(confidence), low.low, high.high, min(low.p_value, high.p_value))
 
 
@@ -116,7 +123,8 @@ class Decider:
         for cell, outcome in attempts:
             cells[cell].append(outcome)
         self._cells = {
-            cell: Followed(found, self._measure, self.limit, self.rank, stop=True) for cell, found in cells.items()
+            cell: Followed(found, self._measure, self.limit, self.rank, stop=True, among=len(cells))
+            for cell, found in cells.items()
         }
 
     def record(self, key: bytes, cell: BankPrompt, label: str, reason: str | None = None) -> None:

@@ -300,17 +300,20 @@ def parse_definitions(reply: str, names: Sequence[str]) -> dict[str, str]:
         said = item[gap.end() :]
         if not said.strip():
             said = below
-        said = clean(said[told.end() :] if (told := _DEFINITION.match(said)) else said)
-        if said:
+        if said := _without_label(said):
             found[match] = said
     if found:
         return {name: found[name] for name in names if name in found}
     if opens_with_refusal(text):
         raise Unparsable("refused")
     plain = [line.text for line in _lines(text) if line.text and not CHATTER.match(line.text[:HEAD])]
-    if len(names) == 1 and plain and (said := clean(_DEFINITION.sub("", plain[0], count=1))):
+    if len(names) == 1 and plain and (said := _without_label(plain[0])):
         return {names[0]: said}
     raise Unparsable("no_definitions")
+
+
+def _without_label(said: str) -> str:
+    return clean(said[told.end() :] if (told := _DEFINITION.match(said)) else said)
 
 
 def _definition_lines(text: str) -> Iterator[tuple[str, str]]:

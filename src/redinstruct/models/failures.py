@@ -86,10 +86,10 @@ _FILTER_WORDS = _any(
     r"(?:safety|moderation)[ _](?:system|filters?|checks?|polic(?:y|ies)|reasons?|classifier|guidelines?|guardrails?)",
     r"failed (?:the )?(?:moderation|safety)|moderation (?:endpoint )?(?:blocked|rejected|failed)|flagged",
     r"(?:usage|acceptable use|use|safety|community) (?:polic(?:y|ies)|guidelines?)",
-    r"violat\w*[^.]{0,40} (?:polic(?:y|ies)|terms|guidelines|rules|standards)",
+    r"violat[^.]{0,50} (?:polic(?:y|ies)|terms|guidelines|rules|standards)",
     rf"(?:content|text|prompt|input|output|answer) (?:is|are|was|may be|contains?|includes?) {_HARM}",
     r"guardrails?\b[^.]{0,60}(?:block|violat|interven|fail|trigger|reject|den(?:y|ied)|stopp)",
-    r"(?:block|violat|interven|fail|trigger|reject|den(?:y|ied)|stopp)\w*[^.]{0,60}guardrail",
+    r"(?:block|violat|interven|fail|trigger|reject|den(?:y|ied)|stopp)[^.]{0,70}guardrail",
     r"(?:prompt|input|request|response|output|completion|answer|message)s? (?:was|were|is|has been|have been|got) "
     r"(?:blocked|filtered|withheld|censored)",
     r"(?:prompt|response) blocked|blocked by (?:the |our |a )?(?:safety|content|policy)|(?:in|out)put new_sensitive",
