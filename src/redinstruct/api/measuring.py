@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +84,7 @@ def evaluate(
     Source: RED-EVAL, Bhardwaj & Poria 2023 (arXiv 2308.09662).
     """
     given = locals()
-    with _computed_by(engine, model, judge_model):
+    with computed_by(engine, model, judge_model):
         asked = settings_from(
             redeval.EvalSettings, given, banks=_banks(bank), prompts=_prompts(prompts), model_options=options,
             columns=None if columns is None else dict(columns), judge_options=None,
@@ -93,10 +92,6 @@ def evaluate(
         plan = redeval.prepare(asked, _limits(limits).timeout, Path(run))
         tell = listener(plan.config.model, on_progress)
         return beside_the_loop(partial(redeval.evaluate, plan, Path(run), _limits(limits), tell))
-
-
-def _computed_by(engine: str | Ray, *models: object) -> AbstractContextManager[None]:
-    return computed_by(engine, *models)
 
 
 def judge(
@@ -127,7 +122,7 @@ def judge(
     asked = settings_from(RejudgeSettings, given, judge_options=None).with_judge_how(judge_options)
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
-    with _computed_by(engine, judge_model):
+    with computed_by(engine, judge_model):
         return beside_the_loop(lambda: rejudge(Path(run), asked, _limits(limits), tell))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from redinstruct.run.config import RunConfig
 from redinstruct.run.opened import keep_config
 from redinstruct.run.rows import CLEAR_QUESTION, INSERT_QUESTION, from_json, question_values, stored, to_json
-from redinstruct.run.schema import ATTEMPT_INDEXES
+from redinstruct.run.schema import INDEX_ATTEMPTS, UNINDEX_ATTEMPTS
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
 
@@ -99,7 +99,7 @@ def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt], insert: s
     try:
         indexed = db.execute("SELECT 1 FROM attempts LIMIT 1").fetchone() is not None
         if not indexed:
-            _execute(db, ATTEMPT_INDEXES)
+            _execute(db, UNINDEX_ATTEMPTS)
         for attempt in attempts:
             asked = attempt.question
             if asked.id[:64] != sha256:
@@ -111,21 +111,21 @@ def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt], insert: s
                 written += _flush(db, insert, questions, line, keys)
                 line = *place[:2], number
                 if not indexed and written >= _MOST_SORTED:
-                    indexed = _execute(db, ATTEMPT_INDEXES.values())
+                    _execute(db, INDEX_ATTEMPTS)
+                    indexed = True
             if is_new:
                 questions.append((number, bank, asked.row, *question_values(asked)))
             keys.append(attempt.key)
         _flush(db, insert, questions, line, keys)
         if not indexed:
-            _execute(db, ATTEMPT_INDEXES.values())
+            _execute(db, INDEX_ATTEMPTS)
     finally:
         db.execute("PRAGMA cache_size=-2000")  # SQLite's own, in KiB
 
 
-def _execute(db: sqlite3.Connection, statements: Iterable[str]) -> bool:
+def _execute(db: sqlite3.Connection, statements: Iterable[str]) -> None:
     for statement in statements:
         db.execute(statement)
-    return True
 
 
 def _flush(

@@ -87,11 +87,12 @@ _VERSION_2 = (
     "ALTER TABLE verdicts ADD COLUMN note TEXT",
 )
 
-ATTEMPT_INDEXES = {
-    "DROP INDEX attempts_by_key": "CREATE UNIQUE INDEX attempts_by_key ON attempts (key)",
-    "DROP INDEX attempts_by_place": "CREATE UNIQUE INDEX attempts_by_place ON attempts (question, template, epoch)",
-}
-"""How each goes, and how it comes: a plan is written first and indexed then, in half the time."""
+INDEX_ATTEMPTS = (
+    "CREATE UNIQUE INDEX attempts_by_key ON attempts (key)",
+    "CREATE UNIQUE INDEX attempts_by_place ON attempts (question, template, epoch)",
+)
+"""A plan is written first and indexed then, in half the time."""
+UNINDEX_ATTEMPTS = ("DROP INDEX attempts_by_key", "DROP INDEX attempts_by_place")
 
 _VERSION_3 = (
     "CREATE TABLE attempts_next (id INTEGER PRIMARY KEY, key BLOB NOT NULL,"
@@ -100,7 +101,7 @@ _VERSION_3 = (
     "INSERT INTO attempts_next SELECT id, key, question, template, epoch FROM attempts ORDER BY id",
     "DROP TABLE attempts",
     "ALTER TABLE attempts_next RENAME TO attempts",
-    *ATTEMPT_INDEXES.values(),
+    *INDEX_ATTEMPTS,
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)

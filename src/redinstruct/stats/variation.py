@@ -56,9 +56,9 @@ def variance_shares(readings: Iterable[RepeatedVerdict]) -> Shares | None:
     products of pairs (Koch, Technometrics 9 (1967) 93-118), which needs no balance.
     """
     found = list(readings)
-    mean = sum(reading.hit for reading in found) / len(found) if len(found) > 1 else 0.0
-    if mean in (0.0, 1.0):
+    if len({reading.hit for reading in found}) < 2:
         return None
+    mean = sum(reading.hit for reading in found) / len(found)
     levels = (
         lambda r: r.question,
         lambda r: r.prompt,
