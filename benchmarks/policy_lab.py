@@ -24,7 +24,7 @@ from redinstruct.policy import subject
 from redinstruct.policy.files import COU, RULES, STANDARD, STORY, write_laboratory
 from redinstruct.progress import unheard
 from redinstruct.prompts import forms
-from redinstruct.rounds.config import LoopConfig, MemoryPart, Recipe, SweepConfig, SweepPart
+from redinstruct.rounds.config import LoopConfig, MemoryPart, PickPart, Recipe, SweepConfig, SweepPart
 from redinstruct.rounds.laboratory import FORBIDDEN, HARMLESS, TUNED, WHOLE, install, laboratory_config
 from redinstruct.rounds.run import carry_out
 from redinstruct.rounds.sweep import carry_out_sweep
@@ -45,6 +45,9 @@ class Varied(TypedDict, total=False):
     strategy: str
     steps: int
     forms: tuple[str, ...]
+    depth: int
+    kl: float
+    picked: int
 
 
 REFUSED = tuple(form for form in forms.FORMS if form != forms.DEEP)
@@ -59,6 +62,10 @@ POINTS: Mapping[str, Varied] = {
     "short": {"mix": {"blue": 2.0, "general": 9.0, "red": 1.0}, "steps": 9},
     "twice": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28},
     "twice-no-prefix": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "deep": 0.0, "forms": REFUSED},
+    "twice-kl": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "kl": 1.0},
+    "twice-shallow": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "deep": 0.5, "depth": 8},
+    "four-times": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56},
+    "picked": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "picked": 14},
     "twice-blue": {"mix": {"blue": 4.0, "general": 8.0}, "strategy": "blue", "steps": 28, "deep": 0.0},
 }
 
@@ -71,9 +78,13 @@ def recipe(name: str, varied: Varied) -> Recipe:
         strategy=strategy,
         preset="starling",
         settings={**TUNED, "learning_rate": varied.get("rate", 8e-5), "steps": varied.get("steps", STEPS),
-                  "batch": BATCH, "mix": varied["mix"], "deep_prefix": varied.get("deep", 0.3)},
+                  "batch": BATCH, "mix": varied["mix"], "deep_prefix": varied.get("deep", 0.3),
+                  "deep_prefix_tokens": varied.get("depth", 100)},
         forms=varied.get("forms", forms.FORMS if strategy == "npo-len" else REFUSED),
-        parameters={"red_weight": varied.get("weight", 0.1)} if strategy == "npo-len" else {},
+        parameters={"red_weight": varied.get("weight", 0.1), "kl_weight": varied.get("kl", 0.0)}
+        if strategy == "npo-len"
+        else {},
+        pick_every=varied.get("picked"),
         guard=False,
         memory=MemoryPart(gb=5.0),
     )  # fmt: skip
@@ -86,7 +97,16 @@ def config_of(folder: Path, names: list[str], seed: int) -> SweepConfig:
     sizes = msgspec.structs.replace(WHOLE, items=ITEMS, harmless=ITEMS, frames=FRAMES)
     loop = laboratory_config(policy, lab, folder / "sweep", seed, sizes, "dev")
     assert loop.align is not None
-    align = msgspec.structs.replace(loop.align, recipes=tuple(recipe(name, POINTS[name]) for name in names))
+    # Which step is kept is chosen in the dialogue and under rules, of the questions that the table is of: on dev.
+    safety, utility = (
+        msgspec.structs.replace(part, name=name, prompts=(COU, RULES))
+        for part, name in zip(loop.eval, ("safety", "utility"), strict=False)
+    )
+    align = msgspec.structs.replace(
+        loop.align,
+        recipes=tuple(recipe(name, POINTS[name]) for name in names),
+        pick=PickPart(safety, utility) if any("picked" in POINTS[name] for name in names) else None,
+    )
     return SweepConfig(
         loop.model, loop.eval, loop.folder, collect=loop.collect, align=align, sweep=SweepPart(seeds=(seed,))
     )

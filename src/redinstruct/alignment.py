@@ -132,6 +132,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     deep_prefix: Annotated[
         float, Setting("Share of refusals that are learnt after the first words of a harmful answer.", "X")
     ] = 0.5
+    deep_prefix_tokens: Annotated[int, Setting("The most tokens that these first words are.", "N", least=1)] = 100
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     warm_up: float = 1e-4

@@ -120,6 +120,26 @@ def test_the_value_is_the_one_worked_out_by_hand(name: str) -> None:
     assert value(STRATEGIES[name]) == pytest.approx(BY_HAND[name], abs=2e-6)
 
 
+def test_the_kl_to_the_base_is_half_the_mean_square_of_what_general_tokens_moved_by() -> None:
+    moved = (*REFERENCE[:2], -0.4, -0.1, -0.9, *REFERENCE[5:])  # by 0.2, 0.3 and nothing
+    for name in ("npo-len", "blue"):
+        with_kl = replace(STRATEGIES[name], kl_weight=2.0)
+        found = strategy_loss(with_kl, given_tokens(reference=moved), WHOLE)
+        assert float(found.total.detach()) == pytest.approx(BY_HAND[name] + 2.0 * 0.5 * (0.04 + 0.09) / 3, abs=2e-6)
+    with pytest.raises(ValueError, match="reference"):
+        strategy_loss(with_kl, given_tokens(reference=None), WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "streams"),
+    [("blue", 0.0, ()), ("blue", 1.0, ("general",)), ("npo", 0.0, ("red",)), ("npo", 1.0, ("general", "red"))],
+)
+def test_the_base_is_asked_about_the_streams_that_are_compared_with_it(
+    name: str, weight: float, streams: tuple[str, ...]
+) -> None:
+    assert set(replace(STRATEGIES[name], kl_weight=weight).compared) == set(streams)
+
+
 # ---- gradients, by hand: d total / d nll ----
 
 P_BLUE, P_ALL = [1 / 2] * 2, [1 / 5] * 5

@@ -456,7 +456,9 @@ def test_at_most_so_many_tokens_of_the_red_answer_stand_before() -> None:
 
 def test_half_of_the_rows_are_augmented_and_always_the_same_ones() -> None:
     prefixes = deep_prefixes([RED])
-    runs = [[augment_deep_prefix(BLUE, prefixes, random.Random(seed)) for seed in range(400)] for _ in range(2)]
+    runs = [
+        [augment_deep_prefix(BLUE, prefixes, random.Random(seed), share=0.5) for seed in range(400)] for _ in range(2)
+    ]
     assert runs[0] == runs[1]
     assert 160 < sum(deep.prefixed > 0 for deep in runs[0]) < 240
 

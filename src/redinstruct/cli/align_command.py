@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 NOT_RESUMED = ("resta",)
 OURS_ALONE = (
-    "packing", "deep_prefix", "mix", "action", "activation_checkpointing",
+    "packing", "deep_prefix", "deep_prefix_tokens", "mix", "action", "activation_checkpointing",
     "optimizer", "fsdp", "quantize", "base_dtype", "attention", "probe", "refused_action",
 )  # fmt: skip
 """What TRL's loops do not know, by its field: refused there, since an ignored guard would be trusted."""
@@ -85,7 +85,8 @@ def _training(*names: str) -> Callable[[Any], Any]:
 @click.command("align", cls=_SeveralFiles)
 @flags_of(AlignConfig, only=("base",))
 @_own("data", "general", "probe", "no_general", "strategy", "parameters", "out", "preset")
-@_training("steps", "epochs", "learning_rate", "batch", "mix", "accumulation", "max_length", "deep_prefix")
+@_training("steps", "epochs", "learning_rate", "batch", "mix", "accumulation", "max_length", "deep_prefix",
+           "deep_prefix_tokens")  # fmt: skip
 @_own("seed", "lora")
 @_training("packing")
 @_own("chat_template", "forms", "template_options")

@@ -26,9 +26,6 @@ from redinstruct.safealign.rows import Row, Stream
 from redinstruct.safealign.templates import Placed, Template, Unrenderable, control_tokens, place
 from redinstruct.types import Message
 
-PREFIX_SHARE = 0.5
-PREFIX_TOKENS = 100
-
 
 class LearntAnswer(msgspec.Struct, frozen=True):
     """One answer in the token ids: ``ids[start:end]``, its stop token the last, unless ``cut`` by the length limit.
@@ -249,8 +246,8 @@ def augment_deep_prefix(
     prefixes: Prefixes,
     rng: random.Random,
     *,
-    share: float = PREFIX_SHARE,
-    max_tokens: int = PREFIX_TOKENS,
+    share: float,
+    max_tokens: int = 100,
     max_length: int | None = None,
 ) -> Encoded:
     """With probability ``share``, let the last answer that has a red twin start after a part of that red answer.

@@ -51,7 +51,7 @@ class RowsToFit(msgspec.Struct, frozen=True, kw_only=True):
     longest: int
     batch: int
     steps: int | None = None
-    red_tokens: int = 0
+    compared_tokens: int = 0
     exact: bool = True
 
 
@@ -289,7 +289,7 @@ def _parts(
         optimizer=trained * _STATE_BYTES[config.chosen.optimizer] / ways,
         activations=kept + micro * sizes.layer // 2,
         logits=3 * positions * sizes.vocabulary * 4 + head,
-        reference=rows.red_tokens * 4 if machine.gpus == 0 else 0,
+        reference=rows.compared_tokens * 4 if machine.gpus == 0 else 0,
         overhead=0,
     )
 

@@ -18,9 +18,9 @@ _TOKENIZERS = ("tokenizer*", "*.model", "vocab*", "tekken.json")
 def plan_of(prepared: Prepared, machine: Machine) -> MemoryPlan:
     """The plan of a prepared run."""
     rows = prepared.encoded.rows
-    red = sum(len(row) for row in rows if row.stream == "red") if prepared.strategy.needs_reference else 0
+    compared = sum(len(row) for row in rows if row.stream in prepared.strategy.compared)
     batch = sum(prepared.batch.values())
-    found = RowsToFit(longest=prepared.data().longest, batch=batch, steps=prepared.steps, red_tokens=red)
+    found = RowsToFit(longest=prepared.data().longest, batch=batch, steps=prepared.steps, compared_tokens=compared)
     return plan(prepared.config, found, machine)
 
 

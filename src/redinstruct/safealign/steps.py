@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from redinstruct.alignment import Settings
 from redinstruct.safealign.batches import Batch, Cut, StreamSampler, collate, cut, deal, pack
 from redinstruct.safealign.losses import Totals, totals
-from redinstruct.safealign.masks import PREFIX_TOKENS, Encoded, Prefixes, augment_deep_prefix, deep_prefixes
+from redinstruct.safealign.masks import Encoded, Prefixes, augment_deep_prefix, deep_prefixes
 from redinstruct.safealign.rows import Stream
 
 ONE_LINE = 1024
@@ -79,7 +79,7 @@ class Steps(Dataset[dict[str, int]]):
         if row.stream == "red":
             return len(row)
         twins = (len(red) for one in row.answers if one.weight > 0 for red in self._prefixes.get(one.asked, ()))
-        longer = len(row) + min(PREFIX_TOKENS, max(twins, default=0))
+        longer = len(row) + min(self._settings.deep_prefix_tokens, max(twins, default=0))
         return max(len(row), min(longer, self._settings.max_length))
 
     def of_step(self, step: int) -> tuple[dict[int, Encoded], Totals]:
@@ -92,11 +92,16 @@ class Steps(Dataset[dict[str, int]]):
 
     def _augmented(self, step: int, index: int) -> Encoded:
         row = self.rows[index]
-        if not self._prefixes:
-            return row
+        if not self._prefixes or (self.references and index in self.references):
+            return row  # the base was asked about the row as it is
         rng: random.Random = self._sampler.rng(step, index)
         return augment_deep_prefix(
-            row, self._prefixes, rng, share=self._settings.deep_prefix, max_length=self._settings.max_length
+            row,
+            self._prefixes,
+            rng,
+            share=self._settings.deep_prefix,
+            max_tokens=self._settings.deep_prefix_tokens,
+            max_length=self._settings.max_length,
         )
 
     def micro_batches(self, step: int, most: Cut) -> list[list[int]]:

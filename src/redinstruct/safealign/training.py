@@ -81,7 +81,7 @@ class TrainingRun:
             trainer.probe = self._probe
         if self._listeners.on_evaluate is not None:
             trainer.on_candidate = self._maybe_evaluate
-        if prepared.strategy.needs_reference:
+        if prepared.strategy.compared:
             if self._sharded:
                 trainer.before_training = self._refer  # once it is sharded
             else:
@@ -130,15 +130,15 @@ class TrainingRun:
         return with_adapter(model, config.lora)
 
     def _refer(self, model: Any) -> None:
-        """Let the steps know what the base thinks of the red answers."""
+        """Let the steps know what the base thinks of the answers that a loss compares with it."""
         trainer, data = self._trainer, self._trainer.data
-        red = [i for i, row in enumerate(data.rows) if row.stream == "red"]
+        compared = [i for i, row in enumerate(data.rows) if row.stream in self._prepared.strategy.compared]
         kept = self._folder / REFERENCE_NAME
         if self._sharded and self._config.lora is None and trainer.state.global_step and not kept.is_file():
             raise RedInstructError(f"{kept.name} is missing in {self._folder.name}; remove the folder to begin again")
         made = reference_logps(
             model,
-            [data.rows[i] for i in red],
+            [data.rows[i] for i in compared],
             base=f"{self._prepared.base} {self._config.quantize or ''}".strip(),
             pad_id=data.pad_id,
             folder=self._config.reference_cache or cache_folder(),
@@ -146,7 +146,7 @@ class TrainingRun:
             computing=trainer.compute_loss_context_manager,
             on_progress=self._listeners.on_progress,
         )
-        data.references = dict(zip(red, made, strict=True))
+        data.references = dict(zip(compared, made, strict=True))
 
     def _check_end(self, trainer: AlignTrainer) -> None:
         """Pass when all steps were made."""

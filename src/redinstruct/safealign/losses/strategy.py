@@ -59,6 +59,9 @@ class Strategy:
     mean over its own. R is ``red``, a mean over red sequences (``granularity`` sample) or tokens (ascent only); None
     is no red term. Which of the numbers it reads, its own file says.
 
+    ``kl_weight`` adds so many times the mean over general tokens of (nll - nll_base)^2 / 2, which is close to the KL
+    divergence from the base while the two are close (Schulman 2020, "Approximating KL divergence", k2).
+
     ``steps``: R counts in the first so many steps only (None: always). ``needs_reference``: R compares with the frozen
     base model. ``paper`` and ``equation`` say where it comes from, ``own`` which of its numbers do not.
     """
@@ -76,6 +79,7 @@ class Strategy:
     threshold: float = 1.0
     beta: float = 1.0
     gamma: float = 0.0
+    kl_weight: float = 0.0
     steps: int | None = None
     granularity: Literal["sample", "token"] = "sample"
     needs_reference: bool = False
@@ -89,6 +93,12 @@ class Strategy:
             "general": self.general_weight != 0,
             "red": self.red is not None and self.red_weight != 0,
         }
+        return tuple(stream for stream in STREAMS if used[stream])
+
+    @property
+    def compared(self) -> tuple[Stream, ...]:
+        """The streams whose tokens the base model must have been asked about."""
+        used: dict[Stream, bool] = {"blue": False, "general": self.kl_weight != 0, "red": self.needs_reference}
         return tuple(stream for stream in STREAMS if used[stream])
 
 
@@ -115,7 +125,7 @@ def strategy_loss(
     Raises:
         ValueError: the strategy compares with the base model, and there are no reference log-probabilities.
     """
-    if strategy.needs_reference and labelled.reference is None:
+    if strategy.compared and labelled.reference is None:
         raise ValueError(f"{strategy.name} compares with the base model: give reference log-probabilities")
     nll, penalised = -labelled.logps, labelled.weights < 0
     of_general = ~penalised & (labelled.stream == GENERAL)
@@ -129,6 +139,9 @@ def strategy_loss(
     ):
         if factor:
             total = total + factor * weighted[chosen].sum() / max(1, pool if strategy.pooled else count)
+    if strategy.kl_weight and labelled.reference is not None:
+        apart = (nll + labelled.reference)[of_general]
+        total = total + strategy.kl_weight * 0.5 * apart.square().sum() / max(1, totals.general)
     red = _red_sequences(labelled, penalised)
     term = nll.new_zeros(()) if strategy.red is None else strategy.red(strategy, red, totals)
     active = strategy.steps is None or step < strategy.steps
