@@ -364,3 +364,36 @@ def test_the_bases_log_probabilities_are_computed_once_and_kept_by_content(
         reference_logps(model, rows, base="tiny", pad_id=0, folder=tmp_path)
     digests = {digest_of(rows, "tiny", "float32"), digest_of(rows, "other", "float32"), digest_of(rows[1:], "tiny", "")}
     assert len(digests) == 3
+
+
+@pytest.mark.parametrize("strategy", ["blue", "npo-len"])
+def test_kl_to_the_base_keeps_harmless_answers_as_likely_as_they_were(
+    strategy: str, tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    moved = {}
+    for weight in (0.0, 100.0):
+        made = config(tiny, data, tmp_path / f"{strategy}-{weight:g}", strategy, steps=8, deep_prefix=0.5,
+                      parameters={"kl_weight": weight})  # fmt: skip
+        losses = [one.general for one in align(made).history]
+        assert losses[0] is not None
+        assert losses[-1] is not None
+        moved[weight] = abs(losses[-1] - losses[0])
+    first = read_card(tmp_path / f"{strategy}-100")
+    assert first is not None
+    assert moved[100.0] < 0.5 * moved[0.0]
+
+
+def test_a_refusal_begins_after_at_most_so_many_words_of_an_answer(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    from redinstruct.safealign.prepare import prepare
+
+    depths = {}
+    for most in (1, 3, 100):
+        chosen = config(tiny, data, tmp_path / "never", steps=40, deep_prefix=1.0, deep_prefix_tokens=most)
+        steps = prepare(chosen.resolved()).data()
+        depths[most] = {row.prefixed for step in range(40) for row in steps.of_step(step)[0].values()}
+        assert steps.longest >= max(len(row) for step in range(40) for row in steps.of_step(step)[0].values())
+    assert depths[1] == {0, 1}
+    assert depths[3] == {0, 1, 2, 3}
+    assert max(depths[100]) > 3
