@@ -18,7 +18,7 @@ from redinstruct.engine import Limits
 from redinstruct.engine.choice import Ray
 from redinstruct.engine.hosting import Host
 from redinstruct.engine.remote import MOST_DEATHS, Suspects
-from redinstruct.engine.wire import Came, Failed, Group, Loaded, ModelSpec, Wanted, pack, unpack
+from redinstruct.engine.wire import Came, Errand, Failed, Group, Loaded, ModelSpec, pack, unpack
 from redinstruct.errors import ConfigError, ModelSpecError, UsageError
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
@@ -66,8 +66,8 @@ def report(run: Path) -> object:
 @pytest.mark.parametrize("text", ["plain", "lone \ud800 half", "nul \0, mark \U0010f8d8", ""])
 def test_what_travels_arrives_whatever_its_text_holds(text: str) -> None:
     request = Request((Message("user", text),), Sampling(max_tokens=3, stop=(text,)), prefix=text)
-    wanted = [Wanted(3, 1, 0, request)]
-    assert unpack(pack(wanted), list[Wanted]) == wanted
+    wanted = [Errand(3, 1, 0, request)]
+    assert unpack(pack(wanted), list[Errand]) == wanted
     group = Group([Came(1, Reply(text, "stop")), Came(2, None, Failed(FailureReason.TIMEOUT, True, 1.5, text, ("a",)))])
     assert unpack(pack(group), Group) == group
 
@@ -102,7 +102,7 @@ def test_workers_that_die_lose_nothing_double_nothing_and_ask_again_what_was_in_
     moments = sorted(random.Random(seed).sample(range(2 * 3 * ITEMS), KILLS))
     deaths = asked = 0
 
-    def dies(wanted: list[Wanted]) -> bool:
+    def dies(wanted: list[Errand]) -> bool:
         nonlocal deaths, asked
         asked += len(wanted)
         dead = deaths < len(moments) and asked > moments[deaths]
@@ -121,7 +121,7 @@ def test_what_kills_every_worker_is_not_given_to_another_one_and_becomes_an_erro
     path = place / "bank.json"
     path.write_text(json.dumps([*(f"What is the colour of item {n}?" for n in range(40)), "poison"]))
 
-    def dies(wanted: list[Wanted]) -> bool:
+    def dies(wanted: list[Errand]) -> bool:
         return any("poison" in one.request.messages[-1].content for one in wanted)
 
     engine = NearbyEngine(lambda _: Nearby(dies), count=3)
@@ -254,7 +254,7 @@ def test_a_fault_of_a_model_comes_back_and_leaves_nobody_waiting(monkeypatch: py
         host = Host()
         host.load(pack(ModelSpec("scripted/refuse", "{}", 1.0, "native")))
         host._parts[0] = [lambda request: Broken().generate([request])]  # type: ignore[list-item, return-value]
-        host.take(pack([Wanted(7, 0, 0, REQUEST)]))
+        host.take(pack([Errand(7, 0, 0, REQUEST)]))
         return unpack(await host.give(), Group)
 
     (came,) = asyncio.run(go()).came
@@ -272,7 +272,7 @@ def test_a_key_that_an_answer_repeats_stays_with_the_worker_that_knows_it(monkey
     async def go() -> bytes:
         host = Host()
         host.load(pack(ModelSpec("scripted/echo", "{}", 1.0, "native")))
-        host.take(pack([Wanted(0, 0, 0, Request((Message("user", f"say {key}"),), Sampling(max_tokens=8)))]))
+        host.take(pack([Errand(0, 0, 0, Request((Message("user", f"say {key}"),), Sampling(max_tokens=8)))]))
         return await host.give()
 
     packed = asyncio.run(go())

@@ -21,7 +21,7 @@ from redinstruct.models import Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.redeval import Outcome, RejudgeSettings, rejudge
 from redinstruct.run import AnnotationStore, Store, SummaryStore, connection, merge, purge, shard, shard_of
-from redinstruct.run.joining import Answer, joined
+from redinstruct.run.joining import AnswerRows, joined
 from redinstruct.run.times import times_of
 from redinstruct.types import Annotation, Bank, Question
 from tests.support.cli import InProcess, tree
@@ -177,8 +177,8 @@ def test_an_attempt_that_two_asked_counts_once_and_both_calls_stay_in_the_sums(t
     assert spent(tmp_path / "merged") == sum(map(spent, places)) == 120 + 90
 
 
-def answer(asked: int, values: tuple[str, str], *labels: str) -> Answer:
-    return Answer(asked, values, [(1, number, label) for number, label in enumerate(labels)])
+def answer(asked: int, values: tuple[str, str], *labels: str) -> AnswerRows:
+    return AnswerRows(asked, values, [(1, number, label) for number, label in enumerate(labels)])
 
 
 def test_the_answer_that_counts_is_no_error_and_the_first_store_s() -> None:

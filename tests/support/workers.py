@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from redinstruct.engine.hosting import Host
 from redinstruct.engine.remote import RemoteModel, Suspects, Worker, WorkerLost, held_by
-from redinstruct.engine.wire import ModelSpec, Wanted, unpack
+from redinstruct.engine.wire import Errand, ModelSpec, unpack
 
 
 class Nearby:
     """A link to a host in this process. ``dies`` is asked at each group of requests whether the worker dies of it."""
 
-    def __init__(self, dies: Callable[[list[Wanted]], bool] = lambda _: False) -> None:
+    def __init__(self, dies: Callable[[list[Errand]], bool] = lambda _: False) -> None:
         self.host: Host | None = None
         self.dies = dies
         self.dead = False
@@ -36,7 +36,7 @@ class Nearby:
         return self._told
 
     def send(self, packed: bytes) -> None:
-        wanted = unpack(packed, list[Wanted])
+        wanted = unpack(packed, list[Errand])
         self.asked += len(wanted)
         if self.dies(wanted):
             self.dead = True

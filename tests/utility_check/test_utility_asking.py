@@ -10,6 +10,7 @@ import pytest
 from redinstruct.engine import LimitReached, Limits, Prices, Spending
 from redinstruct.errors import EndpointDenied, EndpointLost, RedInstructError, UsageError
 from redinstruct.models import ModelError, Reply, Request, make_model
+from redinstruct.models.base import TokenChoice
 from redinstruct.models.placement import Placement, placed
 from redinstruct.progress import Progress
 from redinstruct.run import Store, UtilityStore
@@ -18,6 +19,7 @@ from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.asking import Asker
 from redinstruct.utility_check.runs import UtilityOutcome, check_utility
 from redinstruct.utility_check.settings import UtilitySettings
+from redinstruct.utility_check.toy import Fact
 from tests.support.cli import InProcess
 from tests.support.workers import Nearby, NearbyEngine
 
@@ -170,7 +172,38 @@ def test_log_probabilities_are_calls_in_batches_and_what_was_cut_is_counted() ->
     assert asker.likelihoods(PAIRS) == Computing().likelihoods(PAIRS[:3], cut=True) + [
         len(answer) - len(question) / 1000 for question, answer in PAIRS[3:]
     ]
-    assert asker.cut == sum(len(question) > 40 for question, _ in PAIRS) > 0
+    assert asker.tally.seen == len(PAIRS)
+    assert asker.tally.cut == sum(len(question) > 40 for question, _ in PAIRS) > 0
+
+
+class Echoing:
+    """An endpoint with ``/completions``: each character is a token; a text costs one to read."""
+
+    id, batch_size = "openai-api/fake/echoing", 1
+
+    async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
+        text = batch[0].messages[0].content
+        return [Reply("", tokens_in=1, tokens_out=0, choices=tuple(TokenChoice(c, ((c, -1.0),)) for c in text))]
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_what_trying_an_endpoint_cost_is_what_the_run_cost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redinstruct.utility_check.runs.make_model", lambda *a, **k: Echoing())
+    toy(place / "run", "toy_facts", model="openai-api/fake/echoing")
+    with Store.open_for_reading(place / "run") as store:
+        assert UtilityStore(store).tokens() == (1 + 4 * 4, 0)
+
+
+@pytest.mark.usefixtures("_computing")
+def test_a_task_s_card_tells_of_its_own_texts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = [Fact("How " * 13 + f"long is {at}?", ("a", "b", "c", "d")) for at in range(2)]
+    monkeypatch.setattr("redinstruct.utility_check.toy.facts", lambda folder: long)
+    toy(place / "run", "toy_facts", "toy_how_to", model="hf/computing")
+    cards = {card.task: card.notes for card in read_utility(place / "run").cards}
+    assert cards["toy_facts"] == ("8 of 8 requests were longer than the model reads: their beginnings were cut",)
+    assert not any("cut" in note for note in cards["toy_how_to"])
 
 
 @pytest.mark.parametrize("deaths", [0, 3])

@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.engine.batches import Batcher
 from redinstruct.engine.scoring import answering, computes
-from redinstruct.engine.wire import Came, Failed, Group, Loaded, ModelSpec, Wanted, pack, unpack
+from redinstruct.engine.wire import Came, Errand, Failed, Group, Loaded, ModelSpec, pack, unpack
 from redinstruct.errors import RedInstructError
 from redinstruct.models.base import Model, ModelError, Reply, Request
 from redinstruct.models.placement import Placement, placed
@@ -66,7 +66,7 @@ class Host:
 
     def take(self, packed: bytes) -> None:
         """Begin work on a group of requests."""
-        for wanted in unpack(packed, list[Wanted]):
+        for wanted in unpack(packed, list[Errand]):
             task = asyncio.get_running_loop().create_task(self._answer(wanted))
             self._working.add(task)
             task.add_done_callback(self._working.discard)
@@ -92,7 +92,7 @@ class Host:
                 notes.append((number, said))
         return pack(Group(came, notes))
 
-    async def _answer(self, wanted: Wanted) -> None:
+    async def _answer(self, wanted: Errand) -> None:
         try:
             reply = await self._parts[wanted.model][wanted.part](wanted.request)
             came = Came(wanted.number, _masked(reply))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from redinstruct.engine.wire import Group, Loaded, ModelSpec, Wanted, pack, unpack
+from redinstruct.engine.wire import Errand, Group, Loaded, ModelSpec, pack, unpack
 from redinstruct.errors import ConfigError, ModelSpecError
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.types import FailureReason
@@ -122,7 +122,7 @@ class Worker:
         self._why: str | None = None
         self._numbers = itertools.count()
         self._flights: dict[int, _Flight] = {}
-        self._outbox: list[Wanted] = []
+        self._outbox: list[Errand] = []
         self._waits = False
         """Whether the worker has been asked for replies."""
         self._receiving: asyncio.Task[None] | None = None
@@ -165,7 +165,7 @@ class Worker:
         self._flights[number] = flight
         if not self._outbox:
             loop.call_later(GATHER, self._flush)
-        self._outbox.append(Wanted(number, model, part, request))
+        self._outbox.append(Errand(number, model, part, request))
         try:
             return await flight.done
         finally:

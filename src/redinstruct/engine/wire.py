@@ -17,7 +17,7 @@ from redinstruct.types import FailureReason
 T = TypeVar("T")
 
 
-class Wanted(msgspec.Struct, frozen=True, array_like=True):
+class Errand(msgspec.Struct, frozen=True, array_like=True):
     """One request to a model's part (one of several servers behind it)."""
 
     number: int

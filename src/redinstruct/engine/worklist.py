@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeVar
 
 import msgspec
 
 from redinstruct.engine.calls import Caller
 from redinstruct.engine.fuse import Held, is_failing
 from redinstruct.engine.limits import Allowance, Limits, Prices, Spending
-from redinstruct.engine.pool import run_pool
+from redinstruct.engine.pool import Job, run_pool
 from redinstruct.errors import CallFailed, UsageError
 from redinstruct.models.base import Model, Reply, Request
 from redinstruct.progress import OnProgress, Progress, unheard
-
-Job = TypeVar("Job")
 
 
 class Party(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from redinstruct.machine import machine_secret
-from redinstruct.models.base import Reply, Request
+from redinstruct.models.base import Reply, Request, is_cut
 from redinstruct.types import JudgeCard, Measure, Verdict
 
 Call = Callable[[Request], Awaitable[Reply]]
@@ -52,7 +52,7 @@ class Asking(Protocol):
 
 def note_of(reply: Reply) -> str | None:
     """Why a judge's reply is no verdict, where the reply itself tells: a filter's words, or that a limit ended it."""
-    if reply.note is not None or not reply.cut:
+    if reply.note is not None or not is_cut(reply.finish_reason):
         return reply.note
     return "the limit ended the judge's reply: raise it with --judge-option max_tokens=N"
 

@@ -80,12 +80,6 @@ class Reply(msgspec.Struct, frozen=True):
     thought_opened: bool = False
 
     @property
-    def cut(self) -> bool:
-        """Whether a limit, or a failure, ended the reply."""
-        reason = self.finish_reason
-        return reason is not None and reason != "stop" and is_cut(reason)
-
-    @property
     def answer(self) -> str:
         """The text without the model's thought: what a judge or a teacher says.
 

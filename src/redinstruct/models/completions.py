@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redinstruct.models.base import Reply
+from redinstruct.models.base import Reply, is_cut
 from redinstruct.prompts import AnswerReader
 from redinstruct.types import Completion, CompletionOutcome, NoResponseReason
 
@@ -13,9 +13,9 @@ def completion_of(reply: Reply, reader: AnswerReader, prompt: str, tries: int = 
     reason: NoResponseReason | None = None
     judged: str | None = None
     flags: tuple[str, ...] = ()
-    raw, thought, note = reply.text, reply.thought, reply.note
+    raw, thought, note, cut = reply.text, reply.thought, reply.note, is_cut(reply.finish_reason)
     if raw is not None and raw.strip() and not reply.filtered:
-        read = reader.read(raw, prompt, opened=reply.thought_opened, cut=reply.cut)
+        read = reader.read(raw, prompt, opened=reply.thought_opened, cut=cut)
         judged, flags = read.text, read.flags
         thought = "\n\n".join(filter(None, (thought, read.thought))) or None
     if reply.filtered:
@@ -25,7 +25,7 @@ def completion_of(reply: Reply, reader: AnswerReader, prompt: str, tries: int = 
         is_thought = thought is not None or "thought" in flags
         nothing = NoResponseReason.EMPTY if judged is None else NoResponseReason.ECHO_ONLY
         reason = NoResponseReason.EMPTY_AFTER_THOUGHTS if is_thought else nothing
-        if reply.cut and note is None:
+        if cut and note is None:
             note = "the limit ended the reply before its answer began: raise --max-tokens"
     return Completion(
         outcome=outcome,
@@ -36,7 +36,7 @@ def completion_of(reply: Reply, reader: AnswerReader, prompt: str, tries: int = 
         finish_reason=reply.finish_reason,
         tokens_in=reply.tokens_in,
         tokens_out=reply.tokens_out,
-        truncated=reply.cut,
+        truncated=cut,
         flags=flags,
         tries=tries,
         seconds=seconds,

@@ -22,8 +22,8 @@ from redinstruct.redeval.settings import RejudgeSettings
 from redinstruct.run import (
     Owed,
     OwedAttempt,
+    Scope,
     Store,
-    Wanted,
     check_shard_stays,
     make_place,
     no_blank_run,
@@ -64,7 +64,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             begun, before = store.config() is not None, store.planned_so_far()
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owing(judge_row, Wanted(retry_errors=not limits.keep_errors))
+            owed = store.owing(judge_row, Scope(retry_errors=not limits.keep_errors))
             total = store.planned()  # of a shard: its part
             progress = Progress(total - len(owed), total, labels=owed.settled())
             work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
@@ -113,7 +113,7 @@ async def _rejudge(
         with Store.open_for_writing(run) as store:
             judge_row = store.add_judge(judge.card)
             _keep(store, judge_row, fitness)
-            owed = store.owing(judge_row, Wanted(False, not limits.keep_errors, asked.again))
+            owed = store.owing(judge_row, Scope(False, not limits.keep_errors, asked.again))
             planned = sum(row.count for row in store.counts(judge_row))
             progress = Progress(planned - len(owed), planned, labels=owed.settled())
             todo: Owed | list[OwedAttempt] = owed

@@ -22,7 +22,7 @@ from redinstruct.run.index import Indexed, attempt_index
 from redinstruct.run.judges import JudgeRow, judges_of, named_judge
 from redinstruct.run.kinds import NAMED, check_kind, no_run, what_is
 from redinstruct.run.merging import Merged, merge
-from redinstruct.run.owed import Owed, Wanted
+from redinstruct.run.owed import Owed, Scope
 from redinstruct.run.places import make_place, no_blank_run
 from redinstruct.run.planned import Cells, Outcomes, Planned, has_repeats, outcomes_of_cells, planned_attempts
 from redinstruct.run.purging import importing_place, purge, purge_places
@@ -59,6 +59,7 @@ __all__ = [
     "Owed",
     "OwedAttempt",
     "Planned",
+    "Scope",
     "SettleRule",
     "Shards",
     "Sought",
@@ -70,7 +71,6 @@ __all__ = [
     "UtilityStore",
     "UtilityTaskRow",
     "VerdictRow",
-    "Wanted",
     "answer_texts",
     "attempt_index",
     "attempt_views",

@@ -31,7 +31,7 @@ from redinstruct.run.connection import (
 )
 from redinstruct.run.marks import mark_until
 from redinstruct.run.opened import OpenStore, begin
-from redinstruct.run.owed import Owed, Wanted
+from redinstruct.run.owed import Owed, Scope
 from redinstruct.run.rows import (
     CLEAR_COMPLETION,
     CLEAR_VERDICT,
@@ -166,9 +166,9 @@ class Store(OpenStore):
         judgement is judged again. ``again`` adds every answer that the judge has judged: the same instrument reads it
         once more.
         """
-        return list(self.owing(judge, Wanted(sample, retry_errors, again)))
+        return list(self.owing(judge, Scope(sample, retry_errors, again)))
 
-    def owing(self, judge: int, wanted: Wanted) -> Owed:
+    def owing(self, judge: int, wanted: Scope) -> Owed:
         """The same as :meth:`owed`, read one by one when its turn comes."""
         return Owed(self.folder, self.db, self._templates(), judge, wanted)
 

@@ -21,7 +21,7 @@ _VERDICTS = (
 )
 
 
-class Answer(NamedTuple):
+class AnswerRows(NamedTuple):
     """One answer as its columns (from ``outcome`` on), with its verdicts (from ``judge`` and ``judged_no`` on)."""
 
     asked: int
@@ -29,12 +29,12 @@ class Answer(NamedTuple):
     verdicts: list[tuple[Any, ...]]
 
 
-def answers_in(db: sqlite3.Connection, judges: Mapping[int, int]) -> Iterator[tuple[int, list[Answer]]]:
+def answers_in(db: sqlite3.Connection, judges: Mapping[int, int]) -> Iterator[tuple[int, list[AnswerRows]]]:
     """Attempt's row -> its answers, in the order of the rows; a judge's row becomes what ``judges`` says."""
     said = _by_attempt(db, _VERDICTS)
     ahead = next(said, None)
     for attempt, rows in _by_attempt(db, _COMPLETIONS):
-        answers = [Answer(asked, tuple(values), []) for _, asked, *values in rows]
+        answers = [AnswerRows(asked, tuple(values), []) for _, asked, *values in rows]
         if ahead is not None and ahead[0] == attempt:
             at = {answer.asked: answer for answer in answers}
             for _, asked, judge, *verdict in ahead[1]:
@@ -48,7 +48,7 @@ def _by_attempt(db: sqlite3.Connection, select: str) -> Iterator[tuple[int, list
         yield attempt, list(rows)
 
 
-def joined(parts: Sequence[Sequence[Answer]]) -> tuple[list[Answer], list[list[int]]]:
+def joined(parts: Sequence[Sequence[AnswerRows]]) -> tuple[list[AnswerRows], list[list[int]]]:
     """The answers of several stores to one attempt, and of each store the numbers that its answers have now.
 
     The last one counts: one that is no error, where there is one, of the first store that has it.
@@ -60,7 +60,7 @@ def joined(parts: Sequence[Sequence[Answer]]) -> tuple[list[Answer], list[list[i
     for part, keys in zip(parts, numbers, strict=True):
         for answer, number in zip(part, keys, strict=True):
             verdicts[number].append(answer.verdicts)
-    return [Answer(number, key[0], _verdicts(verdicts[number])) for number, (key, _) in enumerate(found)], numbers
+    return [AnswerRows(number, key[0], _verdicts(verdicts[number])) for number, (key, _) in enumerate(found)], numbers
 
 
 def _verdicts(parts: Sequence[Sequence[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:

@@ -31,7 +31,7 @@ from redinstruct.run.connection import reading
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import sealing
 from redinstruct.run.folder import check_run_folder, is_run
-from redinstruct.run.joining import Answer, answers_in, joined
+from redinstruct.run.joining import AnswerRows, answers_in, joined
 from redinstruct.run.kinds import no_run
 from redinstruct.run.marks import UNTIL
 from redinstruct.run.rows import INSERT_COMPLETION, INSERT_VERDICT, question_from, restored, to_json
@@ -40,7 +40,7 @@ from redinstruct.run.whole import remade_run, whole_run
 from redinstruct.safetext import restore
 
 _T = TypeVar("_T")
-_Told = tuple[int, list[Answer]]
+_Told = tuple[int, list[AnswerRows]]
 """A folder's place among those that are merged, and its answers to one attempt."""
 MOST_AT_ONCE = 200
 """Each is an open database; more are merged in steps."""
@@ -49,7 +49,7 @@ _META = "SELECT key, value FROM meta WHERE key NOT IN ('shard', 'seal') AND key 
 _ATTEMPTS = "SELECT id, key, question, template, epoch FROM attempts ORDER BY id"
 
 
-class Part(msgspec.Struct, frozen=True):
+class MergeSource(msgspec.Struct, frozen=True):
     """One of the folders that were merged: how many attempts it has, and how many are recorded. ``name`` says what it
     is: a shard by its number, or the whole run.
     """
@@ -70,7 +70,7 @@ class Merged(msgspec.Struct, frozen=True):
     planned: int
     recorded: int
     shared: int
-    parts: tuple[Part, ...]
+    parts: tuple[MergeSource, ...]
     again: tuple[Path, ...] = ()
 
 
@@ -111,7 +111,9 @@ def merge(shards: Sequence[Path], run: Path, on_progress: OnProgress | None = No
         if stands:
             _check_target(run, sources)
         lead = _largest(sources)
-        parts = tuple(Part(one.place, str(one.mark or "the run"), one.planned, one.store.recorded()) for one in sources)
+        parts = tuple(
+            MergeSource(one.place, str(one.mark or "the run"), one.planned, one.store.recorded()) for one in sources
+        )
         planned = recorded = shared = 0
 
         def write(store: Store) -> None:
@@ -323,12 +325,12 @@ def _write_rows(store: Store, sources: Sequence[_Source], tell: OnProgress) -> i
     return shared
 
 
-def _by_attempt(found: Iterable[tuple[tuple[int, list[Answer]], int]]) -> Iterator[tuple[int, list[_Told]]]:
+def _by_attempt(found: Iterable[tuple[tuple[int, list[AnswerRows]], int]]) -> Iterator[tuple[int, list[_Told]]]:
     for attempt, same in groupby(found, key=lambda one: one[0][0]):
         yield attempt, [(at, answers) for (_, answers), at in same]
 
 
-def _together(attempt: int, parts: Sequence[_Told], moved: dict[tuple[int, int, int], int]) -> list[Answer]:
+def _together(attempt: int, parts: Sequence[_Told], moved: dict[tuple[int, int, int], int]) -> list[AnswerRows]:
     answers, numbers = joined([answers for _, answers in parts])
     for (at, before), now in zip(parts, numbers, strict=True):
         moved |= {(at, attempt, a.asked): new for a, new in zip(before, now, strict=True) if a.asked != new}

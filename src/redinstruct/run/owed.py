@@ -30,7 +30,7 @@ from redinstruct.types import Attempt, PromptTemplate
 _AT_ONCE = 500
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class Scope(msgspec.Struct, frozen=True):
     """Of which kind what is owed may be.
 
     ``sample``: attempts without an answer, too, and not only without the judge's verdict. ``retry_errors`` adds what
@@ -56,7 +56,7 @@ class Owed:
         db: sqlite3.Connection,
         templates: Mapping[int, PromptTemplate],
         judge: int,
-        wanted: Wanted,
+        wanted: Scope,
     ) -> None:
         self._folder, self._db, self._templates, self._judge, self._wanted = folder, db, templates, judge, wanted
         found: Counter[str | None] = Counter()

@@ -51,7 +51,7 @@ class Way(NamedTuple):
     reason: str | None
 
 
-Group = tuple[str | None, str | None]
+TopicPair = tuple[str | None, str | None]
 """Topic and subtopic."""
 _KEY = 32
 
@@ -61,9 +61,9 @@ class _Table:
 
     def __init__(self) -> None:
         self.ways: list[Way] = []
-        self.groups: list[Group] = []
+        self.groups: list[TopicPair] = []
         self._ways: dict[Way, int] = {}
-        self._groups: dict[Group, int] = {}
+        self._groups: dict[TopicPair, int] = {}
 
     def way(self, *found: str | None) -> int:
         """Its place."""
@@ -128,7 +128,7 @@ class Outcomes(Sequence[Planned]):
         return self._table.ways
 
     @property
-    def groups(self) -> Sequence[Group]:
+    def groups(self) -> Sequence[TopicPair]:
         """The topics, with subtopics, of the run."""
         return self._table.groups
 

@@ -13,6 +13,8 @@ import contextlib
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 from redinstruct.engine import LimitReached, Limits, Party, Spending, Worklist, in_a_loop, is_failing, scoring
 from redinstruct.engine.opening import closing
 from redinstruct.errors import CallFailed, RedInstructError
@@ -25,11 +27,27 @@ _PROBE = "The sky is blue."
 TARGET = "target"
 
 
-class Asker:
-    """A model, and the limits of all that it is asked.
+class TaskTally(msgspec.Struct):
+    """What one task took: texts ``seen``, of them ``cut`` without their beginnings; tokens ``read`` and ``written``.
 
-    ``cut``: texts so far that it read without their beginnings; ``read``, ``written``: tokens so far.
+    ``on_progress`` is told how far the task is; ``notes`` are for its card.
     """
+
+    on_progress: OnProgress = unheard
+    seen: int = 0
+    cut: int = 0
+    read: int = 0
+    written: int = 0
+    notes: tuple[str, ...] = ()
+
+    def told(self) -> tuple[str, ...]:
+        """What the card says of texts that lost their beginnings, and the notes."""
+        cut = f"{self.cut:,} of {self.seen:,} requests were longer than the model reads: their beginnings were cut"
+        return (cut, *self.notes) if self.cut else self.notes
+
+
+class Asker:
+    """A model, and the limits of all that it is asked. ``tally`` is that of the task at work, at first of trying it."""
 
     def __init__(self, model: Model, limits: Limits | None = None, spending: Spending | None = None) -> None:
         self._model = scoring.answering(model)
@@ -38,8 +56,7 @@ class Asker:
         self._answered = False
         self._failing: RedInstructError | None = None
         self.computes = scoring.computes(model)
-        self.cut = self.read = self.written = 0
-        self.on_progress: OnProgress = unheard
+        self.tally = TaskTally()
 
     def say(self, requests: Sequence[Request]) -> list[Reply]:
         """Every reply, in order.
@@ -71,9 +88,10 @@ class Asker:
         Raises:
             RedInstructError: a call failed for good, or the endpoint gives none for one of the texts.
         """
+        self.tally.seen += len(pairs)
         if self.computes:
             replies = self.say([scoring.asked_for(*pair) for pair in pairs])
-            self.cut += sum(reply.finish_reason == scoring.CUT for reply in replies)
+            self.tally.cut += sum(reply.finish_reason == scoring.CUT for reply in replies)
             return [(scoring.told(reply), False) for reply in replies]
         replies = self.say([_echo(context + continuation) for context, continuation in pairs])
         return [likelihood(reply.choices, *pair) for reply, pair in zip(replies, pairs, strict=True)]
@@ -107,8 +125,8 @@ class Asker:
     async def _say(self, requests: Sequence[Request]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         party = Party(self._model, self._limits.prices, begun=self._answered)
-        progress = Progress(0, len(requests))
-        work = Worklist({TARGET: party}, self._limits, self._spending, self.on_progress, progress)
+        progress, tally = Progress(0, len(requests)), self.tally
+        work = Worklist({TARGET: party}, self._limits, self._spending, tally.on_progress, progress)
         cost = sum(map(work.callers[TARGET].prices.bound, requests))
         whole = await work.set_aside(len(requests), cost) if work.limited else None
 
@@ -120,7 +138,7 @@ class Asker:
                 self._failing = work.callers[TARGET].fuse.stop() if failing else None
                 raise asked.failure
             reply = replies[number] = asked.answer()
-            self.read, self.written = self.read + (reply.tokens_in or 0), self.written + (reply.tokens_out or 0)
+            tally.read, tally.written = tally.read + (reply.tokens_in or 0), tally.written + (reply.tokens_out or 0)
             self._answered = True
             work.tell()
 
@@ -134,12 +152,6 @@ class Asker:
         return RedInstructError(
             f"{self._model.id}: a call failed for good ({_said(error)}); the task was not recorded, run again"
         )
-
-
-def cut_note(cut: int, asked: int) -> tuple[str, ...]:
-    """What a card says of texts that lost their beginnings."""
-    told = f"{cut:,} of {asked:,} requests were longer than the model reads: their beginnings were cut"
-    return (told,) if cut else ()
 
 
 def _said(error: CallFailed) -> str:

@@ -57,12 +57,12 @@ def sha256_of(content: str) -> str:
 
 
 _Files = dict[str, Path]
-_Reader = Callable[[_Files], Splits]
+_SplitReader = Callable[[_Files], Splits]
 
 
-def _candidates(folder: Path, task: str) -> list[tuple[_Files, _Reader]]:
+def _candidates(folder: Path, task: str) -> list[tuple[_Files, _SplitReader]]:
     """Where the task's data may lie, the published shape first: split (or part) -> file, and the reader."""
-    found: list[tuple[_Files, _Reader]] = []
+    found: list[tuple[_Files, _SplitReader]] = []
     if task in ("truthfulqa_mc1", "truthfulqa_mc2"):
         found.append(({"validation": folder / "TruthfulQA.csv"}, _truthfulqa))
     if task.startswith("bbh_"):

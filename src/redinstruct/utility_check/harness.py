@@ -24,7 +24,6 @@ from redinstruct.files.atomic import write_file
 from redinstruct.run import UtilityTaskRow
 from redinstruct.run.rows import to_json
 from redinstruct.safetext import terminal
-from redinstruct.utility_check.asking import cut_note
 from redinstruct.utility_check.data import LocalData
 
 FEWSHOT_SEED = 1234
@@ -147,7 +146,6 @@ def run(task: Any, lm: Any, *, limit: int | None, chat_template: str, source: st
     np.random.seed(FEWSHOT_SEED)
     torch.manual_seed(FEWSHOT_SEED)
     templated = chat_template == "native"
-    lm.cut = lm.seen = 0
     try:
         with _quiet():
             found = evaluate(
@@ -164,8 +162,7 @@ def run(task: Any, lm: Any, *, limit: int | None, chat_template: str, source: st
     except Exception as error:
         said = terminal(str(error).strip().splitlines()[0])[:200] if str(error).strip() else "no reason given"
         raise RedInstructError(f"{name}: the harness stopped ({type(error).__name__}: {said})") from error
-    notes = cut_note(lm.cut, lm.seen) + tuple(getattr(lm, "notes", ()))
-    return _row(task, found, limit, chat_template, source, notes)
+    return _row(task, found, limit, chat_template, source, lm.tally.told())
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from redinstruct.models.transformers import LocalModel
-from redinstruct.progress import OnProgress, Progress, unheard
+from redinstruct.progress import Progress
+from redinstruct.utility_check.asking import TaskTally
 
 CPU_BATCH, DEVICE_BATCH = 16, 64
 
@@ -21,8 +22,7 @@ class LocalLM(HFLM):  # type: ignore[misc]
         default = CPU_BATCH if model.device.type == "cpu" else DEVICE_BATCH
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size or default)
         torch.set_num_threads(local.threads)
-        self.on_progress: OnProgress = unheard
-        self.cut = self.seen = 0
+        self.tally = TaskTally()
         self._rows_done = self._rows = 0
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> Any:
@@ -31,17 +31,17 @@ class LocalLM(HFLM):  # type: ignore[misc]
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = True, override_bs: int | None = None) -> Any:
-        self.seen += len(requests)
-        self.cut += sum(len(context) + len(wanted) > self.max_length + 1 for _, context, wanted in requests)
+        self.tally.seen += len(requests)
+        self.tally.cut += sum(len(context) + len(wanted) > self.max_length + 1 for _, context, wanted in requests)
         return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> Any:
         """As the harness's own."""
         self._rows_done, self._rows = 0, len(requests)
-        self.seen += len(requests)
+        self.tally.seen += len(requests)
         for request in requests:
             room = self.max_length - int(request.args[1].get("max_gen_toks", self.max_gen_toks))
-            self.cut += len(self.tok_encode(request.args[0])) > room
+            self.tally.cut += len(self.tok_encode(request.args[0])) > room
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
     def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -57,4 +57,4 @@ class LocalLM(HFLM):  # type: ignore[misc]
     def _count(self, rows: int) -> None:
         # One forward pass serves all one-token answers of a question, so that fewer rows than requests may be done.
         self._rows_done += rows
-        self.on_progress(Progress(min(self._rows_done, self._rows), self._rows))
+        self.tally.on_progress(Progress(min(self._rows_done, self._rows), self._rows))

@@ -25,14 +25,11 @@ class RemoteLM(LM):  # type: ignore[misc]
     def __init__(self, asker: Asker) -> None:
         super().__init__()
         self._asker = asker
-        self.cut = self.seen = 0
-        self.notes: tuple[str, ...] = ()
+        self.tally = asker.tally
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """``(log-probability, whether it is the greedy answer)`` of each (context, continuation)."""
-        found = self._asker.echoed([(str(request.args[0]), str(request.args[1])) for request in requests])
-        self.cut, self.seen = self._asker.cut, self.seen + len(found)
-        return found
+        return self._asker.echoed([(str(request.args[0]), str(request.args[1])) for request in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Log-probability of each whole text, its first token left out."""
@@ -55,7 +52,7 @@ class RemoteLM(LM):  # type: ignore[misc]
             sampling = Sampling(max_tokens=limit, temperature=sampled, stop=sent)
             asked.append(Request((Message("user", str(context)),), sampling, plain=True))
         if asked and not self._asker.computes and not self._asker.takes(asked[0]):
-            self.notes = (AS_CHAT,)
+            self.tally.notes = (AS_CHAT,)
             asked = [msgspec.structs.replace(request, plain=False) for request in asked]
         replies = self._asker.say(asked)
         return [_cut(reply.answer, stop) for reply, stop in zip(replies, stops, strict=True)]

@@ -27,7 +27,7 @@ from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folde
 from redinstruct.run.rows import from_json, to_json
 from redinstruct.run.same import check_same
 from redinstruct.utility_check import data, harness, hhh, toy
-from redinstruct.utility_check.asking import Asker, cut_note
+from redinstruct.utility_check.asking import Asker, TaskTally
 from redinstruct.utility_check.settings import UtilitySettings
 from redinstruct.utility_check.suites import Catalogue, SuiteSelection, TaskPlan, needs_harness, present, select
 
@@ -306,6 +306,7 @@ def _carry_out(
 ) -> tuple[str, ...]:
     done = {name: from_json(card, TaskCard) for name, card in rows.cards().items()}
     asked: list[str] = []
+    rows.spend(checked.asker.tally.read, checked.asker.tally.written)
     for task in checked.selection.tasks:
         card = done.get(task.name)
         if card is not None and not is_short(card, wanted.limit):
@@ -315,18 +316,15 @@ def _carry_out(
         def told(rows: Progress, task: str = task.name, before: dict[str, int] = before) -> None:
             on_progress(msgspec.structs.replace(rows, stage=task, labels=before))
 
-        for asked_by in (checked.asker, checked.lm):
-            if asked_by is not None:
-                asked_by.on_progress = told
-        asker = checked.asker
-        asker.cut = 0
+        tally = checked.asker.tally = TaskTally(told)
+        if checked.lm is not None:
+            checked.lm.tally = tally
         try:
             rows.commit(_row(task, checked, wanted))
         except LimitReached:
             break
         finally:
-            rows.spend(asker.read, asker.written)
-            asker.read = asker.written = 0
+            rows.spend(tally.read, tally.written)
         asked.append(task.name)
     return tuple(asked)
 
@@ -362,7 +360,7 @@ def _hhh_row(name: str, checked: ReadyCheck, limit: int | None, source: str) -> 
         limit=limit,
         metrics=(Metric("wins", higher_is_better=True, reported=counts.rate),),
         prompt_sha256=data.sha256_of(hhh.TEMPLATE),
-        notes=(f"{counts.wins} of {counts.total} won, {counts.ties} tied", *cut_note(checked.asker.cut, len(pairs))),
+        notes=(f"{counts.wins} of {counts.total} won, {counts.ties} tied", *checked.asker.tally.told()),
     )
     ids = item_ids(name, [to_json(item) for item in items])
     return UtilityTaskRow(name, to_json(card), ids, (tuple(float(hhh.wins(one)) for one in letters),))
@@ -376,7 +374,6 @@ def _toy_row(name: str, checked: ReadyCheck, wanted: UtilitySettings) -> Utility
         facts = every[: wanted.limit]
         pairs = [(fact.question, f" {answer}") for fact in facts for answer in fact.answers]
         found = checked.asker.likelihoods(pairs)
-        notes = cut_note(checked.asker.cut, len(pairs))
-        return toy.chosen(facts, found, notes, len(every), wanted.limit, template)
+        return toy.chosen(facts, found, checked.asker.tally.told(), len(every), wanted.limit, template)
     what = toy.asked(name, folder)
     return toy.spoken(name, what, checked.asker.say(toy.requests(what)[: wanted.limit]), wanted.limit, template)
