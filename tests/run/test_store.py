@@ -299,7 +299,7 @@ class TestPlanning:
         self, run: Path, monkeypatch: pytest.MonkeyPatch, sorted_at_once: int
     ) -> None:
         """Line by line of questions that follow one another, indexed before, meanwhile or after; it extends alike."""
-        monkeypatch.setattr("redinstruct.run.plans._CHUNK", 3)
+        monkeypatch.setattr("redinstruct.run.plans.LOT", 3)
         monkeypatch.setattr("redinstruct.run.plans._MOST_SORTED", sorted_at_once)
         whole = Setup(banks=(make_bank(7), make_bank(5, "other")), epochs=2)
         for setup in (msgspec.structs.replace(whole, limit=4, epochs=1), whole):

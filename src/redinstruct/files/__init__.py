@@ -12,21 +12,38 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from redinstruct.errors import BankError, UsageError
 from redinstruct.files import limits
 from redinstruct.files.buffer import Buffer
 from redinstruct.files.csv_rows import csv_records, delimiter_of
-from redinstruct.files.json_rows import WRAPPERS, Doubled, JsonRow, Leaf, json_rows, json_values
+from redinstruct.files.json_blocks import RowBlock
+from redinstruct.files.json_rows import WRAPPERS, Doubled, FilePart, JsonRow, Leaf, json_rows, json_values
 from redinstruct.files.limits import MAX_BYTES
 from redinstruct.files.opening import decoded, digest_of, opened, stem_of, suffix_of
 from redinstruct.files.words import Fields, Malformed, fold, kind_of, listed, named, twice
 from redinstruct.safetext import terminal
 
 __all__ = [
-    "MAX_BYTES", "WRAPPERS", "Doubled", "Fields", "JsonFile", "JsonRow", "Leaf", "Malformed", "RowFile", "digest_of",
-    "fold", "kind_of", "listed", "named", "stem_of", "twice",
+    "MAX_BYTES",
+    "WRAPPERS",
+    "Doubled",
+    "Fields",
+    "JsonFile",
+    "JsonRow",
+    "Leaf",
+    "Malformed",
+    "RowBlock",
+    "RowFile",
+    "digest_of",
+    "fold",
+    "kind_of",
+    "listed",
+    "named",
+    "stem_of",
+    "twice",
 ]  # fmt: skip
 
 # The suffixes whose content is one JSON value or one a line. Any other file says by its first character what it is.
@@ -68,6 +85,15 @@ class RowFile:
         Raises:
             BankError: the file, or a row of it, does not read.
         """
+        with closing(self.parts()) as parts:
+            for part in parts:
+                if isinstance(part, RowBlock):
+                    yield from (JsonRow(where, value) for where, value in part.rows())
+                else:
+                    yield part
+
+    def parts(self) -> Generator[FilePart, None, None]:
+        """The same, rows that are alike many at a time."""
         digest = hashlib.sha256()
 
         def noted(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -79,7 +105,7 @@ class RowFile:
             yield from self._rows(Buffer(decoded(noted(chunks))))
         self.sha256 = digest.hexdigest()
 
-    def _rows(self, buffer: Buffer) -> Iterator[JsonRow | Leaf]:
+    def _rows(self, buffer: Buffer) -> Iterator[FilePart]:
         suffix = suffix_of(self._path)
         buffer.fill(2**16)
         start = buffer.text.lstrip()[:1]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from redinstruct.errors import BankError
 from redinstruct.files import limits
 from redinstruct.files.buffer import Buffer
+from redinstruct.files.json_blocks import BlockReader, RowBlock
 from redinstruct.files.words import fold, kind_of, twice
 
 WRAPPERS = frozenset({"data", "rows", "questions", "prompts", "examples", "instances", "behaviors", "items"})
@@ -53,7 +54,11 @@ class Doubled:
         self.key = key
 
 
-def json_rows(buffer: Buffer, suffix: str, is_row: Callable[[dict[str, object]], bool]) -> Iterator[JsonRow | Leaf]:
+FilePart = JsonRow | Leaf | RowBlock
+"""What a file comes in: a row, what is none, or many rows that are alike."""
+
+
+def json_rows(buffer: Buffer, suffix: str, is_row: Callable[[dict[str, object]], bool]) -> Iterator[FilePart]:
     """The rows of one JSON value, or of one value a line, which is also published with the suffix ``.json``.
 
     ``is_row`` says of an object that is the whole file whether it is one row.
@@ -104,6 +109,7 @@ class _JsonReader:
         self._buffer, self._suffix, self._is_row = buffer, suffix, is_row
         self.number = 0
         self._doubled: str | None = None
+        self._blocks = BlockReader(limits.MAX_COLUMNS)
         self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=constant)
 
     def _object(self, pairs: list[tuple[str, object]]) -> object:
@@ -115,7 +121,7 @@ class _JsonReader:
 
     # ---- what kind of file it is ----
 
-    def rows(self) -> Iterator[JsonRow | Leaf]:
+    def rows(self) -> Iterator[FilePart]:
         first = self._peek()
         if not first:
             return iter(())
@@ -179,9 +185,11 @@ class _JsonReader:
 
     # ---- one value a line ----
 
-    def _lines(self) -> Iterator[JsonRow]:
+    def _lines(self) -> Iterator[JsonRow | RowBlock]:
         buffer = self._buffer
         while True:
+            while (block := self._block()) is not None:
+                yield block
             yield from self._plain_lines()
             if not self._next_line():
                 return
@@ -194,6 +202,23 @@ class _JsonReader:
             value = self._one(line.strip(" \t\r\n"), where)
             buffer.at = end
             yield JsonRow(where, value)
+
+    def _block(self) -> RowBlock | None:
+        """The whole lines that the buffer holds, as far as all are alike and within the limits; else None."""
+        buffer = self._buffer
+        start = buffer.at
+        if self.number and buffer.text.startswith("\n", start):
+            start += 1
+        last = buffer.text.rfind("\n", start, start + limits.SMALL_ROW)
+        if last <= start or buffer.text.find("\r", start, last) >= 0:
+            return None
+        lines = buffer.text[start:last]
+        number = self.number + lines.count("\n") + 1
+        if not limits.may_be(number, buffer.passed + start) or (columns := self._blocks.read(lines)) is None:
+            return None
+        block = RowBlock(self.number + 1, columns)
+        self.number, buffer.at = number, last
+        return block
 
     def _plain_lines(self) -> Iterator[JsonRow]:
         """The whole lines that the buffer holds, as far as they are as nearly all are; the first other one ends it."""

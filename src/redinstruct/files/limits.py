@@ -28,9 +28,14 @@ _FREE_UNPACKED = 16 * 2**20
 _UNPACKED_RATIO = 100
 
 
+def may_be(rows: int, characters: int) -> bool:
+    """Whether a file of so many characters can hold so many questions or answers."""
+    return rows <= min(MAX_ROWS, _FREE_ROWS + characters // _ROW_CHARACTERS)
+
+
 def check_rows(number: int, characters: int) -> None:
     """Raise ``BankError`` for more rows than a file of so many characters can hold questions or answers."""
-    if number > min(MAX_ROWS, _FREE_ROWS + characters // _ROW_CHARACTERS):
+    if not may_be(number, characters):
         raise BankError(
             f"row {number}: there are more rows than are read (at most {MAX_ROWS:,}, and {_FREE_ROWS:,} of fewer than "
             f"{_ROW_CHARACTERS} characters)"

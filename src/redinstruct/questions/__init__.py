@@ -18,11 +18,24 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
 from redinstruct.errors import BankError, UsageError
-from redinstruct.files import Doubled, Fields, JsonRow, Leaf, RowFile, digest_of, fold, kind_of, listed, stem_of
+from redinstruct.files import (
+    Doubled,
+    Fields,
+    JsonRow,
+    Leaf,
+    RowBlock,
+    RowFile,
+    digest_of,
+    fold,
+    kind_of,
+    listed,
+    stem_of,
+)
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import SAFE, UNSAFE, Halves
 from redinstruct.questions.packed import GroupNames, Packing, Questions
@@ -68,9 +81,12 @@ def read_bank(path: Path, name: str | None = None, columns: Mapping[str, str] | 
         digest = digest_of(path)
         reader = _Reader(columns or {}, digest)
         file = RowFile(path, "a question", lacks=reader.lacks, meant=reader.means, is_row=reader.is_row, plain=True)
-        with closing(file.rows()) as rows:
-            for row in rows:
-                reader.add(row)
+        with closing(file.parts()) as parts:
+            for part in parts:
+                if isinstance(part, RowBlock):
+                    reader.add_block(part)
+                else:
+                    reader.add(part)
         if file.sha256 != digest:
             raise BankError("changed while it was read")
         questions = Questions(reader.packing)
@@ -300,6 +316,39 @@ class _Reader:
             named = self._names(topic, subtopic, fields, where)
         self.packing.add(text, named, earlier)
 
+    def add_block(self, block: RowBlock) -> None:
+        """The next rows' questions, as :meth:`add` takes each. Raises ``BankError``, row named."""
+        key = self._text_key_of(tuple(block.columns), f"row {block.first}")
+        fields = {fold(name): column for name, column in block.columns.items()}
+        texts = None if key is None else self._texts(key, fields[fold(key)])
+        kinds = None if texts is None else self._kinds(len(block), fields)
+        if texts is None or kinds is None:
+            for where, value in block.rows():
+                self.add(JsonRow(where, value))
+        else:
+            self.halves.add_block(block.first, len(block), fields)
+            self.packing.extend(texts, kinds)
+
+    def _texts(self, key: str, column: Sequence[object]) -> list[str] | None:
+        """What a column of rows asks, where that needs no second look and stands in it alone; else None."""
+        if key in TURN_KEYS or key == "instruction" or "context" in self._chosen or {*map(type, column)} != {str}:
+            return None
+        texts = list(map(str.strip, cast("Sequence[str]", column)))
+        odd = [text for text in texts if not text[:1].isalnum()]
+        return None if any(map(_is_blank, odd)) or "\0" in "".join(texts) else texts
+
+    def _kinds(self, count: int, fields: Mapping[str, Sequence[object]]) -> Iterable[int] | None:
+        """The packing's number of each row's names; None where one of them is no name."""
+        cells = list(zip(*map(fields.__getitem__, self._cells), strict=True)) if self._cells else [()] * count
+        try:
+            numbers = {
+                cell: self.packing.kind(self._names(None, None, dict(zip(self._cells, cell, strict=True)), ""))
+                for cell in set(cells)
+            }
+        except BankError:
+            return None
+        return map(numbers.__getitem__, cells)
+
     def _names(self, topic: str | None, subtopic: str | None, fields: Fields, where: str) -> GroupNames:
         """Topic, subtopic and language of a row; what was found for the same cells is not found again."""
         cells = (topic, subtopic, *map(fields.get, self._cells)) if fields else (topic, subtopic)
@@ -375,6 +424,10 @@ def _clean(text: str, where: str, key: str | None = None, *, blank: bool = True)
         except UnicodeEncodeError:
             told = f"{_place(where, key)} holds half of a surrogate pair, which is no character"
             raise BankError(told) from None
-    if not blank and not text[:1].isalnum() and all(c.isspace() or not c.isprintable() for c in text):
+    if not blank and _is_blank(text):
         raise BankError(f"{_place(where, key)} is blank, expected a question")
     return text.strip()
+
+
+def _is_blank(text: str) -> bool:
+    return not text[:1].isalnum() and all(c.isspace() or not c.isprintable() for c in text)

@@ -62,6 +62,17 @@ class Halves:
                 self._rows[self._count] = (where, cells)
         self._count += 1
 
+    def add_block(self, first: int, count: int, fields: Mapping[str, Sequence[object]]) -> None:
+        """The same for so many rows, the first of this number, by their columns."""
+        if not self._known.isdisjoint(fields):
+            nothing = (None,) * count
+            for number, cells in enumerate(
+                zip(*(fields.get(column, nothing) for column in self._columns), strict=True)
+            ):
+                if any(cell is not None and cell != "" for cell in cells):
+                    self._rows[self._count + number] = (f"row {first + number}", cells)
+        self._count += count
+
     def told(self) -> list[str | None]:
         """``safe``, ``unsafe`` or None (nobody said) for each row.
 

@@ -15,11 +15,13 @@ from redinstruct.judges.exact import is_toy
 from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.questions import select, selection_words
+from redinstruct.questions.packed import columns_of
 from redinstruct.questions.spread import SPREAD
 from redinstruct.redeval.narrowing import Narrowing, standing
 from redinstruct.redeval.settings import EvalSettings
-from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, Pinned, RunConfig, attempt_keys
-from redinstruct.types import Attempt, Bank, Measure, PromptTemplate, Question, Sampling, measure_named
+from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, AttemptKeys, Pinned, RunConfig
+from redinstruct.run.lots import LOT, Lot
+from redinstruct.types import Bank, Measure, PromptTemplate, Question, Sampling, measure_named
 
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "top_k", "min_p", "seed", "stop"})
 """Fields of an endpoint request by which an option could change the sampling."""
@@ -65,14 +67,15 @@ class Plan(msgspec.Struct, frozen=True):
         )
         return msgspec.structs.replace(self, config=c, questions=tuple(questions))
 
-    def attempts(self) -> Iterator[Attempt]:
+    def lots(self) -> Iterator[Lot]:
         """Every attempt, epoch by epoch, prompt by prompt, in the banks' order."""
         for epoch in range(1, self.config.epochs + 1):
             for template in self.templates:
-                key = attempt_keys(self.config, template, epoch)
+                keys = AttemptKeys(self.config, template, epoch)
                 for questions in self.questions:
-                    for question in questions:
-                        yield Attempt(key(question), question, template, epoch)
+                    for start in range(0, len(questions), LOT):
+                        columns = columns_of(questions[start : start + LOT])
+                        yield Lot(columns, template.sha256, epoch, keys.keys(columns))
 
 
 def prepare(asked: EvalSettings, timeout: float = 120.0, run: Path | None = None) -> Plan:

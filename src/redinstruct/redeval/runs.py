@@ -62,7 +62,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
         with Store.open_for_writing(run) as store:
             _check_config(store, plan.config, run)
             begun, before = store.config() is not None, store.planned_so_far()
-            judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.attempts(), plan.judge.card)
+            judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.lots(), plan.judge.card)
             _keep(store, judge_row, fitness)
             owed = store.owing(judge_row, Scope(retry_errors=not limits.keep_errors))
             total = store.planned()  # of a shard: its part

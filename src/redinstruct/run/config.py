@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import msgspec
 
+from redinstruct.questions.packed import QuestionColumns
 from redinstruct.questions.spread import FIRST, LimitRule, Selected
 from redinstruct.run.same import Pinned, check_same, system_of
 from redinstruct.settings import Kept, flag_of, noted
-from redinstruct.types import PromptTemplate, Question, Sampling
+from redinstruct.types import Message, PromptTemplate, Question, Sampling
 
 __all__ = [
     "PROTOCOL_2023", "PROTOCOL_DEFAULT", "ChatTemplate", "Pinned", "RunConfig", "attempt_key", "check_same_run",
@@ -70,35 +71,52 @@ class RunConfig(msgspec.Struct, frozen=True):
         return self.selected[names.index(bank)] if bank in names and len(self.selected) == len(names) else None
 
 
-def attempt_keys(config: RunConfig, template: PromptTemplate, epoch: int) -> Callable[[Question], bytes]:
-    """Of a question, the attempt's content hash (32 bytes): question x template x model x sampling x epoch."""
-    rest: tuple[object, ...] = (
-        template.sha256, config.model, config.chat_template, msgspec.to_builtins(config.sampling), config.options,
-        config.protocol, epoch,
-    )  # fmt: skip
-    system = () if config.system is None else ("system", config.system)
-    encode, sha256 = msgspec.json.encode, hashlib.sha256
-    try:
-        after = b"," + encode((*rest, *system))[1:]
-    except UnicodeError:
-        after = b""
+class AttemptKeys:
+    """Content hashes of attempts under one prompt (32 bytes): question x template x model x sampling x epoch."""
 
-    def key(question: Question) -> bytes:
-        earlier = ([(turn.role, turn.content) for turn in question.earlier],) if question.earlier else ()
+    def __init__(self, config: RunConfig, template: PromptTemplate, epoch: int) -> None:
+        self._rest: tuple[object, ...] = (
+            template.sha256, config.model, config.chat_template, msgspec.to_builtins(config.sampling), config.options,
+            config.protocol, epoch,
+        )  # fmt: skip
+        self._system = () if config.system is None else ("system", config.system)
+
+    def key(self, id_: str, text: str, earlier: Sequence[Message] = ()) -> bytes:
+        """The attempt's at a question."""
+        turns = ([(turn.role, turn.content) for turn in earlier],) if earlier else ()
+        hashed = (id_, text, *self._rest, *turns, *self._system)
         try:
-            if after and not earlier:  # the same bytes as below, where all but the question was written once
-                return sha256(encode((question.id, question.text))[:-1] + after).digest()
-            encoded = encode((question.id, question.text, *rest, *earlier, *system))
+            encoded = msgspec.json.encode(hashed)
         except UnicodeError:
-            encoded = repr((question.id, question.text, *rest, *earlier, *system)).encode()
-        return sha256(encoded).digest()
+            encoded = repr(hashed).encode()
+        return hashlib.sha256(encoded).digest()
 
-    return key
+    def keys(self, columns: QuestionColumns) -> list[bytes]:
+        """The attempts' at questions in columns: of the same bytes, put together from what they share."""
+        encode, sha256 = msgspec.json.encode, hashlib.sha256
+        try:
+            head, after = encode((f"{columns.sha256}:",))[:-2], b'",' + encode((*self._rest, *self._system))[1:]
+            texts = _encoded(columns.texts)
+        except UnicodeError:
+            texts = []
+        if not texts or columns.earlier:
+            turns, name = columns.earlier, columns.sha256
+            asked = enumerate(zip(columns.rows, columns.texts, strict=True))
+            return [self.key(f"{name}:{row}", text, turns.get(at, ())) for at, (row, text) in asked]
+        each = zip(columns.rows, texts, strict=True)
+        return [sha256(b'%b%d","%b%b' % (head, row, text, after)).digest() for row, text in each]
+
+
+def _encoded(texts: Sequence[str]) -> list[bytes]:
+    """Texts as they stand in JSON, without their quotation marks. Raises ``UnicodeError``."""
+    whole = msgspec.json.encode(texts)
+    # Without an escape no text holds a quotation mark, and so none of them the marks between two.
+    return [msgspec.json.encode(text)[1:-1] for text in texts] if b"\\" in whole else whole[2:-2].split(b'","')
 
 
 def attempt_key(config: RunConfig, question: Question, template: PromptTemplate, epoch: int) -> bytes:
-    """One attempt's content hash: :func:`attempt_keys`."""
-    return attempt_keys(config, template, epoch)(question)
+    """One attempt's content hash: :class:`AttemptKeys`."""
+    return AttemptKeys(config, template, epoch).key(question.id, question.text, question.earlier)
 
 
 def check_same_run(stored: RunConfig, asked: RunConfig, folder: str) -> None:

@@ -29,6 +29,7 @@ from redinstruct.run.connection import (
     reading,
     translated,
 )
+from redinstruct.run.lots import Lot
 from redinstruct.run.marks import mark_until
 from redinstruct.run.opened import OpenStore, begin
 from redinstruct.run.owed import Owed, Scope
@@ -117,7 +118,7 @@ class Store(OpenStore):
         config: RunConfig,
         banks: Sequence[Bank],
         templates: Sequence[PromptTemplate],
-        attempts: Iterable[Attempt],
+        attempts: Iterable[Attempt | Lot],
         card: JudgeCard,
     ) -> int:
         """Write down, in one transaction, what the run is to ask; rows that stand already stay.

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -59,13 +59,26 @@ class Owed:
         wanted: Scope,
     ) -> None:
         self._folder, self._db, self._templates, self._judge, self._wanted = folder, db, templates, judge, wanted
-        found: Counter[str | None] = Counter()
-        self._rows = array("q")
+        self._found: Counter[str | None] = Counter()
         with reading("reading what is owed"):
-            for row, label in db.execute(SELECT_OWED_ROWS, self._parameters()):
-                self._rows.append(row)
-                found[label] += 1
-        self._found = found
+            self._rows = self._none_asked() or self._read()
+
+    def _none_asked(self) -> Sequence[int]:
+        """Every attempt of a run that has no answer yet; empty where each is to be looked at."""
+        if not self._wanted.sample or self._db.execute("SELECT 1 FROM completions LIMIT 1").fetchone() is not None:
+            return ()
+        count, first, last = self._db.execute("SELECT count(*), min(id), max(id) FROM attempts").fetchone()
+        if not count or last - first != count - 1:
+            return ()
+        self._found[None] = count
+        return range(first, last + 1)
+
+    def _read(self) -> Sequence[int]:
+        rows = array("q")
+        for row, label in self._db.execute(SELECT_OWED_ROWS, self._parameters()):
+            rows.append(row)
+            self._found[label] += 1
+        return rows
 
     def _parameters(self) -> tuple[int | bool, ...]:
         w = self._wanted

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from redinstruct.run.config import RunConfig
+from redinstruct.run.lots import LOT, Lot, in_lots, write_questions
 from redinstruct.run.opened import keep_config
-from redinstruct.run.rows import CLEAR_QUESTION, INSERT_QUESTION, from_json, question_values, stored, to_json
+from redinstruct.run.rows import from_json, stored, to_json
 from redinstruct.run.schema import INDEX_ATTEMPTS, UNINDEX_ATTEMPTS
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
 
-_CHUNK = 1_000
 _MOST_ROWS = 1 << 30
 _MOST_SORTED = 2_000_000
 """Attempts that an index is made of at once, in memory: a key takes 100 bytes of it."""
@@ -53,7 +53,7 @@ def add(
     config: RunConfig,
     banks: Sequence[Bank],
     templates: Sequence[PromptTemplate],
-    attempts: Iterable[Attempt],
+    attempts: Iterable[Attempt | Lot],
     *,
     sealed: bool,
 ) -> None:
@@ -66,7 +66,7 @@ def add(
             "INSERT OR IGNORE INTO templates (name, sha256, text, translation_of) VALUES (?, ?, ?, ?)",
             (stored(t.name), t.sha256, storable(t.text), stored(t.translation_of)),
         )
-    _add_attempts(db, attempts, INSERT_QUESTION if sealed else CLEAR_QUESTION)
+    _add_attempts(db, attempts, sealed=sealed)
 
 
 def mark(db: sqlite3.Connection) -> Mark:
@@ -87,36 +87,27 @@ def take_back(db: sqlite3.Connection, to: Mark) -> None:
     db.execute("DELETE FROM configs WHERE id > ?", (to.config,))
 
 
-def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt], insert: str) -> None:
+def _add_attempts(db: sqlite3.Connection, attempts: Iterable[Attempt | Lot], *, sealed: bool) -> None:
     banks = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM banks")}
     templates = {sha: row for row, sha in db.execute("SELECT id, sha256 FROM templates")}
     known = _KnownQuestions(db)
-    questions: list[tuple[object, ...]] = []
-    sha256, bank = "", 0
-    line, keys = (0, 0, 0), list[bytes]()  # template, epoch, question of the first key
     written = 0
     db.execute("PRAGMA cache_size=-32000")  # keys come in no order
     try:
         indexed = db.execute("SELECT 1 FROM attempts LIMIT 1").fetchone() is not None
         if not indexed:
             _execute(db, UNINDEX_ATTEMPTS)
-        for attempt in attempts:
-            asked = attempt.question
-            if asked.id[:64] != sha256:
-                sha256 = asked.id.partition(":")[0]
-                bank = banks[sha256]
-            number, is_new = known.number(bank, asked.row)
-            place = templates[attempt.template.sha256], attempt.epoch, number - len(keys)
-            if place != line or len(keys) == _CHUNK:
-                written += _flush(db, insert, questions, line, keys)
-                line = *place[:2], number
-                if not indexed and written >= _MOST_SORTED:
-                    _execute(db, INDEX_ATTEMPTS)
-                    indexed = True
-            if is_new:
-                questions.append((number, bank, asked.row, *question_values(asked)))
-            keys.append(attempt.key)
-        _flush(db, insert, questions, line, keys)
+        for lot in in_lots(attempts, LOT):
+            asked = lot.questions
+            bank = banks[asked.sha256]
+            numbers, new = known.numbers(bank, asked.rows)
+            if new:
+                write_questions(db, numbers[new[0]], bank, asked.taken(new), sealed=sealed)
+            _write_attempts(db, lot.keys, numbers, templates[lot.template], lot.epoch)
+            written += len(numbers)
+            if not indexed and written >= _MOST_SORTED:
+                _execute(db, INDEX_ATTEMPTS)
+                indexed = True
         if not indexed:
             _execute(db, INDEX_ATTEMPTS)
     finally:
@@ -128,20 +119,16 @@ def _execute(db: sqlite3.Connection, statements: Iterable[str]) -> None:
         db.execute(statement)
 
 
-def _flush(
-    db: sqlite3.Connection,
-    insert: str,
-    questions: list[tuple[object, ...]],
-    line: tuple[int, int, int],
-    keys: list[bytes],
-) -> int:
-    """Write attempts at questions that follow one another, and the new ones among these; returns how many."""
-    db.executemany(insert, questions)
-    count = len(keys)
-    db.execute(_ADD_ATTEMPTS, (b"".join(keys), *line, line[2] + count))
-    questions.clear()
-    keys.clear()
-    return count
+def _write_attempts(
+    db: sqlite3.Connection, keys: Sequence[bytes], numbers: Sequence[int], template: int, epoch: int
+) -> None:
+    """Attempts at questions of these numbers: in one piece those that follow one another."""
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            first = numbers[start]
+            db.execute(_ADD_ATTEMPTS, (b"".join(keys[start:end]), template, epoch, first, first + end - start))
+            start = end
 
 
 class _KnownQuestions:
@@ -162,13 +149,13 @@ class _KnownQuestions:
             numbers.frombytes(bytes(numbers.itemsize * (max(row + 1, len(numbers) * 9 // 8) - len(numbers))))
         return numbers
 
-    def number(self, bank: int, row: int) -> tuple[int, bool]:
-        """The number, and whether it was given just now."""
-        numbers = self._numbers.get(bank)
-        if numbers is None or row >= len(numbers) or row < 0:
-            numbers = self._place(bank, row)
-        if numbers[row]:
-            return numbers[row], False
-        self._last += 1
-        numbers[row] = self._last
-        return self._last, True
+    def numbers(self, bank: int, rows: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """The number of each row, and the places of those that were given one just now: one after another."""
+        known = self._place(bank, max(rows))
+        if min(rows) < 0:
+            raise ValueError("a row that no bank has")
+        new = [at for at, row in enumerate(rows) if not known[row]]
+        for number, at in enumerate(new, self._last + 1):
+            known[rows[at]] = number
+        self._last += len(new)
+        return [known[row] for row in rows], new

@@ -103,18 +103,6 @@ def from_json(text: str, type_: type[_Struct]) -> _Struct:
     return msgspec.convert(json.loads(text), type_)
 
 
-def question_values(question: Question) -> tuple[object, ...]:
-    """A question's own columns, in the order of the INSERT: text, topic, subtopic, language, label, earlier."""
-    named = _stored_names(question.topic, question.subtopic, question.language, question.label)
-    earlier = json.dumps([[turn.role, turn.content] for turn in question.earlier]) if question.earlier else None
-    return (storable(question.text), *named, earlier)
-
-
-@lru_cache(maxsize=1024)
-def _stored_names(*names: str | None) -> tuple[str | None, ...]:
-    return tuple(map(stored, names))
-
-
 def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Question:
     """The question of a SELECT's ``b.sha256, q.row, q.text, q.topic, q.subtopic, q.language, q.label, q.earlier``.
 
