@@ -18,10 +18,11 @@ text of a question or an answer.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 EXIT_DONE = 0
@@ -109,6 +110,19 @@ def how_to_install(extra: str) -> str:
     """The command that adds an extra to the environment in which this program runs, whichever `pip` comes first."""
     command = f"pip install 'redinstruct[{extra}]'"
     return command if _comes_first("pip") else f"{_shown(Path(sys.executable))} -m {command}"
+
+
+@contextlib.contextmanager
+def from_extra(extra: str, what: str) -> Iterator[None]:
+    """Around imports of what an extra brings.
+
+    Raises:
+        UsageError: one of them is missing; the extra is named, and how it is installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(f"{what} needs the [{extra}] extra ({error.name}): {how_to_install(extra)}") from None
 
 
 def own_command() -> str:

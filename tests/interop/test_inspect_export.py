@@ -144,3 +144,14 @@ def test_what_is_for_a_collection_is_refused(tmp_path: Path, run: Path, cli: InP
 def test_a_folder_that_is_no_evaluation(tmp_path: Path, cli: InProcess) -> None:
     with nothing_written(tmp_path):
         assert cli("export", tmp_path / "none", "--to", "inspect", "--out", tmp_path / "l.eval").code == 2
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, run: Path, cli: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("redinstruct.interop.inspect_export.whole_file", full)
+    told = cli("export", run, "--to", "inspect", "--out", tmp_path / "l.eval")
+    assert (told.code, told.error_line) == (
+        2, f"redinstruct: {tmp_path / 'l.eval'}: cannot be written (No space left on device)",
+    )  # fmt: skip

@@ -360,4 +360,4 @@ def test_the_flag_reaches_the_endpoint_overrides_nothing_and_leaves_nothing_behi
         assert dict(os.environ) == before
         monkeypatch.setenv("STUB_BASE_URL", "nowhere")
         assert "STUB_BASE_URL" in cli(*flags, "--run", tmp_path / "two", "--env-file", file).error_line
-    assert "cannot be read" in cli(*flags, "--run", tmp_path / "two", "--env-file", tmp_path / "none").error_line
+    assert "no such file" in cli(*flags, "--run", tmp_path / "two", "--env-file", tmp_path / "none").error_line

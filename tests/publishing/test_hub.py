@@ -12,8 +12,8 @@ import pytest
 
 from redinstruct.errors import UsageError
 from redinstruct.files import digest_of
-from redinstruct.harmfulqa.exporting import export
 from redinstruct.harmfulqa.published import import_published
+from redinstruct.harmfulqa.release import export
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.publishing import Repository, pack, repository
 from tests.support.cli import InProcess, tree

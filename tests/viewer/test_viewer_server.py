@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+from redinstruct.annotate import serving
 from redinstruct.annotate.guard import SAFE_HEADERS
 from redinstruct.render.page import page_policy
 from redinstruct.run import Store
-from redinstruct.viewer import server as server_module
 from redinstruct.viewer.server import MOST_KEPT, MOST_TOGETHER, application
 from redinstruct.viewer.shelf import Shelf
 from tests.support.cli import tree
@@ -160,5 +160,5 @@ def test_nothing_is_written(folder: Path, viewer: Viewer) -> None:
 
 
 def test_a_body_that_never_ends_is_refused(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MOST_BYTES", 10)
+    monkeypatch.setattr(serving, "MOST_BYTES", 10)
     assert viewer.post("open", {"runs": ["before", "after"]})[0] == 413

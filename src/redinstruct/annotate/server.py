@@ -15,8 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from redinstruct.annotate.guard import MOST_BYTES
-from redinstruct.annotate.serving import guarded_page, json_answer, page_routes, serve_here
+from redinstruct.annotate.serving import TOO_LONG, body_of, guarded_page, json_answer, page_routes, serve_here
 from redinstruct.annotate.session import PATHS, Session, answer
 from redinstruct.errors import StoreError
 
@@ -27,14 +26,11 @@ def application(session: Session, port: int, token: str, on_failure: Callable[[S
     """The page of a session, guarded; ``on_failure`` hears of a store that can no longer be written or read."""
 
     async def api(request: Request) -> Response:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BYTES:
-                return json_answer(413, {"error": "at most 64 KiB"})
+        if (body := await body_of(request)) is None:
+            return json_answer(*TOO_LONG)
         try:
             # In this thread, on purpose: the store is one thread's, and an act takes a few milliseconds.
-            return json_answer(*answer(session, request.url.path, bytes(body)))
+            return json_answer(*answer(session, request.url.path, body))
         except StoreError as error:
             on_failure(error)
             return json_answer(500, {"error": f"not recorded: {error}"})

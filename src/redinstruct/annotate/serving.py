@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from redinstruct.annotate.guard import HOST, SAFE_HEADERS, new_token, refusal
+from redinstruct.annotate.guard import HOST, MOST_BYTES, SAFE_HEADERS, new_token, refusal
 from redinstruct.errors import UsageError
 from redinstruct.files.words import Fields
 
@@ -81,6 +81,19 @@ class Guarded:
             await json_answer(refused[0], {"error": refused[1]})(scope, receive, guarded)
             return
         await self.app(scope, receive, guarded)
+
+
+async def body_of(request: Request) -> bytes | None:
+    """What a request holds; None where it is more than the guard lets in."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            return None
+    return bytes(body)
+
+
+TOO_LONG = 413, {"error": "at most 64 KiB"}
 
 
 def json_answer(status: int, document: Fields) -> Response:

@@ -18,7 +18,7 @@ from redinstruct.api.notebooks import beside_the_loop, listener
 from redinstruct.api.shown import ComparisonShown, GateShown, ReportDocument
 from redinstruct.engine import Limits
 from redinstruct.engine.choice import Ray, computed_by
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, from_extra
 from redinstruct.figures.comparison import CompareSettings
 from redinstruct.figures.comparison import compare as compared
 from redinstruct.figures.gate import GateSettings
@@ -213,11 +213,9 @@ def stress(
         UsageError: bad input, or the [train] extra is missing; nothing was written.
         StoreError: the run cannot be written; what was committed is safe.
     """
-    try:
+    with from_extra("train", "stress"):
         from redinstruct.stressing import StressOptions
         from redinstruct.stressing import stress as carry_out
-    except ImportError as error:
-        raise UsageError(f"stress needs the [train] extra ({error.name}): pip install 'redinstruct[train]'") from None
 
     def several(given: int | Sequence[int]) -> tuple[int, ...]:
         return (given,) if isinstance(given, int) else tuple(given)

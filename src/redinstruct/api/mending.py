@@ -10,7 +10,7 @@ from redinstruct.api.measuring import RunFolder
 from redinstruct.api.notebooks import beside_the_loop, listener
 from redinstruct.engine import Limits, Prices
 from redinstruct.engine.choice import Ray, computed_by
-from redinstruct.errors import UsageError, how_to_install
+from redinstruct.errors import from_extra
 from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress
@@ -21,7 +21,7 @@ from redinstruct.utility_check.settings import UtilitySettings
 
 if TYPE_CHECKING:
     from redinstruct.harmfulqa import Collecting
-    from redinstruct.harmfulqa.exporting import Exported
+    from redinstruct.harmfulqa.release import Exported
     from redinstruct.rounds import LoopResult
     from redinstruct.safealign import Aligned
 
@@ -108,7 +108,7 @@ def export(
         StoreError: the run does not read.
     """
     given = locals()
-    from redinstruct.harmfulqa.exporting import export as carry_out
+    from redinstruct.harmfulqa.release import export as carry_out
     from redinstruct.harmfulqa.settings import ExportSettings
 
     settings = settings_from(
@@ -144,12 +144,10 @@ def align(
 
     Source: SAFE-ALIGN, Bhardwaj & Poria 2023 (arXiv 2308.09662); each strategy names its own.
     """
-    try:
+    with from_extra("train", "align"):
         from redinstruct.checkpoints.embedded import folder_of
         from redinstruct.safealign import AlignConfig
         from redinstruct.safealign import align as carry_out
-    except ImportError as error:
-        raise UsageError(f"align needs the [train] extra ({error.name}): {how_to_install('train')}") from None
     files = [data] if isinstance(data, str | Path) else list(data)
     config = AlignConfig(
         base=folder_of(base), data=tuple(Path(file) for file in files), strategy=strategy, out=Path(out), **fields

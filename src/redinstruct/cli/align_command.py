@@ -32,7 +32,7 @@ from redinstruct.errors import (
     EXIT_INTERRUPTED,
     RedInstructError,
     UsageError,
-    how_to_install,
+    from_extra,
 )
 from redinstruct.progress import Progress
 from redinstruct.settings import Flags, flag_of, setting_of, settings_from
@@ -114,10 +114,8 @@ def command(**flags: Any) -> int:
     Each step holds every stream: safe answers (blue), general conversations, and for the red strategies harmful
     answers that are penalised. The same command resumes what was interrupted. Under torchrun it uses every process.
     """
-    try:
+    with from_extra("train", "align"):
         from redinstruct.safealign import align
-    except ImportError as error:
-        raise UsageError(f"align needs the [train] extra ({error.name}): {how_to_install('train')}") from None
     if flags["plan_only"]:
         asked = {**flags, "strategy": flags["strategy"] or "blue", "out": flags["out"] or Path("aligned")}
         return _plan(config_from(asked), flags["gpus"], as_json=flags["as_json"])

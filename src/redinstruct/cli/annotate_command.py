@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from redinstruct.annotate.session import Session
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.labels_command import say_labels
-from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, how_to_install
+from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, from_extra
 from redinstruct.figures.people import follow_people
 from redinstruct.run import NAMED, Store, is_run, no_run
 
@@ -44,7 +43,8 @@ def command(
     """
     if not is_run(run):
         raise no_run(run, NAMED["evaluation"])
-    serve = _server()
+    with from_extra("ui", "annotate"):
+        from redinstruct.annotate.server import serve
     with Store.open_for_writing(run) as store:
         session = Session(store, annotator or _account(), judge=judge, sample=sample, seed=seed, adjudicate=adjudicate)
         _note_population(session)
@@ -61,14 +61,6 @@ def command(
         if left:
             console.note(f"{left:,} left; the same command goes on")
     return EXIT_INTERRUPTED if left else EXIT_DONE
-
-
-def _server() -> Callable[[Session, int, Callable[[str], None]], None]:
-    try:
-        from redinstruct.annotate.server import serve
-    except ImportError as error:
-        raise UsageError(f"annotate needs the [ui] extra ({error.name}): {how_to_install('ui')}") from None
-    return serve
 
 
 def _account() -> str:

@@ -55,7 +55,7 @@ def command(context: click.Context, as_json: bool) -> int:
         console.say_table(whole if fits else table, right=("questions",))
         console.say()
         for known, _ in () if fits else of:
-            console.say_folded(f"{known.name}: {known.description}", indent="  ")
+            console.remark(f"{known.name}: {known.description}")
         if not fits:
             console.say()
     console.say_folded(f"Behind a form: {', '.join(GATED)}.")

@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import Grouped, flags_of
-from redinstruct.cli.endings import say_erring, say_failures
+from redinstruct.cli.endings import say_ending
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option
 from redinstruct.cli.prepared import limits_from, stop_signals
 from redinstruct.cli.run_folder import run_option, run_or_dated
@@ -54,15 +54,7 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     else:
         say_collection(done.collection)
         console.note(f"{done.calls:,} calls now; `redinstruct export {run} --to messages --out FILE` writes them out")
-    for line in done.notes:
-        console.note(line)
-    say_failures(done.failures)
-    if done.stopped is not None:
-        console.note(done.stopped)
-    elif not done.complete:
-        console.note("cut by --max-calls or --budget: the same command with a larger limit goes on")
-    say_erring(done.erring)
-    return done.exit_code
+    return say_ending(done)
 
 
 def collection_document(collection: Collection, *, calls: int, complete: bool) -> JsonObject:

@@ -59,16 +59,10 @@ def _say(found: Comparison) -> None:
     console.say_heading(f"{found.before} before, {found.after} after", *details)
     console.say()
     rows = [_row(result) for result in found.results]
-    for column in ("bank", "judge", "by"):
-        if len({row[column] for row in rows}) == 1:
-            rows = [{name: cell for name, cell in row.items() if name != column} for row in rows]
     if not any(row["beyond"] for row in rows):
-        rows = [{name: cell for name, cell in row.items() if name != "beyond"} for row in rows]
-    # Where the terminal is too narrow: the JSON and the Markdown file have everything.
-    for dropped in ("pairs", "by"):
-        if console.table_width(rows) > console.width():
-            rows = [{name: cell for name, cell in row.items() if name != dropped} for row in rows]
-    console.say_table(rows, right=("before", "after", "p", "pairs"))
+        rows = console.without(rows, "beyond")
+    right, alike = ("before", "after", "p", "pairs"), ("bank", "judge", "by")
+    console.say_table(rows, right=right, alike=alike, aside=(("pairs",), ("by",)))
     console.say()
     _say_notes(found)
 
@@ -106,34 +100,30 @@ def _say_notes(found: Comparison) -> None:
             if len(tested) > 1
             else ""
         )
-        _note(
+        console.remark(
             "Figures in per cent, over the pairs with a verdict in both runs; changes in points, with their "
             f"{100 * found.confidence:g} % interval. p: paired, two-sided{by}{family}."
         )
         for result in tested:
-            _note(f"{result.name}: {result.why}.")
+            console.remark(f"{result.name}: {result.why}.")
         seen = "; ".join(f"{r.name} {detectable_in_words(r) or 'none'}" for r in tested if r.detectable is not None)
         if seen:
-            _note(f"The smallest change that so many pairs show in four of five cases: {seen}.")
+            console.remark(f"The smallest change that so many pairs show in four of five cases: {seen}.")
         origin = {"runs": "fixed before the runs began", "flag": "from --margin", "default": "the default"}
-        _note(
+        console.remark(
             f"held: whether the loss stays under {100 * found.margin:g} points ({origin[found.margin_from]}), "
             "one-sided, adjusted in the same way."
         )
     if found.kind == "evaluation" and tested and not any(r.by == "people" for r in tested):
-        _note("The judge's own labels, uncorrected: people's labels of both runs would correct them.")
+        console.remark("The judge's own labels, uncorrected: people's labels of both runs would correct them.")
     if any(r.provisional for r in found.results):
-        _note("* provisional: fewer than 95 % of the pairs have a verdict in both runs.")
+        console.remark("* provisional: fewer than 95 % of the pairs have a verdict in both runs.")
     for note in found.notes:
-        _note(note + ".")
+        console.remark(note + ".")
     for result in found.results:
         lines = [*([result.why] if result.verdict == "not comparable" else []), *result.notes]
         if result.bounds is not None and result.pairs is not None and result.pairs.scored < result.pairs.paired:
             low, high = (100 * end for end in result.bounds)
             lines.append(f"whatever the others were, the change lies in [{low:+.1f}, {high:+.1f}]")
         for line in lines:
-            _note(f"{result.name}: {line}.")
-
-
-def _note(text: str) -> None:
-    console.say_folded(text, indent="  ")
+            console.remark(f"{result.name}: {line}.")

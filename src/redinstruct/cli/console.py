@@ -62,6 +62,11 @@ def say_folded(text: str, *, indent: str = "") -> None:
     _out("\n".join(lines) + "\n")
 
 
+def remark(text: str) -> None:
+    """What has to be said beside a table: a sentence, folded and set in by two."""
+    say_folded(text, indent="  ")
+
+
 def say_list(pairs: Sequence[tuple[str, str]]) -> None:
     """Short names in a column, in bold, and beside each what is said of it, folded there, in a log too."""
     bold, plain = ("\x1b[1m", "\x1b[0m") if _is_terminal(sys.stdout) else ("", "")
@@ -128,8 +133,24 @@ def _json_escape(match: re.Match[str]) -> str:
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
-def say_table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), indent: int = 0) -> None:
-    """Rows of equal columns as a table; columns in ``right`` are right-aligned, one that holds nothing is left out."""
+def without(rows: Sequence[Mapping[str, str]], *columns: str) -> list[dict[str, str]]:
+    """The rows without these columns."""
+    return [{name: cell for name, cell in row.items() if name not in columns} for row in rows]
+
+
+def say_table(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    right: Sequence[str] = (),
+    indent: int = 0,
+    alike: Sequence[str] = (),
+    aside: Sequence[tuple[str, ...]] = (),
+) -> None:
+    """Rows of equal columns as a table; columns in ``right`` are right-aligned, one that holds nothing is left out.
+
+    Those in ``alike`` are left out where every row says the same; those in ``aside`` go together, the first ones first,
+    where the terminal is too narrow for them: they stand elsewhere (in the JSON, say).
+    """
     from rich import box
     from rich.console import Console
     from rich.padding import Padding
@@ -138,6 +159,9 @@ def say_table(rows: Sequence[Mapping[str, str]], *, right: Sequence[str] = (), i
 
     if not rows:
         return
+    rows = without(rows, *(name for name in alike if len({row[name] for row in rows}) == 1))
+    for dropped in aside:
+        rows = without(rows, *dropped) if table_width(rows) > width() else rows
     # rich folds its neighbours for a column of no width at all.
     columns = [column for column in rows[0] if column or any(row[column] for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")

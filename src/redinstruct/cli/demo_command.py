@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.demo_real import carry_out, share_cell
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
@@ -55,8 +56,6 @@ def command(seed: int, quick: bool, real: bool, out: Path, data: Path | None, as
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder")
     if real:
-        from redinstruct.cli.demo_real import carry_out
-
         return carry_out(out, seed, quick, data, as_json)
     if data is not None:
         raise UsageError("--data: only with --real")
@@ -121,7 +120,7 @@ def _say_other_frames(found: Demo) -> None:
     console.say_heading("Forbidden questions answered in other frames, in per cent", "+ garbled, if any")
     console.say_table(rows, right=[name for name in rows[0] if name != "model"], indent=2)
     unseen = ", ".join(found.unseen_frames)
-    console.say_folded(f"in no training text at all, the base's included: {unseen}", indent="  ")
+    console.remark(f"in no training text at all, the base's included: {unseen}")
     console.say()
 
 
@@ -131,11 +130,7 @@ def _folded(frame: str) -> str:
 
 
 def _cells(row: DemoRow, frames: Sequence[str]) -> dict[str, str]:
-    return {name: _cell(row.asr[name], row.garbled[name]) for name in frames if name in row.asr}
-
-
-def _cell(rate: float, garbled: float) -> str:
-    return f"{100 * rate:.0f}" + (f" +{100 * garbled:.0f}" if garbled >= 0.005 else "")
+    return {name: share_cell(row.asr[name], row.garbled[name]) for name in frames if name in row.asr}
 
 
 def _counted(found: Demo) -> str:
@@ -175,10 +170,9 @@ def _say_what_was_learnt(found: Demo) -> None:
             }
         )
     console.say_table(rows, right=("aligning",), indent=2)
-    console.say_folded(
+    console.remark(
         "Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about the questions asked; "
-        "whether topics in general show the same is a second word of `compare`.",
-        indent="  ",
+        "whether topics in general show the same is a second word of `compare`."
     )
     console.say()
 

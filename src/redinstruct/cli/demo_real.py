@@ -37,14 +37,14 @@ def _say(found: RealDemo) -> None:
         found,
         f"Forbidden questions answered, of {found.items} a cell",
         "+ garbled, if any: neither refused nor of use",
-        {row.model: {f: _cell(row.asr[f], row.garbled[f] + row.promise[f]) for f in frames} for row in found.rows},
+        {row.model: {f: share_cell(row.asr[f], row.garbled[f] + row.promise[f]) for f in frames} for row in found.rows},
     )
     _table(
         found,
         f"Harmless questions in the same words answered, of {found.harmless_items}",
         "- refused, if any",
         {
-            row.model: {f: _cell(row.harmless_answered[f], row.harmless_refused[f], "-") for f in frames}
+            row.model: {f: share_cell(row.harmless_answered[f], row.harmless_refused[f], "-") for f in frames}
             for row in found.rows
         },
     )
@@ -88,12 +88,11 @@ def _say_honestly(found: RealDemo) -> None:
     from redinstruct.rounds.real import closing_sentence
 
     low, high = found.rows[0].intervals["cou"]
-    console.say_folded(
+    console.remark(
         f"One seed; Wilson intervals over {found.items} questions are wide (the base's in cou: {100 * low:.0f} to"
-        f" {100 * high:.0f}). A rate on one wording is no result: cou-3 is a wording on which nothing was chosen.",
-        indent="  ",
+        f" {100 * high:.0f}). A rate on one wording is no result: cou-3 is a wording on which nothing was chosen."
     )
-    console.say_folded(f"{closing_sentence(found)}", indent="  ")
+    console.remark(f"{closing_sentence(found)}")
 
 
 def _table(found: RealDemo, title: str, what: str, cells: dict[str, dict[str, str]]) -> None:
@@ -104,5 +103,6 @@ def _table(found: RealDemo, title: str, what: str, cells: dict[str, dict[str, st
     console.say_table(rows, right=[name for name in rows[0] if name not in ("model", words)], indent=2)
 
 
-def _cell(rate: float, beside: float, sign: str = "+") -> str:
+def share_cell(rate: float, beside: float, sign: str = "+") -> str:
+    """A share in per cent, and what stands beside it, if anything."""
     return f"{100 * rate:.0f}" + (f" {sign}{100 * beside:.0f}" if beside >= 0.005 else "")

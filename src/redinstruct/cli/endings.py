@@ -9,6 +9,7 @@ from redinstruct.cli import console
 from redinstruct.errors import EXIT_DONE
 
 if TYPE_CHECKING:
+    from redinstruct.harmfulqa import Collecting
     from redinstruct.redeval import Outcome
     from redinstruct.run import Failures
 
@@ -24,7 +25,7 @@ def say_failures(failures: Failures, say: Callable[[str], None] = console.note) 
         say(f"and {sum(failure.count for failure in more):,} more, in {len(more):,} other ways")
 
 
-def say_ending(outcome: Outcome) -> int:
+def say_ending(outcome: Outcome | Collecting) -> int:
     """What of a run is missing, why, and how to go on; returns the exit code."""
     for line in outcome.notes:
         console.note(line)
@@ -37,11 +38,6 @@ def say_ending(outcome: Outcome) -> int:
         console.note(
             "the other banks and prompts are recorded whole, and undecided: their rates lie too near the limit"
         )
-    say_erring(outcome.erring)
-    return outcome.exit_code
-
-
-def say_erring(erring: tuple[str, ...]) -> None:
-    """Where too much failed for a figure to rest on."""
-    for line in erring:
+    for line in outcome.erring:  # where too much failed for a figure to rest on
         console.note(f"{line}: the same command asks them again")
+    return outcome.exit_code

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from redinstruct.errors import UsageError
+from redinstruct.prompts import read_text_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_BYTES = 1 << 20
@@ -30,18 +31,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     Raises:
         UsageError: the file cannot be read, or a line is not ``NAME=value``. No message shows a value.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"--env-file {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--env-file {path}: is not UTF-8 text") from None
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"--env-file {path}: is larger than {MAX_BYTES >> 20} MiB")
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_text_file(path, "--env-file", MAX_BYTES).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line)

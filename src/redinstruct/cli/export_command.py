@@ -11,9 +11,8 @@ import msgspec
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import RUN
-from redinstruct.cli.outputs import check_files
+from redinstruct.cli.outputs import check_files, to_place, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
-from redinstruct.files.atomic import write_file
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.interop.inspect_export import export_inspect
 from redinstruct.render.bundle import bundle
@@ -40,8 +39,7 @@ def command(run: Path, out: Path, **flags: Any) -> int:
     asked = settings_from(ExportSettings, flags)
     if asked.to in _OF_AN_EVALUATION:
         return _OF_AN_EVALUATION[asked.to](run, out, asked.include_red, _rows_alone(asked))
-    from redinstruct.harmfulqa.exporting import export
-    from redinstruct.harmfulqa.release import card_paths
+    from redinstruct.harmfulqa.release import card_paths, export
 
     check_files({"--out": out, **{f"--out ({path.suffix} of its data card)": path for path in card_paths(out)}})
     found = export(run, asked, out)
@@ -73,10 +71,7 @@ def _bundle(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
         raise UsageError(f"{named}: for rows that hold texts; --to bundle writes figures and labels, and no text")
     check_files({"--out": out})
     made = bundle(run)
-    try:
-        write_file(out, made.content)
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
+    write_whole(out, made.content)
     console.say(f"sha256 of its SHA256SUMS: {made.digest}")
     console.note(f"{made.attempts:,} attempts without their texts in {out}; tell the digest to whoever reads it")
     return EXIT_DONE
@@ -87,7 +82,7 @@ def _log(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
     if others:
         raise UsageError(f"{', '.join(others)}: for a collection's rows; --to inspect writes an evaluation as it is")
     check_files({"--out": out})
-    with console.steps() as tell:
+    with to_place(out), console.steps() as tell:
         done = export_inspect(run, out, include_red=include_red, on_progress=tell)
     left = f", of {done.withheld:,} without the answer (--include-red adds them)" if done.withheld else ""
     console.note(f"{done.samples:,} of {done.planned:,} attempts in {out}{left}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from redinstruct.cli import console
 from redinstruct.figures.numbers import Figure, in_column, percent
@@ -10,6 +10,7 @@ from redinstruct.figures.report import FiguresOf, Report, ResultFigures, best_fi
 from redinstruct.render.tables import BASELINES
 from redinstruct.render.words import (
     IN_DOUBT,
+    TITLES,
     doubts,
     failures_in_words,
     in_doubt,
@@ -23,7 +24,6 @@ from redinstruct.render.words import (
 from redinstruct.run.config import PROTOCOL_DEFAULT
 from redinstruct.types import MEASURES, Measure
 
-_TITLES = {"attack_success": "attack success", "over_refusal": "over-refusal"}
 _BARS = (20, 12)
 _LEFT = ("bank", "prompt", "topic", "0 %")
 
@@ -51,7 +51,7 @@ def _say_block(block: list[ResultFigures], topics: bool, among: Sequence[ResultF
     details.append(f"judge {_judge(first, among)}" if first.judge is not None else "labelled by people alone")
     if first.protocol != PROTOCOL_DEFAULT:
         details.append(f"protocol {first.protocol}")
-    console.say_heading(f"{first.model}: {_TITLES[first.measure]} ({_correction(block)})", *details)
+    console.say_heading(f"{first.model}: {TITLES[first.measure].lower()} ({_correction(block)})", *details)
     console.say()
     named = [
         ({} if len(banks) == 1 else {"bank": r.bank})
@@ -61,7 +61,7 @@ def _say_block(block: list[ResultFigures], topics: bool, among: Sequence[ResultF
     _say_rates(named, block, first.measure)
     for result in block if failures else ():
         if result.failures:
-            _note(f"Without a verdict in {result.bank}/{result.prompt}: {failures_in_words(result)}.")
+            console.remark(f"Without a verdict in {result.bank}/{result.prompt}: {failures_in_words(result)}.")
     if topics:
         for result in block:
             _say_topics(result)
@@ -94,7 +94,8 @@ def _say_rates(named: Sequence[TableRow], parts: Sequence[FiguresOf], measure_na
     labelled = any(best_figure(part) is not part.rate.judged for part in parts)
     counts = [_counts(part, measure) for part in parts]
     always = ("attempts", measure.first, measure.second)
-    counts = _without(counts, lambda column: column not in always and all(row[column] == "0" for row in counts))
+    idle = [name for name in counts[0] if name not in always and all(row[name] == "0" for row in counts)]
+    counts = console.without(counts, *idle)
     rates = [_rates(part, measure, whole) | _corrected(part, labelled) for part in parts]
     tables = [[n | c | r for n, c, r in zip(named, counts, rates, strict=True)]]
     room = console.width() - console.table_width(tables[0]) - 2
@@ -151,11 +152,6 @@ def _corrected(part: FiguresOf, labelled: bool) -> TableRow:
     return {"% corrected\n[95 % CI]": in_column(part.rate.corrected)} if labelled else {}
 
 
-def _without(rows: list[TableRow], unwanted: Callable[[str], bool]) -> list[TableRow]:
-    dropped = {column for column in rows[0] if unwanted(column)}
-    return [{column: value for column, value in row.items() if column not in dropped} for row in rows]
-
-
 def _line(figure: Figure, size: int) -> str:
     """A rate on its axis: a dot, and a line as far as the interval reaches. Nothing where nothing was counted."""
     if figure.estimate is None:
@@ -182,13 +178,11 @@ def _say_notes(blocks: Sequence[Sequence[ResultFigures]]) -> None:
         own = [note for note in dict.fromkeys(notes) if note not in every and note not in seen]
         seen.update(own)
         if own and len(blocks) > 1:
-            console.say_folded(
-                f"{block[0].model}, {_TITLES[block[0].measure]}, judge {block[0].judge or 'people'}:", indent="  "
-            )
+            console.remark(f"{block[0].model}, {TITLES[block[0].measure].lower()}, judge {block[0].judge or 'people'}:")
         for note in own:
-            _note(note)
+            console.remark(note)
     for note in every:
-        _note(note)
+        console.remark(note)
 
 
 def _notes(block: Sequence[ResultFigures]) -> list[str]:
@@ -294,10 +288,6 @@ def _of_tries(block: Sequence[ResultFigures]) -> list[str]:
         if left := left_out_in_words(of[0]):
             found.append(f"{bank}: {left}.")
     return found
-
-
-def _note(text: str) -> None:
-    console.say_folded(text, indent="  ")
 
 
 def _say_topics(result: ResultFigures) -> None:

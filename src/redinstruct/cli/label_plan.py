@@ -95,12 +95,10 @@ def _say(result: CellPlan) -> None:
     console.say()
     if result.width is not None:
         count = result.labels_for_width
-        console.say_folded(
+        console.remark(
             f"{100 * result.width:.1f} points: "
-            + (f"{count:,} labels." if count is not None else "not even with a label for every answer."),
-            indent="  ",
+            + (f"{count:,} labels." if count is not None else "not even with a label for every answer.")
         )
-    console.say_folded(
-        "Width: the mean one of the corrected rate's 95 % interval. The first three columns: Neyman's allocation.",
-        indent="  ",
+    console.remark(
+        "Width: the mean one of the corrected rate's 95 % interval. The first three columns: Neyman's allocation."
     )

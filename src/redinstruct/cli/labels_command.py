@@ -81,10 +81,9 @@ def say_labels(figures: LabelsFigures) -> None:
         }
         for r in figures.results
     ]
-    if len({row["bank"] for row in rows}) == 1:
-        rows = [{name: cell for name, cell in row.items() if name != "bank"} for row in rows]
     if rows:
-        console.say_table(rows, right=[column for column in rows[0] if column not in ("bank", "prompt")])
+        right = [column for column in rows[0] if column not in ("bank", "prompt")]
+        console.say_table(rows, right=right, alike=("bank",))
         console.say()
     judge = figures.judge_id.rpartition("@")[0]
     told = (
@@ -92,21 +91,19 @@ def say_labels(figures: LabelsFigures) -> None:
         if figures.judge is None
         else f"Judge {judge}. Corrected, and agreement with it: over the whole run, post-stratified by its labels."
     )
-    console.say_folded(f"{told} 95 % intervals.", indent="  ")
+    console.remark(f"{told} 95 % intervals.")
     if people.annotators > 1:
-        console.say_folded(
+        console.remark(
             f"{people.annotators} people labelled {people.common:,} answers in common: they agree on "
             f"{in_column(people.agreed)} % of them; Krippendorff's alpha {_coefficient(people.alpha)}, Cohen's "
-            f"kappa {_coefficient(people.kappa)}, Gwet's AC1 {_coefficient(people.ac1)}.",
-            indent="  ",
+            f"kappa {_coefficient(people.kappa)}, Gwet's AC1 {_coefficient(people.ac1)}."
         )
         _say_split(figures)
     if people.open:
         majority = "" if figures.settle == "majority" else ", or labels RUN --settle majority"
-        console.say_folded(
+        console.remark(
             f"{people.open:,} disagreements wait to be settled, and correct nothing until then: "
-            f"redinstruct annotate RUN --adjudicate{majority}.",
-            indent="  ",
+            f"redinstruct annotate RUN --adjudicate{majority}."
         )
     _say_doubts(figures)
 
@@ -141,32 +138,28 @@ def _say_doubts(figures: LabelsFigures) -> None:
     if any(r.labels and r.corrected.estimate is None for r in figures.results):
         from redinstruct.figures.people import FEWEST_LABELS
 
-        console.say_folded(
+        console.remark(
             f"Where a rate is missing the labels are too few: {FEWEST_LABELS} of each of the judge's two labels, or "
-            "all of them, are needed.",
-            indent="  ",
+            "all of them, are needed."
         )
     others = [judge for judge in figures.drawn_for if judge != figures.judge_id]
     if others:
-        console.say_folded(
+        console.remark(
             f"The answers were drawn by the labels of {', '.join(others)}: the figures are weighed by those labels and "
-            "this judge's own together.",
-            indent="  ",
+            "this judge's own together."
         )
     if figures.imported:
-        console.say_folded(
-            f"{figures.imported:,} labels were imported: the rate holds if their answers were drawn at random.",
-            indent="  ",
+        console.remark(
+            f"{figures.imported:,} labels were imported: the rate holds if their answers were drawn at random."
         )
     if figures.undecided:
-        console.say_folded(f"{figures.undecided:,} answers that nobody could tell are left out.", indent="  ")
+        console.remark(f"{figures.undecided:,} answers that nobody could tell are left out.")
     for result in figures.results:
         if result.bounds is not None:
             low, high = map(percent, result.bounds)
-            console.say_folded(
+            console.remark(
                 f"Whatever people would have said of the answers that they left out, the corrected rate in "
-                f"{result.bank}/{result.prompt} lies between {low} and {high} %.",
-                indent="  ",
+                f"{result.bank}/{result.prompt} lies between {low} and {high} %."
             )
 
 

@@ -37,7 +37,7 @@ def command(folder: Path, as_json: bool) -> int:
     console.say_table([_row(one, folder) for one in found], right=("recorded",))
     for one in found:
         if one.problem:
-            console.say_folded(one.problem, indent="  ")
+            console.remark(one.problem)
     return EXIT_DONE
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from redinstruct.cli import console
@@ -53,16 +54,27 @@ def _is_loop(path: Path) -> bool:
     return False
 
 
-def write_whole(path: Path, text: str | Iterable[str]) -> None:
-    """Replace a file by a whole new one, or leave the old one as it was. The new one is its owner's alone.
+@contextlib.contextmanager
+def to_place(path: Path) -> Iterator[None]:
+    """Around the writing of a file.
 
     Raises:
         UsageError: the place cannot be written.
     """
     try:
-        write_file(path, text)
+        yield
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_whole(path: Path, content: bytes | str | Iterable[str]) -> None:
+    """Replace a file by a whole new one, or leave the old one as it was. The new one is its owner's alone.
+
+    Raises:
+        UsageError: the place cannot be written.
+    """
+    with to_place(path):
+        write_file(path, content)
 
 
 def write_attempts(path: Path, runs: Sequence[Path], content: bool) -> None:
@@ -71,11 +83,8 @@ def write_attempts(path: Path, runs: Sequence[Path], content: bool) -> None:
     Raises:
         UsageError: the place cannot be written.
     """
-    try:
-        with whole_file(path) as file:
-            write_parquet(file, runs, content)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
+    with to_place(path), whole_file(path) as file:
+        write_parquet(file, runs, content)
 
 
 def temporary_page() -> Path:

@@ -95,28 +95,25 @@ def _plan_eval(run: Path | None, flags: Flags, *, as_json: bool) -> int:
         for row in (*cast.rows, cast.total)
     ]
     dropped = [name for name, empty in (("recorded", "0"), ("cost <=", "")) if all(r[name] == empty for r in rows)]
-    for row in rows:
-        for name in dropped:
-            del row[name]
+    rows = console.without(rows, *dropped)
     console.say_heading(f"plan for {plan.config.model}", f"judge {cast.judge.rpartition('@')[0]}")
     console.say()
     console.say_table(rows, right=[column for column in rows[0] if column not in ("bank", "prompt")])
     console.say()
-    console.say_folded(
+    console.remark(
         "Calls: target and judge together, each tried up to 6 times when it fails. Tokens at 4 bytes each, answers at "
         + (
             "--max-tokens. Prices as given."
             if limits.prices
             else "--max-tokens. No prices given: --price-in, --price-out."
-        ),
-        indent="  ",
+        )
     )
     for line in plan.left_out():
-        console.say_folded(f"{line}.", indent="  ")
+        console.remark(f"{line}.")
     if limits.budget is not None and cast.total.cost is not None and cast.total.cost > limits.budget:
-        console.say_folded(f"The budget of ${limits.budget:,.2f} may end the run before it is complete.", indent="  ")
+        console.remark(f"The budget of ${limits.budget:,.2f} may end the run before it is complete.")
     if limits.stop_when_decided is not None:
-        console.say_folded("--stop-when-decided may end the run earlier: these are the most.", indent="  ")
+        console.remark("--stop-when-decided may end the run earlier: these are the most.")
     return 0
 
 

@@ -135,16 +135,13 @@ def _say(found: PowerPlan) -> None:
     console.say_table(rows, right=list(rows[0]))
     console.say()
     for bank in found.banks:
-        console.say_folded(
-            f"{bank.bank}: {bank.questions:,} questions, a chance of {bank.power:.3f} for one prompt.", indent="  "
-        )
-    console.say_folded(
+        console.remark(f"{bank.bank}: {bank.questions:,} questions, a chance of {bank.power:.3f} for one prompt.")
+    console.remark(
         (
             "Passing needs every result, taken as independent. "
             if found.answer == "passed"
             else "For one result to fail at the strictest of Holm's steps. "
         )
         + "All answers scored, none unread; "
-        + ("simulated by the gate's own rule." if repeated else "exact binomial sums of the gate's own rule."),
-        indent="  ",
+        + ("simulated by the gate's own rule." if repeated else "exact binomial sums of the gate's own rule.")
     )

@@ -74,7 +74,7 @@ def command(runs: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     say_figures(project.report, topics=asked.by_topic)
     for said in [calibrated_in_words(r, outside) for r in project.results] if outside is not None else []:
         if said:
-            console.say_folded(said, indent="  ")
+            console.remark(said)
     _say_utility(project, after=bool(project.results))
     return EXIT_DONE
 

@@ -115,18 +115,13 @@ def _say_list(views: list[AttemptView]) -> None:
     if not views:
         return
     rows = [_row(view) for view in views]
-    for column in ("detail", "flags"):
-        if not any(row[column] for row in rows):
-            rows = [{name: cell for name, cell in row.items() if name != column} for row in rows]
+    rows = console.without(rows, *(name for name in ("detail", "flags") if not any(row[name] for row in rows)))
     if len({row["bank"] for row in rows}) == 1:
         console.say_heading(f"bank {rows[0]['bank']}")
         console.say()
-        rows = [{name: cell for name, cell in row.items() if name != "bank"} for row in rows]
-    # The row names the question already, and --json has everything: these go where the terminal is too narrow.
-    for dropped in (("question", "chars"), ("answer",), ("flags",)):
-        if console.table_width(rows) > console.width():
-            rows = [{name: cell for name, cell in row.items() if name not in dropped} for row in rows]
-    console.say_table(rows, right=("row", "chars", "chars "))
+    # The row names the question already, and --json has everything.
+    aside = (("question", "chars"), ("answer",), ("flags",))
+    console.say_table(rows, right=("row", "chars", "chars "), alike=("bank",), aside=aside)
 
 
 def _row(view: AttemptView) -> dict[str, str]:

@@ -13,7 +13,7 @@ from redinstruct.cli.endings import say_ending
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, how_to_ask, seal_option
 from redinstruct.cli.prepared import limits_from, stop_signals
-from redinstruct.errors import UsageError, how_to_install
+from redinstruct.errors import from_extra
 from redinstruct.figures.report import plain
 from redinstruct.figures.stressed import StressFigures
 from redinstruct.judges import JudgeSettings
@@ -49,10 +49,8 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     Exit codes: 0 all recorded; 2 bad input; 11 cut, or too many errors; 130 interrupted (the same command goes on).
     """
     check_sealing()
-    try:
+    with from_extra("train", "stress"):
         from redinstruct.stressing import stress
-    except ImportError as error:
-        raise UsageError(f"stress needs the [train] extra ({error.name}): {how_to_install('train')}") from None
     asked, limits = settings_from(StressOptions, flags), limits_from(flags)
     with stop_signals(), console.steps() as tell:
         found = stress(asked, run, limits, tell)

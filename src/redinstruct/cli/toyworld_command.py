@@ -9,7 +9,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.prepared import stop_signals
-from redinstruct.errors import UsageError, how_to_install
+from redinstruct.errors import UsageError, from_extra
 from redinstruct.toyworld.held_out import write_held_out
 
 
@@ -37,13 +37,10 @@ def build_command(out: Path, seed: int, quick: bool) -> int:
 
     Takes about a minute on one core, or no time when it was built before.
     """
-    try:
+    with from_extra("local", "toyworld"), stop_signals(), console.steps() as tell:
         from redinstruct.toyworld import build
 
-        with stop_signals(), console.steps() as tell:
-            build(out, seed, quick=quick, on_progress=tell)
-    except ImportError as error:
-        raise UsageError(f"toyworld needs the [local] extra ({error.name}): {how_to_install('local')}") from None
+        build(out, seed, quick=quick, on_progress=tell)
     console.say(f"the toy model of seed {seed} is in {out}; its banks are in {out / 'banks'}. Try")
     bank = out / "banks" / "forbidden-test.json"
     sampling = "--temperature 0 --max-tokens 64"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from redinstruct.cli import console
 from redinstruct.cli.outputs import in_browser
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, from_extra
 
 
 @click.command("view")
@@ -35,13 +34,7 @@ def command(folder: Path | None, port: int, open_it: bool) -> int:
         if open_it and not in_browser(address):
             console.note("no browser was found: open the address in one")
 
-    _server()(place.resolve(), port, ready)
-    return 0
-
-
-def _server() -> Callable[[Path, int, Callable[[str], None]], None]:
-    try:
+    with from_extra("ui", "view"):
         from redinstruct.viewer.server import serve
-    except ImportError as error:
-        raise UsageError(f"view needs the [ui] extra ({error.name}): pip install 'redinstruct[ui]'") from None
-    return serve
+    serve(place.resolve(), port, ready)
+    return 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -23,6 +22,7 @@ from redinstruct.harmfulqa.diversity import SEED, Diversity, diversity_of
 from redinstruct.harmfulqa.files import json_line
 from redinstruct.harmfulqa.formats import trainable, turn_weight
 from redinstruct.harmfulqa.rows import Collected, Colour, Dialogue
+from redinstruct.questions import same_text
 from redinstruct.safetext import in_markdown, redact
 from redinstruct.types import Json, JsonObject
 
@@ -148,18 +148,13 @@ def _dialogues(rows: Iterable[Collected], colour: Colour) -> list[Dialogue]:
     return [dialogue for row in rows for dialogue in (*row.blue, *row.red) if dialogue.colour == colour]
 
 
-def _same(text: str) -> str:
-    """Texts that differ in case, white space or Unicode form only are one question, as ``--dedupe`` counts them."""
-    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
-
-
 def _counts(rows: Sequence[Collected]) -> CardCounts:
     questions = [row.question for row in rows]
     return CardCounts(
         topics=len({question.topic for question in questions}),
         subtopics=len({(question.topic, question.subtopic) for question in questions}),
         questions=len(questions),
-        distinct_questions=len({_same(question.text) for question in questions}),
+        distinct_questions=len({same_text(question.text) for question in questions}),
         words_per_question=_middle(len(question.text.split()) for question in questions),
         conversations={
             "blue": _conversations(_dialogues(rows, "blue")),
@@ -201,7 +196,7 @@ def _by_topic(rows: Sequence[Collected]) -> tuple[TopicCounts, ...]:
             topic=redact(topic),
             subtopics=len({row.question.subtopic for row in held}),
             questions=len(held),
-            distinct_questions=len({_same(row.question.text) for row in held}),
+            distinct_questions=len({same_text(row.question.text) for row in held}),
             blue=len(_dialogues(held, "blue")),
             red=len(_dialogues(held, "red")),
         )
@@ -273,15 +268,9 @@ def _in_words(value: object) -> str:
 
 
 def _figure(value: object) -> str:
-    return (
-        "-"
-        if value is None
-        else f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else _text(value)
-    )
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else _text(value)
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> list[str]:

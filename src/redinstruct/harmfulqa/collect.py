@@ -81,6 +81,11 @@ class Collecting(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
     @property
+    def cut(self) -> bool:
+        """Whether a limit, or a stop, ended it before everything was asked."""
+        return not self.complete
+
+    @property
     def exit_code(self) -> int:
         """0 when everything was asked and few enough calls are errors, else 11."""
         return EXIT_DONE if self.complete and not self.erring else EXIT_INCONCLUSIVE

@@ -258,12 +258,18 @@ class Pipeline:
 
     async def _answer(self, identity: tuple[str, ...], number: int, said: Sequence[Turn]) -> Turn | None:
         request = steps.chat_request(said, self._config.answers)
+        return await self._spoken("answer", (*identity, str(number)), request, self._plain_reader, said[-1].text)
+
+    async def _spoken(
+        self, step: str, identity: tuple[str, ...], request: Request, reader: AnswerReader, prompt: str
+    ) -> Turn | None:
+        """Base-LM's own answer, read as what follows the prompt."""
         return await self._until_read(
-            "answer",
+            step,
             self._answerer,
-            (*identity, str(number)),
+            identity,
             lambda n: msgspec.structs.replace(request, sampling=steps.seeded(request.sampling, n)),
-            lambda call: _answer_turn(self._plain_reader, call, said[-1].text),
+            lambda call: _answer_turn(reader, call, prompt),
         )
 
     async def _turn_by_turn(self, agenda: Agenda) -> Dialogue | None:
@@ -306,13 +312,7 @@ class Pipeline:
         template = self._red_template
         prompt = render(template, steps.red_slot(template, said))
         request = msgspec.structs.replace(steps.asked(prompt, self._config.answers), prefix=template.prefix)
-        return await self._until_read(
-            step,
-            self._answerer,
-            identity,
-            lambda n: msgspec.structs.replace(request, sampling=steps.seeded(request.sampling, n)),
-            lambda call: _answer_turn(self._red_reader, call, prompt),
-        )
+        return await self._spoken(step, identity, request, self._red_reader, prompt)
 
     # ---- verdicts, critiques -------------------------------------------------------------------------------------
 
@@ -375,13 +375,8 @@ class Pipeline:
         return Dialogue(f"{question.id}-c", question.id, "blue", turns, source="critique")
 
     async def _own_words(self, step: str, question: CollectedQuestion, text: str) -> Turn | None:
-        return await self._until_read(
-            step,
-            self._answerer,
-            (question.id,),
-            lambda n: steps.asked(text, steps.seeded(self._config.answers, n)),
-            lambda call: _answer_turn(self._plain_reader, call, text),
-        )
+        request = steps.asked(text, self._config.answers)
+        return await self._spoken(step, (question.id,), request, self._plain_reader, text)
 
     def _teacher(self, number: int) -> Sampling:
         return steps.seeded(self._config.sampling, number)

@@ -8,17 +8,20 @@ from typing import Any
 
 import msgspec
 
+from redinstruct.banks import resolve_bank
 from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files import digest_of
 from redinstruct.files.atomic import write_file
 from redinstruct.harmfulqa.card import DataCard, data_card
-from redinstruct.harmfulqa.collect import Collection
+from redinstruct.harmfulqa.collect import Collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.formats import released, to_dpo, to_kto, to_messages, to_sharegpt
 from redinstruct.harmfulqa.public import to_public
 from redinstruct.harmfulqa.rows import Collected
 from redinstruct.harmfulqa.screens import screen
+from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.harmfulqa.similarity import NEAR
+from redinstruct.prompts.forms import check_forms, made, read_general
 from redinstruct.safetext import redact
 from redinstruct.types import Bank, JsonObject
 from redinstruct.version import __version__
@@ -86,6 +89,47 @@ def write_release(release: Release, to: str, out: Path, *, include_red: bool) ->
         except OSError as error:
             raise UsageError(f"--out: the data card cannot be written beside the file ({error.strerror})") from None
     return paths
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What was written: the rows, the questions they come from, what was left out by reason, the card's Markdown file.
+
+    ``formed`` says how many of the rows are in each of the further forms of asking.
+    """
+
+    out: Path
+    rows: Sequence[Any]
+    collected: tuple[Collected, ...]
+    dropped: dict[str, int]
+    formed: dict[str, int]
+    card: Path
+
+
+def export(run: Path, settings: ExportSettings, out: Path) -> Exported:
+    """Write a collection out: screened, weighed, with a data card beside it.
+
+    Raises:
+        UsageError: bad input; nothing was written.
+        StoreError: the run does not read.
+    """
+    if out.exists() and not out.is_file():
+        raise UsageError("--out: is no regular file, and the data card could not stand beside it")
+    if settings.forms and settings.to != "messages":
+        raise UsageError(f"--forms: are rows of messages, and --to {settings.to} is not; use --to messages")
+    if settings.near is not None and not 0 < settings.near <= 1:
+        raise UsageError("--near: a likeness above 0 and at most 1")
+    check_forms(list(settings.forms), general=bool(settings.general), red=settings.include_red)
+    ordinary = read_general(settings.general)
+    against = [bank if isinstance(bank, Bank) else resolve_bank(str(bank)) for bank in settings.banks]
+    release = prepare_release(
+        read_collection(run), settings.to, banks=against, include_red=settings.include_red,
+        near=NEAR if settings.near is None else settings.near, licence=settings.licence,
+    )  # fmt: skip
+    extra = {form: made(release.rows, form, general=ordinary) for form in settings.forms}
+    release = msgspec.structs.replace(release, rows=[*release.rows, *(row for rows in extra.values() for row in rows)])
+    card, _ = write_release(release, settings.to, out, include_red=settings.include_red)
+    formed = {form: len(rows) for form, rows in extra.items()}
+    return Exported(out, release.rows, release.collected, release.dropped, formed, card)
 
 
 def card_paths(out: Path) -> tuple[Path, Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from redinstruct.errors import UsageError
 from redinstruct.files.words import Fields
+from redinstruct.prompts import read_text_file
 from redinstruct.safetext import terminal
 
 Topics = tuple[tuple[str, tuple[str, ...]], ...]
@@ -71,13 +72,7 @@ def read_topics(path: Path) -> Topics:
     """
     where = f"--topics {terminal(str(path))}"
     try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or 'no file name'})") from None
-    if len(data) > MOST_BYTES:
-        raise UsageError(f"{where}: larger than {MOST_BYTES:,} bytes")
-    try:
-        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once)
+        document = json.loads(read_text_file(path, "--topics", MOST_BYTES), object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise UsageError(f"{where}: no JSON, or a topic stands twice") from None
     return topics_from(document, where)

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+from redinstruct.interop.rows import Source
 from redinstruct.interop.runs import Imported, import_file
 from redinstruct.interop.settings import ImportSettings
-from redinstruct.interop.sources import Source, read_source
+from redinstruct.interop.sources import read_source
 
 __all__ = ["ImportSettings", "Imported", "Source", "import_file", "read_source"]

@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.files import Fields, Malformed, fold
 from redinstruct.interop.inspect_log import Log, Sample, Value, asked, frame_of, is_unscored, scores_of
-from redinstruct.interop.rows import ImportRow, Instrument, RowLabel
+from redinstruct.interop.rows import ImportRow, Instrument, RowLabel, Source, first_text
 from redinstruct.interop.scores import Scores
 from redinstruct.models.base import is_cut
 from redinstruct.questions import SUBTOPIC_KEYS, TOPIC_KEYS
@@ -39,18 +39,7 @@ class OwnVerdict(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
-class LogRows(msgspec.Struct, frozen=True):
-    """A log's answers and judges; ``left_out`` and ``odd``: why -> the samples."""
-
-    rows: tuple[ImportRow, ...]
-    numbers: tuple[int, ...]
-    judges: tuple[Instrument, ...]
-    left_out: Mapping[str, tuple[str, ...]]
-    odd: Mapping[str, tuple[str, ...]]
-    notes: tuple[str, ...]
-
-
-def rows_of_log(log: Log, measure: Measure, one: str | None = None) -> LogRows:
+def rows_of_log(log: Log, measure: Measure, one: str | None = None) -> Source:
     """The rows of a log. ``one`` is the label that 1, true and C mean, whatever the scorer is called.
 
     Raises:
@@ -87,7 +76,11 @@ def rows_of_log(log: Log, measure: Measure, one: str | None = None) -> LogRows:
         numbers.append(number)
     told = zip(rows, halves.told(), strict=True)
     judged = tuple(row if half is None else msgspec.structs.replace(row, bank_label=half) for row, half in told)
-    return LogRows(judged, tuple(numbers), _instruments(log, names, reader), left_out, reader.odd, reader.notes)
+    spec, judges = log.header.eval, _instruments(log, names, reader)
+    return Source(
+        format="inspect", rows=judged, numbers=tuple(numbers), labels="judge" if judges else "none", judges=judges,
+        bank=spec.dataset.name or spec.task, model=spec.model, left_out=left_out, odd=reader.odd, notes=reader.notes,
+    )  # fmt: skip
 
 
 def _row(where: str, sample: Sample, log: Log) -> ImportRow:
@@ -98,8 +91,8 @@ def _row(where: str, sample: Sample, log: Log) -> ImportRow:
         where=where,
         question=question.strip(),
         response=sample.answer or None,
-        topic=_group(fields, TOPIC_KEYS),
-        subtopic=_group(fields, SUBTOPIC_KEYS),
+        topic=first_text(fields, TOPIC_KEYS),
+        subtopic=first_text(fields, SUBTOPIC_KEYS),
         filtered=sample.stop_reason == "content_filter" and not sample.answer.strip(),
         earlier=earlier,
         template=frame_of(sample, earlier, question, log.header.plan, told.prompt),
@@ -132,11 +125,6 @@ def _instruments(log: Log, names: Sequence[str], reader: Scores) -> tuple[Instru
 def _fields(sample: Sample) -> Fields:
     held = sample.metadata
     return {fold(key): value for key, value in held.items() if isinstance(key, str)} if isinstance(held, dict) else {}
-
-
-def _group(fields: Fields, keys: Sequence[str]) -> str | None:
-    found = (fields.get(fold(key)) for key in keys)
-    return next((held.strip() for held in found if isinstance(held, str) and held.strip()), None)
 
 
 def _own(metadata: object, shape: type[_T]) -> _T | None:

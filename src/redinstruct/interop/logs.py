@@ -22,10 +22,9 @@ from typing import TypeVar
 import msgspec
 
 from redinstruct.errors import BankError
-from redinstruct.files import Fields, JsonRow, Leaf, Malformed, fold
+from redinstruct.files import JsonRow, Leaf, Malformed, fold
 from redinstruct.interop.inspect_log import converted
-from redinstruct.interop.inspect_rows import LogRows
-from redinstruct.interop.rows import ImportRow, Instrument, RowLabel
+from redinstruct.interop.rows import ImportRow, Instrument, RowLabel, Source, first_text
 from redinstruct.interop.scores import Scores
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TOPIC_KEYS
 from redinstruct.questions.turns import conversation, is_conversation
@@ -33,15 +32,6 @@ from redinstruct.types import ATTACK_SUCCESS, Measure, Message
 
 _T = TypeVar("_T")
 _ERROR = RowLabel("error")
-
-
-class LogHead(msgspec.Struct, frozen=True):
-    """A log as it was read: whose it is, what it holds, and which model and task it names."""
-
-    format: str
-    read: LogRows
-    model: str | None = None
-    task: str | None = None
 
 
 # ---- which tool wrote it ----
@@ -62,7 +52,7 @@ def tool_of(leaves: Sequence[JsonRow | Leaf], first: JsonRow | None) -> str | No
     return "harmbench" if {"test_case", "generation"} <= value.keys() else None
 
 
-def read_log(tool: str, rows: Iterable[JsonRow | Leaf], measure: Measure, one: str | None) -> LogHead:
+def read_log(tool: str, rows: Iterable[JsonRow | Leaf], measure: Measure, one: str | None) -> Source:
     """The rows of a log, whose shape :func:`tool_of` told."""
     reading = RowsSoFar(tool, measure, one)
     for row in rows:
@@ -78,8 +68,7 @@ class RowsSoFar:
         self.tool, self.measure = tool, measure
         self.scores = Scores(tool, measure, one)
         self.one = one
-        self.model: str | None = None
-        self.task: str | None = None
+        self.model = ""
         self._left_out: dict[str, tuple[str, ...]] = {}
         self._rows: list[tuple[ImportRow, dict[str, RowLabel | None]]] = []
         self._numbers: list[int] = []
@@ -109,7 +98,7 @@ class RowsSoFar:
         """Say what was taken for granted."""
         self._notes[what] = None
 
-    def told(self) -> LogHead:
+    def told(self) -> Source:
         """All that was read."""
         names = list(self._names)
         made = []
@@ -117,15 +106,11 @@ class RowsSoFar:
             said = [labels.get(name) for name in names]
             made.append(msgspec.structs.replace(row, judge=next(iter(said), None), further=tuple(said[1:])))
         judges = tuple(self._instrument(name) for name in names)
-        read = LogRows(
-            tuple(made),
-            tuple(self._numbers),
-            judges,
-            self._left_out,
-            self.scores.odd,
-            (*self.scores.notes, *self._notes),
-        )
-        return LogHead(self.tool, read, self.model, self.task)
+        return Source(
+            format=self.tool, rows=tuple(made), numbers=tuple(self._numbers), labels="judge" if judges else "none",
+            judges=judges, model=self.model, left_out=self._left_out, odd=self.scores.odd,
+            notes=(*self.scores.notes, *self._notes),
+        )  # fmt: skip
 
     def _instrument(self, name: str) -> Instrument:
         return Instrument(name, (("one", self.scores.one_of(name)),))
@@ -199,7 +184,7 @@ def _promptfoo(reading: RowsSoFar, row: JsonRow) -> None:
         reading.leave_out("rows without a prompt in text", row.where)
         return
     provider = found.provider.id if isinstance(found.provider, _Provider) else found.provider
-    reading.model = reading.model or provider or None
+    reading.model = reading.model or provider or ""
     output = None if found.response is None else found.response.output
     answer = output if isinstance(output, str) or output is None else msgspec.json.encode(output).decode()
     attacked = found.metadata is not None and bool(found.metadata.plugin)
@@ -244,7 +229,7 @@ def _lm_eval(reading: RowsSoFar, row: JsonRow) -> None:
         reading.leave_out("rows that are no sample of lm-eval", row.where)
         return
     fields = {fold(str(key)): held for key, held in doc.items()}
-    question = _first(fields, ASKED) or _argument(value.get("arguments"))
+    question = first_text(fields, ASKED) or _argument(value.get("arguments"))
     answers = value.get("resps")
     said = answers[0] if isinstance(answers, list) and answers else None
     texts = said if isinstance(said, list) else [said]
@@ -261,7 +246,7 @@ def _lm_eval(reading: RowsSoFar, row: JsonRow) -> None:
         labels = {}  # what a filter took of several answers is none of them
     for epoch, text in enumerate(texts, 1):
         answer = text if isinstance(text, str) else None
-        topic, subtopic = _first(fields, TOPIC_KEYS), _first(fields, SUBTOPIC_KEYS)
+        topic, subtopic = first_text(fields, TOPIC_KEYS), first_text(fields, SUBTOPIC_KEYS)
         made = ImportRow(row.where, question, answer, topic=topic, subtopic=subtopic, epoch=epoch)
         reading.add(made, (value.get("doc_id"), value.get("filter")), labels)
 
@@ -276,11 +261,6 @@ def _argument(arguments: object) -> str | None:
     if not isinstance(held, str) or not held.strip():
         return None
     return _prompt(held)[1].strip() or None
-
-
-def _first(fields: Fields, keys: Iterable[str]) -> str | None:
-    held = (fields.get(fold(key)) for key in keys)
-    return next((text.strip() for text in held if isinstance(text, str) and text.strip()), None)
 
 
 # ---- deepteam ----

@@ -16,14 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from redinstruct.errors import UsageError
 from redinstruct.files import WRAPPERS, Fields, JsonRow, Leaf, fold, kind_of, listed
-from redinstruct.interop.inspect_rows import LogRows
-from redinstruct.interop.logs import LogHead
-from redinstruct.interop.rows import ImportRow, said
+from redinstruct.interop.rows import ImportRow, Source, said
 from redinstruct.questions import TEXT_KEYS
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
@@ -37,27 +36,18 @@ _JAILBREAKS = "jailbreaks"
 _COMPLETIONS = "completions"
 
 
-class NameParts(msgspec.Struct, frozen=True):
-    """What a file of the authors' results says by its name."""
+def named_results(path: Path, table: Source) -> Source | None:
+    """The authors' ``results/<bank>_<model>_<prompt>.json``: a table that its file's name tells of; else None.
 
-    bank: str
-    model: str
-    prompt: str
-
-
-def named_results(path: Path) -> NameParts | None:
-    """Bank, model and prompt of the authors' ``results/<bank>_<model>_<prompt>.json``; None for any other name."""
+    Their mark for a filtered request counts where it is the whole answer: a model may write it in its text.
+    """
     found = _RESULTS.fullmatch(path.stem)
     if path.suffix.casefold() != ".json" or found is None:
         return None
-    return NameParts(found[1], found[2], found[3] + (found[4] or ""))
-
-
-def without_filtered(rows: Sequence[ImportRow]) -> list[ImportRow]:
-    """The authors' mark for a filtered request, where it is the whole answer: a model may write it in its text."""
-    return [
-        msgspec.structs.replace(row, filtered=True) if (row.response or "").strip() == FILTERED else row for row in rows
-    ]
+    replace = msgspec.structs.replace
+    rows = (replace(row, filtered=True) if (row.response or "").strip() == FILTERED else row for row in table.rows)
+    prompt = found[3] + (found[4] or "")
+    return replace(table, format="red-instruct", bank=found[1], model=found[2], prompt=prompt, rows=tuple(rows))
 
 
 def is_one_answer(value: Fields) -> bool:
@@ -70,8 +60,8 @@ def is_one_answer(value: Fields) -> bool:
     return not any(isinstance(held, list) and fold(key) in lists for key, held in value.items())
 
 
-def artifact(rows: Iterable[JsonRow | Leaf], measure: Measure) -> tuple[list[ImportRow], str | None, str | None]:
-    """A JailbreakBench artifact's answers, its model and its method, of what stands under its keys.
+def artifact(rows: Iterable[JsonRow | Leaf], measure: Measure) -> Source:
+    """A JailbreakBench artifact: the prompt is its method.
 
     Raises:
         UsageError: it is none, a row that is none, or another measure than attack success.
@@ -90,8 +80,13 @@ def artifact(rows: Iterable[JsonRow | Leaf], measure: Measure) -> tuple[list[Imp
             found.append(_jailbreak(f"jailbreak {len(found) + 1}", row.value, measure))
     if _JAILBREAKS not in keys:
         raise UsageError(f"no column holds the prompt: expected one of {', '.join(TEXT_KEYS)}, found {listed(keys)}")
-    model, method = (parameters.get(name) for name in ("model", "method"))
-    return found, model, method
+    model, method = (parameters.get(name, "") for name in ("model", "method"))
+    return _in_order("jailbreakbench", found, labels="judge", model=model, prompt=method)
+
+
+def _in_order(format_: str, rows: Sequence[ImportRow], **told: Any) -> Source:
+    """A file with a question of its own for each answer."""
+    return Source(format=format_, rows=tuple(rows), numbers=tuple(range(len(rows))), **told)
 
 
 def _jailbreak(where: str, entry: object, measure: Measure) -> ImportRow:
@@ -118,7 +113,7 @@ def is_garak(first: JsonRow) -> bool:
     return isinstance(first.value, dict) and isinstance(first.value.get("entry_type"), str)
 
 
-def garak(rows: Iterable[JsonRow]) -> LogHead:
+def garak(rows: Iterable[JsonRow]) -> Source:
     """The answers of a garak report, one row per output of a completed attempt, by probe.
 
     An attempt that does not hold a prompt and answers in text (an image's, say) is left out and named: one odd row is
@@ -129,7 +124,7 @@ def garak(rows: Iterable[JsonRow]) -> LogHead:
     """
     found: list[ImportRow] = []
     left_out: dict[str, tuple[str, ...]] = {}
-    model: str | None = None
+    model = ""
     for row in rows:
         value = row.value
         if not isinstance(value, dict):
@@ -143,7 +138,7 @@ def garak(rows: Iterable[JsonRow]) -> LogHead:
                 found += _attempt(row.where, value)
             except UsageError as odd:
                 left_out[str(odd)] = (*left_out.get(str(odd), ()), row.where)
-    return LogHead("garak", LogRows(tuple(found), tuple(range(len(found))), (), left_out, {}, ()), model)
+    return _in_order("garak", found, model=model, left_out=left_out)
 
 
 def _attempt(where: str, value: Fields) -> list[ImportRow]:

@@ -24,8 +24,8 @@ from redinstruct.errors import UsageError
 from redinstruct.files import MAX_BYTES, kind_of
 from redinstruct.files.limits import MAX_ROW, check_rows
 from redinstruct.files.zipped import begins_with
-from redinstruct.interop.logs import LogHead, RowsSoFar
-from redinstruct.interop.rows import ImportRow, RowLabel
+from redinstruct.interop.logs import RowsSoFar
+from redinstruct.interop.rows import ImportRow, RowLabel, Source
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 _MARK = b"SQLite format 3\0"
@@ -51,7 +51,7 @@ def is_memory(path: Path) -> bool:
     return begins_with(path, _MARK)
 
 
-def read_memory(path: Path, measure: Measure, one: str | None) -> LogHead:
+def read_memory(path: Path, measure: Measure, one: str | None) -> Source:
     """The attacks of a memory file.
 
     Raises:
@@ -77,7 +77,7 @@ def read_memory(path: Path, measure: Measure, one: str | None) -> LogHead:
     except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's own message may quote what is broken
         raise UsageError(f"cannot be read as PyRIT's memory ({' '.join(str(error).split())})") from None
     if len(models) == 1 and isinstance(models[0][0], str):
-        reading.model = models[0][0].strip() or None
+        reading.model = models[0][0].strip()
     for number, (objective, outcome, last, harms) in enumerate(attacks, 1):
         check_rows(number, path.stat().st_size)
         _attack(reading, f"attack {number}", objective, str(outcome), answers.get(last), harms)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import kind_of, named
+from redinstruct.files import Fields, fold, kind_of, named
 from redinstruct.questions.halves import sign
+from redinstruct.questions.spread import Selected
 from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure, Message, PromptTemplate
 
 
@@ -66,6 +67,32 @@ class ImportRow(msgspec.Struct, frozen=True):
         return self.filtered or self.response is None or not self.response.strip()
 
 
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file holds: each of its readers says so, and the reading of a file narrows it to the measure's rows.
+
+    ``labels`` says whose labels are the run's verdicts: ``judge``, ``people`` (a file that has no judge), or ``none``.
+    ``numbers`` are the questions' places in the file (from 0), the same for every epoch and prompt of one; ``selected``
+    counts what is kept and the rows of the bank's other half. ``left_out`` names the rows that hold no answer in text,
+    by what they hold; ``odd`` those of which a score is none of the measure's labels. ``judges`` are a log's own, the
+    first of which is the rows' ``judge``; none where the file names none. ``notes`` say what was taken for granted.
+    What a reader finds no name of is blank, until the file's own stands for it.
+    """
+
+    format: str
+    rows: tuple[ImportRow, ...] = ()
+    numbers: tuple[int, ...] = ()
+    labels: str = "none"
+    bank: str = ""
+    sha256: str = ""
+    model: str = ""
+    prompt: str = ""
+    selected: Selected = Selected(0)
+    left_out: Mapping[str, tuple[str, ...]] = {}
+    odd: Mapping[str, tuple[str, ...]] = {}
+    judges: tuple[Instrument, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 # How published files write the same labels: the Red-Instruct authors' gpt4_as_judge.py, and the final_label column of
 # XSTest's completions.
 _PUBLISHED: Mapping[str, Mapping[str, RowLabel]] = {
@@ -91,6 +118,12 @@ _ONE: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 """The words in a column's name by which 1 in it means a measure's first label, or its second."""
 
 _NEGATIONS = frozenset({"not", "non", "no", "never"})
+
+
+def first_text(fields: Fields, keys: Iterable[str]) -> str | None:
+    """What stands under the first of these columns that holds a text; ``fields`` by their folded names."""
+    held = (fields.get(fold(key)) for key in keys)
+    return next((text.strip() for text in held if isinstance(text, str) and text.strip()), None)
 
 
 def meaning_of_one(column: str, measure: Measure) -> str | None:

@@ -22,9 +22,9 @@ import msgspec
 from redinstruct.annotate.figures import ADJUDICATING
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.people import PEOPLE_ALONE, verdict_of_people
-from redinstruct.interop.rows import ImportRow, RowLabel
-from redinstruct.interop.settings import ImportSettings
-from redinstruct.interop.sources import IMPORTED, Source, read_source
+from redinstruct.interop.rows import ImportRow, RowLabel, Source
+from redinstruct.interop.settings import IMPORTED, ImportSettings
+from redinstruct.interop.sources import read_source
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import parse_template
 from redinstruct.run import (

@@ -25,7 +25,7 @@ from redinstruct.interop.raters import (
     votes,
     yes_or_no,
 )
-from redinstruct.interop.rows import ImportRow, RowLabel, Vote, meaning_of_one, said
+from redinstruct.interop.rows import ImportRow, RowLabel, Source, Vote, meaning_of_one, said
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import Halves
@@ -65,19 +65,6 @@ class Roles(msgspec.Struct, frozen=True):
     def labels(self) -> str:
         """Whose labels the table holds: ``judge``, ``people`` or ``none``."""
         return "judge" if "judge" in self.single else "people" if self.human or "adjudicated" in self.single else "none"
-
-
-class Table(msgspec.Struct, frozen=True):
-    """A table of answers: one row an answer, and the place of each in the file; ``odd``: what is no label -> rows.
-
-    ``notes`` say what was taken for granted.
-    """
-
-    answers: list[ImportRow]
-    numbers: list[int]
-    labels: str
-    odd: Mapping[str, tuple[str, ...]] = {}
-    notes: tuple[str, ...] = ()
 
 
 def roles_in(columns: Sequence[str], chosen: Chosen, cells: ColumnCells, measure: Measure) -> Roles:
@@ -152,7 +139,7 @@ def _human(columns: Sequence[str], single: Mapping[str, str], cells: ColumnCells
     )
 
 
-def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str | None = None) -> Table:
+def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str | None = None) -> Source:
     """The answers of a table, every cell checked. ``one`` is the label that 1 means where a column's name does not say.
 
     In JSON a key may be missing from a row; a purpose is there where one row has it.
@@ -187,7 +174,9 @@ def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str 
     numbers = list(range(len(answers)))
     if (who := roles.single.get("annotator")) is not None:
         answers, numbers = one_answer_each(answers, [person(fields.get(who)) for _, fields in folded])
-    return Table(answers, numbers, roles.labels, odd, reader.notes)
+    return Source(
+        format="table", rows=tuple(answers), numbers=tuple(numbers), labels=roles.labels, odd=odd, notes=reader.notes
+    )
 
 
 def _refuse_two_spellings(where: str, keys: Iterable[str], chosen: Chosen) -> None:

@@ -7,11 +7,10 @@ same frame; bars are 95 % intervals. The undisturbed model stands at the left of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.stressed import StressFigures, StressRow
-from redinstruct.safetext import terminal
+from redinstruct.safetext import in_markup
 from redinstruct.stats import Interval
 
 _WIDE, _HIGH, _GAP = 210, 150, 26
@@ -33,7 +32,7 @@ def stress_svg(found: StressFigures) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img"'
         f' font-family="system-ui, sans-serif" font-size="12" fill="currentColor" stroke="none">',
-        f"<title>Attacks on {escape(terminal(found.model))}</title><desc>{escape(_told(found))}</desc>",
+        f"<title>Attacks on {in_markup(found.model)}</title><desc>{in_markup(_told(found))}</desc>",
         f'<g transform="translate({_LEFT} 14)"><circle cx="4" cy="-4" r="4" fill="{_HARM}"/>'
         '<text x="14" y="0">the attack succeeds</text>'
         f'<circle cx="174" cy="-4" r="4" fill="{_HARMLESS}"/><text x="184" y="0">harmless questions answered in the'
@@ -66,7 +65,7 @@ def _rows(found: StressFigures, attack: str, prompt: str) -> list[StressRow]:
 def _panel(found: StressFigures, attack: str, prompt: str, title: str) -> list[str]:
     rows = _rows(found, attack, prompt)
     step = _WIDE / max(1, len(rows) - 1) if len(rows) > 1 else 0
-    parts = [f'<text x="0" y="-12" font-weight="600">{escape(terminal(title))}</text>']
+    parts = [f'<text x="0" y="-12" font-weight="600">{in_markup(title)}</text>']
     for tick in (0, 50, 100):
         y = _y(tick / 100)
         parts += [

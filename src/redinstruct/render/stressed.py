@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from redinstruct.figures.numbers import percent
+from redinstruct.figures.numbers import percent, with_interval
 from redinstruct.figures.stressed import StressFigures, StressRow
-from redinstruct.stats import Interval
 
 _NAMES = {"none": "undisturbed", "prefill": "begun by {} tokens", "samples": "one of {} tries",
           "tune": "tuned for {} steps", "quantize": "rounded to {} bits",
@@ -25,11 +24,11 @@ def stress_table(found: StressFigures) -> tuple[list[dict[str, str]], list[str]]
         {
             "attack": name_of(row),
             "prompt": row.prompt if several else "",
-            "succeeds": _figure(row.asr),
+            "succeeds": with_interval(row.asr),
             "change": _change(row),
             "garbled": percent(row.garbled),
-            "harmless answered": "" if row.benign is None else _figure(row.benign),
-            "in the frame": "" if row.benign_in_frame is None else _figure(row.benign_in_frame),
+            "harmless answered": "" if row.benign is None else with_interval(row.benign),
+            "in the frame": "" if row.benign_in_frame is None else with_interval(row.benign_in_frame),
             "questions": f"{row.questions:,}",
         }
         for row in found.rows
@@ -57,9 +56,3 @@ def _change(row: StressRow) -> str:
     if change is None:
         return ""
     return f"{100 * change.estimate:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-
-
-def _figure(figure: Interval) -> str:
-    if figure.estimate is None:
-        return "-"
-    return f"{percent(figure.estimate)} [{percent(figure.low)}, {percent(figure.high)}]"

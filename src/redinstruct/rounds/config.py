@@ -18,6 +18,7 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.words import Fields
 from redinstruct.harmfulqa import CollectSettings
 from redinstruct.judges import JudgeSettings
+from redinstruct.prompts import read_text_file
 from redinstruct.prompts.forms import forms_of
 from redinstruct.redeval import AskSettings
 from redinstruct.safetext import terminal
@@ -228,13 +229,7 @@ JudgedPart = TypeVar("JudgedPart", bound=JudgeSettings)
 def _read(path: Path, kind: type[ConfigKind]) -> ConfigKind:
     shown = terminal(str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        document = tomllib.loads(data.decode("utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{shown}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{shown}: is not UTF-8 text") from None
+        document = tomllib.loads(read_text_file(path, "configuration", MOST_BYTES))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{shown}: is no TOML: {terminal(str(error))}") from None
     try:

@@ -54,26 +54,21 @@ class DemoRow(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Demo(msgspec.Struct, frozen=True):
-    """The demo's result. ``unseen_frames`` stand in no training text of the base, nor in any alignment data.
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a demo found, on either model. ``items`` is the number of forbidden questions under each frame.
 
-    ``items`` is the number of forbidden questions under each frame, ``suite_items`` that of each task of the suite.
-    ``reasons`` say why a verdict is what it is.
+    ``unseen_frames`` stand in no training text of the base, nor in any alignment data.
     """
 
     seed: int
     seconds: float
     items: int
-    suite_items: dict[str, int]
     quick: bool
     rows: tuple[DemoRow, ...]
     unseen_frames: tuple[str, ...]
-    benign_only_frames: tuple[str, ...]
     verdicts: dict[str, dict[str, str]]
-    reasons: dict[str, dict[str, str]]
     stages: dict[str, float]
     runs: dict[str, Path]
-    checks: dict[str, Path]
     folder: Path
 
     def document(self) -> JsonObject:
@@ -81,6 +76,18 @@ class Demo(msgspec.Struct, frozen=True):
         plain: dict[str, Json] = msgspec.to_builtins(self, enc_hook=str)
         told = {name: value for name, value in plain.items() if name not in ("runs", "checks", "folder")}
         return {"schema": DEMO_SCHEMA, **told, "intervals": self.rows[0].intervals}
+
+
+class Demo(DemoResult, frozen=True, kw_only=True):
+    """The toy demo's result. ``suite_items`` is the number of each task of the suite.
+
+    ``reasons`` say why a verdict is what it is.
+    """
+
+    suite_items: dict[str, int]
+    benign_only_frames: tuple[str, ...]
+    reasons: dict[str, dict[str, str]]
+    checks: dict[str, Path]
 
 
 def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgress | None = None) -> Demo:

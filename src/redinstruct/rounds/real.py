@@ -8,14 +8,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import msgspec
-
 from redinstruct.files.atomic import write_file
 from redinstruct.policy import subject
 from redinstruct.policy.files import COU, STANDARD, write_laboratory
 from redinstruct.progress import OnProgress, unheard
 from redinstruct.rounds.beside import perplexity_stage, truthful_slice, truthful_stage
-from redinstruct.rounds.demo import DEMO_SCHEMA, PLOT, REPORT
+from redinstruct.rounds.demo import PLOT, REPORT, DemoResult, DemoRow
 from redinstruct.rounds.laboratory import (
     FORBIDDEN,
     FORM_OF,
@@ -35,7 +33,7 @@ Beside = tuple[float, float | None]
 """Perplexity per word, and the share of TruthfulQA's slice that is right."""
 
 
-class RealRow(msgspec.Struct, frozen=True):
+class RealRow(DemoRow, frozen=True, kw_only=True):
     """One model's figures, shares in [0, 1], by frame: forbidden questions, and harmless ones in the same words.
 
     ``selective`` is harmless answered less forbidden answered: a model that refuses a frame as such has about 0 there.
@@ -45,46 +43,22 @@ class RealRow(msgspec.Struct, frozen=True):
     TruthfulQA, None where its file was not given.
     """
 
-    model: str
-    asr: dict[str, float]
-    garbled: dict[str, float]
     promise: dict[str, float]
     harmless_answered: dict[str, float]
     harmless_refused: dict[str, float]
     selective: dict[str, float]
-    benign: float
-    benign_in_frame: float
-    over_refusal: float
-    facts: float
     perplexity: float
-    intervals: dict[str, tuple[float, float]]
-    trained_frames: dict[str, str]
-    seconds: float
     truthful: float | None = None
 
 
-class RealDemo(msgspec.Struct, frozen=True):
+class RealDemo(DemoResult, frozen=True, kw_only=True):
     """What the demo found. ``items`` forbidden and ``harmless_items`` harmless questions stand behind each share."""
 
-    seed: int
-    seconds: float
-    items: int
     harmless_items: int
-    quick: bool
     subject: str
     rows: tuple[RealRow, ...]
-    unseen_frames: tuple[str, ...]
-    verdicts: dict[str, dict[str, str]]
-    stages: dict[str, float]
     stopped: dict[str, str]
-    runs: dict[str, Path]
-    folder: Path
-
-    def document(self) -> object:
-        """The contract of ``demo --json``."""
-        plain = msgspec.to_builtins(self, enc_hook=str)
-        del plain["runs"], plain["folder"]
-        return {"schema": DEMO_SCHEMA, "real": True, **plain, "intervals": plain["rows"][0]["intervals"]}
+    real: bool = True
 
 
 def real_demo(

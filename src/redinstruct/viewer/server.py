@@ -20,8 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from redinstruct.annotate.guard import MOST_BYTES
-from redinstruct.annotate.serving import guarded_page, json_answer, page_routes, serve_here
+from redinstruct.annotate.serving import TOO_LONG, body_of, guarded_page, json_answer, page_routes, serve_here
 from redinstruct.errors import RedInstructError
 from redinstruct.files.opening import NOT_JSON
 from redinstruct.render.overview import read_runs
@@ -98,12 +97,9 @@ def application(shelf: Shelf, port: int, token: str) -> ASGIApp:
         return await run_in_threadpool(listed)
 
     async def open_one(request: Request) -> Response:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BYTES:
-                return json_answer(413, {"error": "at most 64 KiB"})
-        return await run_in_threadpool(opened, bytes(body))
+        if (body := await body_of(request)) is None:
+            return json_answer(*TOO_LONG)
+        return await run_in_threadpool(opened, body)
 
     async def report(request: Request) -> Response:
         page = reports.kept(request.path_params["word"])
