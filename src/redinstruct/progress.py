@@ -37,6 +37,17 @@ class Progress(msgspec.Struct):
     detail: str = ""
     part: StagePart | None = None
 
+    @property
+    def far(self) -> str:
+        """How far it is, in words."""
+        return f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"
+
+    @property
+    def outcomes(self) -> list[str]:
+        """How it came out so far, the most frequent first, and how many calls were tried again."""
+        told = [f"{label} {count:,}" for label, count in sorted(self.labels.items(), key=lambda pair: -pair[1])]
+        return [*told, f"retries {self.retries:,}"] if self.retries else told
+
     def staged(self, stage: str) -> Progress:
         """The same, of a stage by that name."""
         return msgspec.structs.replace(self, stage=stage)

@@ -153,5 +153,5 @@ def test_a_full_disk_is_one_line(tmp_path: Path, run: Path, cli: InProcess, monk
     monkeypatch.setattr("redinstruct.interop.inspect_export.whole_file", full)
     told = cli("export", run, "--to", "inspect", "--out", tmp_path / "l.eval")
     assert (told.code, told.error_line) == (
-        2, f"redinstruct: {tmp_path / 'l.eval'}: cannot be written (No space left on device)",
+        2, f"redinstruct: {tmp_path / 'l.eval'}: cannot be written (No space left on device)\n",
     )  # fmt: skip

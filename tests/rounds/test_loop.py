@@ -208,7 +208,7 @@ def test_a_folder_that_is_a_file_is_found_by_the_check(cli: InProcess, tmp_path:
 
 
 def test_a_file_that_is_missing_or_no_text(cli: InProcess, tmp_path: Path) -> None:
-    assert "No such file" in cli("loop", tmp_path / "nothing.toml").error_line
+    assert "no such file" in cli("loop", tmp_path / "nothing.toml").error_line
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe\x00")
     assert "UTF-8" in cli("loop", tmp_path / "noise.toml").error_line
 

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from redinstruct.api.shown import html_text
 from redinstruct.engine.loops import Stop, stoppable
 from redinstruct.progress import OnProgress, Progress
-from redinstruct.safetext import redact, terminal
+from redinstruct.safetext import in_markup, shown
 
 Returned = TypeVar("Returned")
 SECONDS_BETWEEN = 0.2
@@ -98,18 +97,15 @@ class _Bar:
 
     def _told(self) -> str:
         state = self._state
-        far = f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
-        labels = [f"{label} {count:,}" for label, count in sorted(state.labels.items(), key=lambda kv: -kv[1])]
-        retries = [f"retries {state.retries:,}"] if state.retries else []
         part = "" if state.part is None else f"stage {state.part.number} of {state.part.of}, {state.part.name}: "
         return "; ".join(
-            [f"{part}{state.stage or self._title}: {far}", *filter(None, [state.detail]), *labels, *retries]
+            [f"{part}{state.stage or self._title}: {state.far}", *filter(None, [state.detail]), *state.outcomes]
         )
 
     def __repr__(self) -> str:
-        return terminal(redact(self._told()))
+        return shown(self._told())
 
     def _repr_html_(self) -> str:
         state = self._state
         bar = "" if state.total is None else f'<progress value="{state.done}" max="{max(state.total, 1)}"></progress> '
-        return f"<div>{bar}{html_text(self._told())}</div>"
+        return f"<div>{bar}{in_markup(self._told())}</div>"

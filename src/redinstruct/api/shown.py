@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import msgspec
@@ -11,31 +9,12 @@ import msgspec
 from redinstruct.figures.comparison.values import Comparison, Result
 from redinstruct.figures.comparison.words import change_in_words
 from redinstruct.figures.gate import GateResult, worst_first
-from redinstruct.figures.numbers import Figure, in_column, p_value
+from redinstruct.figures.numbers import in_column, p_value
 from redinstruct.figures.report import Report, ResultFigures, plain
 from redinstruct.render.comparison import figures, held
-from redinstruct.safetext import redact, terminal
+from redinstruct.render.notebook import html_table
+from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
-
-
-def html_text(text: object) -> str:
-    """Text for HTML: nothing acts in a browser, and control characters are seen."""
-    return escape(terminal(redact(str(text)))).translate({0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"})
-
-
-def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table without any style but that its cells do not break."""
-    lines = "".join(
-        "<tr>"
-        + "".join(f'<td style="white-space:nowrap;text-align:left">{html_text(cell)}</td>' for cell in row)
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f"<table><caption>{html_text(caption)}</caption><thead><tr>"
-        + "".join(f"<th>{html_text(cell)}</th>" for cell in head)
-        + f"</tr></thead><tbody>{lines}</tbody></table>"
-    )
 
 
 class ReportDocument(dict[str, Any]):
@@ -50,7 +29,7 @@ class ReportDocument(dict[str, Any]):
         self.figures = report.results
 
     def __repr__(self) -> str:
-        told = "; ".join(f"{terminal(_named(r))} {_rate(r.rate.judged)}" for r in self.figures)
+        told = "; ".join(f"{terminal(_named(r))} {in_column(r.rate.judged)}" for r in self.figures)
         return f"Report({len(self.figures)} results, % of judged: {told})"
 
     def _repr_html_(self) -> str:
@@ -59,7 +38,7 @@ class ReportDocument(dict[str, Any]):
         rows = [
             [r.model, r.measure.replace("_", " "), r.judge or "people", r.bank, r.prompt, f"{r.counts.total:,}",
              f"{r.counts.first:,} {MEASURES[r.measure].first}", f"{r.counts.total - r.counts.judged:,}",
-             *map(_rate, (r.rate.judged, r.rate.all, r.rate.corrected))]
+             *map(in_column, (r.rate.judged, r.rate.all, r.rate.corrected))]
             for r in self.figures
         ]  # fmt: skip
         return html_table("rates in per cent, with 95 % intervals", head, rows)
@@ -67,10 +46,6 @@ class ReportDocument(dict[str, Any]):
 
 def _named(result: ResultFigures) -> str:
     return f"{result.bank}/{result.prompt}"
-
-
-def _rate(figure: Figure | None) -> str:
-    return in_column(figure)
 
 
 def _same(one: msgspec.Struct, other: msgspec.Struct) -> bool:

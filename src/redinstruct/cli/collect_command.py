@@ -13,7 +13,7 @@ from redinstruct.cli.derived import Grouped, flags_of
 from redinstruct.cli.endings import say_ending
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option
 from redinstruct.cli.prepared import limits_from, stop_signals
-from redinstruct.cli.run_folder import run_option, run_or_dated
+from redinstruct.cli.run_folder import BEGUN, run_option, run_or_dated
 from redinstruct.harmfulqa.settings import CollectSettings
 from redinstruct.settings import settings_from
 from redinstruct.types import JsonObject
@@ -26,7 +26,7 @@ SCHEMA = "redinstruct.collection/1"
 
 @click.command("collect", cls=Grouped)
 @flags_of(CollectSettings)
-@run_option("The collection's folder")
+@run_option(BEGUN.format("The collection's folder"))
 @how_to_ask()
 @on_engine
 @money()

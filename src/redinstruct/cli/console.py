@@ -211,7 +211,7 @@ def progress(title: str) -> Iterator[OnProgress]:
     except KeyboardInterrupt as stop:
         if told:
             stage = told[0].stage
-            far = f"{stage}: {_how_far(told[0])}" if stage else f"{_how_far(told[0])} recorded ({_labels(told[0])})"
+            far = f"{stage}: {told[0].far}" if stage else f"{told[0].far} recorded ({_labels(told[0])})"
             stop.add_note(far)
         raise
 
@@ -224,20 +224,13 @@ def _plainly(title: str) -> OnProgress:
         now = time.monotonic()
         if now - last >= PLAIN_PROGRESS_SECONDS:
             last = now
-            note(f"{state.stage or title}: {_how_far(state)} ({_labels(state)})")
+            note(f"{state.stage or title}: {state.far} ({_labels(state)})")
 
     return tell
 
 
-def _how_far(state: Progress) -> str:
-    return f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
-
-
 def _labels(state: Progress) -> str:
-    parts = [f"{label} {count:,}" for label, count in sorted(state.labels.items(), key=lambda kv: -kv[1])]
-    if state.retries:
-        parts.append(f"retries {state.retries:,}")
-    return ", ".join(parts) or "nothing yet"
+    return ", ".join(state.outcomes) or "nothing yet"
 
 
 @contextlib.contextmanager
@@ -320,7 +313,7 @@ class _Steps:
         """How far the step is. One that is refused before it has done anything is said by its error alone."""
         if not self._said and (state.total is not None or state.done > 0):
             self._said = True
-            note(f"{name} ..." if state.part is not None else f"{name}: {_how_far(state)}")
+            note(f"{name} ..." if state.part is not None else f"{name}: {state.far}")
         if time.monotonic() - self._last >= PLAIN_PROGRESS_SECONDS:
             self._last = time.monotonic()
             note(f"{name}{', ' + state.stage if state.part is not None and state.stage else ''}: {_far(state)}")
@@ -391,4 +384,4 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _far(state: Progress) -> str:
-    return _how_far(state) + (f"; {state.detail}" if state.detail else "")
+    return state.far + (f"; {state.detail}" if state.detail else "")

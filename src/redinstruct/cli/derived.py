@@ -89,7 +89,7 @@ def _option(
     if field.name in _COMPLETED:
         given["shell_complete"] = _COMPLETED[field.name]
     if field.name == "system":
-        given["callback"] = lambda _, __, text: _system(text)
+        given["callback"] = lambda _, __, text: read_system(text)
     kinds = get_args(type_) if get_origin(type_) in (Union, types.UnionType) else (type_,)
     of = get_origin(kinds[0]) or kinds[0]
     if of is bool and (len(kinds) > 1 or left_out):  # yes, no, or nothing said
@@ -171,7 +171,3 @@ def _columns(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> M
 def columns_of_people(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Options:
     """A column of people's labels may be named once a person."""
     return columns_from(pairs, several=("human",))
-
-
-def _system(given: str | None) -> str | None:
-    return read_system(given)

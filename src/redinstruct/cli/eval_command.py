@@ -13,7 +13,7 @@ from redinstruct.cli.endings import say_ending
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
 from redinstruct.cli.prepared import limits_from, stop_signals
-from redinstruct.cli.run_folder import run_option, run_or_dated
+from redinstruct.cli.run_folder import BEGUN, run_option, run_or_dated
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
 from redinstruct.redeval import EvalSettings, evaluate, prepare
@@ -23,7 +23,7 @@ from redinstruct.settings import settings_from
 
 @click.command("eval", cls=Grouped)
 @flags_of(EvalSettings)
-@run_option("The run's folder")
+@run_option(BEGUN.format("The run's folder"))
 @stop_when_decided
 @how_to_ask()
 @on_engine

@@ -76,14 +76,15 @@ def on_engine(function: F) -> F:
     return flags(cast("F", command))
 
 
-def prices() -> Callable[[F], F]:
-    """What tokens cost. The project knows no prices of its own."""
-    told = (
+def prices(*, judge: bool = True) -> Callable[[F], F]:
+    """What tokens cost, a judge's apart. The project knows no prices of its own."""
+    told = [
         ("--price-in", "X", "US dollars per million tokens read."),
         ("--price-out", "Y", "US dollars per million tokens written."),
-        ("--judge-price-in", "X", "The same for the judge's model; left out, as the target's."),
-        ("--judge-price-out", "Y", "The same for the judge's model; left out, as the target's."),
-    )
+    ]
+    if judge:
+        told += [(f"--judge{flag[1:]}", metavar, "The same for the judge's model; left out, as the target's.")
+                 for flag, metavar, _ in told]  # fmt: skip
     return stack(
         *(
             click.option(flag, cls=Listed, group=LIMITS, type=click.FloatRange(min=0), metavar=metavar, help=text)

@@ -8,30 +8,21 @@ from typing import Any
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.derived import Grouped, Listed, flags_of
-from redinstruct.cli.kinds import RUN
+from redinstruct.cli.derived import Grouped, flags_of
 from redinstruct.cli.label_plan import LabelPlanSettings, plan_labels
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
 from redinstruct.cli.power_plan import plan_power
 from redinstruct.cli.prepared import limits_from
+from redinstruct.cli.run_folder import run_option
 from redinstruct.errors import UsageError
 from redinstruct.redeval import EvalSettings, prepare
 from redinstruct.redeval.spending import forecast
-from redinstruct.settings import NEEDED, Flags, settings_from
+from redinstruct.settings import Flags, settings_from
 
 
 @click.command("plan", cls=Grouped)
 @flags_of(EvalSettings, required=False)
-@click.option(
-    "--run",
-    "-r",
-    cls=Listed,
-    group=NEEDED,
-    first=5,
-    type=RUN,
-    metavar="DIR",
-    help="Count only what is still owed in this run.",
-)
+@run_option("Count only what is still owed in this run.")
 @stop_when_decided
 @how_to_ask()
 @on_engine

@@ -23,13 +23,16 @@ def prices_from(flags: Flags) -> tuple[Prices | None, Prices | None]:
     """
     found: list[Prices | None] = []
     for prefix in ("", "judge_"):
-        read, written = flags[f"{prefix}price_in"], flags[f"{prefix}price_out"]
+        read, written = flags.get(f"{prefix}price_in"), flags.get(f"{prefix}price_out")
         if (read is None) != (written is None):
             flag = f"--{prefix}price".replace("_", "-")
             raise UsageError(f"{flag}-in and {flag}-out belong together: give both")
-        if read is not None and not (math.isfinite(read) and math.isfinite(written)):
+        if read is None or written is None:
+            found.append(None)
+            continue
+        if not (math.isfinite(read) and math.isfinite(written)):
             raise UsageError("a price must be a finite number of US dollars per million tokens")
-        found.append(None if read is None else Prices(read, written))
+        found.append(Prices(read, written))
     return found[0], found[1]
 
 

@@ -18,11 +18,14 @@ from redinstruct.settings import NEEDED
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def run_option(what: str) -> Callable[[F], F]:
-    """The flag that names the run's folder; left out, a new one by date, which is said."""
+BEGUN = "{}; made, or resumed if it is this run's. Left out: a new one, runs/DATE-TIME-MODEL."
+"""What is said of the folder of what a verb begins."""
+
+
+def run_option(text: str) -> Callable[[F], F]:
+    """The flag that names a run's folder; left out, a verb that begins one makes it by date, and says so."""
     return click.option(
-        "--run", "-r", cls=Listed, group=NEEDED, first=5, type=RUN, metavar="DIR",
-        help=f"{what}; made, or resumed if it is this run's. Left out: a new one, runs/DATE-TIME-MODEL.",
+        "--run", "-r", cls=Listed, group=NEEDED, first=5, type=RUN, metavar="DIR", help=text
     )  # fmt: skip
 
 

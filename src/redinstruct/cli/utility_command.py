@@ -11,9 +11,9 @@ import msgspec
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.env_file import env_file
-from redinstruct.cli.options import as_json, on_engine
+from redinstruct.cli.options import as_json, on_engine, prices
 from redinstruct.cli.prepared import prices_from, stop_signals
-from redinstruct.cli.run_folder import run_option, run_or_dated
+from redinstruct.cli.run_folder import BEGUN, run_option, run_or_dated
 from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from redinstruct.figures.report import plain
@@ -29,10 +29,9 @@ SCHEMA = "redinstruct.utility/1"
 
 @click.command("utility")
 @flags_of(UtilitySettings)
-@run_option("The check's folder")
+@run_option(BEGUN.format("The check's folder"))
 @flags_of(Limits, only=("concurrency", "max_calls", "budget", "timeout", "patience"))
-@click.option("--price-in", metavar="X", type=click.FloatRange(min=0), help="US dollars per million tokens read.")
-@click.option("--price-out", metavar="Y", type=click.FloatRange(min=0), help="US dollars per million tokens written.")
+@prices(judge=False)
 @env_file
 @on_engine
 @as_json
@@ -46,8 +45,7 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     --max-calls or --budget (a task that does not fit is not begun), 130 interrupted.
     """
     run = run_or_dated(run, f"{flags['model']}-utility")
-    prices, _ = prices_from({"judge_price_in": None, "judge_price_out": None, **flags})
-    limits = settings_from(Limits, flags, prices=prices)
+    limits = settings_from(Limits, flags, prices=prices_from(flags)[0])
     with stop_signals(), console.progress("utility") as tell:
         done = check_utility(settings_from(UtilitySettings, flags), run, tell, limits)
     for name, lacking, of in done.absent:

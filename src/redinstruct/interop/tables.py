@@ -74,11 +74,11 @@ def roles_in(columns: Sequence[str], chosen: Chosen, cells: ColumnCells, measure
         UsageError: there is no prompt or no response, a chosen column is not there, or a column of 0 and 1 may be
             people's labels as well as a judge's.
     """
+    if (missing := _not_there(columns, chosen)) is not None:
+        raise UsageError(missing)
     there = set(columns)
     picked: dict[str, tuple[str, ...]] = {}
     for role, name in _chosen(chosen):
-        if fold(name) not in there:
-            raise UsageError(f"--column {role}={name}: no such column, found {listed(columns)}")
         picked[role] = (*picked.get(role, ()), fold(name))
     single = {role: names[0] for role, names in picked.items() if role != "human"}
     for role, names in COLUMNS.items():
@@ -99,11 +99,14 @@ def roles_in(columns: Sequence[str], chosen: Chosen, cells: ColumnCells, measure
 def lacking(columns: Sequence[str], chosen: Chosen) -> str | None:
     """What a table with these columns lacks of those that were chosen or are needed, as a message; None for nothing."""
     there = {fold(column) for column in columns}
-    for role, name in _chosen(chosen):
-        if fold(name) not in there:
-            return f"--column {role}={name}: no such column, found {listed(columns)}"
     known = {role: "" for role, names in COLUMNS.items() if role in chosen or there & set(map(fold, names))}
-    return _lacking(columns, known)
+    return _not_there(columns, chosen) or _lacking(columns, known)
+
+
+def _not_there(columns: Sequence[str], chosen: Chosen) -> str | None:
+    there = {fold(column) for column in columns}
+    missing = next(((role, name) for role, name in _chosen(chosen) if fold(name) not in there), None)
+    return None if missing is None else "--column {}={}: no such column, found {}".format(*missing, listed(columns))
 
 
 def _chosen(chosen: Chosen) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.figures.attempts import attempt_document
+from redinstruct.figures.attempts import attempt_document, attempt_rows
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import Report, plain
 from redinstruct.render.tables import csv_text
@@ -93,14 +93,10 @@ def _without_words(report: Report) -> Report:
 def _attempts(run: Path, report: Report) -> Iterator[str]:
     if not report.results:
         return
-    with Store.open_for_reading(run) as store:
-        judges = store.judges()
-        spoke = [(row, card) for row, card in judges if store.has_verdicts(row)]
-        for row, card in spoke or judges[:1]:
-            for view in store.attempts(row):
-                told = attempt_document(view, content=False)
-                del told["note"]
-                yield _line({"judge_id": card.id, **told})
+    for one in attempt_rows([run]):
+        told = attempt_document(one.view, content=False)
+        del told["note"]
+        yield _line({"judge_id": one.judge_id, **told})
 
 
 def _people(run: Path, report: Report) -> Iterator[str]:

@@ -131,15 +131,18 @@ class Run:
         )
         results = self._results()
         rows = [_cells(result, results) for result in results]
-        return (
-            f"<table><caption>{in_markup(self.config.model)}: {in_markup(self.config.measure)}</caption>"
-            f"<thead><tr>{''.join(f'<th>{in_markup(cell)}</th>' for cell in head)}</tr></thead><tbody>"
-            + "".join(
-                "<tr>" + "".join(f'<td style="white-space:nowrap">{in_markup(cell)}</td>' for cell in row) + "</tr>"
-                for row in rows
-            )
-            + "</tbody></table>"
-        )
+        return html_table(f"{self.config.model}: {self.config.measure}", head, rows)
+
+
+def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without any style but that its cells do not break."""
+    cell = '<td style="white-space:nowrap;text-align:left">{}</td>'
+    lines = ("".join(cell.format(in_markup(held)) for held in row) for row in rows)
+    return (
+        f"<table><caption>{in_markup(caption)}</caption>"
+        f"<thead><tr>{''.join(f'<th>{in_markup(name)}</th>' for name in head)}</tr></thead>"
+        f"<tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"
+    )
 
 
 class Plot:
