@@ -84,7 +84,8 @@ class DamagedStore(StoreError):
 class CallFailed(RedInstructError):
     """One call to a model failed for good.
 
-    ``reason`` is one of :class:`redinstruct.types.FailureReason`; ``tries`` counts the requests that were sent.
+    ``reason`` is one of :class:`redinstruct.types.FailureReason`; ``tries`` counts the requests that were sent, and
+    ``seconds`` is how long they took, where somebody has looked.
     The engine turns this into a recorded attempt, never into a traceback.
     """
 
@@ -93,6 +94,7 @@ class CallFailed(RedInstructError):
         self.reason = reason
         self.tries = tries
         self.note = note
+        self.seconds = 0.0
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

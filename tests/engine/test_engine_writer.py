@@ -49,10 +49,6 @@ class FakeStore:
         return [row[0] for group in self.completions for row in group]
 
 
-def writer(store: FakeStore) -> GroupWriter:
-    return GroupWriter(store)  # type: ignore[arg-type]
-
-
 def answer(number: int) -> tuple[int, int, Completion]:
     return number, 1, Completion("text", raw="an answer")
 
@@ -74,8 +70,11 @@ def test_what_is_committed_is_told_though_whoever_waited_was_stopped() -> None:
     async def main() -> list[int]:
         store, told = FakeStore(), list[int]()
         store.hold = threading.Event()
-        async with writer(store) as write:
-            tasks = [asyncio.create_task(write.completion(answer(n), partial(told.append, n))) for n in range(5)]
+        async with GroupWriter() as write:
+            tasks = [
+                asyncio.create_task(write.put(store.commit_completions, answer(n), partial(told.append, n)))
+                for n in range(5)
+            ]
             await until(store.holding.is_set)
             for task in tasks:
                 task.cancel()
@@ -93,9 +92,10 @@ def test_who_tells_may_fail_and_whoever_waits_hears_of_it() -> None:
         raise KeyError("the listener")
 
     async def main() -> None:
-        async with writer(FakeStore()) as write:
+        store = FakeStore()
+        async with GroupWriter() as write:
             with pytest.raises(KeyError):
-                await write.completion(answer(1), fails)
+                await write.put(store.commit_completions, answer(1), fails)
 
     asyncio.run(main())
 
@@ -104,8 +104,8 @@ def test_a_row_is_acknowledged_after_its_commit_and_not_before() -> None:
     async def main() -> None:
         store = FakeStore()
         store.hold = threading.Event()
-        async with writer(store) as write:
-            task = asyncio.create_task(write.completion(answer(1)))
+        async with GroupWriter() as write:
+            task = asyncio.create_task(write.put(store.commit_completions, answer(1)))
             await until(store.holding.is_set)
             await asyncio.sleep(0.02)
             assert not task.done()
@@ -121,11 +121,11 @@ def test_what_gathers_during_a_commit_goes_together_in_the_next_one() -> None:
     async def main() -> None:
         store = FakeStore()
         store.hold = threading.Event()
-        async with writer(store) as write:
-            first = asyncio.create_task(write.completion(answer(0)))
+        async with GroupWriter() as write:
+            first = asyncio.create_task(write.put(store.commit_completions, answer(0)))
             await until(store.holding.is_set)
-            rest = [asyncio.create_task(write.completion(answer(n))) for n in range(1, 50)]
-            judged = [asyncio.create_task(write.verdict(verdict(n))) for n in range(20)]
+            rest = [asyncio.create_task(write.put(store.commit_completions, answer(n))) for n in range(1, 50)]
+            judged = [asyncio.create_task(write.put(store.commit_verdicts, verdict(n))) for n in range(20)]
             await asyncio.sleep(0.02)
             store.hold.set()
             await asyncio.gather(first, *rest, *judged)
@@ -139,10 +139,10 @@ def test_what_gathers_during_a_commit_goes_together_in_the_next_one() -> None:
 def test_one_thread_commits_and_it_is_not_the_loops() -> None:
     async def main() -> None:
         store = FakeStore()
-        async with writer(store) as write:
+        async with GroupWriter() as write:
             for number in range(5):
-                await write.completion(answer(number))
-                await write.verdict(verdict(number))
+                await write.put(store.commit_completions, answer(number))
+                await write.put(store.commit_verdicts, verdict(number))
         assert len(store.threads) == 1
         assert threading.get_ident() not in store.threads
 
@@ -153,11 +153,13 @@ def test_a_store_error_reaches_everybody_who_waits_for_that_group() -> None:
     async def main() -> None:
         store = FakeStore()
         store.broken = StoreError("the disk is full")
-        async with writer(store) as write:
-            ends = await asyncio.gather(*(write.completion(answer(n)) for n in range(9)), return_exceptions=True)
+        async with GroupWriter() as write:
+            ends = await asyncio.gather(
+                *(write.put(store.commit_completions, answer(n)) for n in range(9)), return_exceptions=True
+            )
             assert all(isinstance(end, StoreError) and "disk is full" in str(end) for end in ends)
             store.broken = None
-            await write.completion(answer(9))
+            await write.put(store.commit_completions, answer(9))
         assert store.rows() == [9]
 
     asyncio.run(main())
@@ -167,9 +169,9 @@ def test_a_fault_of_ours_is_a_store_error_too_and_nobody_waits_for_ever() -> Non
     async def main() -> None:
         store = FakeStore()
         store.broken = KeyError("a bug")
-        async with writer(store) as write:
+        async with GroupWriter() as write:
             with pytest.raises(StoreError, match="KeyError"):
-                await asyncio.wait_for(write.completion(answer(1)), 5)
+                await asyncio.wait_for(write.put(store.commit_completions, answer(1)), 5)
 
     asyncio.run(main())
 
@@ -181,8 +183,12 @@ def test_a_failed_answer_does_not_take_the_verdicts_of_the_same_group_with_it() 
 
     async def main() -> None:
         store = HalfBroken()
-        async with writer(store) as write:
-            ends = await asyncio.gather(write.completion(answer(1)), write.verdict(verdict(2)), return_exceptions=True)
+        async with GroupWriter() as write:
+            ends = await asyncio.gather(
+                write.put(store.commit_completions, answer(1)),
+                write.put(store.commit_verdicts, verdict(2)),
+                return_exceptions=True,
+            )
         assert isinstance(ends[0], StoreError)
         assert ends[1] is None
         assert store.verdicts == [[verdict(2)]]
@@ -194,8 +200,8 @@ def test_leaving_commits_what_is_queued_though_nobody_waits_for_it_any_more() ->
     async def main() -> None:
         store = FakeStore()
         store.hold = threading.Event()
-        async with writer(store) as write:
-            tasks = [asyncio.create_task(write.completion(answer(n))) for n in range(10)]
+        async with GroupWriter() as write:
+            tasks = [asyncio.create_task(write.put(store.commit_completions, answer(n))) for n in range(10)]
             await until(store.holding.is_set)
             for task in tasks:
                 task.cancel()
@@ -215,8 +221,8 @@ def test_cancellations_wait_for_the_commit_and_are_not_lost(times: int) -> None:
         store.hold = threading.Event()
 
         async def session() -> None:
-            async with writer(store) as write:
-                task = asyncio.create_task(write.completion(answer(1)))
+            async with GroupWriter() as write:
+                task = asyncio.create_task(write.put(store.commit_completions, answer(1)))
                 await until(store.holding.is_set)
                 task.cancel()
 
@@ -240,8 +246,8 @@ def test_an_exception_inside_leaves_no_thread_behind() -> None:
         before = threading.active_count()
 
         async def session() -> None:
-            async with writer(FakeStore()) as write:
-                await write.completion(answer(1))
+            async with GroupWriter() as write:
+                await write.put(FakeStore().commit_completions, answer(1))
                 raise RuntimeError("inside")
 
         with pytest.raises(RuntimeError, match="inside"):

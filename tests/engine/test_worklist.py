@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from redinstruct.engine import Limits, Party, Prices, Spending, Worklist
+from redinstruct.engine import Calling, Limits, Party, Prices, Spending, Worklist
 from redinstruct.engine.limits import LimitReached
 from redinstruct.errors import CallFailed, EndpointDenied, UsageError
 from redinstruct.models.base import ModelError, Reply, Request
@@ -37,12 +37,12 @@ class Fails:
 def test_a_call_that_fails_is_told_as_one_with_its_tries() -> None:
     async def go() -> None:
         work = Worklist({"target": Party(Fails(FailureReason.BAD_REQUEST))}, Limits())
-        first, second = await work.ask("target", REQUEST), await work.ask("target", REQUEST)
-        assert first.failure is not None
-        assert (first.reply, first.failure.reason, first.tries) == (None, FailureReason.BAD_REQUEST, 1)
-        with pytest.raises(CallFailed):
-            first.answer()
-        assert (second.answer().text, second.tries, work.calls) == ("blue", 1, 2)
+        with pytest.raises(CallFailed) as failed:
+            await work.ask("target", REQUEST)
+        assert (failed.value.reason, failed.value.tries) == (FailureReason.BAD_REQUEST, 1)
+        assert failed.value.seconds > 0
+        second = await work.ask("target", REQUEST)
+        assert (second.reply.text, second.tries, work.calls) == ("blue", 1, 2)
 
     asyncio.run(go())
 
@@ -50,7 +50,7 @@ def test_a_call_that_fails_is_told_as_one_with_its_tries() -> None:
 def test_calls_that_belong_together_add_up_their_tries_failed_ones_too() -> None:
     async def go() -> None:
         work = Worklist({"judge": Party(Fails())}, Limits())
-        call = work.calling("judge")
+        call = Calling(work, "judge")
         await call(REQUEST)
         work.callers["judge"].model.reasons = [FailureReason.BAD_REQUEST]  # type: ignore[attr-defined]
         with pytest.raises(CallFailed):
@@ -85,19 +85,17 @@ def test_what_failed_for_a_failing_model_is_committed_once_it_answers_again_or_n
         model = Fails(FailureReason.NOT_FOUND)
         work = Worklist({"target": Party(model)}, Limits())
 
-        async def commit(what: str) -> None:
-            committed.append(what)
-
-        failed = await work.ask("target", REQUEST)
-        assert failed.failure is not None
-        assert not await work.record("target", failed.failure.reason, lambda: commit("failed"))
-        assert committed == []
-        if answers:
+        with pytest.raises(CallFailed) as failed:
             await work.ask("target", REQUEST)
-            assert await work.record("target", None, lambda: commit("answered"))
-        else:
-            with pytest.raises(EndpointDenied):
-                await work.finish()
+        async with work.writer:
+            assert not await work.record("target", failed.value.reason, committed.extend, "failed")
+            assert committed == []
+            if answers:
+                await work.ask("target", REQUEST)
+                assert await work.record("target", None, committed.extend, "answered")
+            else:
+                with pytest.raises(EndpointDenied):
+                    await work.finish()
         return committed
 
     assert asyncio.run(go(answers=True)) == ["answered", "failed"]

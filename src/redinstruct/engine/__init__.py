@@ -23,7 +23,7 @@ from redinstruct.engine.loops import in_a_loop, stoppable
 from redinstruct.engine.pool import run_pool
 from redinstruct.engine.retry import RetryPolicy
 from redinstruct.engine.servers import PATIENCE
-from redinstruct.engine.worklist import Asked, Party, Worklist
+from redinstruct.engine.worklist import Asked, Calling, Party, Worklist
 from redinstruct.engine.writer import GroupWriter
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Answer",
     "Asked",
     "Caller",
+    "Calling",
     "Fuse",
     "GroupWriter",
     "Held",

@@ -7,7 +7,9 @@ anywhere; the fuse, the limits, the progress and the single writer are in this p
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,9 +17,10 @@ from redinstruct.engine.calls import Caller
 from redinstruct.engine.fuse import Held, is_failing
 from redinstruct.engine.limits import Allowance, Limits, Prices, Spending
 from redinstruct.engine.pool import Job, run_pool
+from redinstruct.engine.writer import GroupWriter, Then, Written
 from redinstruct.errors import CallFailed, UsageError
 from redinstruct.models.base import Model, Reply, Request
-from redinstruct.progress import OnProgress, Progress, unheard
+from redinstruct.progress import OnProgress, Progress
 
 
 class Party(msgspec.Struct, frozen=True):
@@ -31,24 +34,19 @@ class Party(msgspec.Struct, frozen=True):
     begun: bool = False
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """How one call ended: a reply, or why there is none; how many requests it took, and how many seconds."""
+class Asked(NamedTuple):
+    """A reply, how many requests it took, and how many seconds."""
 
-    reply: Reply | None
-    failure: CallFailed | None
+    reply: Reply
     tries: int
     seconds: float
 
-    def answer(self) -> Reply:
-        """The reply. Raises ``CallFailed`` where there is none."""
-        if self.reply is None:
-            assert self.failure is not None
-            raise self.failure
-        return self.reply
-
 
 class Worklist:
-    """One invocation's work: who is asked (by role), under which limits, and who hears of it."""
+    """One invocation's work: who is asked (by role), under which limits, and who hears of it.
+
+    ``limited``: calls or money are. ``writer`` is to be entered before anything is recorded.
+    """
 
     def __init__(
         self,
@@ -70,8 +68,10 @@ class Worklist:
             for role, party in parties.items()
         }
         self.progress = progress or Progress(0, 0)
+        self.limited = spending is not None
+        self.writer = GroupWriter()
         self._spending = spending
-        self._on_progress = on_progress or unheard
+        self._on_progress = on_progress
         self._held = Held()
 
     @property
@@ -83,11 +83,6 @@ class Worklist:
     def notes(self) -> tuple[str, ...]:
         """What the endpoints do not take, and what is sent instead."""
         return tuple(dict.fromkeys(note for caller in self.callers.values() for note in caller.notes))
-
-    @property
-    def limited(self) -> bool:
-        """Whether calls or money are limited."""
-        return self._spending is not None
 
     async def carry_out(self, jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], count: int) -> bool:
         """Do every one of ``count`` jobs, at most ``limits.concurrency`` at once; False when a limit cut it short."""
@@ -102,6 +97,7 @@ class Worklist:
         """One call to the model of that role; without an ``allowance`` it is paid for by itself.
 
         Raises:
+            CallFailed: there is no reply; it says why, and how many requests and seconds that took.
             LimitReached: no calls or money are left.
             EndpointDenied, EndpointLost: nobody there answers, and no other call would fare better.
             UsageError: nobody has that role.
@@ -117,22 +113,27 @@ class Worklist:
             else:
                 reply, tries = await caller(request, allowance)
         except CallFailed as failure:
-            return Asked(None, failure, failure.tries, time.perf_counter() - started)
-        return Asked(reply, None, tries, time.perf_counter() - started)
+            failure.seconds = time.perf_counter() - started
+            raise
+        return Asked(reply, tries, time.perf_counter() - started)
 
-    def calling(self, role: str, allowance: Allowance | None = None) -> Calling:
-        """Calls to the model of that role that belong together."""
-        return Calling(self, role, allowance)
-
-    async def record(self, role: str, reason: str | None, commit: Callable[[], Awaitable[None]]) -> bool:
+    async def record(
+        self,
+        role: str,
+        reason: str | None,
+        commit: Callable[[Sequence[Written]], None],
+        row: Written,
+        then: Then | None = None,
+    ) -> bool:
         """Commit what came of a call; what failed for a failing model (``reason``) waits until another answer has come.
 
-        Returns whether it was committed now, and did not have to wait.
+        ``commit``, ``row`` and ``then`` as for :meth:`GroupWriter.put`. Returns whether it was committed now, and did
+        not have to wait.
         """
         if reason is not None and is_failing(reason) and role in self.callers:
-            self._held.add(self.callers[role].fuse, commit)
+            self._held.add(self.callers[role].fuse, partial(self.writer.put, commit, row, then))
             return False
-        await commit()
+        await self.writer.put(commit, row, then)
         if self._held.waiting:
             await self._held.release()
         return True
@@ -156,18 +157,23 @@ class Worklist:
         for caller in self.callers.values():
             progress.calls += caller.calls
             progress.retries += caller.retries
-        self._on_progress(progress)
+        if self._on_progress is not None:
+            self._on_progress(progress)
 
 
 class Calling:
     """The calls of one piece of work (a verdict, say) to one model; ``tries`` are the requests that they took."""
 
-    def __init__(self, work: Worklist, role: str, allowance: Allowance | None) -> None:
+    def __init__(self, work: Worklist, role: str, allowance: Allowance | None = None) -> None:
         self.tries = 0
         self._work, self._role, self._allowance = work, role, allowance
 
     async def __call__(self, request: Request) -> Reply:
         """The reply. Raises ``CallFailed``, and as :meth:`Worklist.ask` does."""
-        asked = await self._work.ask(self._role, request, self._allowance)
+        try:
+            asked = await self._work.ask(self._role, request, self._allowance)
+        except CallFailed as failure:
+            self.tries += failure.tries
+            raise
         self.tries += asked.tries
-        return asked.answer()
+        return asked.reply

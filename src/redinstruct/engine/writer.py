@@ -1,7 +1,7 @@
 """The single writer: rows from many workers, committed in groups by one thread.
 
 While one commit is under way the next rows gather, and go together in the next one: the group grows with the load, and
-a lone row waits for nobody. ``completion``, ``verdict`` and ``put`` return once their row is committed, never before.
+a lone row waits for nobody. ``put`` returns once its row is committed, never before.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from redinstruct.errors import StoreError
-from redinstruct.run import CompletionRow, Store, VerdictRow
+
+Written = TypeVar("Written")
 
 Commit = Callable[[Sequence[Any]], None]
 """Commits rows of one kind in one transaction. Raises ``StoreError``."""
@@ -28,8 +29,7 @@ _Item = tuple[Commit, Any, _Waiting]
 class GroupWriter:
     """Owns the store while a run is under way. Use as an async context manager."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,16 +52,12 @@ class GroupWriter:
         if cancelled is not None:
             raise cancelled
 
-    async def completion(self, row: CompletionRow, then: Then | None = None) -> None:
-        """Commit one answer. Raises ``StoreError``."""
-        await self.put(self._store.commit_completions, row, then)
+    async def put(self, commit: Callable[[Sequence[Written]], None], row: Written, then: Then | None = None) -> None:
+        """Commit one row: ``commit`` is called in the writer's thread, with a group of such rows.
 
-    async def verdict(self, row: VerdictRow, then: Then | None = None) -> None:
-        """Commit one verdict, synced to the disk. Raises ``StoreError``."""
-        await self.put(self._store.commit_verdicts, row, then)
-
-    async def put(self, commit: Commit, row: Any, then: Then | None = None) -> None:
-        """Commit one row of another kind: ``commit`` is called in the writer's thread, with a group of such rows."""
+        Raises:
+            StoreError: it could not be recorded.
+        """
         assert self._loop is not None
         done: asyncio.Future[None] = self._loop.create_future()
         self._queue.put((commit, row, (done, then)))

@@ -12,12 +12,11 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-from redinstruct.engine import GroupWriter, Worklist
+from redinstruct.engine import Calling, Worklist
 from redinstruct.errors import CallFailed
 from redinstruct.judges import Asking, Case, Judge
 from redinstruct.models import Reply, Request
@@ -100,13 +99,10 @@ class Recorded:
 class Live(Recorded):
     """The committed calls, and the models for those that are owed."""
 
-    def __init__(
-        self, store: CollectionStore, writer: GroupWriter, work: Worklist, *, judge: Judge | None = None
-    ) -> None:
+    def __init__(self, store: CollectionStore, work: Worklist, *, judge: Judge | None = None) -> None:
         super().__init__(store.calls(), None if judge is None else judge.card.id)
         self._judge = judge
         self._store = store
-        self._writer = writer
         self._work = work
         # What failed before this invocation may be asked again; what fails in it has had its tries.
         failed = (key for key, calls in self._known.items() if calls[-1].outcome == "error")
@@ -121,11 +117,10 @@ class Live(Recorded):
         number = len(self.known(ask.key))
         request = ask.send(number)
         encoded = msgspec.json.encode(_plain(request))
-        asked = await self._work.ask(ask.role, request)
-        if asked.failure is not None:
-            call = _failed(asked.failure, asked.tries, asked.seconds)
-        else:
-            call = _read(asked.answer(), asked.tries, asked.seconds)
+        try:
+            call = _read(*await self._work.ask(ask.role, request))
+        except CallFailed as failure:
+            call = _failed(failure, failure.tries, failure.seconds)
         digest = hashlib.sha256(encoded).digest()
         await self._keep(CallRow(ask.key, number, ask.step, ask.role, digest, len(encoded), call))
         return call
@@ -133,7 +128,7 @@ class Live(Recorded):
     async def judged(self, key: bytes, case: Case) -> StoredCall:
         """Ask the judge; its verdict is one row, however many calls it took."""
         assert self._judge is not None
-        calling = self._work.calling(JUDGE)
+        calling = Calling(self._work, JUDGE)
         started = time.perf_counter()
         try:
             verdict = await self._judge.verdict(case, calling)
@@ -160,7 +155,7 @@ class Live(Recorded):
         """Commit a call, and only then let it be known. A failing one waits until another answer has come."""
         self._again.discard(row.key)
         reason = row.call.reason if row.call.outcome == "error" else None
-        await self._work.record(row.role, reason, partial(self._writer.put, self._store.commit, row))
+        await self._work.record(row.role, reason, self._store.commit, row)
         self._known.setdefault(row.key, []).append(row.call)
 
     async def each(

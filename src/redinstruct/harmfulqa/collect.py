@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.engine import GroupWriter, Limits, Party, Spending, Worklist, in_a_loop
+from redinstruct.engine import Limits, Party, Spending, Worklist, in_a_loop
 from redinstruct.engine.opening import check_stands, checked_limits, closing, spending_of
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ConfigError, EndpointLost
 from redinstruct.harmfulqa.calls import ANSWERER, JUDGE, TEACHER, CallsEnded, Live, Recorded
@@ -149,9 +149,9 @@ async def _carry_out(
     until_covered: bool,
 ) -> Collecting:
     stopped = None
-    async with GroupWriter(rows.store) as writer:
-        work = Worklist(_parties(plan, limits), limits, spending, on_progress)
-        live = Live(rows, writer, work, judge=judge)
+    work = Worklist(_parties(plan, limits), limits, spending, on_progress)
+    async with work.writer:
+        live = Live(rows, work, judge=judge)
         pipeline = Pipeline(plan.config, live, plan.red_template, until_covered=until_covered)
         try:
             harvest = await pipeline.run()

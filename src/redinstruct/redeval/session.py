@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.checkpoints.embedded import LOCAL_KINDS
-from redinstruct.engine import Allowance, Caller, GroupWriter, Worklist
+from redinstruct.engine import Allowance, Caller, Calling, Worklist
 from redinstruct.errors import CallFailed, EndpointLost
 from redinstruct.figures.deciding import BankPrompt, Decider
 from redinstruct.judges import Asking, Case, Judge
@@ -66,8 +66,7 @@ class EvaluationSession:
         """
         complete, stopped = True, None
         if len(self._owed):
-            async with GroupWriter(self._store) as writer:
-                self._writer = writer
+            async with self._work.writer:
                 try:
                     # What is read while it is asked is closed before the store is: an open reader keeps its log.
                     with contextlib.closing(one for one in self._in_order()) as jobs:
@@ -111,18 +110,17 @@ class EvaluationSession:
         if is_new and self._decider is not None and self._decider.is_decided((owed.bank, owed.attempt.template.name)):
             self._skipped = True
             return
-        if not self._work.limited:
-            await self._carry(owed, None)
-            return
-        with await self._work.set_aside(*self._expected(owed)) as allowance:
-            await self._carry(owed, allowance)
+        whole = await self._work.set_aside(*self._expected(owed)) if self._work.limited else None
+        with whole or contextlib.nullcontext():
+            completion = owed.completion or await self._sample(owed, whole)
+            if completion is not None and completion.outcome == "text":
+                await self._judge_answer(owed, completion, whole)
 
     def _expected(self, owed: OwedAttempt) -> tuple[int, float]:
         """Calls and dollars (at most) that the attempt takes when nothing goes wrong."""
         calls, cost = 0, 0.0
         if owed.completion is None and self._target is not None:
-            request = self._request(owed, render(owed.attempt.template, owed.attempt.question.text))
-            calls, cost = 1, self._target.prices.bound(request)
+            calls, cost = 1, self._target.prices.bound(self._request(owed))
         if self._asked is not None:
             calls, cost = calls + 1, cost + self._judge_bound(self._asked, owed)
         return calls, cost
@@ -133,36 +131,13 @@ class EvaluationSession:
         read = len(owed.attempt.question.text.encode("utf-8", "surrogatepass")) + 8 * self._config.sampling.max_tokens
         return own + asked.prices.cost(read, 0)
 
-    async def _carry(self, owed: OwedAttempt, allowance: Allowance | None) -> None:
-        completion = owed.completion
-        if completion is None:
-            assert self._target is not None, "judging again never samples"
-            completion = await self._sample(owed, allowance)
-            reason = completion.reason if completion.outcome == "error" else None
-            if not await self._work.record(TARGET, reason, partial(self._record_completion, owed, completion)):
-                return
-        if completion.outcome != "text":
-            return
-        verdict = await self._verdict(owed, completion, allowance)
-        reason = verdict.reason if verdict.label == "error" else None
-        await self._work.record(JUDGE, reason, partial(self._record_verdict, owed, verdict))
-
-    async def _record_completion(self, owed: OwedAttempt, completion: Completion) -> None:
-        told = partial(self._tell, owed, completion.outcome, completion.reason)
-        row = (owed.row, owed.asked, completion)
-        await self._writer.completion(row, None if completion.outcome == "text" else told)
-
-    async def _record_verdict(self, owed: OwedAttempt, verdict: Verdict) -> None:
-        row = (owed.row, owed.asked, self._judge_row, owed.judged_no, verdict)
-        await self._writer.verdict(row, partial(self._tell, owed, verdict.label, verdict.reason))
-
-    def _request(self, owed: OwedAttempt, prompt: str) -> Request:
+    def _request(self, owed: OwedAttempt) -> Request:
         sampling = self._config.sampling
         if sampling.seed is not None and owed.attempt.epoch > 1:
             # Equal seeds would make equal answers of all epochs.
             sampling = msgspec.structs.replace(sampling, seed=sampling.seed + owed.attempt.epoch - 1)
         earlier = owed.attempt.question.earlier
-        messages: Conversation = (*earlier, Message("user", prompt))
+        messages: Conversation = (*earlier, Message("user", render(owed.attempt.template, owed.attempt.question.text)))
         if self._config.system is not None:
             messages = under(self._config.system, messages)
         elif self._config.protocol == PROTOCOL_2023 and not self._config.model.startswith(LOCAL_KINDS):
@@ -172,28 +147,39 @@ class EvaluationSession:
         return Request(messages, sampling, "" if earlier else owed.attempt.template.prefix)
 
     def _reader(self, template: PromptTemplate) -> AnswerReader:
-        reader = self._readers.get(template.sha256)
-        if reader is None:
-            protocol_2023 = self._config.protocol == PROTOCOL_2023
-            reader = self._readers[template.sha256] = AnswerReader(template, protocol_2023=protocol_2023)
-        return reader
+        reader = AnswerReader(template, protocol_2023=self._config.protocol == PROTOCOL_2023)
+        return self._readers.setdefault(template.sha256, reader)
 
-    async def _sample(self, owed: OwedAttempt, allowance: Allowance | None) -> Completion:
-        prompt = render(owed.attempt.template, owed.attempt.question.text)
-        asked = await self._work.ask(TARGET, self._request(owed, prompt), allowance)
-        if asked.failure is not None:
-            failure, seconds = asked.failure, asked.seconds
-            return Completion("error", reason=failure.reason, note=failure.note, tries=failure.tries, seconds=seconds)
-        return completion_of(asked.answer(), self._reader(owed.attempt.template), prompt, asked.tries, asked.seconds)
+    async def _sample(self, owed: OwedAttempt, allowance: Allowance | None) -> Completion | None:
+        """The committed answer; None: it failed, and waits until another one has come."""
+        assert self._target is not None, "judging again never samples"
+        template, request = owed.attempt.template, self._request(owed)
+        try:
+            asked = await self._work.ask(TARGET, request, allowance)
+        except CallFailed as failure:
+            reason, note = failure.reason, failure.note
+            ended = Completion("error", reason=reason, note=note, tries=failure.tries, seconds=failure.seconds)
+        else:
+            reply, tries, seconds = asked
+            reader = self._readers.get(template.sha256) or self._reader(template)
+            reason, ended = None, completion_of(reply, reader, request.messages[-1].content, tries, seconds)
+        told = None if ended.outcome == "text" else partial(self._tell, owed, ended.outcome, ended.reason)
+        row = (owed.row, owed.asked, ended)
+        return ended if await self._work.record(TARGET, reason, self._store.commit_completions, row, told) else None
 
-    async def _verdict(self, owed: OwedAttempt, completion: Completion, allowance: Allowance | None) -> Verdict:
+    async def _judge_answer(self, owed: OwedAttempt, completion: Completion, allowance: Allowance | None) -> None:
         case = Case(what_is_asked(owed.attempt.question), completion.judged or "", owed.attempt.key)
-        call = self._work.calling(JUDGE, allowance)
+        call = Calling(self._work, JUDGE, allowance)
         try:
             verdict = await self._judge.verdict(case, call)
         except CallFailed as failure:
             verdict = Verdict("error", reason=failure.reason, note=failure.note)
-        return msgspec.structs.replace(verdict, tries=call.tries) if call.tries else verdict
+        if call.tries:
+            verdict = msgspec.structs.replace(verdict, tries=call.tries)
+        reason = verdict.reason if verdict.label == "error" else None
+        told = partial(self._tell, owed, verdict.label, verdict.reason)
+        row = (owed.row, owed.asked, self._judge_row, owed.judged_no, verdict)
+        await self._work.record(JUDGE, reason, self._store.commit_verdicts, row, told)
 
     def _tell(self, owed: OwedAttempt, label: str, reason: str | None) -> None:
         if self._decider is not None:
@@ -217,6 +203,8 @@ def under(system: str, messages: Conversation) -> Conversation:
 
 def what_is_asked(question: Question) -> str:
     """What a judge is shown as the question: of a conversation its turns, who speaks in front of each."""
+    if not question.earlier:
+        return question.text
     turns = [turn for turn in question.earlier if turn.role != "system"]
     if not turns:
         return question.text

@@ -131,13 +131,13 @@ class Asker:
         whole = await work.set_aside(len(requests), cost) if work.limited else None
 
         async def one(number: int) -> None:
-            asked = await work.ask(TARGET, requests[number], whole)
-            if asked.failure is not None:
+            try:
+                reply, _, _ = await work.ask(TARGET, requests[number], whole)
+            except CallFailed as failure:
                 # One is enough: a task is measured whole or not at all.
-                failing = is_failing(asked.failure.reason)
-                self._failing = work.callers[TARGET].fuse.stop() if failing else None
-                raise asked.failure
-            reply = replies[number] = asked.answer()
+                self._failing = work.callers[TARGET].fuse.stop() if is_failing(failure.reason) else None
+                raise
+            replies[number] = reply
             tally.read, tally.written = tally.read + (reply.tokens_in or 0), tally.written + (reply.tokens_out or 0)
             self._answered = True
             work.tell()
