@@ -72,28 +72,8 @@ class Caller:
             EndpointDenied: all attempts so far have failed, and there were enough of them.
             EndpointLost: too many in a line have, or nobody answers any more.
         """
-        try:
-            if self._batcher is not None:
-                answer = await self._local(self._batcher, request, allowance)
-            else:
-                answer = await self._remote(request, allowance)
-        except CallFailed as failure:
-            self.fuse.ended(failure)
-            raise
-        self.fuse.ended(None)
-        return answer
-
-    @property
-    def in_batches(self) -> bool:
-        """Whether the model answers several requests at once, here or elsewhere."""
-        return self._batcher is not None or getattr(self.model, "in_batches", False)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the endpoint does not take, and what is sent instead; which of several servers are not asked."""
-        return (*getattr(self.model, "notes", ()), *(f"{self.model.id}: {note}" for note in self.servers.notes))
-
-    async def _remote(self, request: Request, allowance: Allowance | None) -> Answer:
+        if self._batcher is not None:
+            return await self._local(self._batcher, request, allowance)
         number = next(self._numbers)
         sent = tries = 0
         while True:
@@ -105,13 +85,30 @@ class Caller:
             free, failure, reply = await self._once(place, number, request, allowance)
             if failure is None:
                 assert reply is not None
+                self.fuse.ended(None)
                 return Answer(reply, sent)
             tries += not free
             if not (failure.transient or free) or tries >= self._retry.max_tries:
-                raise CallFailed(failure.reason, sent, failure.note)
+                raise self._ended(failure, sent)
             self.retries += 1
             if not self.servers.is_out(place.server):
                 await self._pause(place, max(1, tries), failure)
+
+    def _ended(self, failure: ModelError, sent: int) -> CallFailed:
+        """A call that failed for good. Raises as the fuse does."""
+        failed = CallFailed(failure.reason, sent, failure.note)
+        self.fuse.ended(failed)
+        return failed
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether the model answers several requests at once, here or elsewhere."""
+        return self._batcher is not None or getattr(self.model, "in_batches", False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoint does not take, and what is sent instead; which of several servers are not asked."""
+        return (*getattr(self.model, "notes", ()), *(f"{self.model.id}: {note}" for note in self.servers.notes))
 
     async def _pause(self, place: Place, tries: int, failure: ModelError) -> None:
         """The wait between two tries: this call's own, or the whole server's where it told several calls to wait."""
@@ -155,12 +152,13 @@ class Caller:
         try:
             self.calls += 1
             reply = await batcher(request)
-            return Answer(reply, 1)
         except ModelError as error:
-            raise CallFailed(error.reason, 1, error.note) from None
+            raise self._ended(error, 1) from None
         finally:
             if allowance is not None and paid:
                 allowance.settle(paid, reply, self.prices, billed=reply is not None)
+        self.fuse.ended(None)
+        return Answer(reply, 1)
 
     async def aclose(self) -> None:
         """End what is still under way, and close the model."""

@@ -46,13 +46,10 @@ class AdaptiveGate:
         """Requests open now."""
         return self._open
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a request may be sent now, and nobody waits before it."""
-        return self._open < int(self.limit) and not (self._waiting or self._again or self._held)
-
-    def enter_now(self) -> int:
-        """As :meth:`enter`, where there is room."""
+    def enter_now(self) -> int | None:
+        """As :meth:`enter`, where a request may be sent now and nobody waits before it; else None."""
+        if self._waiting or self._again or self._held or self._open >= int(self.limit):
+            return None
         self._open += 1
         return self._answered
 
@@ -71,8 +68,8 @@ class AdaptiveGate:
 
         Returns what :meth:`leave` wants to know of a request that timed out.
         """
-        if self.has_room:
-            return self.enter_now()
+        if (ticket := self.enter_now()) is not None:
+            return ticket
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._again if first else self._waiting
         queue.append(turn)
@@ -97,7 +94,17 @@ class AdaptiveGate:
         """
         self._open -= 1
         if not unused:
-            self._count(limited, late)
+            self._in_a_row = self._in_a_row + 1 if limited else 0
+            if late is None:
+                self._answered += not limited
+                self._seen += 1
+                self._limited += limited
+                if self._seen >= max(32, self.limit):
+                    self._adjust(self._limited / self._seen)
+                    self._seen = self._limited = 0
+            elif late > self._shrunk_at:
+                self._shrunk_at = self._answered
+                self._shrink_to(ROOM_UNDER_DEADLINE * (self._answered - late))
         if self._waiting or self._again:
             self._wake()
 
@@ -130,20 +137,6 @@ class AdaptiveGate:
     def _let_go(self) -> None:
         self._held = None
         self._wake()
-
-    def _count(self, limited: bool, late: int | None) -> None:
-        self._in_a_row = self._in_a_row + 1 if limited else 0
-        if late is not None:
-            if late > self._shrunk_at:
-                self._shrunk_at = self._answered
-                self._shrink_to(ROOM_UNDER_DEADLINE * (self._answered - late))
-            return
-        self._answered += not limited
-        self._seen += 1
-        self._limited += limited
-        if self._seen >= max(32, self.limit):
-            self._adjust(self._limited / self._seen)
-            self._seen = self._limited = 0
 
     def _shrink_to(self, limit: float) -> None:
         self.limit = max(1.0, min(self.limit, limit))

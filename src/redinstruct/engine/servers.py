@@ -111,9 +111,9 @@ class Servers:
     def at_once(self) -> Place | None:
         """A place at the server that has the least to do, where all are well and it has room: what most calls find."""
         server = self._only or self._idlest()
-        if server is None or server.out_since is not None or not server.gate.has_room:
+        if server is None or server.out_since is not None or (ticket := server.gate.enter_now()) is None:
             return None
-        return Place(server, server.gate.enter_now(), False)
+        return Place(server, ticket, False)
 
     def _idlest(self) -> Server | None:
         """None where any server is out, or has failed without an answer since."""

@@ -77,10 +77,12 @@ class Adapted:
             self.notes.setdefault(name, _told(name) + (f" ({note})" if note else ""))
         self.known = frozenset(self.notes)
 
-    def fields(self, fields: dict[str, object]) -> dict[str, object]:
-        """The request's fields in the form that the endpoint takes."""
+    def fields(self, fields: dict[str, object], messages: Conversation) -> dict[str, object]:
+        """The request's fields in the form that the endpoint takes: a conversation's system message, too."""
         if not self.notes:
             return fields
+        if "messages" in fields:
+            fields["messages"] = self.messages(messages)
         if "max_tokens" in self.notes:
             fields["max_completion_tokens"] = fields.pop("max_tokens")
         if "logprobs" in self.notes:

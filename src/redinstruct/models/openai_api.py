@@ -26,6 +26,7 @@ from redinstruct.models.adapting import Adapted
 from redinstruct.models.addresses import Address, read_addresses
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.failures import Filtered, status_error, unquoted
+from redinstruct.models.proxies import Proxy
 from redinstruct.models.replies import read_echo, read_reply
 from redinstruct.types import FailureReason
 from redinstruct.version import __version__
@@ -41,6 +42,22 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _encode = msgspec.json.Encoder().encode
 # What a model does not take is asked once in a process, whatever role it plays.
 _ADAPTED: dict[tuple[str, str], Adapted] = {}
+
+# What the HTTP library raises, the kind before its kin: the reason, and what is said of it.
+_UNANSWERED: tuple[tuple[type[Exception], FailureReason, str | None], ...] = (
+    # Not a slow answer: nobody took the connection.
+    (aiohttp.ConnectionTimeoutError, FailureReason.UNREACHABLE, "no connection could be made"),
+    (TimeoutError, FailureReason.TIMEOUT, None),
+    (aiohttp.ClientPayloadError, FailureReason.INVALID_JSON, "the answer broke off"),
+    (aiohttp.ClientSSLError, FailureReason.UNREACHABLE, "no TLS connection could be made: its certificate, or that it"
+     " speaks no TLS"),
+    (aiohttp.ClientConnectorError, FailureReason.UNREACHABLE, None),
+    (aiohttp.ClientError, FailureReason.CONNECTION, None),
+    (OSError, FailureReason.CONNECTION, None),
+    (asyncio.IncompleteReadError, FailureReason.CONNECTION, None),
+    # Headers or an address that it refuses.
+    (ValueError, FailureReason.BAD_SHAPE, "the answer is not HTTP as the library reads it"),
+)  # fmt: skip
 
 
 def endpoint_from_environment(
@@ -133,18 +150,16 @@ class EndpointModel:
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_SECONDS, timeout))
         self._max_bytes = max_bytes
         self._session: aiohttp.ClientSession | None = None
+        self._way: _Way = {}
+        """How the requests of the session get there: directly, or through a proxy."""
 
-    @property
-    def _way(self) -> _Way:
-        """How the request gets there: directly, or through a proxy."""
-        if self._proxy is None:
-            return {}
-        known = self._proxy.authorization
+    def _through(self, proxy: Proxy) -> _Way:
+        known = proxy.authorization
         header = {} if known is None else {"Proxy-Authorization": known.reveal()}
         # A tunnel is asked for with it; a request that the proxy reads itself carries it.
         if self._url.scheme == "https":
-            return {"proxy": self._proxy.url, "headers": self._secret_headers(), "proxy_headers": header}
-        return {"proxy": self._proxy.url, "headers": self._secret_headers() | header}
+            return {"proxy": proxy.url, "headers": self._secret_headers(), "proxy_headers": header}
+        return {"proxy": proxy.url, "headers": self._secret_headers() | header}
 
     def _secret_headers(self) -> dict[str, str]:
         """What only the endpoint may see."""
@@ -162,24 +177,20 @@ class EndpointModel:
         """The request as JSON. An option replaces a field; an option of null removes it."""
         if request.echo:
             return _encode(echoes.fields(self._model, request))
-        fields = self._adapted.fields(self._fields(request))
+        fields = self._adapted.fields(self._fields(request), request.messages)
         if self._options:
             fields.update(self._options)
             fields = {name: value for name, value in fields.items() if value is not None}
         return _encode(fields)
 
-    def _asked(self, request: Request) -> dict[str, object]:
-        if request.plain:
-            return {"prompt": request.messages[-1].content}
-        return {"messages": self._adapted.messages(request.messages)}
-
     def _fields(self, request: Request) -> dict[str, object]:
         sampling = request.sampling
-        fields: dict[str, object] = {
-            "model": self._model,
-            **self._asked(request),
-            "max_tokens": sampling.max_tokens,
-        }
+        fields: dict[str, object] = {"model": self._model}
+        if request.plain:
+            fields["prompt"] = request.messages[-1].content
+        else:
+            fields["messages"] = request.messages
+        fields["max_tokens"] = sampling.max_tokens
         if sampling.temperature is not None:
             fields["temperature"] = sampling.temperature
         if sampling.top_p is not None:
@@ -204,23 +215,6 @@ class EndpointModel:
         (request,) = batch
         known = self._adapted.known
         try:
-            return (await self._answered(request),)
-        except ModelError as error:
-            error.note = unquoted(error.note, request)
-            if not error.refused or not (named := self._may_leave_out(request, error.refused) - known):
-                raise
-            self._adapted.learn(sorted(named), error.note)
-            raise ModelError(FailureReason.BAD_REQUEST, transient=True, note=error.note) from None
-
-    def _may_leave_out(self, request: Request, refused: Sequence[str]) -> set[str]:
-        """Those of the refused fields that the tool sends of its own accord, and can do without."""
-        own = set(self._fields(request)) - set(self._options) - {"model", "messages", "prompt"}
-        if any(message.role == adapting.SYSTEM for message in request.messages):
-            own.add(adapting.SYSTEM)
-        return own & set(refused)
-
-    async def _answered(self, request: Request) -> Reply:
-        try:
             # A lone surrogate cannot be sent as UTF-8; it is a fault of the bank, and typed like one.
             body = self.body(request)
         except (UnicodeError, msgspec.MsgspecError):
@@ -232,31 +226,34 @@ class EndpointModel:
                 if response.status != 200:
                     raise status_error(response.status, response.headers, await self._error_page(response))
                 data = await self._read(response, self._max_bytes)
-                return read_echo(data, request) if request.echo else read_reply(data)
+                return (read_echo(data, request) if request.echo else read_reply(data),)
         except Filtered as filtered:
-            return Reply(None, "content_filter", filtered=True, note=unquoted(filtered.note, request))
-        except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+            return (Reply(None, "content_filter", filtered=True, note=unquoted(filtered.note, request)),)
+        except ModelError as error:
+            error.note = unquoted(error.note, request)
+            if not error.refused or not (named := self._may_leave_out(request, error.refused) - known):
+                raise
+            self._adapted.learn(sorted(named), error.note)
+            raise ModelError(FailureReason.BAD_REQUEST, transient=True, note=error.note) from None
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, ValueError) as error:
+            raise self._unanswered(error) from None
+
+    def _unanswered(self, error: Exception) -> ModelError:
+        """Why there is no answer, by what the HTTP library raised; of its text, which may quote the key, nothing."""
+        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
             assert self._proxy is not None
             refused = f" (status {error.status})" if isinstance(error, aiohttp.ClientHttpProxyError) else ""
             note = f"the proxy in {self._proxy.variable} does not let us through{refused}"
-            raise ModelError(FailureReason.UNREACHABLE, transient=True, note=note) from None
-        except aiohttp.ConnectionTimeoutError:
-            # Not a slow answer: nobody took the connection.
-            raise ModelError(FailureReason.UNREACHABLE, transient=True, note="no connection could be made") from None
-        except TimeoutError:
-            raise ModelError(FailureReason.TIMEOUT, transient=True) from None
-        except aiohttp.ClientPayloadError:
-            raise ModelError(FailureReason.INVALID_JSON, transient=True, note="the answer broke off") from None
-        except aiohttp.ClientSSLError:
-            note = "no TLS connection could be made: its certificate, or that it speaks no TLS"
-            raise ModelError(FailureReason.UNREACHABLE, transient=True, note=note) from None
-        except aiohttp.ClientConnectorError:
-            raise ModelError(FailureReason.UNREACHABLE, transient=True) from None
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError):
-            raise ModelError(FailureReason.CONNECTION, transient=True) from None
-        except ValueError:
-            # Headers or an address that the HTTP library refuses: its text may quote them.
-            raise ModelError(FailureReason.BAD_SHAPE, note="the answer is not HTTP as the library reads it") from None
+            return ModelError(FailureReason.UNREACHABLE, transient=True, note=note)
+        reason, told = next((reason, told) for kind, reason, told in _UNANSWERED if isinstance(error, kind))
+        return ModelError(reason, transient=reason is not FailureReason.BAD_SHAPE, note=told)
+
+    def _may_leave_out(self, request: Request, refused: Sequence[str]) -> set[str]:
+        """Those of the refused fields that the tool sends of its own accord, and can do without."""
+        own = set(self._fields(request)) - set(self._options) - {"model", "messages", "prompt"}
+        if any(message.role == adapting.SYSTEM for message in request.messages):
+            own.add(adapting.SYSTEM)
+        return own & set(refused)
 
     def _open(self) -> aiohttp.ClientSession:
         headers = {
@@ -268,6 +265,8 @@ class EndpointModel:
         if self._proxy is None:
             # aiohttp tells a session's own headers to the proxy as well, the key as Proxy-Authorization.
             headers |= self._secret_headers()
+        else:
+            self._way = self._through(self._proxy)
         self._session = aiohttp.ClientSession(
             # The engine bounds concurrency; a second bound here would only hide it.
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),

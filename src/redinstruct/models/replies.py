@@ -21,6 +21,8 @@ from redinstruct.safetext import redact, terminal
 from redinstruct.types import FailureReason
 
 MAX_FINISH = 64
+_COUNTS = range(2**53)
+"""A count that SQLite cannot hold is no count."""
 
 Finish = Literal["usual", "filter", "refusal", "broken"]
 # The provider failed in the middle: OpenRouter, SGLang, Zhipu, DeepSeek.
@@ -260,10 +262,8 @@ def _texts(value: object, depth: int) -> Iterator[str]:
 def _usage(usage: object) -> tuple[int | None, int | None]:
     if not isinstance(usage, dict):
         return None, None
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    # A count that SQLite cannot hold is no count.
-    a, b = (c if type(c) is int and 0 <= c < 2**53 else None for c in counts)
-    return a, b
+    a, b = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return a if type(a) is int and a in _COUNTS else None, b if type(b) is int and b in _COUNTS else None
 
 
 def _short(finish: str) -> str:
