@@ -29,7 +29,7 @@ from redinstruct.models import ModelError, Reply, Request, make_model, openai_ap
 from redinstruct.models.failures import MAX_NOTE, Filtered, status_error
 from redinstruct.models.openai_api import EndpointModel
 from redinstruct.models.replies import read_reply
-from redinstruct.safetext import terminal, without_keys
+from redinstruct.safetext import redact, terminal
 from redinstruct.types import FailureReason, Message, Sampling
 from tests.support.cli import ROOT
 from tests.support.endpoint import FAULTS, RESET, Endpoint, completion, http
@@ -646,7 +646,7 @@ def test_a_key_works_or_is_refused_and_an_endpoint_that_echoes_it_does_not_get_i
             # The judge reads what was said; the store keeps it without the key.
             assert answer.text is not None
             assert answer.text.endswith(head)
-            shown = without_keys(answer.text)
+            shown = redact(answer.text, stored=True)
             assert "***" in shown
         assert CORE not in shown
         assert not basic or basic not in shown
@@ -686,7 +686,7 @@ def test_words_of_an_address_or_a_key_stay_in_what_is_recorded(environ: dict[str
     reply = read(completion(text))
     assert isinstance(reply, Reply)
     assert reply.text == text
-    assert without_keys(text) == text
+    assert redact(text, stored=True) == text
 
 
 def test_what_stands_in_an_address_for_all_to_see_does_not_mangle_answers() -> None:

@@ -23,7 +23,7 @@ import pytest
 from redinstruct.errors import ConfigError, RedInstructError, StoreError
 from redinstruct.run import STORE_NAME, Store, schema
 from redinstruct.run.config import check_same_run
-from redinstruct.run.rows import restored
+from redinstruct.safetext import restore
 from redinstruct.types import Verdict
 from tests.support.cli import ROOT
 from tests.support.old_runs import unpack
@@ -606,4 +606,4 @@ with Store.open_for_writing(run) as store:
 def test_a_text_column_of_another_kind_is_no_text(column: object) -> None:
     """Whatever a schema says, SQLite keeps values of any kind; bytes that are ASCII are none either."""
     with pytest.raises(TypeError):
-        restored(column)  # type: ignore[arg-type]
+        restore(column)  # type: ignore[call-overload]

@@ -15,7 +15,7 @@ from redinstruct.errors import RedInstructError
 from redinstruct.models.base import Model, ModelError, Reply, Request
 from redinstruct.models.placement import Placement, placed
 from redinstruct.models.registry import make_model
-from redinstruct.safetext import redact, without_keys
+from redinstruct.safetext import redact
 from redinstruct.types import FailureReason
 from redinstruct.version import __version__
 
@@ -127,7 +127,7 @@ def _broken(note: str) -> Failed:
 
 
 def _words(text: str | None) -> str | None:
-    return None if text is None else without_keys(text)
+    return None if text is None else redact(text, stored=True)
 
 
 def _masked(reply: Reply) -> Reply:

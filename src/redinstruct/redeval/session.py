@@ -157,8 +157,8 @@ class EvaluationSession:
         try:
             asked = await self._work.ask(TARGET, request, allowance)
         except CallFailed as failure:
-            reason, note = failure.reason, failure.note
-            ended = Completion("error", reason=reason, note=note, tries=failure.tries, seconds=failure.seconds)
+            reason: str | None = failure.reason
+            ended = Completion("error", reason=reason, note=failure.note, tries=failure.tries, seconds=failure.seconds)
         else:
             reply, tries, seconds = asked
             reader = self._readers.get(template.sha256) or self._reader(template)

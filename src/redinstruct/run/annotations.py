@@ -15,7 +15,8 @@ import msgspec
 
 from redinstruct.errors import StoreError
 from redinstruct.run.database import Store
-from redinstruct.run.rows import SELECT_VERDICTS, VerdictRow, blob, restored, stored
+from redinstruct.run.rows import SELECT_VERDICTS, VerdictRow, blob
+from redinstruct.safetext import restore, storable
 from redinstruct.types import Annotation, Verdict
 
 
@@ -76,7 +77,8 @@ class AnnotationStore:
         now = time.time()
         with self.store.writing("recording labels", durable=True) as db:
             for key, a in acts:
-                values = (stored(a.annotator), a.act, stored(a.label), stored(a.detail), stored(a.origin), now, key)
+                said = map(storable, (a.label, a.detail, a.origin))
+                values = (storable(a.annotator), a.act, *said, now, key)
                 if db.execute(statement, values).rowcount != 1:
                     raise StoreError(f"attempt {key.hex()[:12]} has no answer that could be labelled")
 
@@ -91,8 +93,8 @@ class AnnotationStore:
         order: dict[tuple[int, str], int] = {}
         with self.store.reading("reading labels") as db:
             for number, (key, attempt, annotator, act, *texts) in enumerate(db.execute(statement)):
-                label, detail, origin = map(restored, texts)
-                name = restored(annotator) or ""
+                label, detail, origin = map(restore, texts)
+                name = restore(annotator) or ""
                 of = acts.setdefault((attempt, name), [])
                 if act == "undo":
                     if of:
@@ -155,7 +157,7 @@ class AnnotationStore:
         """Attempt key -> its question's topic, for every attempt of the run."""
         statement = "SELECT a.key, q.topic FROM attempts a JOIN questions q ON q.id = a.question"
         with self.store.reading("reading topics") as db:
-            return {blob(key): restored(topic) for key, topic in db.execute(statement)}
+            return {blob(key): restore(topic) for key, topic in db.execute(statement)}
 
     def add_draw(self, judge: int, body: str) -> int:
         """Keep which answers were drawn for labelling (JSON), before the first of them is shown; returns its row."""

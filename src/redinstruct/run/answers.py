@@ -13,9 +13,9 @@ from redinstruct.run.rows import (
     SELECT_TEXTS,
     AttemptView,
     blob,
-    restored,
     view_from,
 )
+from redinstruct.safetext import restore
 
 
 def attempt_views(store: Store, judge: int, keys: Iterable[bytes]) -> dict[bytes, AttemptView]:
@@ -38,7 +38,7 @@ def answer_texts(store: Store) -> Iterator[tuple[int, str, bool, tuple[str, ...]
     """
     with store.reading("reading answers") as db:
         for attempt, text, truncated, flags in db.execute(SELECT_TEXTS):
-            yield attempt, restored(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
+            yield attempt, restore(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
 
 
 def sealed_answers(store: Store) -> Iterator[tuple[int, Outside, bool, tuple[str, ...]]]:

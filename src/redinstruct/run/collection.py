@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from redinstruct.run.database import Store
-from redinstruct.run.rows import INSERT_CALL, blob, restored, said, stored
-from redinstruct.safetext import storable
+from redinstruct.run.rows import INSERT_CALL, blob, said
+from redinstruct.safetext import restore, storable
 from redinstruct.types import PromptTemplate
 
 
@@ -55,14 +55,14 @@ class CollectionStore:
         Raises:
             ConfigError: the run is of another kind.
         """
-        return self.store.newest_config("collection")
+        return self.store.newest_config("collection", str)
 
     def begin(self, digest: str, body: str, template: PromptTemplate) -> None:
         """Note an invocation, its configuration (JSON in ASCII) when it is new or larger, and the red prompt."""
         with self.store.beginning("collection", digest, body) as db:
             db.execute(
                 "INSERT OR IGNORE INTO templates (name, sha256, text, translation_of) VALUES (?, ?, ?, ?)",
-                (stored(template.name), template.sha256, storable(template.text), stored(template.translation_of)),
+                (storable(template.name), template.sha256, storable(template.text), storable(template.translation_of)),
             )
 
     def commit(self, rows: Sequence[CallRow]) -> None:
@@ -72,8 +72,8 @@ class CollectionStore:
                 INSERT_CALL,
                 [
                     (row.key, row.asked, row.step, row.role, row.request, row.request_bytes, row.call.outcome,
-                     stored(row.call.reason), stored(row.call.note), said(row.call.reply),
-                     stored(row.call.finish_reason), row.call.tokens_in, row.call.tokens_out, row.call.tries,
+                     storable(row.call.reason), storable(row.call.note), said(row.call.reply),
+                     storable(row.call.finish_reason), row.call.tokens_in, row.call.tokens_out, row.call.tries,
                      row.call.seconds)
                     for row in rows
                 ],
@@ -86,7 +86,7 @@ class CollectionStore:
                 "SELECT key, asked, outcome, reply, reason, note, finish_reason, tokens_in, tokens_out, tries, seconds"
                 " FROM calls ORDER BY id"
             ):
-                texts = [restored(text) for text in (reply, reason, note, finish)]
+                texts = [restore(text) for text in (reply, reason, note, finish)]
                 yield blob(key), asked, msgspec.convert((outcome, *texts, *rest), StoredCall)
 
     def answered(self) -> int:

@@ -22,36 +22,37 @@ sqlite3.register_adapter(type(None), dict[None, None]().get)
 sqlite3.register_adapter(bytes, bytes)
 
 
-@contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
-    """SQLite's errors as one line each."""
-    try:
-        yield
-    except sqlite3.IntegrityError as error:
-        raise StoreError(f"{what} was refused ({error})") from error
-    except sqlite3.OperationalError as error:
-        text = " ".join(str(error).split())
-        if "user-defined function" in text and (why := failure()) is not None:
-            raise why from error
-        if "full" in text:
-            raise StoreError(
-                f"the disk is full: {what} stopped; what was committed is safe, free space and run again"
-            ) from error
-        if "readonly" in text or "unable to open" in text:
-            raise StoreError(f"the run folder cannot be written or read: {what} stopped ({text})") from error
-        if "disk I/O" in text:
-            raise StoreError(f"{what} failed ({text}); what was committed is safe, run again") from error
-        raise StoreError(f"{what} failed ({text})") from error
-    except sqlite3.Error as error:
-        raise DamagedStore(f"{what} failed: the run store is damaged ({' '.join(str(error).split())})") from error
+ODD = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TemplateError)
+"""What rows raise that hold what this program never writes: only damage makes them."""
+
+
+def store_error(what: str, error: Exception) -> Exception:
+    """SQLite's errors, and those of :data:`ODD` rows, as one line each."""
+    if not isinstance(error, sqlite3.Error):
+        return DamagedStore(f"{what} failed: the run store is damaged ({type(error).__name__})")
+    text = " ".join(str(error).split())
+    if isinstance(error, sqlite3.IntegrityError):
+        return StoreError(f"{what} was refused ({error})")
+    if not isinstance(error, sqlite3.OperationalError):
+        return DamagedStore(f"{what} failed: the run store is damaged ({text})")
+    if "user-defined function" in text and (why := failure()) is not None:
+        return why
+    if "full" in text:
+        return StoreError(f"the disk is full: {what} stopped; what was committed is safe, free space and run again")
+    if "readonly" in text or "unable to open" in text:
+        return StoreError(f"the run folder cannot be written or read: {what} stopped ({text})")
+    again = "; what was committed is safe, run again" if "disk I/O" in text else ""
+    return StoreError(f"{what} failed ({text}){again}")
 
 
 @contextlib.contextmanager
 def opening(folder: Path) -> Iterator[None]:
     """Which run it is stands in the line: a report reads several."""
     try:
-        with translated("opening the run store"):
+        try:
             yield
+        except sqlite3.Error as error:
+            raise store_error("opening the run store", error) from error
     except StoreError as error:
         if str(folder) in str(error):
             raise
@@ -60,12 +61,11 @@ def opening(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Rows that hold what this program never writes, as one line too: only damage makes them."""
+    """What goes wrong where rows are read, as one line."""
     try:
-        with translated(what):
-            yield
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, TemplateError) as error:
-        raise DamagedStore(f"{what} failed: the run store is damaged ({type(error).__name__})") from error
+        yield
+    except (sqlite3.Error, *ODD) as error:
+        raise store_error(what, error) from error
 
 
 def connect_for_writing(folder: Path) -> sqlite3.Connection:

@@ -17,6 +17,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -24,11 +25,7 @@ from redinstruct.errors import ConfigError, StoreError
 from redinstruct.prompts import parse_template
 from redinstruct.run import plans
 from redinstruct.run.config import RunConfig
-from redinstruct.run.connection import (
-    SECRET_BYTES,
-    reading,
-    translated,
-)
+from redinstruct.run.connection import SECRET_BYTES
 from redinstruct.run.lots import Lot
 from redinstruct.run.marks import mark_until
 from redinstruct.run.opened import OpenStore, begin
@@ -53,13 +50,11 @@ from redinstruct.run.rows import (
     blob,
     completion_values,
     from_json,
-    restored,
-    stored,
     to_json,
     verdict_values,
     view_from,
 )
-from redinstruct.safetext import restore
+from redinstruct.safetext import restore, storable
 from redinstruct.types import MEASURES, Attempt, Bank, JudgeCard, PromptTemplate
 
 _DIGITS = re.compile("[0-9a-f]{1,64}")
@@ -85,9 +80,7 @@ class Store(OpenStore):
             ConfigError: the run is a collection, or a utility check.
             StoreError: the row does not read as a configuration.
         """
-        body = self.newest_config("evaluation")
-        with reading("reading the configuration"):
-            return None if body is None else from_json(body, RunConfig)
+        return self.newest_config("evaluation", partial(from_json, type_=RunConfig))
 
     def begun(self) -> RunConfig:
         """The run's configuration.
@@ -107,7 +100,7 @@ class Store(OpenStore):
         Raises:
             StoreError: the run was never planned.
         """
-        with reading("reading the run's secret"):
+        with self.reading("reading the run's secret"):
             row = self.db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
             if row is not None:
                 return blob(row[0], SECRET_BYTES)
@@ -134,7 +127,7 @@ class Store(OpenStore):
 
     def planned_so_far(self) -> plans.Mark:
         """Where the plan ends now, for :meth:`take_back`."""
-        with translated("reading the plan"):
+        with self.reading("reading the plan"):
             return plans.mark(self.db)
 
     def take_back(self, mark: plans.Mark) -> None:
@@ -151,9 +144,9 @@ class Store(OpenStore):
     def _judge_row(db: sqlite3.Connection, card: JudgeCard) -> int:
         db.execute(
             "INSERT OR IGNORE INTO judges (card_id, name, measure, card) VALUES (?,?,?,?)",
-            (stored(card.id), stored(card.name), card.measure, to_json(card)),
+            (storable(card.id), storable(card.name), card.measure, to_json(card)),
         )
-        row: tuple[int] = db.execute("SELECT id FROM judges WHERE card_id = ?", (stored(card.id),)).fetchone()
+        row: tuple[int] = db.execute("SELECT id FROM judges WHERE card_id = ?", (storable(card.id),)).fetchone()
         return row[0]
 
     # ---- what is owed, and its writing ---------------------------------------------------------------------------
@@ -171,16 +164,18 @@ class Store(OpenStore):
 
     def owing(self, judge: int, wanted: Scope) -> Owed:
         """The same as :meth:`owed`, read one by one when its turn comes."""
-        return Owed(self.folder, self.db, self._templates(), judge, wanted)
+        with self.reading("reading the banks") as db:
+            banks = {row: (restore(name), sha) for row, name, sha in db.execute("SELECT id, name, sha256 FROM banks")}
+        return Owed(self.folder, self.db, banks, self._templates(), judge, wanted)
 
     def templates(self) -> list[PromptTemplate]:
         """The run's templates, in the order of its prompts."""
         return list(self._templates().values())
 
     def _templates(self) -> dict[int, PromptTemplate]:
-        with reading("reading the templates"):
+        with self.reading("reading the templates"):
             return {
-                row: parse_template(restore(name), restore(text), translation_of=restored(of))
+                row: parse_template(restore(name), restore(text), translation_of=restore(of))
                 for row, name, text, of in self.db.execute("SELECT id, name, text, translation_of FROM templates")
             }
 
@@ -200,7 +195,7 @@ class Store(OpenStore):
 
     def judges(self) -> list[tuple[int, JudgeCard]]:
         """The judges of this run, in the order in which they came."""
-        with reading("reading the judges"):
+        with self.reading("reading the judges"):
             rows = self.db.execute("SELECT id, card FROM judges ORDER BY id").fetchall()
             found = [(row, from_json(card, JudgeCard)) for row, card in rows]
             if not all(card.measure in MEASURES for _, card in found):
@@ -209,32 +204,32 @@ class Store(OpenStore):
 
     def counts(self, judge: int) -> list[CountRow]:
         """Attempts by bank, prompt, topic and outcome, for one judge; label None: nothing recorded yet."""
-        with reading("counting"):
+        with self.reading("counting"):
             return [
-                CountRow(restore(bank), restore(prompt), restored(topic), label, detail, restored(reason), count)
+                CountRow(restore(bank), restore(prompt), restore(topic), label, detail, restore(reason), count)
                 for bank, prompt, topic, label, detail, reason, count in self.db.execute(SELECT_COUNTS, (judge,))
             ]
 
     def planned(self) -> int:
         """How many attempts the run, or this shard of it, has."""
-        with translated("counting"):
+        with self.reading("counting"):
             row: tuple[int] = self.db.execute("SELECT count(*) FROM attempts").fetchone()
         return row[0]
 
     def recorded(self) -> int:
         """How many attempts have an answer, or a reason why there is none."""
-        with translated("counting"):
+        with self.reading("counting"):
             row: tuple[int] = self.db.execute("SELECT count(DISTINCT attempt) FROM completions").fetchone()
         return row[0]
 
     def is_blank(self) -> bool:
         """Whether nothing was recorded yet."""
-        with translated("looking for answers"):
+        with self.reading("looking for answers"):
             return self.db.execute("SELECT 1 FROM completions LIMIT 1").fetchone() is None
 
     def labels(self, judge: int) -> list[tuple[bytes, str, str, str | None]]:
         """Key, bank, prompt and label of every attempt, for one judge; label None: nothing recorded yet."""
-        with reading("reading labels"):
+        with self.reading("reading labels"):
             return [
                 (blob(key), restore(bank), restore(prompt), label)
                 for key, bank, prompt, label in self.db.execute(SELECT_LABELS, (judge,))
@@ -249,7 +244,7 @@ class Store(OpenStore):
 
     def samples(self) -> dict[int, int]:
         """Judge -> the judge by whose labels its part was drawn; without those that have labelled everything since."""
-        with translated("reading the samples"):
+        with self.reading("reading the samples"):
             drawn = dict(self.db.execute("SELECT judge, first FROM samples ORDER BY id"))
             if not drawn:
                 return {}
@@ -268,14 +263,14 @@ class Store(OpenStore):
 
     def selftest(self, judge: int) -> str | None:
         """The judge's newest self-test (JSON), None where it was never tested."""
-        with translated("reading the self-test"):
+        with self.reading("reading the self-test"):
             newest = "SELECT body FROM selftests WHERE judge = ? ORDER BY id DESC LIMIT 1"
             row = self.db.execute(newest, (judge,)).fetchone()
         return None if row is None else str(row[0])
 
     def has_verdicts(self, judge: int) -> bool:
         """Whether the judge has labelled anything."""
-        with translated("looking for verdicts"):
+        with self.reading("looking for verdicts"):
             return self.db.execute("SELECT 1 FROM verdicts WHERE judge = ? LIMIT 1", (judge,)).fetchone() is not None
 
     def tokens(self) -> tuple[int, int, int, int]:
@@ -284,7 +279,7 @@ class Store(OpenStore):
         Where an endpoint told no count, every byte is a token: about the bound that a budget was kept by when it was
         asked.
         """
-        with translated("summing tokens"):
+        with self.reading("summing tokens"):
             target = self.db.execute(SELECT_TARGET_TOKENS).fetchone()
             judge = self.db.execute(SELECT_JUDGE_TOKENS).fetchone()
             tests = self.db.execute("SELECT total(tokens_in), total(tokens_out) FROM selftests").fetchone()
@@ -296,7 +291,7 @@ class Store(OpenStore):
 
     def keys(self, judge: int, sought: Sought) -> Iterator[bytes]:
         """The keys of the recorded attempts in the banks' order, one bank and prompt after the other."""
-        with reading("reading attempts"):
+        with self.reading("reading attempts"):
             banks = [row for (row,) in self.db.execute("SELECT id FROM banks ORDER BY id")]
             prompts = self.db.execute("SELECT id, name FROM templates ORDER BY id").fetchall()
             for bank in banks:
@@ -304,12 +299,12 @@ class Store(OpenStore):
                     if _among(restore(name), sought.prompt):
                         where = (judge, bank, prompt, sought.label, sought.label)
                         for key, _, topic in self.db.execute(SELECT_KEYS, where):
-                            if sought.topic is None or _among(restored(topic) or "", sought.topic):
+                            if sought.topic is None or _among(restore(topic) or "", sought.topic):
                                 yield key
 
     def views(self, judge: int, keys: Iterable[bytes]) -> Iterator[AttemptView]:
         """The recorded attempts of these keys, each read when its turn comes."""
-        with reading("reading attempts"):
+        with self.reading("reading attempts"):
             for key in keys:
                 yield view_from(*self.db.execute(SELECT_ATTEMPT, (judge, key)).fetchone())
 
@@ -318,7 +313,7 @@ class Store(OpenStore):
         keys: list[bytes] = []
         if _DIGITS.fullmatch(beginning):
             ends = tuple(bytes.fromhex(beginning.ljust(64, digit)) for digit in "0f")
-            with reading("reading attempts"):
+            with self.reading("reading attempts"):
                 keys = [key for (key,) in self.db.execute(SELECT_KEYS_BETWEEN, ends)]
         return self.views(judge, keys)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from redinstruct.run.database import Store
-from redinstruct.run.rows import SELECT_INDEX, restored
+from redinstruct.run.rows import SELECT_INDEX
 from redinstruct.safetext import restore, short_hash
 
 
@@ -65,10 +65,10 @@ def attempt_index(store: Store, judge: int) -> Iterator[Indexed]:
                 questions[question] = _outside(restore(text))
             answer, chars = ("", -1) if raw is None else _outside(restore(raw))
             told = " ".join(filter(None, (str(flags or ""), "truncated" if cut else "")))
-            why = restored(reason) if detail is None else str(detail)
+            why = restore(reason) if detail is None else str(detail)
             bank, prompt = (once.setdefault(name, name) for name in (restore(bank), restore(prompt)))
             yield Indexed(
-                str(key), bank, prompt, same(restored(topic)), int(row), int(epoch), same(label), same(why),
+                str(key), bank, prompt, same(restore(topic)), int(row), int(epoch), same(label), same(why),
                 *questions[question], answer, chars, told,
             )  # fmt: skip
 

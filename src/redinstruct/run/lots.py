@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from redinstruct.questions.packed import QuestionColumns, columns_of
-from redinstruct.run.rows import CLEAR_QUESTION, INSERT_QUESTION, stored
+from redinstruct.run.rows import CLEAR_QUESTION, INSERT_QUESTION
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Message
 
@@ -88,7 +88,7 @@ def write_questions(db: sqlite3.Connection, first: int, bank: int, columns: Ques
 
 
 def _stored_column(column: Sequence[str | None]) -> list[str | None]:
-    names = {name: stored(name) for name in set(column)}
+    names = {name: storable(name) for name in set(column)}
     return list(map(names.__getitem__, column))
 
 

@@ -34,7 +34,7 @@ from redinstruct.run.folder import check_run_folder, is_run
 from redinstruct.run.joining import AnswerRows, answers_in, joined
 from redinstruct.run.kinds import no_run
 from redinstruct.run.marks import UNTIL
-from redinstruct.run.rows import INSERT_COMPLETION, INSERT_VERDICT, question_from, restored, to_json
+from redinstruct.run.rows import INSERT_COMPLETION, INSERT_VERDICT, question_from, to_json
 from redinstruct.run.shards import INSERT_ATTEMPT, PLAN_TABLES, ShardMark, shard_of
 from redinstruct.run.whole import remade_run, whole_run
 from redinstruct.safetext import restore
@@ -272,7 +272,7 @@ def _fill_gaps(db: sqlite3.Connection, config: RunConfig) -> None:
     if questions * len(config.prompts) * config.epochs == attempts:
         return
     rows = {
-        sha: (row, parse_template(restore(name), restore(text), translation_of=restored(of)))
+        sha: (row, parse_template(restore(name), restore(text), translation_of=restore(of)))
         for row, name, sha, text, of in db.execute("SELECT id, name, sha256, text, translation_of FROM templates")
     }
     place = 0

@@ -11,20 +11,20 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from redinstruct.errors import DamagedStore, RedInstructError, StoreError
 from redinstruct.run.connection import (
+    ODD,
     SECRET_BYTES,
     check,
     connect_for_reading,
     connect_for_writing,
     opening,
-    reading,
-    translated,
+    store_error,
 )
 from redinstruct.run.encryption import Seal, attach, require_key
 from redinstruct.run.folder import (
@@ -45,6 +45,8 @@ from redinstruct.run.schema import check_origin, migrate, read_as_newest
 from redinstruct.run.seals import Standing, break_seal, check_seal, seal
 from redinstruct.run.soundness import why_unsound
 from redinstruct.version import __version__
+
+T = TypeVar("T")
 
 _NEWEST: dict[Kind, str] = {
     "evaluation": "SELECT body FROM configs ORDER BY id DESC LIMIT 1",
@@ -261,14 +263,16 @@ class OpenStore:
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[sqlite3.Connection]:
         """The connection to read by. Raises ``StoreError`` where it fails, ``DamagedStore`` for odd rows."""
-        with reading(what):
+        try:
             yield self.db
+        except (sqlite3.Error, *ODD) as error:
+            raise store_error(what, error) from error
 
     @contextlib.contextmanager
     def writing(self, what: str, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """The connection in one transaction; ``durable``: synced to the disk. Raises ``StoreError``."""
         self._check_there()
-        with translated(what):
+        try:
             # The pragma may only change outside a transaction; it costs microseconds.
             self.db.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
             self.db.execute("BEGIN IMMEDIATE")
@@ -281,6 +285,8 @@ class OpenStore:
                 raise
             if self._standing is not None:
                 self._standing.committed(self.db)
+        except sqlite3.Error as error:
+            raise store_error(what, error) from error
 
     # ---- beginning -----------------------------------------------------------------------------------------------
 
@@ -289,18 +295,20 @@ class OpenStore:
         """What the run is; None: it was never begun."""
         return kind_of(self.db)
 
-    def newest_config(self, kind: Kind) -> str | None:
-        """The newest configuration (JSON) of a run of that kind, None in a run that was never begun.
+    def newest_config(self, kind: Kind, read: Callable[[str], T]) -> T | None:
+        """The newest configuration, read from its JSON, of a run of that kind; None in a run that was never begun.
 
         Raises:
             ConfigError: the run is of another kind.
+            StoreError: the row does not read as a configuration.
         """
         newest = _NEWEST[kind]
         with self.reading("reading the configuration") as db:
             row = db.execute(newest).fetchone()
-        if row is None:
-            check_kind(self.db, self.folder, kind)
-        return None if row is None else str(row[0])
+            if row is not None:
+                return read(str(row[0]))
+        check_kind(self.db, self.folder, kind)
+        return None
 
     @contextlib.contextmanager
     def beginning(self, kind: Kind, digest: str, body: str) -> Iterator[sqlite3.Connection]:

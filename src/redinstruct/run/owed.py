@@ -24,7 +24,6 @@ from redinstruct.run.rows import (
     question_from,
 )
 from redinstruct.run.schema import read_as_newest
-from redinstruct.safetext import restore
 from redinstruct.types import Attempt, PromptTemplate
 
 _AT_ONCE = 500
@@ -54,11 +53,13 @@ class Owed:
         self,
         folder: Path,
         db: sqlite3.Connection,
+        banks: Mapping[int, tuple[str, str]],
         templates: Mapping[int, PromptTemplate],
         judge: int,
         wanted: Scope,
     ) -> None:
-        self._folder, self._db, self._templates, self._judge, self._wanted = folder, db, templates, judge, wanted
+        self._folder, self._db, self._judge, self._wanted = folder, db, judge, wanted
+        self._banks, self._templates = banks, templates
         self._found: Counter[str | None] = Counter()
         with reading("reading what is owed"):
             self._rows = self._none_asked() or self._read()
@@ -115,14 +116,15 @@ class Owed:
                 for found in rows:
                     yield self._attempt(*found)
 
-    def _attempt(self, row: int, key: bytes, epoch: int, template: int, bank: str, *columns: object) -> OwedAttempt:
-        sha256, at, text, *rest = columns[:8]
-        question = question_from(str(sha256), int(str(at)), str(text), *rest)  # type: ignore[arg-type]
-        asked, judged_no, _, *completion = columns[8:]
+    def _attempt(self, row: int, key: bytes, epoch: int, template: int, bank: int, *columns: object) -> OwedAttempt:
+        at, text, *rest = columns[:7]
+        name, sha256 = self._banks[bank]
+        question = question_from(sha256, int(str(at)), str(text), *rest)  # type: ignore[arg-type]
+        asked, judged_no, _, *completion = columns[7:]
         found = None if asked is None else completion_from(completion)
         number = 0 if asked is None else int(str(asked))
         verdict = 0 if judged_no is None else int(str(judged_no)) + 1
         if found is None or found.outcome != "text":
             number, verdict, found = (0 if asked is None else number + 1), 0, None
         what = Attempt(blob(key), question, self._templates[template], epoch)
-        return OwedAttempt(row, what, number, verdict, found, restore(bank))
+        return OwedAttempt(row, what, number, verdict, found, name)

@@ -15,7 +15,7 @@ from redinstruct.errors import DamagedStore
 from redinstruct.questions import same_text
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import outside
-from redinstruct.run.rows import SELECT_PLANNED, blob, from_json, restored
+from redinstruct.run.rows import SELECT_PLANNED, blob, from_json
 from redinstruct.safetext import restore
 from redinstruct.types import DETAILS, MEASURES, JudgeCard
 
@@ -264,10 +264,10 @@ def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcome
             if way is None:
                 if not (label is None or label in labels) or not (detail is None or detail in DETAILS):
                     raise DamagedStore(f"the run store is damaged: it holds a label that {measure} does not have")
-                way = ways[label, detail, reason] = table.way(label, detail, restored(reason))
+                way = ways[label, detail, reason] = table.way(label, detail, restore(reason))
             group = groups.get((topic, subtopic))
             if group is None:
-                group = groups[topic, subtopic] = table.group(restored(topic), restored(subtopic))
+                group = groups[topic, subtopic] = table.group(restore(topic), restore(subtopic))
             unit = row if units is None else units[question]
             cell.add(blob(key, _KEY), attempt, row, unit, way, group, epoch)
     return {(cell.bank, cell.prompt): cell for cell in cells.values()}

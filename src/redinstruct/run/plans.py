@@ -13,7 +13,7 @@ from typing import NamedTuple
 from redinstruct.run.config import RunConfig
 from redinstruct.run.lots import LOT, Lot, in_lots, write_questions
 from redinstruct.run.opened import keep_config
-from redinstruct.run.rows import from_json, stored, to_json
+from redinstruct.run.rows import from_json, to_json
 from redinstruct.run.schema import INDEX_ATTEMPTS, UNINDEX_ATTEMPTS
 from redinstruct.safetext import storable
 from redinstruct.types import Attempt, Bank, PromptTemplate
@@ -60,11 +60,11 @@ def add(
     """Write a plan; rows that stand already stay, the configuration is added when it is new or larger."""
     keep_config(db, "evaluation", config.digest, to_json(config))
     for bank in banks:
-        db.execute("INSERT OR IGNORE INTO banks (name, sha256) VALUES (?, ?)", (stored(bank.name), bank.sha256))
+        db.execute("INSERT OR IGNORE INTO banks (name, sha256) VALUES (?, ?)", (storable(bank.name), bank.sha256))
     for t in templates:
         db.execute(
             "INSERT OR IGNORE INTO templates (name, sha256, text, translation_of) VALUES (?, ?, ?, ?)",
-            (stored(t.name), t.sha256, storable(t.text), stored(t.translation_of)),
+            (storable(t.name), t.sha256, storable(t.text), storable(t.translation_of)),
         )
     _add_attempts(db, attempts, sealed=sealed)
 

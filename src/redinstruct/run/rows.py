@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from redinstruct.safetext import restore, storable, without_keys
+from redinstruct.safetext import redact, restore, storable
 from redinstruct.types import Attempt, Completion, Message, Question, Role, Verdict
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -66,20 +66,9 @@ class AttemptView(msgspec.Struct, frozen=True):
     judge_note: str | None = None
 
 
-def stored(text: str | None) -> str | None:
-    """A text column's value: any string of any stranger, or NULL."""
-    return text if text is None or text.isascii() else storable(text)
-
-
 def said(text: str | None) -> str | None:
     """What a model said, as it is stored: its own words, whatever they are, but no key that it repeats."""
-    return None if text is None else storable(without_keys(text))
-
-
-def restored(column: str | None) -> str | None:
-    """The inverse of :func:`stored`."""
-    # By the type's own method: bytes, which are no text whatever the schema says, would say that they are ASCII too.
-    return column if column is None or str.isascii(column) else restore(column)
+    return None if text is None else storable(redact(text, stored=True))
 
 
 def blob(column: object, size: int | None = None) -> bytes:
@@ -103,6 +92,11 @@ def from_json(text: str, type_: type[_Struct]) -> _Struct:
     return msgspec.convert(json.loads(text), type_)
 
 
+@lru_cache(maxsize=1024)
+def _stored_names(*names: str | None) -> tuple[str | None, ...]:
+    return tuple(map(storable, names))
+
+
 def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Question:
     """The question of a SELECT's ``b.sha256, q.row, q.text, q.topic, q.subtopic, q.language, q.label, q.earlier``.
 
@@ -113,18 +107,17 @@ def question_from(sha256: str, row: int, text: str, *columns: str | None) -> Que
         raise ValueError("a row that is no number")
     *named, earlier = columns
     topic, subtopic, language, label = _restored_names(*named)
-    return Question(f"{sha256}:{row}", restore(text), row, topic, subtopic, language, label, earlier_from(earlier))
+    turns = earlier_from(earlier) if earlier else ()
+    return Question(f"{sha256}:{row}", restore(text), row, topic, subtopic, language, label, turns)
 
 
 @lru_cache(maxsize=1024)
 def _restored_names(*names: str | None) -> tuple[str | None, ...]:
-    return tuple(map(restored, names))
+    return tuple(map(restore, names))
 
 
-def earlier_from(column: str | None) -> tuple[Message, ...]:
+def earlier_from(column: str) -> tuple[Message, ...]:
     """The turns before the asked one, as a column holds them."""
-    if not column:
-        return ()
     turns = msgspec.convert(json.loads(column), tuple[tuple[Role, str], ...])
     return tuple(Message(role, content) for role, content in turns)
 
@@ -134,16 +127,17 @@ def completion_values(row: CompletionRow) -> tuple[object, ...]:
     attempt, asked, c = row
     # The judged text is most often the raw one: it is stored once.
     judged = None if c.outcome == "text" and c.judged == c.raw else said(c.judged)
-    return (attempt, asked, c.outcome, c.reason and stored(c.reason), c.note and stored(c.note), said(c.raw), judged,
-            stored(c.finish_reason), c.tokens_in, c.tokens_out,
+    reason, note, finish = _stored_names(c.reason, c.note, c.finish_reason)
+    return (attempt, asked, c.outcome, reason, note, said(c.raw), judged, finish, c.tokens_in, c.tokens_out,
             c.truncated, " ".join(c.flags) or None, c.tries, c.seconds, c.thought and said(c.thought))  # fmt: skip
 
 
 def verdict_values(row: VerdictRow) -> tuple[object, ...]:
     """The columns of one verdict, in the order of the INSERT."""
     attempt, asked, judge, judged_no, v = row
-    return (attempt, asked, judge, judged_no, v.label, v.detail, v.reason and stored(v.reason), v.raw and said(v.raw),
-            v.tokens_in, v.tokens_out, v.tries, v.score, v.probability, v.note and stored(v.note))  # fmt: skip
+    reason, note = _stored_names(v.reason, v.note)
+    return (attempt, asked, judge, judged_no, v.label, v.detail, reason, v.raw and said(v.raw),
+            v.tokens_in, v.tokens_out, v.tries, v.score, v.probability, note)  # fmt: skip
 
 
 def completion_from(values: Sequence[object]) -> Completion:
@@ -176,8 +170,8 @@ def view_from(hexkey: str, bank: str, prompt: str, *row: Any) -> AttemptView:
         raise ValueError("columns of another kind")
     return AttemptView(
         hexkey, restore(bank), restore(prompt), question_from(*question), epoch,
-        completion_from(completion), found, detail, restored(reason), restored(reply), score, chance,
-        restored(note),
+        completion_from(completion), found, detail, restore(reason), restore(reply), score, chance,
+        restore(note),
     )  # fmt: skip
 
 
@@ -244,9 +238,9 @@ SELECT_JUDGE_TOKENS = """
     WHERE v.label <> 'error' OR v.tokens_in IS NOT NULL
 """
 SELECT_OWED = (
-    "SELECT a.id, a.key, a.epoch, a.template, b.name, b.sha256, q.row, q.text, q.topic, q.subtopic, q.language,"
+    "SELECT a.id, a.key, a.epoch, a.template, q.bank, q.row, q.text, q.topic, q.subtopic, q.language,"
     " q.label, q.earlier, c.asked, v.judged_no, v.label, " + _COMPLETION_COLUMNS + " FROM attempts a"
-    " JOIN questions q ON q.id = a.question JOIN banks b ON b.id = q.bank"
+    " JOIN questions q ON q.id = a.question"
     + _LATEST_COMPLETION + _LATEST_VERDICT + " WHERE a.id = ?"
 )  # fmt: skip
 # `?`: the judge's row, whether answers are owed too, errors again, verdicts again, errors again.

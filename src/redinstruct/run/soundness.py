@@ -13,7 +13,8 @@ from typing import get_args
 
 from redinstruct.run.config import RunConfig
 from redinstruct.run.encryption import SEALED_COLUMNS
-from redinstruct.run.rows import from_json, stored
+from redinstruct.run.rows import from_json
+from redinstruct.safetext import storable
 from redinstruct.types import DETAILS, MEASURES, Act, CompletionOutcome, JudgeCard
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -94,7 +95,7 @@ def _odd_verdict(db: sqlite3.Connection) -> str | None:
         return "an act of a person that there is not"
     for row, card_id, body in db.execute("SELECT id, card_id, card FROM judges").fetchall():
         card = from_json(body, JudgeCard)
-        if stored(card.id) != card_id:
+        if storable(card.id) != card_id:
             return "a judge's card that is not its own"
         labels = MEASURES[card.measure].labels
         for label, detail in db.execute("SELECT DISTINCT label, detail FROM verdicts WHERE judge = ?", (row,)):

@@ -44,7 +44,7 @@ class UtilityStore:
         Raises:
             ConfigError: the run is of another kind.
         """
-        return self.store.newest_config("utility check")
+        return self.store.newest_config("utility check", str)
 
     def begin(self, digest: str, body: str) -> None:
         """Note an invocation, and its configuration (JSON in ASCII) when it is new or larger."""

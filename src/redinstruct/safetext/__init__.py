@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from redinstruct.safetext.media import in_csv, in_json, in_markdown, in_markup, shown
 from redinstruct.safetext.plain import csv_cell, file_name, restore, short_hash, storable, terminal
-from redinstruct.safetext.secrets import MASK, Secret, forget_secrets, has_key, looks_like_key, redact, without_keys
+from redinstruct.safetext.secrets import MASK, Secret, forget_secrets, has_key, looks_like_key, redact
 
 __all__ = [
     "MASK", "Secret", "csv_cell", "file_name", "forget_secrets", "has_key", "in_csv", "in_json", "in_markdown",
-    "in_markup", "looks_like_key", "redact", "restore", "short_hash", "shown", "storable", "terminal", "without_keys",
+    "in_markup", "looks_like_key", "redact", "restore", "short_hash", "shown", "storable", "terminal",
 ]  # fmt: skip

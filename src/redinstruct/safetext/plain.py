@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from typing import overload
 
 # --- What a reader cannot see, or what moves the cursor -----------------------------------------------------------
 
@@ -115,14 +116,18 @@ _UNSTORABLE = re.compile(f"[{_MARK}\ud800-\udfff]")
 _STORED = re.compile(f"{_MARK}({_MARK}|d[89a-f][0-9a-f]{{2}})")
 
 
-def storable(text: str) -> str:
-    """Text that UTF-8, and so SQLite and JSON Lines, can hold; :func:`restore` gives the original back.
+@overload
+def storable(text: str) -> str: ...
+@overload
+def storable(text: str | None) -> str | None: ...
+def storable(text: str | None) -> str | None:
+    """Text that UTF-8, and so SQLite and JSON Lines, can hold, or None; :func:`restore` gives the original back.
 
     Ordinary text is returned as it is. A lone surrogate becomes a private-use mark (U+10F8D8) and its four hex
     digits; the mark itself is doubled, so that texts which already hold it survive as well. NUL needs no escape:
     a bound SQLite parameter and JSON both carry it.
     """
-    if text.isascii():
+    if text is None or text.isascii():
         return text
     if _MARK not in text:
         try:
@@ -134,11 +139,16 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub(lambda m: _MARK + (_MARK if m[0] == _MARK else f"{ord(m[0]):04x}"), text)
 
 
-def restore(text: str) -> str:
+@overload
+def restore(text: str) -> str: ...
+@overload
+def restore(text: str | None) -> str | None: ...
+def restore(text: str | None) -> str | None:
     """The inverse of :func:`storable`: ``restore(storable(text)) == text`` for every string.
 
-    Text that ``storable`` did not write is returned with its stray marks as they are; nothing raises.
+    Text that ``storable`` did not write is returned with its stray marks as they are; nothing raises. What is no text,
+    as a column may hold whatever its schema says, is a ``TypeError``.
     """
-    if _MARK not in text:
+    if text is None or _MARK not in text:
         return text
     return _STORED.sub(lambda m: _MARK if m[1] == _MARK else chr(int(m[1], 16)), text)

@@ -142,26 +142,15 @@ def has_key(text: str) -> bool:
     )
 
 
-def without_keys(text: str) -> str:
-    """The text with every form of every :class:`Secret` that looks like a key replaced by ``***``: for what is stored.
-
-    A recorded answer keeps its words, also where one of them is a part of an address or a password; a key that an
-    endpoint repeats is not kept on the disk.
-    """
-    return _masked(text, _keys)
-
-
-def redact(text: str) -> str:
+def redact(text: str, *, stored: bool = False) -> str:
     """The text with every registered form of every :class:`Secret` replaced by ``***``.
 
     Afterwards no registered form is in the text. Never raises. Costs one substring search per registered form;
-    nothing where no secret is registered.
+    nothing where no secret is registered. ``stored``: of the secrets that look like keys only. A recorded answer keeps
+    its words, also where one of them is a part of an address or a password; a key that an endpoint repeats is not kept
+    on the disk.
     """
-    return _masked(text, _registered)
-
-
-def _masked(text: str, forms: tuple[str, ...]) -> str:
-    found = True
+    forms, found = _keys if stored else _registered, True
     # Again until nothing is found, since a replacement may join its neighbours into another form. Each round makes
     # the text shorter (a form has at least eight characters, the mask three), so this ends.
     while found:
