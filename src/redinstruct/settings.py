@@ -80,13 +80,12 @@ def settings_from(kind: type[S], given: Flags, **more: Any) -> S:
 
     What was not said (None, or no entry of several) is left out where the field has a default of its own.
     """
-    given = {**given, **more}
-    fields = [field for field in msgspec.structs.fields(kind) if field.name in given]
-    return kind(**{f.name: given[f.name] for f in fields if f.required or _is_said(given[f.name], f.default)})
-
-
-def _is_said(value: object, default: object) -> bool:
-    return value is not None and (value != () or default is None)
+    given, said = {**given, **more}, dict[str, object]()
+    for field in msgspec.structs.fields(kind):
+        value = given.get(field.name)
+        if (value is not None and (value != () or field.default is None)) or (field.required and field.name in given):
+            said[field.name] = value
+    return kind(**said)
 
 
 Dtype = Annotated[

@@ -182,11 +182,11 @@ class Measure(msgspec.Struct, frozen=True):
     first: str
     second: str
     bank_label: str
+    labels: tuple[str, ...] = ()
+    """The six labels, in the order of every table and JSON object: made of the two."""
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The six labels, in the order of every table and JSON object."""
-        return (self.first, self.second, *COMMON_LABELS)
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "labels", (self.first, self.second, *COMMON_LABELS))
 
 
 COMMON_LABELS = ("no_response", "judge_refused", "unparsable", "error")

@@ -89,9 +89,10 @@ def evaluate(
             redeval.EvalSettings, given, banks=_banks(bank), prompts=_prompts(prompts), model_options=options,
             columns=None if columns is None else dict(columns), judge_options=None,
         ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
-        plan = redeval.prepare(asked, _limits(limits).timeout, Path(run))
+        limits = limits or Limits()
+        plan = redeval.prepare(asked, limits.timeout, Path(run))
         tell = listener(plan.config.model, on_progress)
-        return beside_the_loop(partial(redeval.evaluate, plan, Path(run), _limits(limits), tell))
+        return beside_the_loop(partial(redeval.evaluate, plan, Path(run), limits, tell))
 
 
 def judge(
@@ -123,7 +124,7 @@ def judge(
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
     with computed_by(engine, judge_model):
-        return beside_the_loop(lambda: rejudge(Path(run), asked, _limits(limits), tell))
+        return beside_the_loop(lambda: rejudge(Path(run), asked, limits or Limits(), tell))
 
 
 def compare(
@@ -220,7 +221,7 @@ def stress(
     def several(given: int | Sequence[int]) -> tuple[int, ...]:
         return (given,) if isinstance(given, int) else tuple(given)
 
-    limits = _limits(limits)
+    limits = limits or Limits()
     how = fields.pop("judge_options", None)
     asked = StressOptions(
         model=f"hf/{str(model).removeprefix('hf/')}", bank=bank, judge=judge, benign=benign, prefill=several(prefill),
@@ -282,10 +283,6 @@ def labels(
     with Store.open_for_reading(Path(run)) as store:
         found: dict[str, Any] = plain(summary(store, *judge_of(store, judge)))
     return found
-
-
-def _limits(given: Limits | None) -> Limits:
-    return given or Limits()
 
 
 def _prompts(

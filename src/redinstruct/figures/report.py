@@ -7,6 +7,7 @@ A figure is whatever has an estimate and a ``low`` and a ``high`` end, all propo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any, Literal
 
 import msgspec
@@ -249,6 +250,9 @@ def best_figure(part: FiguresOf) -> Interval | CorrectedRate:
     return (not by_people_alone and part.rate.corrected) or part.rate.judged
 
 
+_AS_IT_IS = (str, float, int, NoneType)
+
+
 def plain(value: object) -> Any:
     """A value as plain JSON: structs as objects, ``low`` and ``high`` as ``ci``, labels by their names."""
     if isinstance(value, Counts):
@@ -261,7 +265,7 @@ def plain(value: object) -> Any:
             if name == "low":
                 found["ci"] = [item, getattr(value, "high")]  # noqa: B009  (whatever has a low end)
             elif name != "high" and item is not UNSET:
-                found[name] = plain(item)
+                found[name] = item if isinstance(item, _AS_IT_IS) else plain(item)
         return found
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}

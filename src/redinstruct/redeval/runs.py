@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from redinstruct.engine import Limits, Party, Spending, Worklist, in_a_loop
@@ -32,7 +33,7 @@ from redinstruct.run import (
 )
 from redinstruct.run.config import RunConfig, check_same_run
 from redinstruct.run.plans import Mark
-from redinstruct.types import MEASURES, Measure
+from redinstruct.types import MEASURES
 
 
 def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: OnProgress | None = None) -> Outcome:
@@ -45,12 +46,7 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
         StoreError: the store cannot be written; what was committed is safe.
     """
     limits = checked_limits(limits)
-
-    def check(store: Store) -> RunConfig | None:
-        _check_config(store, plan.config, run)
-        return store.config()
-
-    stored = check_stands(run, check)
+    stored = check_stands(run, partial(_stored_config, config=plan.config, run=run))
     return in_a_loop(_evaluate(plan.for_run(stored), run, limits, on_progress))
 
 
@@ -60,15 +56,15 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
         fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
         made = make_place(run)
         with Store.open_for_writing(run) as store:
-            _check_config(store, plan.config, run)
-            begun, before = store.config() is not None, store.planned_so_far()
+            begun = _stored_config(store, plan.config, run) is not None
+            before = store.planned_so_far()
             judge_row = store.plan(plan.config, plan.banks, plan.templates, plan.lots(), plan.judge.card)
             _keep(store, judge_row, fitness)
             owed = store.owing(judge_row, Scope(retry_errors=not limits.keep_errors))
             total = store.planned()  # of a shard: its part
             progress = Progress(total - len(owed), total, labels=owed.settled())
             work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
-            decider = _decider(store, judge_row, plan.measure, limits, owed)
+            decider = _decider(store, judge_row, plan, limits.stop_when_decided, owed)
             session = EvaluationSession(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
             with no_blank_run(store, store.is_blank, made, begun=begun), _no_denied_plan(store, before):
                 return await session.go(run, total)
@@ -142,17 +138,16 @@ def _worklist(
     return Worklist(parties, limits, spending, on_progress, progress)
 
 
-def _decider(store: Store, judge_row: int, measure: Measure, limits: Limits, owed: Owed) -> Decider | None:
-    config, limit = store.config(), limits.stop_when_decided
-    if limit is None or config is None:
+def _decider(store: Store, judge_row: int, plan: Plan, limit: float | None, owed: Owed) -> Decider | None:
+    if limit is None:
         return None
     if len(owed):  # a run that is whole already stays one of a fixed size
         note_stop(store, limit)
-    names = {pinned.sha256: pinned.name for pinned in (*config.banks, *config.prompts)}
+    names = {pinned.sha256: pinned.name for pinned in (*plan.config.banks, *plan.config.prompts)}
     planned, again = planned_attempts(store, judge_row), {one.attempt.key for one in owed}
     # What is asked again counts when it has come back.
     known = [o if o.key not in again else o._replace(label=None) for o in planned]
-    decider = Decider(limit, measure, store.secret())
+    decider = Decider(limit, plan.measure, store.secret())
     decider.follow(
         ((names[o.bank], names[o.prompt]), outcome) for o, outcome in zip(known, outcomes_of(known), strict=True)
     )
@@ -174,8 +169,10 @@ def _no_denied_plan(store: Store, before: Mark) -> Iterator[None]:
         raise
 
 
-def _check_config(store: Store, config: RunConfig, run: Path) -> None:
+def _stored_config(store: Store, config: RunConfig, run: Path) -> RunConfig | None:
+    """The configuration of the run that stands there; None of none. Raises ``ConfigError`` for another one's."""
     stored = store.config()
     if stored is not None:
         check_same_run(stored, config, str(run))
         check_shard_stays(store, config)
+    return stored

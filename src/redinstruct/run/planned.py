@@ -85,13 +85,15 @@ def _place(every: list[T], places: dict[T, int], one: T) -> int:
 class Outcomes(Sequence[Planned]):
     """The attempts of one bank and prompt in the planned order, as columns: 60 bytes each, and an object when asked.
 
-    ``way`` and ``group`` are places in ``ways`` and ``groups``; ``attempt`` is the row in the store, ``unit`` as of
-    :class:`Planned`.
+    ``way`` and ``group`` are places in ``ways`` and ``groups``, in which the attempts of the run came out, and the
+    topics, with subtopics, that it has; ``attempt`` is the row in the store, ``unit`` as of :class:`Planned`.
     """
 
     def __init__(self, bank: str, prompt: str, table: _Table | None = None) -> None:
         self.bank, self.prompt = bank, prompt
         self._table = _Table() if table is None else table
+        self.ways: Sequence[Way] = self._table.ways
+        self.groups: Sequence[TopicPair] = self._table.groups
         self._keys = bytearray()
         self._odd: dict[int, bytes] = {}
         self.attempt, self.row, self.unit = array("I"), array("I"), array("I")
@@ -121,16 +123,6 @@ class Outcomes(Sequence[Planned]):
         self.way.append(way)
         self.group.append(group)
         self.epoch.append(epoch)
-
-    @property
-    def ways(self) -> Sequence[Way]:
-        """In which ways the attempts of the run came out."""
-        return self._table.ways
-
-    @property
-    def groups(self) -> Sequence[TopicPair]:
-        """The topics, with subtopics, of the run."""
-        return self._table.groups
 
     def key(self, at: int) -> bytes:
         """An attempt's key."""

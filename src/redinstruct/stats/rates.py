@@ -93,8 +93,7 @@ def rates(
     positive, negative = checked[measure.first], checked[measure.second]
     total = sum(checked.values())
     tally = QuestionTally(positive, negative, kept, total - positive - negative - kept)
-    found = [(positive, positive + negative), (positive, total), (positive + tally.unscored, total)]
-    return _rates(tally, silent - kept, total, [wilson(x, n, confidence) for x, n in found])
+    return _asked_once(tally, silent - kept, confidence)
 
 
 def rates_by_question(
@@ -125,7 +124,7 @@ def rates_by_question(
     questions = list(tallies.values())
     whole = QuestionTally(*map(sum, zip(*questions, strict=True))) if questions else QuestionTally()
     if sum(whole) == len(questions):
-        return _asked_once(whole, unread, measure, confidence)
+        return _asked_once(whole, unread, confidence)
     hits, sizes = [row[0] for row in questions], [sum(row) for row in questions]
     scored, worst = [row[0] + row[1] for row in questions], [row[0] + row[3] for row in questions]
     found = [wilson_by_question(x, n, confidence) for x, n in ((hits, scored), (hits, sizes), (worst, sizes))]
@@ -136,20 +135,20 @@ def rates_of(ways: Mapping[tuple[str, str | None], int], measure: Measure, confi
     """The same where each question was asked once: ``ways`` counts (label, reason).
 
     Raises:
-        ValueError: as :func:`rates_by_question`.
+        ValueError: as :func:`rates_by_question`, or a count is negative or no integer.
     """
     whole, unread = [0, 0, 0, 0], 0
     for (label, reason), count in ways.items():
         way = _way(label, reason, measure)
-        whole[way] += count
+        whole[way] += checked_count(label, count)
         unread += count * (way == 3 and label == "no_response")
-    return _asked_once(QuestionTally(*whole), unread, measure, confidence)
+    return _asked_once(QuestionTally(*whole), unread, confidence)
 
 
-def _asked_once(whole: QuestionTally, unread: int, measure: Measure, confidence: float) -> Rates:
-    counts = dict.fromkeys(measure.labels, 0) | {measure.first: whole.positive, measure.second: whole.negative}
-    counts |= {"no_response": whole.withheld + unread, "error": whole.unscored - unread}
-    return rates(counts, measure, confidence, withheld=whole.withheld)
+def _asked_once(tally: QuestionTally, unread: int, confidence: float) -> Rates:
+    p, total = tally.positive, sum(tally)
+    found = (p, p + tally.negative), (p, total), (p + tally.unscored, total)
+    return _rates(tally, unread, total, [wilson(x, n, confidence) for x, n in found])
 
 
 def _way(label: str, reason: str | None, measure: Measure) -> int:
