@@ -124,11 +124,11 @@ def _write_attempts(
 ) -> None:
     """Attempts at questions of these numbers: in one piece those that follow one another."""
     start = 0
-    for end in range(1, len(numbers) + 1):
-        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
-            first = numbers[start]
-            db.execute(_ADD_ATTEMPTS, (b"".join(keys[start:end]), template, epoch, first, first + end - start))
-            start = end
+    breaks = () if isinstance(numbers, range) else range(1, len(numbers))
+    for end in (*(at for at in breaks if numbers[at] != numbers[at - 1] + 1), len(numbers)):
+        first = numbers[start]
+        db.execute(_ADD_ATTEMPTS, (b"".join(keys[start:end]), template, epoch, first, first + end - start))
+        start = end
 
 
 class _KnownQuestions:
@@ -154,6 +154,11 @@ class _KnownQuestions:
         known = self._place(bank, max(rows))
         if min(rows) < 0:
             raise ValueError("a row that no bank has")
+        if isinstance(rows, range) and rows.step == 1 and not any(known[rows.start : rows.stop]):  # most are so
+            given = range(self._last + 1, self._last + 1 + len(rows))
+            known[rows.start : rows.stop] = array("q", given)
+            self._last += len(rows)
+            return given, range(len(rows))
         new = [at for at, row in enumerate(rows) if not known[row]]
         for number, at in enumerate(new, self._last + 1):
             known[rows[at]] = number
