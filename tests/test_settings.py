@@ -11,11 +11,19 @@ import pytest
 
 from redinstruct.alignment import AlignConfig, GuardRule, Settings
 from redinstruct.annotate.settings import LabelsSettings
+from redinstruct.cli import VERBS as EVERY_VERB
 from redinstruct.cli.derived import Listed
+from redinstruct.cli.kinds import PathParameter
+from redinstruct.engine import Limits
+from redinstruct.errors import UsageError
+from redinstruct.harmfulqa import CollectSettings
 from redinstruct.harmfulqa.settings import ExportSettings
+from redinstruct.redeval import EvalSettings
 from redinstruct.render.settings import ReportSettings
-from redinstruct.settings import flag_of, setting_of, settings_from
+from redinstruct.settings import check_said, flag_of, noted, setting_of, settings_from
 from redinstruct.stressing import StressOptions
+from redinstruct.utility_check.settings import UtilitySettings
+from tests.support.cli import here, nothing_written
 
 VERBS = {
     "align": (AlignConfig, Settings, GuardRule),
@@ -57,3 +65,69 @@ def test_no_entry_is_said_where_the_default_is_something_else_s() -> None:
 
 def test_what_is_converted_stands_before_what_was_given() -> None:
     assert settings_from(Wanted, {"file": "x", "limit": 0}, file=Path("y")) == Wanted(Path("y"), 0)
+
+
+EVALUATED = EvalSettings(model="scripted/weak", judge="refusal", banks=("bank.json",))
+SAID = (
+    EVALUATED,
+    CollectSettings(teacher="scripted/red-teacher"),
+    UtilitySettings(model="hf/m", suite="toy"),
+    ExportSettings(to="messages"),
+    Limits(),
+)
+
+
+def _outside() -> list[tuple[msgspec.Struct, str, object]]:
+    """Of every number and name that a verb may be set to, values of another kind, that are no number, or outside."""
+    found: list[tuple[msgspec.Struct, str, object]] = []
+    for settings in SAID:
+        for field in msgspec.structs.fields(type(settings)):
+            said, kind = setting_of(field), noted(field)[0]
+            kinds = set(getattr(kind, "__args__", (kind,)))
+            if said is None or not (kinds & {int, float, bool} or said.names):
+                continue
+            wrong: list[object] = ["some text"]
+            wrong += [True, float("nan"), 10**20] if int in kinds else []
+            wrong += [True, float("nan"), float("inf")] if float in kinds else []
+            wrong += [1, 0] if bool in kinds else []
+            wrong += [] if said.least is None else [said.least - 1]
+            wrong += [] if said.above is None else [said.above]
+            wrong += [] if said.most is None else [said.most + 1]
+            found += [(settings, field.name, value) for value in wrong]
+    return found
+
+
+@pytest.mark.parametrize(("settings", "name", "value"), _outside())
+def test_a_value_outside_its_field_is_refused_however_it_was_said(
+    settings: msgspec.Struct, name: str, value: object
+) -> None:
+    check_said(settings)
+    said = next(setting_of(field) for field in msgspec.structs.fields(type(settings)) if field.name == name)
+    with pytest.raises(UsageError) as refused:
+        check_said(msgspec.structs.replace(settings, **{name: value}))
+    assert str(refused.value).startswith(f"{flag_of(name, said)} must be ")
+
+
+@pytest.mark.parametrize("verb", EVERY_VERB)
+def test_an_empty_name_is_no_folder_and_no_file(verb: str) -> None:
+    command: click.Command = importlib.import_module(f"redinstruct.cli.{verb}_command").command
+    several = command.commands.values() if isinstance(command, click.Group) else [command]
+    for one in several:
+        for param in one.params:
+            if isinstance(param.type, click.Path):
+                assert isinstance(param.type, PathParameter), param.name
+                with pytest.raises(click.BadParameter, match="empty"):
+                    param.type.convert("", param, None)
+
+
+def test_a_variable_that_is_not_set_names_no_run_here(tmp_path: Path) -> None:
+    """The folder that one stands in would be a run, and would be removed."""
+    (tmp_path / "bank.json").write_text('["How?"]')
+    asked = ("eval", "--model", "scripted/weak", "--bank", tmp_path / "bank.json", "--judge", "refusal", "--run")
+    assert here(*asked, tmp_path / "run").code == 0
+    (tmp_path / "new").mkdir()
+    for arguments in (("purge", "", "--yes"), ("report", ""), ("gate", "", "--max-rate", "0.5"), ("show", " ")):
+        with nothing_written(tmp_path):
+            assert "name is empty" in here(*arguments, cwd=tmp_path / "run").error_line
+    with nothing_written(tmp_path):
+        assert "name is empty" in here(*asked, "", cwd=tmp_path / "new").error_line

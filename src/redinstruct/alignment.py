@@ -18,9 +18,10 @@ from typing import Annotated, Any, Literal, TypedDict, get_args
 
 import msgspec
 
-from redinstruct.errors import UsageError
+from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.words import Fields
 from redinstruct.prompts.forms import check_forms, forms_of
+from redinstruct.safetext import terminal
 from redinstruct.settings import Setting
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -323,13 +324,25 @@ def preset_for(base: Path) -> str:
 
 
 def with_settings(preset: str, **given: Any) -> Settings:
-    """A preset's settings with those that were given (not None) in their place."""
+    """A preset's settings with those that were given (not None) in their place.
+
+    Raises:
+        UsageError: no such preset or setting, or a value of another kind.
+    """
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: expected one of {', '.join(PRESETS)}")
     chosen = {name: value for name, value in given.items() if value is not None}
     if "epochs" in chosen and "steps" not in chosen:
         chosen["steps"] = None
-    return msgspec.structs.replace(PRESETS[preset], **chosen)
+    known = Settings.__struct_fields__
+    if unknown := next((name for name in chosen if name not in known), None):
+        raise UsageError(f"there is no setting {terminal(unknown)}{did_you_mean(unknown, known)}")
+    made = msgspec.structs.replace(PRESETS[preset], **chosen)
+    try:
+        msgspec.convert(msgspec.to_builtins(made), Settings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"a setting is of another kind: {terminal(str(error))}") from None
+    return made
 
 
 def check(config: AlignConfig) -> None:

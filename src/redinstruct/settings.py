@@ -7,9 +7,12 @@ loop's TOML file, Inspect's ``-T``, and what the Python function takes; from the
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
+
+from redinstruct.errors import UsageError
 
 S = TypeVar("S", bound=msgspec.Struct)
 Flags = dict[str, Any]
@@ -18,6 +21,8 @@ Flags = dict[str, Any]
 NEEDED, ASKED, COLLECTED = "Needed first", "What is asked", "What is collected"
 ANSWERING, JUDGING, LIMITS = "How the model answers", "The judge", "How fast, and how much"
 HERE, FAILED, REST = "Models on this machine (hf/)", "What failed before", "Other"
+MOST = 2**31 - 1
+"""The largest count that a setting takes: far more than any run, and small enough for every format on the way."""
 GROUPS = (NEEDED, ASKED, COLLECTED, ANSWERING, JUDGING, LIMITS, HERE, FAILED, REST)
 """The headings of a long list of flags, in their order."""
 
@@ -73,6 +78,42 @@ def noted(field: msgspec.structs.FieldInfo) -> tuple[Any, list[Any]]:
 def setting_of(field: msgspec.structs.FieldInfo) -> Setting | None:
     """What a field says of how it is set; None: no flag sets it."""
     return next((note for note in noted(field)[1] if isinstance(note, Setting)), None)
+
+
+def check_said(settings: msgspec.Struct) -> None:
+    """Pass settings whose numbers and names are what their fields say, however they were said: by a flag, in TOML, by
+    Python.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    for field in msgspec.structs.fields(type(settings)):
+        said, value = setting_of(field), getattr(settings, field.name)
+        if said is None or value is None:
+            continue
+        kind = noted(field)[0]
+        kinds = {part for part in (get_args(kind) or (kind,)) if part in (bool, int, float)}
+        flag = flag_of(field.name, said)
+        if kinds:
+            _check_number(flag, value, kinds, said)
+        if said.names and value not in said.names:
+            raise UsageError(f"{flag} must be one of {', '.join(said.names)}, not {str(value)[:40]!r}")
+
+
+def _check_number(flag: str, value: Any, kinds: set[type], said: Setting) -> None:
+    if type(value) not in (kinds | {int} if float in kinds else kinds):
+        raise UsageError(f"{flag} must be {' or '.join(_WORDS[one] for one in _WORDS if one in kinds)}, not {value!r}")
+    low, high = said.least, MOST if said.most is None and int in kinds else said.most
+    if not math.isfinite(value) or (said.above is not None and value <= said.above):
+        above = "finite" if said.above is None else f"above {said.above:g}"
+        raise UsageError(f"{flag} must be {above}, not {value}")
+    if low is not None and value < low:
+        raise UsageError(f"{flag} must be at least {low:g}, not {value}")
+    if high is not None and value > high:
+        raise UsageError(f"{flag} must be at most {high:,}, not {value}")
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def settings_from(kind: type[S], given: Flags, **more: Any) -> S:

@@ -179,3 +179,29 @@ def test_one_prompt_decided_and_another_whole_but_undecided_is_inconclusive_and_
     assert standard["counts"]["total"] < standard["planned"] == cot["counts"]["total"]
     assert "too near the limit" in done.err
     assert "--max-calls" not in done.err
+
+
+def test_a_report_and_the_command_that_asks_say_the_same_decisions_at_every_cut(tmp_path: Path) -> None:
+    """Several prompts are decided together: one that is still asked is not decided in the report either."""
+    flags = ["eval", "--model", "scripted/weak", "--bank", write_bank(tmp_path, 120), "--judge", "refusal",
+             "--prompt", "cot", "--prompt", "cou", "--run", tmp_path / "run", "--concurrency", 1]  # fmt: skip
+    told = []
+    for calls in (8, 2, 2, 2, 2, 2, 40):
+        done = here(*flags, "--stop-when-decided", "0.3", "--max-calls", calls, "--json")
+        said = {}
+        for line in done.err.splitlines():
+            if ": decided, the rate lies " in line:
+                cell, _, rest = line.partition(": decided, the rate lies ")
+                said[cell] = (rest.split()[0], rest.partition("(")[2].partition(" % after")[0])
+        found = {}
+        for r in done.json["results"]:
+            if (decided := r["decided"]) is not None:
+                assert decided["among"] == 2
+                low, high = (100 * end for end in decided["ci"])
+                found[f"{r['bank']}/{r['prompt']}"] = (decided["side"], f"{low:.1f} to {high:.1f}")
+        assert found == said
+        told.append(len(said))
+    assert min(told) == 0, "the cuts lie on both sides of a decision"
+    assert max(told) > 0
+    text = " ".join(here("report", tmp_path / "run").out.split())
+    assert "its lower end for all 2 banks and prompts at once, as the gate holds it" in text

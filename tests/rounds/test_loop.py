@@ -147,8 +147,9 @@ def test_what_a_later_stage_reads_is_looked_for_before_the_first_one(
     for name in ("bank.json", "dev.json", "benign-dev.json"):
         (tmp_path / name).write_text('["What is the colour of item one?"]')
     (tmp_path / "own.txt").write_text("<question>")
-    for name in ("d.jsonl", "general.jsonl", "topics.json"):
+    for name in ("d.jsonl", "general.jsonl"):
         (tmp_path / name).write_text("{}")
+    (tmp_path / "topics.json").write_text('{"colours": ["red ones"]}')
     picked = PICK.replace('name = "s"', f'name = "s"\nprompts = ["{tmp_path}/own.txt"]')
     text = 'model = "hf/m"\n' + EVAL + TRAINED.replace("[[", 'general = ["general.jsonl"]\n[[') + picked
     (tmp_path / "loop.toml").write_text(text + '[collect]\nteacher = "scripted/red-teacher"\ntopics = "topics.json"\n')
@@ -330,3 +331,80 @@ def test_a_name_in_the_picture_never_stands_over_the_axis(name: str, rate: float
     ticks = [e for e in root.iter() if e.get("class") == "small" and e.get("text-anchor") == "end"]
     axis = max(float(e.attrib["x"]) for e in ticks)
     assert float(texts[name].attrib["x"]) - 3.8 * len(name) > axis
+
+
+COLLECT = '[collect]\nteacher = "scripted/red-teacher"\n'
+WRONG = {
+    **dict.fromkeys(("limit = 0", "limit = -1", "limit = 99999999999999999999"), "--limit"),
+    **dict.fromkeys(("epochs = 0", "epochs = 20000"), "--epochs"),
+    **dict.fromkeys(("max_tokens = 0", "max_tokens = 99999999999999"), "--max-tokens"),
+    **dict.fromkeys(("temperature = nan", "temperature = -1.0", "temperature = inf"), "--temperature"),
+    **dict.fromkeys(("top_p = 0.0", "top_p = 2.0", "top_p = nan"), "--top-p"),
+    **dict.fromkeys(("concurrency = 0", "concurrency = -1", "concurrency = 99999999999"), "--concurrency"),
+    'chat_template = "vicuna"': "--chat-template must be one of native, none",
+    'judge_format = "xml"': "--judge-format must be one of line, json",
+    'dtype = "int8"': "--dtype must be one of",
+    'protocol = "x"': "--protocol",
+    'protocol = "paper-2023"': "--judge paper",
+    'rubric = "bank.json"': "--rubric is for --judge rubric",
+    'guard_kind = "x"': "--guard-kind",
+    'judge_model = "scripted/judge"': "asks no model",
+    'system = ""': "system prompt is empty",
+    'prompts = ["nosuch"]': "nosuch",
+    'columns = { x = "y" }': "--column x",
+    'measure = "over_refusal"\n[[eval]]\nname = "f"\nbanks = ["bank.json"]\njudge = "nosuch"': "eval f: unknown judge",
+    '[utility]\nsuite = ""': "utility: --suite",
+    '[utility]\nsuite = "toy"\nlimit = 0': "utility: --limit",
+    '[utility]\nsuite = "toy"\ndata = "nosuch"': "utility: --data",
+    COLLECT + "per_subtopic = 0": "collect: --per-subtopic",
+    COLLECT + "blue = -1": "collect: --blue",
+    COLLECT + "near = nan": "collect: --near",
+    COLLECT + "near = 2.0": "collect: --near",
+    COLLECT + "critique = true": "collect: --critique needs --judge",
+    COLLECT + 'judge = "rubric"': "collect: --judge rubric",
+    COLLECT + 'answerer = "nosuch/m"': "collect: unknown model 'nosuch/m'",
+    '[collect]\nteacher = "nosuch"': "collect: unknown model 'nosuch'",
+}
+"""What stands below an ``[[eval]]`` -> what the check says; every line is one that its stage would refuse."""
+
+
+@pytest.mark.parametrize("lines", list(WRONG))
+def test_the_check_finds_whatever_a_stage_would_refuse(lines: str, cli: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "loop.toml").write_text('model = "scripted/weak"\n' + EVAL + lines + "\n")
+    with nothing_written(tmp_path):
+        assert WRONG[lines] in cli("loop", tmp_path / "loop.toml", "--check").error_line
+
+
+WRONG_RECIPES = {
+    'strategy = "bleu"': "--strategy bleu: expected one of",
+    'strategy = "kto"\nsettings = { nosuch = 1 }': "there is no setting nosuch",
+    "settings = { step = 3 }": "did you mean steps?",
+    "settings = { steps = nan }": "a setting is of another kind",
+    "settings = { steps = 0 }": "--steps 0",
+    "settings = { learning_rate = nan }": "--lr nan",
+    "parameters = { nosuch = 1.0 }": "--set nosuch",
+    "parameters = { red_weight = nan }": "--set red_weight=nan",
+    "parameters = { red_weight = inf }": "--set red_weight=inf",
+    'preset = "nosuch"': "--preset nosuch",
+    "drop = nan": "--drop nan",
+    "memory = { gb = -1.0 }": "--memory -1.0",
+}
+
+
+@pytest.mark.parametrize("lines", list(WRONG_RECIPES))
+def test_the_check_finds_a_recipe_that_no_alignment_has(lines: str, cli: InProcess, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "d.jsonl").write_text("")
+    recipe = TRAINED.replace('strategy = "blue"\n', "") if "strategy" in lines else TRAINED
+    (tmp_path / "loop.toml").write_text('model = "hf/m"\n' + EVAL + recipe + lines + "\n")
+    with nothing_written(tmp_path):
+        line = cli("loop", tmp_path / "loop.toml", "--check").error_line
+    assert "align.recipes " in line
+    assert WRONG_RECIPES[lines] in line
+
+
+def test_a_folder_without_a_name_is_refused(cli: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "loop.toml").write_text('model = "scripted/weak"\nfolder = ""\n' + EVAL)
+    assert "folder: is empty" in cli("loop", tmp_path / "loop.toml", "--check").error_line

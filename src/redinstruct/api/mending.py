@@ -210,7 +210,7 @@ def loop(config: str | Path, *, force: bool = False, on_progress: OnProgress | N
         RedInstructError: a stage cannot be carried out; the stages before it stand.
     """
     from redinstruct.rounds import carry_out, read_config
-    from redinstruct.rounds.run import check_extras, check_inputs
+    from redinstruct.rounds.checks import check_extras, check_inputs
 
     wanted = read_config(Path(config))
     check_extras(wanted)

@@ -11,7 +11,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.demo_real import carry_out, share_cell
-from redinstruct.cli.kinds import RUN, Whole
+from redinstruct.cli.kinds import PATH, RUN, Whole
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError, own_command
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     help="Where the models and the runs go.",
 )
 @seal_option
-@click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="With --real: a folder with TruthfulQA.csv."
-)
+@click.option("--data", type=PATH, metavar="DIR", help="With --real: a folder with TruthfulQA.csv.")
 @as_json
 def command(seed: int, quick: bool, real: bool, out: Path, data: Path | None, as_json: bool) -> int:
     """Close the loop on a real, tiny language model: no key, no GPU, no network.

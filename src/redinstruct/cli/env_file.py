@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from redinstruct.cli.kinds import PATH
 from redinstruct.errors import UsageError
 from redinstruct.prompts import read_text_file
 
@@ -66,7 +67,7 @@ def env_file(function: F) -> F:
     """The flag; set before anything reads the environment."""
     return click.option(
         "--env-file",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
         callback=_set,
         is_eager=True,

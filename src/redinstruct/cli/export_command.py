@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
-from redinstruct.cli.kinds import RUN
+from redinstruct.cli.kinds import PATH, RUN
 from redinstruct.cli.outputs import check_files, to_place, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.harmfulqa.settings import ExportSettings
@@ -22,9 +22,7 @@ from redinstruct.settings import flag_of, setting_of, settings_from
 @click.command("export")
 @click.argument("run", type=RUN)
 @flags_of(ExportSettings)
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Where to; replaces a file there."
-)
+@click.option("--out", required=True, type=PATH, metavar="FILE", help="Where to; replaces a file there.")
 def command(run: Path, out: Path, **flags: Any) -> int:
     """Write a collection out: screened, weighed, with a data card beside it (FILE.card.md, FILE.card.json).
 

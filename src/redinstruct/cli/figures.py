@@ -18,6 +18,7 @@ from redinstruct.render.words import (
     left_out_in_words,
     lost_in_words,
     other_draws,
+    sequence_in_words,
     stopped,
     topics_in_words,
 )
@@ -271,7 +272,7 @@ def _of_tries(block: Sequence[ResultFigures]) -> list[str]:
             low, high = percent(decided.low), percent(decided.high)
             found.append(
                 f"{where}: asking stopped once the rate was sure to lie {decided.side} {percent(decided.limit)} "
-                f"%; however often one looked, it lies between {low} and {high} % (95 % confidence sequence, which "
+                f"%; however often one looked, it lies between {low} and {high} % ({sequence_in_words(decided)}, which "
                 "decides; the interval in the table is too narrow for that)."
             )
         if (at_k := result.at_k) is not None:

@@ -10,7 +10,7 @@ import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
-from redinstruct.cli.kinds import RUN
+from redinstruct.cli.kinds import FILE, RUN
 from redinstruct.cli.options import as_json, markdown_file
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
@@ -27,7 +27,7 @@ _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_
 @click.option(
     "--junit",
     "junit_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE",
     help="Also JUnit XML, for a CI system.",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.kinds import PATH
 from redinstruct.cli.options import as_json
 from redinstruct.errors import EXIT_DONE, UsageError, how_to_install
 
@@ -25,7 +26,7 @@ def command() -> None:
 
 
 @command.command("push")
-@click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
+@click.argument("source", type=PATH, metavar="SOURCE")
 @click.argument("repository", metavar="OWNER/NAME")
 @click.option("--public", is_flag=True, help="Everybody may read it; without this the repository is private.")
 @click.option("--include-red", is_flag=True, help="Let a file leave that holds red conversations.")
@@ -64,7 +65,7 @@ def push_command(source: Path, repository: str, public: bool, include_red: bool,
     "--kind", type=click.Choice(["model", "dataset"]), default="model", show_default=True, help="What is pulled."
 )
 @click.option("--file", "files", multiple=True, metavar="NAME", help="This file (or pattern) alone. Repeatable.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where to; made.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Where to; made.")
 @as_json
 def pull_command(repository: str, kind: RepositoryKind, files: tuple[str, ...], out: Path, as_json: bool) -> int:
     """Fetch a repository at one commit into a folder, whole or not at all; tells the commit, to be written down.

@@ -11,7 +11,7 @@ import msgspec
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.kinds import RUN
+from redinstruct.cli.kinds import PATH, RUN
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.errors import UsageError
 from redinstruct.figures.rates import read_report
@@ -23,7 +23,7 @@ from redinstruct.settings import flag_of, setting_of, settings_from
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @click.option("--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made.")
 @flags_of(ImportSettings)
 @seal_option

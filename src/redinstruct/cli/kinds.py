@@ -11,18 +11,26 @@ from typing import Any
 import click
 
 from redinstruct.errors import UsageError
+from redinstruct.settings import MOST
 from redinstruct.types import Json, JsonObject
 
-MOST = 2**31 - 1
-"""The largest count that a flag takes: far more than any run, and small enough for every format on the way."""
+
+class PathParameter(click.Path):
+    """A file or a folder. An empty name is none: of a shell variable that is not set, say, it would be "here"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Fails for an empty name."""
+        if isinstance(value, str) and not value.strip():
+            self.fail("the name is empty (is a shell variable not set?)", param, ctx)
+        return Path(str(super().convert(value, param, ctx)))
 
 
-class RunParameter(click.Path):
+class RunParameter(PathParameter):
     """A run's folder: any path that the file system can have."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Fails for a path that no file can have, a name of a thousand letters say."""
-        path = Path(str(super().convert(value, param, ctx)))
+        path = super().convert(value, param, ctx)
         try:
             (path / "run.sqlite-journal").is_file()
         except OSError as error:
@@ -31,6 +39,8 @@ class RunParameter(click.Path):
 
 
 RUN = RunParameter(path_type=Path)
+PATH = PathParameter(path_type=Path)
+FILE = PathParameter(path_type=Path, dir_okay=False)
 
 
 class Whole(click.IntRange):

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from redinstruct.cli import console
+from redinstruct.cli.kinds import PATH
 from redinstruct.cli.options import as_json
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.figures.numbers import percent
@@ -18,7 +19,7 @@ SCHEMA = "redinstruct.list/1"
 
 
 @click.command("list")
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"), metavar="[FOLDER]")
+@click.argument("folder", type=PATH, default=Path("runs"), metavar="[FOLDER]")
 @as_json
 def command(folder: Path, as_json: bool) -> int:
     """List the runs in a folder (left out: runs) and in those below it, newest first. Asks nobody, writes nothing.

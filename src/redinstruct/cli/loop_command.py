@@ -12,6 +12,7 @@ import msgspec
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
+from redinstruct.cli.kinds import PATH
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.figures.report import plain
@@ -28,7 +29,7 @@ SCHEMA = "redinstruct.loop/1"
 
 
 @click.command("loop")
-@click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG.toml")
+@click.argument("config", type=PATH, metavar="CONFIG.toml")
 @click.option("--check", is_flag=True, help="Read and check the file, and stop.")
 @click.option("--force", is_flag=True, help="Go on with a judge that failed its self-test.")
 @seal_option
@@ -41,8 +42,8 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     the same table. Every stage's folder can be used by hand: report, show, compare, export, annotate.
     """
     from redinstruct.rounds import carry_out, read_config
+    from redinstruct.rounds.checks import check_extras, check_inputs
     from redinstruct.rounds.config import chosen_on_what_is_measured
-    from redinstruct.rounds.run import check_extras, check_inputs
 
     check_sealing()
     wanted = read_config(config)

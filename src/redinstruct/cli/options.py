@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
@@ -13,7 +12,7 @@ import msgspec
 
 from redinstruct.cli.derived import Listed, flags_of, stack
 from redinstruct.cli.env_file import env_file
-from redinstruct.cli.kinds import Whole
+from redinstruct.cli.kinds import FILE, Whole
 from redinstruct.engine import Limits
 from redinstruct.engine.choice import ENGINES, computing
 from redinstruct.models.placement import placed, placement
@@ -125,6 +124,6 @@ show_content = click.option(
     "--show-content", is_flag=True, help="Show questions and answers; they may be harmful to read."
 )
 markdown_file = click.option(
-    "--md", "md_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--md", "md_file", type=FILE, metavar="FILE",
     help="Also Markdown, for a pull request's summary.",
 )  # fmt: skip

@@ -9,6 +9,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.env_file import env_file
+from redinstruct.cli.kinds import PATH
 from redinstruct.cli.options import as_json
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.figures.numbers import percent
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("sweep")
-@click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG.toml")
+@click.argument("config", type=PATH, metavar="CONFIG.toml")
 @click.option("--check", is_flag=True, help="Read and check the file, say how many alignments it means, and stop.")
 @click.option("--force", is_flag=True, help="Go on with a judge that failed its self-test.")
 @env_file
@@ -32,8 +33,8 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
     of attacks and one of harmless questions (measure = "over_refusal"): a model counts by its worst prompt of each.
     What is done is not done again: the same command goes on after a kill, and a longer list keeps the shorter one's.
     """
+    from redinstruct.rounds.checks import check_extras, check_inputs
     from redinstruct.rounds.config import read_sweep
-    from redinstruct.rounds.run import check_extras, check_inputs
     from redinstruct.rounds.sweep import PLOT, carry_out_sweep, check_points, grid
 
     wanted = read_sweep(config)

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.kinds import PATH
 from redinstruct.cli.outputs import in_browser
 from redinstruct.errors import UsageError, from_extra
 
 
 @click.command("view")
-@click.argument("folder", type=click.Path(path_type=Path), required=False, metavar="[DIR]")
+@click.argument("folder", type=PATH, required=False, metavar="[DIR]")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, show_default=True, metavar="P", help="0: any free one."
 )

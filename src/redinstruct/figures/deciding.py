@@ -162,7 +162,8 @@ def outcomes_of(planned: Iterable[Planned]) -> list[AttemptOutcome]:
 def decisions(
     store: Store, cells: Mapping[BankPrompt, Sequence[Planned]], measure: Measure, confidence: float = 0.95
 ) -> dict[BankPrompt, Decision]:
-    """The confidence sequence of each cell, as its rows tell it, at the last limit that the run was asked under.
+    """The confidence sequence of each cell, as its rows tell it, at the last limit that the run was asked under: by the
+    rule that stopped the asking, all cells of the run together.
 
     Empty where the run was never asked under ``--stop-when-decided``.
 
@@ -171,7 +172,8 @@ def decisions(
     """
     if not (limits := stops(store)):
         return {}
-    rank = rank_of(store.secret())
+    rank, among = rank_of(store.secret()), len(cells)
     return {
-        cell: Followed(outcomes_of(found), measure, limits[-1], rank).ends(confidence) for cell, found in cells.items()
+        cell: Followed(outcomes_of(found), measure, limits[-1], rank, among=among).ends(confidence)
+        for cell, found in cells.items()
     }

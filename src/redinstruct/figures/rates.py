@@ -179,7 +179,7 @@ def result_rows(store: Store, wanted: str | None = None) -> list[ResultFigures]:
             )
             for prompt in config.prompts:
                 if outcomes := cells.get((bank.name, prompt.name)):
-                    side = decided.get((bank.name, prompt.name))
+                    side = _side(decided.get((bank.name, prompt.name)), run.limits, len(cells))
                     found.append(result_of(run, judge, (bank, prompt), outcomes, over_prompts, side))
     return found
 
@@ -209,7 +209,7 @@ def result_of(
     cell: tuple[Pinned, Pinned],
     found: Sequence[Planned],
     over_prompts: BankFigures,
-    side: Decision | None = None,
+    side: SideOfLimit | None = None,
 ) -> ResultFigures:
     """What the labels of one bank and prompt come to under one judge."""
     config, card, (bank, prompt), outcomes = run.config, judge.card, cell, Outcomes.of(found)
@@ -237,7 +237,7 @@ def result_of(
         clustered=_in_general(measure, outcomes),
         answers=answers_of(outcomes, run.looks, measure),
         at_k=_at_k(measure, outcomes, config.epochs),
-        decided=_side(side, run.limits),
+        decided=side,
         failures=judge.failures_in(f"{bank.name}/{prompt.name}"),
         any_prompt=over_prompts.any_prompt,
         sampled=over_prompts.sampled,
@@ -343,15 +343,15 @@ def _repeated(measure: Measure, outcomes: Outcomes) -> float:
     return question_effect(*tallied(judged.hits(measure.first), judged.unit))
 
 
-def _side(found: Decision | None, limits: Sequence[float]) -> SideOfLimit | None:
-    """On which side of its limit a run is sure to lie; None where it is not.
+def _side(found: Decision | None, limits: Sequence[float], among: int) -> SideOfLimit | None:
+    """On which side of its limit one of ``among`` banks and prompts is sure to lie; None where it is not.
 
     The plain interval of such a run covers .89 to .93 where the rate is at or above the limit: it stopped when it
     looked best.
     """
     if found is None or found.side is None or not limits:
         return None
-    return SideOfLimit(found.side, limits[-1], found.low, found.high)
+    return SideOfLimit(found.side, limits[-1], found.low, found.high, among if among > 1 else msgspec.UNSET)
 
 
 def _at_k(measure: Measure, outcomes: Outcomes, epochs: int) -> dict[str, Interval] | None:

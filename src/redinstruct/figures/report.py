@@ -157,12 +157,17 @@ class TopicsInGeneral(msgspec.Struct, frozen=True):
 
 
 class SideOfLimit(msgspec.Struct, frozen=True):
-    """On which side of its limit a rate is sure to lie, and the confidence sequence that says so."""
+    """On which side of its limit a rate is sure to lie, and the confidence sequence that says so.
+
+    ``among``, where there are several: so many banks and prompts were decided together, and the lower end holds for all
+    of them at once, as the gate would have it.
+    """
 
     side: Literal["above", "below"]
     limit: float
     low: float
     high: float
+    among: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class FailureFigures(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model, Options, make_model, recorded
 from redinstruct.prompts import load_template
 from redinstruct.run.same import Pinned, check_same
-from redinstruct.settings import Kept, flag_of
+from redinstruct.settings import Kept, check_said, flag_of
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling
 
 RED_PROMPT = "cou"
@@ -91,8 +91,8 @@ class CollectPlan(msgspec.Struct, frozen=True):
     red_template: PromptTemplate
 
 
-def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> CollectPlan:
-    """Read and check everything that a collection needs. Writes nothing, asks nothing.
+def read_collecting(asked: CollectSettings) -> tuple[Topics, Judge | None]:
+    """Read and check all that a collection's settings say and name, but its models. Writes nothing, asks nothing.
 
     Raises:
         UsageError: anything that is wrong with the input, in one line.
@@ -106,10 +106,20 @@ def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> Collec
     judge = None if asked.judge is None else asked.judge_of(ATTACK_SUCCESS)
     if judge is not None and judge.measure != ATTACK_SUCCESS:
         raise UsageError(f"the judge measures {judge.measure.name}, not {ATTACK_SUCCESS.name}")
-    who = asked.teacher if asked.answerer is None else asked.answerer
-    template = load_template(RED_PROMPT, own_folder=prompts_of(who) if isinstance(who, str) else None)
     if asked.answerer is None and asked.answerer_options:
         raise UsageError("--answerer-option is for an answerer of its own: name it with --answerer")
+    return topics, judge
+
+
+def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> CollectPlan:
+    """Read and check everything that a collection needs. Writes nothing, asks nothing.
+
+    Raises:
+        UsageError: anything that is wrong with the input, in one line.
+    """
+    topics, judge = read_collecting(asked)
+    who = asked.teacher if asked.answerer is None else asked.answerer
+    template = load_template(RED_PROMPT, own_folder=prompts_of(who) if isinstance(who, str) else None)
     to_teacher, to_answerer = asked.requests
     teacher = _model(asked.teacher, timeout, to_teacher)
     answerer = None if asked.answerer is None else _model(asked.answerer, timeout, to_answerer)
@@ -135,12 +145,10 @@ def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> Collec
 
 
 def _check_numbers(asked: CollectSettings) -> None:
+    check_said(asked)
     for name in ("per_subtopic", "blue"):
         if not 1 <= getattr(asked, name) <= MOST:
             raise UsageError(f"{flag_of(name)} must lie between 1 and {MOST:,}")
-    for name in ("max_tokens", "answer_tokens"):
-        if getattr(asked, name) < 1:
-            raise UsageError(f"{flag_of(name)} must be at least 1")
     if asked.temperature is not None and not (0 <= asked.temperature <= 2):
         raise UsageError("--temperature must lie between 0 and 2")
 

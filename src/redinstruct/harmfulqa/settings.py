@@ -15,6 +15,15 @@ from redinstruct.settings import ANSWERING, COLLECTED, NEEDED, Dtype, Setting, T
 from redinstruct.types import Bank, Sampled
 
 _FIELD = "A field of the requests to the {}: set, or removed by null. Repeatable."
+Near = Annotated[
+    float | None,
+    Setting(
+        "Likeness (0 to 1) from which on two collected questions count as one; left out, the screens' own.",
+        "X",
+        above=0,
+        most=1,
+    ),
+]
 
 
 class CollectSettings(JudgeSettings, Sampled, frozen=True, kw_only=True):
@@ -94,15 +103,7 @@ class ExportSettings(msgspec.Struct, frozen=True):
             flag="--bank",
         ),
     ] = ()
-    near: Annotated[
-        float | None,
-        Setting(
-            "Likeness (0 to 1) from which on two collected questions count as one; left out, the screens' own.",
-            "X",
-            above=0,
-            most=1,
-        ),
-    ] = None
+    near: Near = None
     forms: Annotated[
         tuple[str, ...],
         Setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,13 +15,14 @@ from redinstruct.judges import Judge
 from redinstruct.judges.exact import is_toy
 from redinstruct.models import Model, make_model, recorded
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
-from redinstruct.questions import select, selection_words
+from redinstruct.questions import Selection, select, selection_words
 from redinstruct.questions.packed import columns_of
 from redinstruct.questions.spread import SPREAD
 from redinstruct.redeval.narrowing import Narrowing, standing
 from redinstruct.redeval.settings import EvalSettings
 from redinstruct.run.config import PROTOCOL_2023, PROTOCOL_DEFAULT, AttemptKeys, Pinned, RunConfig
 from redinstruct.run.lots import LOT, Lot
+from redinstruct.settings import check_said
 from redinstruct.types import Bank, Measure, PromptTemplate, Question, Sampling, measure_named
 
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "top_k", "min_p", "seed", "stop"})
@@ -78,17 +80,26 @@ class Plan(msgspec.Struct, frozen=True):
                         yield Lot(columns, template.sha256, epoch, keys.keys(columns))
 
 
-def prepare(asked: EvalSettings, timeout: float = 120.0, run: Path | None = None) -> Plan:
-    """Read and check everything an evaluation needs. Writes nothing, asks nothing. ``timeout``: seconds of a request.
+class ReadInputs(NamedTuple):
+    """An evaluation's settings, by its protocol, with all that they name but the models."""
 
-    A bank that ``run`` holds already is told by its hash, and its rows are not read.
+    asked: EvalSettings
+    measure: Measure
+    judge: Judge
+    narrowing: Narrowing
+    banks: tuple[Bank, ...]
+    selections: tuple[Selection, ...]
+    templates: tuple[PromptTemplate, ...]
+
+
+def read_inputs(asked: EvalSettings, run: Path | None = None) -> ReadInputs:
+    """Read and check all that an evaluation's settings say and name, but its models. Writes nothing, asks nothing.
 
     Raises:
         UsageError: anything that is wrong with the input, in one line.
     """
     measure = measure_named(asked.measure)
-    if asked.epochs < 1:
-        raise UsageError("--epochs must be at least 1")
+    check_said(asked)
     if not asked.banks:
         raise UsageError("no question bank: name one with --bank")
     _check_sampling(asked.sampling)
@@ -98,9 +109,21 @@ def prepare(asked: EvalSettings, timeout: float = 120.0, run: Path | None = None
         raise UsageError(f"the judge measures {judge.measure.name}, not {measure.name}")
     narrowing = Narrowing(measure, asked.limit, asked.dedupe, tuple(sorted(asked.columns.items())))
     read = [narrowing.read(bank, standing(run)) for bank in asked.banks]
-    banks, selections = tuple(bank for bank, _ in read), [selection for _, selection in read]
+    banks, selections = tuple(bank for bank, _ in read), tuple(selection for _, selection in read)
     _check_distinct("banks", [(b.name, b.sha256) for b in banks])
     templates = _templates(asked.prompts, asked.model if isinstance(asked.model, str) else None)
+    return ReadInputs(asked, measure, judge, narrowing, banks, selections, templates)
+
+
+def prepare(asked: EvalSettings, timeout: float = 120.0, run: Path | None = None) -> Plan:
+    """Read and check everything an evaluation needs. Writes nothing, asks nothing. ``timeout``: seconds of a request.
+
+    A bank that ``run`` holds already is told by its hash, and its rows are not read.
+
+    Raises:
+        UsageError: anything that is wrong with the input, in one line.
+    """
+    asked, measure, judge, narrowing, banks, selections, templates = read_inputs(asked, run)
     target = asked.model
     if isinstance(target, str):
         target = make_model(target, options=asked.request, timeout=timeout, chat_template=asked.chat_template)

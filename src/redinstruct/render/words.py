@@ -132,7 +132,7 @@ def _certainty(result: ResultFigures) -> str:
     if (decided := stopped(result)) is not None and corrected is None:
         return (
             f"Asking stopped once it was sure: the rate lies {decided.side} {percent(decided.limit)}\u00a0%, "
-            f"between {between(decided)} however often one looked (95\u00a0% confidence sequence); {where}. The rate "
+            f"between {between(decided)} however often one looked ({sequence_in_words(decided)}); {where}. The rate "
             "itself lies too far from the limit where that stopped the asking."
         )
     if result.judge is None:
@@ -147,6 +147,14 @@ def _certainty(result: ResultFigures) -> str:
         low, high = map(percent, corrected.bounds)
         sure += f", and between {low} and {high}\u00a0% whatever the answers were that people left without a label"
     return f"{sure}; {where}."
+
+
+def sequence_in_words(decided: SideOfLimit) -> str:
+    """By which rule the ends of a confidence sequence hold."""
+    known = "95\u00a0% confidence sequence"
+    if decided.among is UNSET:
+        return known
+    return f"{known}, its lower end for all {decided.among:,} banks and prompts at once, as the gate holds it"
 
 
 def stopped(result: ResultFigures) -> SideOfLimit | None:

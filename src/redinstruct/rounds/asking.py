@@ -13,7 +13,7 @@ from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost
 from redinstruct.models.registry import TEMPLATE_OPTIONS
 from redinstruct.progress import OnProgress
-from redinstruct.redeval import Outcome, evaluate, prepare, read_system
+from redinstruct.redeval import EvalSettings, Outcome, evaluate, prepare, read_system
 from redinstruct.rounds.config import EvalPart
 from redinstruct.types import Json, JsonObject, PromptTemplate
 
@@ -46,6 +46,24 @@ def identity(part: EvalPart, templates: Sequence[PromptTemplate]) -> JsonObject:
     }
 
 
+def settings_of(model: str, part: EvalPart, templates: Sequence[PromptTemplate]) -> EvalSettings:
+    """The evaluation of a model that a part means.
+
+    Raises:
+        UsageError: a bank or the system prompt cannot be read.
+    """
+    asked = msgspec.structs.replace(
+        part.of_model(model),
+        banks=tuple(resolve_bank(bank, part.columns) for bank in part.banks),
+        prompts=tuple(templates),
+        system=read_system(part.system),
+    )
+    if not part.template_options:
+        return asked
+    options = {**part.model_options, TEMPLATE_OPTIONS: dict(part.template_options)}
+    return msgspec.structs.replace(asked, model_options=options)
+
+
 def ask(
     model: str,
     run: Path,
@@ -61,16 +79,7 @@ def ask(
         UsageError: bad input; nothing was written.
         EndpointLost: the endpoint fails; what is recorded stays.
     """
-    asked = msgspec.structs.replace(
-        part.of_model(model),
-        banks=tuple(resolve_bank(bank, part.columns) for bank in part.banks),
-        prompts=tuple(templates),
-        system=read_system(part.system),
-    )
-    if part.template_options:
-        options = {**part.model_options, TEMPLATE_OPTIONS: dict(part.template_options)}
-        asked = msgspec.structs.replace(asked, model_options=options)
-    plan = prepare(asked)
+    plan = prepare(settings_of(model, part, templates))
     outcome = evaluate(plan, run, Limits(concurrency=part.concurrency, force=force), on_progress)
     if outcome.stopped is not None:
         # What comes after rests on this run: the loop goes on when it is whole.

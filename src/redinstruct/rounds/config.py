@@ -17,6 +17,7 @@ import msgspec
 from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.words import Fields
 from redinstruct.harmfulqa import CollectSettings
+from redinstruct.harmfulqa.settings import Near
 from redinstruct.judges import JudgeSettings
 from redinstruct.prompts import read_text_file
 from redinstruct.prompts.forms import forms_of
@@ -57,7 +58,7 @@ class CollectPart(CollectSettings, frozen=True, forbid_unknown_fields=True, kw_o
     topics: Path | None = None
     red: bool = True
     concurrency: int = 64
-    near: float | None = None
+    near: Near = None
     against: tuple[str, ...] = ()
 
 
@@ -266,6 +267,8 @@ def check(config: LoopConfig, shown: str) -> None:
     def refuse(where: str, why: str) -> NoReturn:
         raise UsageError(f"{shown}: {where}: {why}")
 
+    if not config.folder.strip():
+        refuse("folder", "is empty")
     if not config.eval:
         refuse("eval", "name at least one [[eval]]")
     names = [part.name for part in config.eval]

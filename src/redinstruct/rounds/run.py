@@ -16,7 +16,7 @@ import msgspec
 from redinstruct.banks import resolve_bank
 from redinstruct.checkpoints.embedded import prompts_of
 from redinstruct.engine import Limits
-from redinstruct.errors import EndpointLost, RedInstructError, UsageError, how_to_install
+from redinstruct.errors import EndpointLost, RedInstructError
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.harmfulqa import CollectSettings, collect, prepare_collection, read_collection
@@ -26,17 +26,14 @@ from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
-from redinstruct.prompts.forms import check_forms
 from redinstruct.prompts.rows import MessagesRow
 from redinstruct.rounds.alignment import COLLECTED, Aligner, RecipeFigures
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
 from redinstruct.rounds.ledger import Ledger, Stage
 from redinstruct.rounds.picking import Picker
-from redinstruct.safetext import terminal
 from redinstruct.types import JsonObject, PromptTemplate
 from redinstruct.utility_check import UtilityResult, read_utility
-from redinstruct.utility_check.suites import needs_harness
 
 if TYPE_CHECKING:
     from redinstruct.figures.comparison import Comparison
@@ -121,7 +118,7 @@ class _LoopRun:
         self._force = force
         self._folder = Path(config.folder)
         self._ledger = ledger
-        self._own_prompts = _prompts_of(config.model)
+        self._own_prompts = own_prompts_of(config.model)
         self._data: list[Path] = []
 
     def run(self) -> LoopResult:
@@ -263,58 +260,7 @@ class _LoopRun:
             yield compare(before.utility, after.utility, asked)
 
 
-def _prompts_of(model: str) -> Path | None:
+def own_prompts_of(model: str) -> Path | None:
+    """Where a toy model keeps its own translations of the prompts; None where it has none."""
     folder = prompts_of(model)
     return folder if folder is not None and folder.is_dir() else None
-
-
-def check_inputs(config: LoopConfig) -> None:
-    """Find every bank, prompt and file that a later stage will read, before the first stage has cost anything.
-
-    Raises:
-        UsageError: one of them is not there, or cannot be read as what it is.
-    """
-    if Path(config.folder).exists() and not Path(config.folder).is_dir():
-        raise UsageError(f"folder: {terminal(config.folder)} is no folder")
-    align, collect = config.align, config.collect
-    picked = () if align is None or align.pick is None else (align.pick.safety, align.pick.utility)
-    for recipe in () if align is None else align.recipes:
-        where = f"align.recipes {recipe.title}: " + (
-            f"preset {recipe.preset} (forms names others)" if recipe.forms is None else "forms"
-        )
-        red = collect is None or collect.red
-        check_forms(recipe.framed, general=align is not None and bool(align.general), red=red, where=where)
-    for part in (*config.eval, *picked):
-        for bank in part.banks:
-            resolve_bank(bank)
-        for name in part.prompts:
-            load_template(name, own_folder=_prompts_of(config.model))
-    files: list[str | Path] = [] if align is None else [*align.data, *align.general, *align.probe]
-    if collect is not None:
-        for bank in collect.against:
-            resolve_bank(bank)
-        files += [collect.topics] if collect.topics is not None else []
-    for name in files:
-        if not Path(name).is_file():
-            raise UsageError(f"{terminal(str(name))}: no such file, and a later stage reads it")
-
-
-def check_extras(config: LoopConfig) -> None:
-    """Say what is missing before the first stage has cost anything.
-
-    Raises:
-        RedInstructError: a stage needs an extra that is not installed.
-    """
-    import importlib.util
-
-    wanted: dict[str, tuple[str, ...]] = (
-        {"local": ("torch", "transformers")} if config.model.startswith("hf/") or config.align else {}
-    )
-    if config.utility is not None and needs_harness(config.utility.suite):
-        wanted["utility"] = ("lm_eval",)
-    for extra, modules in wanted.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        if missing:
-            raise RedInstructError(
-                f"this loop needs the [{extra}] extra ({', '.join(missing)}): {how_to_install(extra)}"
-            )

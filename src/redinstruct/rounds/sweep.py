@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import UsageError
 from redinstruct.figures.report import ResultFigures
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress
+from redinstruct.rounds.checks import check_recipe
 from redinstruct.rounds.config import LoopConfig, Recipe, SweepConfig, SweepPart
 from redinstruct.rounds.plot import Axes, front_svg
 from redinstruct.rounds.run import BASE, LoopResult, Measured, Reform, carry_out
@@ -127,18 +127,12 @@ def check_points(config: SweepConfig) -> None:
     Raises:
         UsageError: a strategy, a setting or a parameter that there is not.
     """
-    from redinstruct.rounds.alignment import config_of
-    from redinstruct.safealign import TRL_STRATEGIES
-    from redinstruct.safealign.prepare import strategy_of
-
-    align, folder = config.align, Path(config.folder)
+    align = config.align
     assert align is not None
     for point in grid(config):
         try:
-            made = config_of(folder_of(config.model), (), (), align, point.recipe, folder)
-            if point.recipe.strategy not in (*TRL_STRATEGIES, "resta"):
-                strategy_of(made.resolved())
-        except (UsageError, TypeError) as error:
+            check_recipe(config, align, point.recipe)
+        except UsageError as error:
             raise UsageError(f"sweep: {point.recipe.title}: {error}") from None
 
 

@@ -11,6 +11,13 @@ from redinstruct.progress import OnProgress
 from redinstruct.rounds.config import UtilityPart
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.types import JsonObject
+from redinstruct.utility_check.settings import UtilitySettings
+
+
+def settings_of(model: str, part: UtilityPart) -> UtilitySettings:
+    """The utility check of a model that a loop's table means."""
+    data = None if part.data is None else Path(part.data)
+    return UtilitySettings(model=model, suite=part.suite, margin=part.margin, limit=part.limit, data=data)
 
 
 def utility_stage(
@@ -22,16 +29,9 @@ def utility_stage(
         RedInstructError: the [utility] extra is missing, or a task cannot be carried out.
     """
     from redinstruct.utility_check.runs import check_utility
-    from redinstruct.utility_check.settings import UtilitySettings
 
     name = f"{number}-{title}-utility"
-    wanted = UtilitySettings(
-        model=model,
-        suite=part.suite,
-        margin=part.margin,
-        limit=part.limit,
-        data=None if part.data is None else Path(part.data),
-    )
+    wanted = settings_of(model, part)
 
     def work(place: Path) -> JsonObject:
         done = check_utility(wanted, place, on_progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import random
 from collections.abc import Collection, Mapping, Sequence
@@ -122,9 +123,11 @@ def strategy_of(config: AlignConfig) -> Strategy:
     Raises:
         UsageError: there is none of this name, or it has no such number.
     """
-    for name in config.parameters:
+    for name, value in config.parameters.items():
         if name not in _NUMBERS:
             raise UsageError(f"--set {terminal(name)}: expected one of {', '.join(_NUMBERS)}")
+        if not math.isfinite(value):
+            raise UsageError(f"--set {name}={value}: must be a finite number")
     changed: dict[str, Any] = {name: int(x) if name == "steps" else x for name, x in config.parameters.items()}
     try:
         return replace(STRATEGIES[config.strategy], **changed)

@@ -26,6 +26,7 @@ from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run import Store, UtilityStore, UtilityTaskRow, check_run_folder
 from redinstruct.run.rows import from_json, to_json
 from redinstruct.run.same import check_same
+from redinstruct.settings import check_said
 from redinstruct.utility_check import data, harness, hhh, toy
 from redinstruct.utility_check.asking import Asker, TaskTally
 from redinstruct.utility_check.settings import UtilitySettings
@@ -67,7 +68,7 @@ def check_utility(
         UsageError: anything that is wrong with the input, in one line; nothing was written.
         RedInstructError: a task could not be carried out; those before it are recorded.
     """
-    _check_flags(wanted)
+    check_settings(wanted)
     limits = checked_limits(limits)
     check_run_folder(run)
     if needs_harness(wanted.suite):
@@ -85,19 +86,21 @@ def check_utility(
 # ---- before anything is written ----
 
 
-def _check_flags(wanted: UtilitySettings) -> None:
+def check_settings(wanted: UtilitySettings) -> None:
+    """Pass settings that make sense by themselves, before a model or a task is looked at.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    check_said(wanted)
     if not (math.isfinite(wanted.margin) and 0 <= wanted.margin < 1):
         raise UsageError("--margin: the loss that counts as none, a share from 0 to below 1 (0.02 is two points)")
-    if wanted.limit is not None and wanted.limit < 1:
-        raise UsageError("--limit must be at least 1")
     if wanted.shots is not None and not 0 <= wanted.shots <= 100:
         raise UsageError("--shots must lie between 0 and 100")
     if wanted.data is not None and not wanted.data.is_dir():
         raise UsageError(f"--data {wanted.data.name}: is not a folder")
     if wanted.data is not None and wanted.download:
         raise UsageError("--data and --download: local files or fetched ones, not both")
-    if wanted.chat_template not in (None, "none", "native"):
-        raise UsageError(f"--chat-template {wanted.chat_template}: none or native")
 
 
 def _check_harness() -> None:
