@@ -56,6 +56,13 @@ def test_a_verbs_help_and_a_refused_flag_load_neither_network_nor_statistics() -
     assert loaded("from redinstruct.cli import main; main(['eval', '--help']); main(['eval', '--nope'])") <= {"rich"}
 
 
+def test_the_help_of_the_viewer_loads_no_run_and_no_figures() -> None:
+    script = "from redinstruct.cli import main; main(['view', '--help'])\nimport sys\nprint(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, check=True, text=True)
+    rooms = ("redinstruct.run'", "redinstruct.figures'", "redinstruct.stats'", "redinstruct.models'", "'sqlite3'")
+    assert not [room for room in rooms if room in done.stdout.splitlines()[-1]]
+
+
 def test_reporting_loads_no_network() -> None:
     assert "aiohttp" not in loaded("from redinstruct.cli import main; main(['report', 'nowhere'])")
 

@@ -122,7 +122,11 @@ def test_money_is_limited_by_the_command_too(place: Path, cli: InProcess) -> Non
     cut = cli(*priced, "--budget", "0.0001")
     assert (cut.code, read_utility(place / "run").missing) == (11, ("toy_how_to",))
     assert "cut by --max-calls or --budget" in cut.err
-    assert cli(*priced, "--budget", "1").code == 0
+    assert "compare" not in cut.err, "nothing was measured that could be held against anything"
+    assert "no task is measured yet; owed: toy_how_to" in cut.out
+    done = cli(*priced, "--budget", "1")
+    assert done.code == 0
+    assert "compare BEFORE" in done.err
 
 
 def test_progress_tells_the_task_its_rows_and_the_requests(place: Path) -> None:

@@ -10,11 +10,12 @@ import click
 import msgspec
 
 from redinstruct.cli import console
+from redinstruct.cli.browser import show_in_browser, temporary_page
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.figures import say_figures
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, prices
-from redinstruct.cli.outputs import check_files, show_in_browser, temporary_page, write_attempts, write_whole
+from redinstruct.cli.outputs import check_files, write_attempts, write_whole
 from redinstruct.cli.prepared import prices_from
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.figures.calibrated import calibrated_in_words, read_calibration

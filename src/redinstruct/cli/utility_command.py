@@ -91,6 +91,9 @@ def _say(result: UtilityResult, run: Path) -> None:
         f"{result.model}: utility", f"{result.config.harness}", f"margin {result.margin:g}, fixed",
         *([f"first {result.config.limit:,} items of each task"] if result.config.limit else []),
     )  # fmt: skip
+    if not result.headline:
+        console.say(f"no task is measured yet; owed: {', '.join(result.missing)}")
+        return
     console.say_table([_row(measured) for measured in result.headline], right=_RIGHT)
     parts = [
         m for m in result.tasks if not any(m.task == one.task and m.metric == one.metric for one in result.headline)

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
+from redinstruct.cli.browser import in_browser
 from redinstruct.cli.kinds import PATH
-from redinstruct.cli.outputs import in_browser
 from redinstruct.errors import UsageError, from_extra
 
 

@@ -255,7 +255,10 @@ def _harness_model(model: Model, asker: Asker, batch: int | None, template: str)
         assert isinstance(model, LocalModel)
         return LocalLM(model, batch)
     if asker.computes and template != "none":
-        raise UsageError("--chat-template native: the harness renders its tasks beside the model: --engine local")
+        raise UsageError(
+            "--engine ray and --chat-template native: a worker cannot put the harness's tasks into the model's chat "
+            "template; use --engine local, or --chat-template none"
+        )
     from redinstruct.utility_check.remote import RemoteLM
 
     return RemoteLM(asker)
@@ -282,7 +285,10 @@ def _check_answers(loaded: harness.LoadedTasks) -> None:
     """A worker tells how likely an answer is as a whole, and not whether each of its tokens is the likeliest."""
     whole = [name for name, task in loaded.items() if harness.needs_tokens(task)]
     if whole:
-        raise UsageError(f"--engine ray: {', '.join(whole[:8])}: scored by each token, for which use --engine local")
+        raise UsageError(
+            f"--engine ray: a worker says how likely an answer is as a whole, and these are scored token by token: "
+            f"{', '.join(whole[:8])}; leave them out, or use --engine local"
+        )
 
 
 def _needs_probabilities(task: TaskPlan, loaded: harness.LoadedTasks) -> bool:
