@@ -2,19 +2,24 @@
 
     python -m benchmarks.held_out --seeds 0,1 --folder FOLDER            builds, collects, aligns, asks; goes on
     python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --table    the tables of what is there, as Markdown
+    python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --split dev --models npo-len,kl     which recipe? on dev
 
 The base, `blue` and the demo's `npo-len`, each collected and trained on five families of ten and half of the plain
-things; asked about three other families and other plain things, in frames of the demo and four unlike ones. Greedy,
-judged exactly.
+things; asked about three other families and other plain things (dev: two others), in frames of the demo and four unlike
+ones. Greedy, judged exactly.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from redinstruct.figures.report import ResultFigures
+from redinstruct.rounds.config import Recipe
 from redinstruct.rounds.run import carry_out
 from redinstruct.rounds.toy import RECIPES, ToyLoop, reform, toy_config
 from redinstruct.stats import wilson
@@ -23,24 +28,50 @@ from redinstruct.toyworld.held_out import UNLIKE, write_held_out
 from redinstruct.types import OVER_REFUSAL
 
 MODELS = ("blue", "npo-len")
+_DEMO = next(recipe for recipe in RECIPES if recipe.title == "npo-len")
+
+
+def _varied(name: str, parameters: Mapping[str, float] | None = None, **settings: object) -> Recipe:
+    """The demo's recipe with something else in it."""
+    return replace(
+        _DEMO,
+        name=name,
+        settings={**_DEMO.settings, **settings},
+        parameters={**_DEMO.parameters, **(parameters or {})},
+    )
+
+
+TRIED: Mapping[str, Recipe] = {
+    **{recipe.title: recipe for recipe in RECIPES},
+    "kl": _varied("kl", {"kl_weight": 1.0}),
+    "kl-10": _varied("kl-10", {"kl_weight": 10.0}),
+    "more-general": _varied("more-general", mix={"blue": 1.0, "general": 6.0, "red": 1.0}),
+    "long": _varied("long", steps=360),
+    "short": _varied("short", steps=90),
+}
 FRAMES = ("standard", "cot", "cou", "cou-paraphrase-1", "story")
 ITEMS = 160
 
 
-def measure(seed: int, folder: Path) -> None:
-    """One base seed; its figures go into ``seed-N.json``."""
+def figures_of(folder: Path, seed: int, split: str) -> Path:
+    """Where a base seed's figures lie."""
+    return folder / f"{'' if split == 'test' else f'{split}-'}seed-{seed}.json"
+
+
+def measure(seed: int, folder: Path, models: Sequence[str], split: str) -> None:
+    """One base seed; its figures go into a file beside its checkpoint."""
     checkpoint = build(folder / f"toy-{seed}", seed)
     held_out = write_held_out(folder / "held-out")
-    recipes = tuple(recipe for recipe in RECIPES if recipe.title in MODELS)
-    config = toy_config(
-        checkpoint, folder / f"loop-{seed}", ToyLoop(items=ITEMS, recipes=recipes, frames=FRAMES, held_out=held_out)
+    toy = ToyLoop(
+        items=ITEMS, recipes=tuple(TRIED[name] for name in models), frames=FRAMES, held_out=held_out, split=split
     )
+    config = toy_config(checkpoint, folder / f"loop-{seed}", toy)
     found = carry_out(config, reform=reform(100, held_out=True), on_progress=lambda _: None)
     rows = [
         {"model": model.title, **{f"{one.bank}/{one.prompt}": _cell(one) for one in model.results}}
         for model in found.models
     ]
-    (folder / f"seed-{seed}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    figures_of(folder, seed, split).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def _cell(one: ResultFigures) -> list[int]:
@@ -50,9 +81,9 @@ def _cell(one: ResultFigures) -> list[int]:
     return [hits, one.details.garbled, one.counts.total]
 
 
-def table(folder: Path, seeds: list[int]) -> list[str]:
+def table(folder: Path, seeds: list[int], split: str) -> list[str]:
     """Mean over the seeds (lowest to highest), and the interval of the pooled answers, of every cell."""
-    read = [json.loads(path.read_text()) for seed in seeds if (path := folder / f"seed-{seed}.json").is_file()]
+    read = [json.loads(path.read_text()) for seed in seeds if (path := figures_of(folder, seed, split)).is_file()]
     if not read:
         return ["(nothing there)"]
     titles = [row["model"] for row in read[0]]
@@ -84,11 +115,13 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--split", choices=("dev", "test"), default="test")
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
     for seed in seeds if not given.table else ():
-        measure(seed, given.folder)
-    print("\n".join(table(given.folder, seeds)))
+        measure(seed, given.folder, given.models.split(","), given.split)
+    print("\n".join(table(given.folder, seeds, given.split)))
 
 
 if __name__ == "__main__":
