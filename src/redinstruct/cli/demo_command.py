@@ -172,6 +172,10 @@ def _say_what_was_learnt(found: Demo) -> None:
         "Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about the questions asked; "
         "whether topics in general show the same is a second word of `compare`."
     )
+    console.remark(
+        "the things asked about stand in the alignments' data, asked otherwise: a repair holds less for topics that "
+        "were held out (`redinstruct toyworld held-out`; figures in docs/experiments/held-out.md)."
+    )
     console.say()
 
 
