@@ -3,6 +3,7 @@
     python -m benchmarks.held_out --seeds 0,1 --folder FOLDER            builds, collects, aligns, asks; goes on
     python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --table    the tables of what is there, as Markdown
     python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --split dev --models npo-len,kl     which recipe? on dev
+    python -m benchmarks.held_out --seeds 5,9 --folder FOLDER --split dev --models npo-len --no-in-frame
 
 The base, `blue` and the demo's `npo-len`, each collected and trained on five families of ten and half of the plain
 things; asked about three other families and other plain things (dev: two others), in frames of the demo and four unlike
@@ -15,6 +16,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -53,25 +55,33 @@ FRAMES = ("standard", "cot", "cou", "cou-paraphrase-1", "story")
 ITEMS = 160
 
 
-def figures_of(folder: Path, seed: int, split: str) -> Path:
-    """Where a base seed's figures lie."""
-    return folder / f"{'' if split == 'test' else f'{split}-'}seed-{seed}.json"
+class Way(NamedTuple):
+    """What is asked, and whether general rows hold harmless questions in the CoU frame."""
+
+    split: str = "test"
+    in_frame: bool = True
+
+    def figures(self, folder: Path, seed: int) -> Path:
+        """Where a base seed's figures lie."""
+        name = ("" if self.split == "test" else f"{self.split}-") + ("" if self.in_frame else "no-in-frame-")
+        return folder / f"{name}seed-{seed}.json"
 
 
-def measure(seed: int, folder: Path, models: Sequence[str], split: str) -> None:
+def measure(seed: int, folder: Path, models: Sequence[str], way: Way) -> None:
     """One base seed; its figures go into a file beside its checkpoint."""
     checkpoint = build(folder / f"toy-{seed}", seed)
     held_out = write_held_out(folder / "held-out")
     toy = ToyLoop(
-        items=ITEMS, recipes=tuple(TRIED[name] for name in models), frames=FRAMES, held_out=held_out, split=split
-    )
+        items=ITEMS, recipes=tuple(TRIED[name] for name in models), frames=FRAMES, held_out=held_out,
+        split=way.split, in_frame=way.in_frame,
+    )  # fmt: skip
     config = toy_config(checkpoint, folder / f"loop-{seed}", toy)
     found = carry_out(config, reform=reform(100, held_out=True), on_progress=lambda _: None)
     rows = [
         {"model": model.title, **{f"{one.bank}/{one.prompt}": _cell(one) for one in model.results}}
         for model in found.models
     ]
-    figures_of(folder, seed, split).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    way.figures(folder, seed).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def _cell(one: ResultFigures) -> list[int]:
@@ -81,9 +91,9 @@ def _cell(one: ResultFigures) -> list[int]:
     return [hits, one.details.garbled, one.counts.total]
 
 
-def table(folder: Path, seeds: list[int], split: str) -> list[str]:
+def table(folder: Path, seeds: list[int], way: Way) -> list[str]:
     """Mean over the seeds (lowest to highest), and the interval of the pooled answers, of every cell."""
-    read = [json.loads(path.read_text()) for seed in seeds if (path := figures_of(folder, seed, split)).is_file()]
+    read = [json.loads(path.read_text()) for seed in seeds if (path := way.figures(folder, seed)).is_file()]
     if not read:
         return ["(nothing there)"]
     titles = [row["model"] for row in read[0]]
@@ -117,11 +127,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.add_argument("--no-in-frame", action="store_true")
     given = parser.parse_args()
-    seeds = [int(seed) for seed in given.seeds.split(",")]
+    seeds, way = [int(seed) for seed in given.seeds.split(",")], Way(given.split, not given.no_in_frame)
     for seed in seeds if not given.table else ():
-        measure(seed, given.folder, given.models.split(","), given.split)
-    print("\n".join(table(given.folder, seeds, given.split)))
+        measure(seed, given.folder, given.models.split(","), way)
+    print("\n".join(table(given.folder, seeds, way)))
 
 
 if __name__ == "__main__":
