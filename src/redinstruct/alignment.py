@@ -323,6 +323,9 @@ def preset_for(base: Path) -> str:
     return "toy" if toy else "starling"
 
 
+_NAMED = ("schedule", "optimizer")
+
+
 def with_settings(preset: str, **given: Any) -> Settings:
     """A preset's settings with those that were given (not None) in their place.
 
@@ -338,8 +341,10 @@ def with_settings(preset: str, **given: Any) -> Settings:
     if unknown := next((name for name in chosen if name not in known), None):
         raise UsageError(f"there is no setting {terminal(unknown)}{did_you_mean(unknown, known)}")
     made = msgspec.structs.replace(PRESETS[preset], **chosen)
+    # Which names there are, `check` says, by the flag.
+    names = {name: getattr(PRESETS[preset], name) for name in _NAMED if isinstance(chosen.get(name), str)}
     try:
-        msgspec.convert(msgspec.to_builtins(made), Settings)
+        msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(made, **names)), Settings)
     except msgspec.ValidationError as error:
         raise UsageError(f"a setting is of another kind: {terminal(str(error))}") from None
     return made

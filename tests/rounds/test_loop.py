@@ -382,6 +382,8 @@ WRONG_RECIPES = {
     "settings = { step = 3 }": "did you mean steps?",
     "settings = { steps = nan }": "a setting is of another kind",
     "settings = { steps = 0 }": "--steps 0",
+    "settings = { optimizer = 'sgd' }": "--optimizer sgd: expected one of",
+    "settings = { schedule = 3 }": "a setting is of another kind",
     "settings = { learning_rate = nan }": "--lr nan",
     "parameters = { nosuch = 1.0 }": "--set nosuch",
     "parameters = { red_weight = nan }": "--set red_weight=nan",
