@@ -267,7 +267,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     cases: list[tuple[dict[str, object], str]] = [
         ({"suite": " , "}, "name a suite"),
         ({"margin": -0.01}, "--margin: the loss"),
-        ({"margin": "nan"}, "--margin: the loss"),
+        ({"margin": "nan"}, "--margin must be finite"),
         ({"data": tmp_path / "nowhere"}, "is not a folder"),
         ({"data": tmp_path / "empty"}, "no data for any of its tasks in empty"),
         ({"suite": "hhh", "data": tmp_path / "empty"}, "no data for it in empty; put BIG-bench's"),
@@ -622,7 +622,7 @@ def test_what_workers_cannot_tell_is_refused_before_anything_is_written(
         with pytest.raises(UsageError, match="--chat-template native"):
             check_utility(wanted, tmp_path / "r")
         monkeypatch.setattr("lm_eval.api.task.ConfigurableTask.aggregation", lambda _: {"exact_match": None})
-        with pytest.raises(UsageError, match="mmlu_anatomy: scored by each"):
+        with pytest.raises(UsageError, match="scored token by token: mmlu_anatomy; leave them out"):
             check_utility(msgspec.structs.replace(wanted, chat_template="none"), tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
