@@ -363,7 +363,11 @@ def check(config: AlignConfig) -> None:
     for flag, value in over_zero.items():
         if not (math.isfinite(value) and value > 0):
             raise UsageError(f"{flag} {value}: must be above 0")
-    for flag, count in {"--batch": s.batch, "--accumulation": s.accumulation, "--save-every": s.save_every}.items():
+    counts = {
+        "--batch": s.batch, "--accumulation": s.accumulation, "--save-every": s.save_every,
+        "--deep-prefix-tokens": s.deep_prefix_tokens,
+    }  # fmt: skip
+    for flag, count in counts.items():
         if count is not None and count < 1:
             raise UsageError(f"{flag} {count}: must be at least 1")
     if s.steps is not None and s.steps < 1:

@@ -397,3 +397,15 @@ def test_a_refusal_begins_after_at_most_so_many_words_of_an_answer(
     assert depths[1] == {0, 1}
     assert depths[3] == {0, 1, 2, 3}
     assert max(depths[100]) > 3
+
+
+def test_the_picture_shows_a_refusal_after_as_many_words_as_are_trained_on(
+    tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    from redinstruct.safealign.prepare import pictures
+
+    def tokens(most: int) -> int:
+        shown, _ = pictures(config(tiny, data, tmp_path / "never", deep_prefix=1.0, deep_prefix_tokens=most))
+        return len(shown[-1].cells)
+
+    assert tokens(1) < tokens(3) < tokens(100)

@@ -382,6 +382,7 @@ WRONG_RECIPES = {
     "settings = { step = 3 }": "did you mean steps?",
     "settings = { steps = nan }": "a setting is of another kind",
     "settings = { steps = 0 }": "--steps 0",
+    "settings = { deep_prefix_tokens = 0 }": "--deep-prefix-tokens 0",
     "settings = { optimizer = 'sgd' }": "--optimizer sgd: expected one of",
     "settings = { schedule = 3 }": "a setting is of another kind",
     "settings = { learning_rate = nan }": "--lr nan",

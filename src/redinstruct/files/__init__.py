@@ -27,23 +27,8 @@ from redinstruct.files.words import Fields, Malformed, fold, kind_of, listed, na
 from redinstruct.safetext import terminal
 
 __all__ = [
-    "MAX_BYTES",
-    "WRAPPERS",
-    "Doubled",
-    "Fields",
-    "JsonFile",
-    "JsonRow",
-    "Leaf",
-    "Malformed",
-    "RowBlock",
-    "RowFile",
-    "digest_of",
-    "fold",
-    "kind_of",
-    "listed",
-    "named",
-    "stem_of",
-    "twice",
+    "MAX_BYTES", "WRAPPERS", "Doubled", "Fields", "JsonFile", "JsonRow", "Leaf", "Malformed", "RowBlock", "RowFile",
+    "digest_of", "fold", "kind_of", "listed", "named", "stem_of", "twice",
 ]  # fmt: skip
 
 # The suffixes whose content is one JSON value or one a line. Any other file says by its first character what it is.

@@ -25,7 +25,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from redinstruct import checkpoints
 from redinstruct.alignment import DTYPES, Lora
 from redinstruct.checkpoints import loading
-from redinstruct.errors import UsageError, how_to_install
+from redinstruct.errors import UsageError, from_extra, how_to_install
 from redinstruct.files.atomic import write_file
 from redinstruct.safealign.resta import header
 from redinstruct.safetext import terminal
@@ -108,10 +108,8 @@ def with_adapter(model: PreTrainedModel, lora: Lora) -> Any:
     Raises:
         UsageError: peft is missing.
     """
-    try:
+    with from_extra("train", "--lora"):
         from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise UsageError(f"--lora needs the [train] extra (peft): {how_to_install('train')}") from None
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -302,9 +302,11 @@ def pictures(config: AlignConfig, each: int = 2) -> tuple[list[Picture], Prepare
         config = replace_fields(config, strategy="blue", no_general=True, parameters={})
     prepared = prepare(config.resolved())
     rows = [row for stream in STREAMS for row in prepared.encoded.of(stream)[:each]]
-    prefixes = deep_prefixes(prepared.encoded.rows)
-    for row in prepared.encoded.of("blue") if prepared.config.chosen.deep_prefix else ():
-        turned = augment_deep_prefix(row, prefixes, random.Random(config.seed), share=1.0)
+    prefixes, chosen = deep_prefixes(prepared.encoded.rows), prepared.config.chosen
+    for row in prepared.encoded.of("blue") if chosen.deep_prefix else ():
+        turned = augment_deep_prefix(
+            row, prefixes, random.Random(config.seed), share=1.0, max_tokens=chosen.deep_prefix_tokens
+        )
         if turned.prefixed:
             rows.append(turned)
             break
