@@ -7,6 +7,7 @@ import inspect
 import sqlite3
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from redinstruct.errors import UsageError
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.types import Bank, FailureReason, Question
+from tests.support.cli import nothing_written
 from tests.support.endpoint import Endpoint
 from tests.support.teacher import teach
 
@@ -214,3 +216,26 @@ def test_align_without_its_extra_says_how_to_get_it(tmp_path: Path, monkeypatch:
     with pytest.raises(UsageError, match=r"pip install 'redinstruct\[train\]'"):
         redinstruct.align(base="base", data=["a"], strategy="blue", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_an_empty_name_is_no_folder_here_either(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a variable that holds nothing: `Path("")` would be where one stands."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bank.json").write_text('["What is that?"]')
+    ways: list[Callable[[], object]] = [
+        lambda: redinstruct.evaluate(model="scripted/weak", bank="bank.json", judge="refusal", run=name),
+        lambda: redinstruct.judge(name, judge="refusal"),
+        lambda: redinstruct.report(name),
+        lambda: redinstruct.compare(name, tmp_path),
+        lambda: redinstruct.gate(name, 0.1),
+        lambda: redinstruct.labels(name),
+        lambda: redinstruct.collect(teacher="scripted/red-teacher", run=name),
+        lambda: redinstruct.export(name, to="messages", out="all.jsonl"),
+        lambda: redinstruct.shard(name, 2, "out"),
+        lambda: redinstruct.merge(["a", "b"], name),
+        lambda: redinstruct.utility(model="scripted/weak", suite="toy", run=name),
+    ]
+    for way in ways:
+        with nothing_written(tmp_path), pytest.raises(UsageError, match="name of a file or folder is empty"):
+            way()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from redinstruct.api.measuring import RunFolder
+from redinstruct.api.measuring import RunFolder, place_of
 from redinstruct.api.notebooks import listener
 from redinstruct.progress import OnProgress
 from redinstruct.run import Merged, Shards
@@ -30,7 +29,7 @@ def shard(run: RunFolder, of: int, out: RunFolder, *, on_progress: OnProgress | 
         UsageError: a collection or utility check, or a run that owes nothing; nothing was written.
         StoreError: the run is in use, or the disk is full; nothing is left behind.
     """
-    return dealt_out(Path(run), of, Path(out), listener("dealing out", on_progress))
+    return dealt_out(place_of(run), of, place_of(out), listener("dealing out", on_progress))
 
 
 def merge(shards: Sequence[RunFolder], run: RunFolder, *, on_progress: OnProgress | None = None) -> Merged:
@@ -48,4 +47,4 @@ def merge(shards: Sequence[RunFolder], run: RunFolder, *, on_progress: OnProgres
         UsageError: a shard of another run or configuration, or a place that is taken; nothing was written.
         StoreError: a store does not read, or the disk is full; nothing was written.
     """
-    return merged([Path(place) for place in shards], Path(run), listener("merging", on_progress))
+    return merged([place_of(place) for place in shards], place_of(run), listener("merging", on_progress))

@@ -37,6 +37,19 @@ from redinstruct.settings import settings_from
 from redinstruct.types import Bank, PromptTemplate, Question, Sampling
 
 RunFolder = str | os.PathLike[str]
+
+
+def place_of(name: RunFolder) -> Path:
+    """A file or a folder by its name, as for the command line.
+
+    Raises:
+        UsageError: the name is empty: of a variable that holds nothing, say, it would be "here".
+    """
+    if not os.fspath(name).strip():
+        raise UsageError("the name of a file or folder is empty")
+    return Path(name)
+
+
 """A run's folder: a text, a path, or a :class:`redinstruct.Run`."""
 Banks = str | Path | Bank | Sequence[str | Path | Bank] | Sequence[str | Question]
 """A bank, several, or the questions of one: a text with a space or a question mark is a question, unless such a file
@@ -90,9 +103,9 @@ def evaluate(
             columns=None if columns is None else dict(columns), judge_options=None,
         ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
         limits = limits or Limits()
-        plan = redeval.prepare(asked, limits.timeout, Path(run))
+        plan = redeval.prepare(asked, limits.timeout, place_of(run))
         tell = listener(plan.config.model, on_progress)
-        return beside_the_loop(partial(redeval.evaluate, plan, Path(run), limits, tell))
+        return beside_the_loop(partial(redeval.evaluate, plan, place_of(run), limits, tell))
 
 
 def judge(
@@ -124,7 +137,7 @@ def judge(
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
     with computed_by(engine, judge_model):
-        return beside_the_loop(lambda: rejudge(Path(run), asked, limits or Limits(), tell))
+        return beside_the_loop(lambda: rejudge(place_of(run), asked, limits or Limits(), tell))
 
 
 def compare(
@@ -152,7 +165,7 @@ def compare(
     Source: McNemar's mid-p test by question, and Holm's adjustment; see :mod:`redinstruct.stats`.
     """
     asked = CompareSettings(margin=margin, confidence=confidence, judge=judge)
-    return ComparisonShown.of(compared(Path(before), Path(after), asked))
+    return ComparisonShown.of(compared(place_of(before), place_of(after), asked))
 
 
 def gate(
@@ -180,9 +193,9 @@ def gate(
     """
     given = locals()
     asked = settings_from(
-        GateSettings, given, baseline=None if baseline is None else Path(baseline), stress=tuple(stress)
+        GateSettings, given, baseline=None if baseline is None else place_of(baseline), stress=tuple(stress)
     )
-    return GateShown.of(gated(Path(run), asked))
+    return GateShown.of(gated(place_of(run), asked))
 
 
 def stress(
@@ -228,7 +241,7 @@ def stress(
         samples=several(samples), tune=several(tune), quantize=several(quantize), timeout=limits.timeout, **fields,
     ).with_judge_how(how)  # fmt: skip
     tell = listener(str(model), on_progress)
-    return beside_the_loop(lambda: carry_out(asked, Path(run), limits, tell)).figures
+    return beside_the_loop(lambda: carry_out(asked, place_of(run), limits, tell)).figures
 
 
 def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -> ReportDocument:
@@ -248,7 +261,7 @@ def report(runs: RunFolder | Sequence[RunFolder], *, judge: str | None = None) -
         StoreError: a store that does not read.
     """
     folders = [runs] if isinstance(runs, str | os.PathLike) else runs
-    return ReportDocument(read_report([one for folder in folders for one in evaluations_of(Path(folder))], judge))
+    return ReportDocument(read_report([one for folder in folders for one in evaluations_of(place_of(folder))], judge))
 
 
 def labels(
@@ -279,8 +292,8 @@ def labels(
         UsageError: there is no run in the folder, or the file does not fit it; nothing was written.
     """
     given = locals()
-    take_in(Path(run), settings_from(LabelsSettings, given, source=None if source is None else Path(source)))
-    with Store.open_for_reading(Path(run)) as store:
+    take_in(place_of(run), settings_from(LabelsSettings, given, source=None if source is None else place_of(source)))
+    with Store.open_for_reading(place_of(run)) as store:
         found: dict[str, Any] = plain(summary(store, *judge_of(store, judge)))
     return found
 

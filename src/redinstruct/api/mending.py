@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redinstruct.api.measuring import RunFolder
+from redinstruct.api.measuring import RunFolder, place_of
 from redinstruct.api.notebooks import beside_the_loop, listener
 from redinstruct.engine import Limits, Prices
 from redinstruct.engine.choice import Ray, computed_by
@@ -71,7 +71,7 @@ def collect(
     asked = asked.with_judge_how(judge_options).with_sampling(sampling)
     plan = prepare_collection(asked, limits.timeout)
     tell = listener("collecting", on_progress)
-    return beside_the_loop(lambda: carry_out(plan, Path(run), limits, tell, until_covered=until_covered))
+    return beside_the_loop(lambda: carry_out(plan, place_of(run), limits, tell, until_covered=until_covered))
 
 
 def _topics(given: str | Path | Mapping[str, Sequence[str]] | None) -> Any:
@@ -114,9 +114,9 @@ def export(
     settings = settings_from(
         ExportSettings, given, banks=tuple([banks] if isinstance(banks, str | Path | Bank) else banks),
         forms=tuple([forms] if isinstance(forms, str) else forms),
-        general=tuple(Path(file) for file in ([general] if isinstance(general, str | Path) else general)),
+        general=tuple(place_of(file) for file in ([general] if isinstance(general, str | Path) else general)),
     )  # fmt: skip
-    return beside_the_loop(lambda: carry_out(Path(run), settings, Path(out)))
+    return beside_the_loop(lambda: carry_out(place_of(run), settings, place_of(out)))
 
 
 def align(
@@ -150,7 +150,11 @@ def align(
         from redinstruct.safealign import align as carry_out
     files = [data] if isinstance(data, str | Path) else list(data)
     config = AlignConfig(
-        base=folder_of(base), data=tuple(Path(file) for file in files), strategy=strategy, out=Path(out), **fields
+        base=folder_of(base),
+        data=tuple(place_of(file) for file in files),
+        strategy=strategy,
+        out=place_of(out),
+        **fields,
     )
     return carry_out(config, on_evaluate=on_evaluate)
 
@@ -193,7 +197,7 @@ def utility(
     wanted = settings_from(UtilitySettings, given, data=None if data is None else Path(data))
     tell = listener("utility", on_progress)
     with computed_by(engine, model):
-        return beside_the_loop(lambda: check_utility(wanted, Path(run), tell, settings_from(Limits, given)))
+        return beside_the_loop(lambda: check_utility(wanted, place_of(run), tell, settings_from(Limits, given)))
 
 
 def loop(config: str | Path, *, force: bool = False, on_progress: OnProgress | None = None) -> LoopResult:
