@@ -1,4 +1,4 @@
-"""``report --open``: the page in a browser, and where it lies; a run that is named twice."""
+"""``report --open``: the page in a browser, and where it lies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from redinstruct.run import Store
-from tests.support.cli import InProcess, nothing_written
+from tests.support.cli import InProcess
 from tests.support.stores import Setup, fill
 
 
@@ -70,17 +70,3 @@ def test_nothing_opens_where_there_is_no_run(
     assert InProcess(capsys)("report", tmp_path / "none", "--open").code == 2
     assert seen == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_named_twice_by_whatever_way_is_refused(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "link").symlink_to(run)
-    (tmp_path / "other").mkdir()
-    for again in (run, tmp_path / "link", tmp_path / "other" / ".." / "run"):
-        for more in ((), ("--json",), ("--parquet", tmp_path / "all.parquet")):
-            with nothing_written(tmp_path):
-                refused = InProcess(capsys)("report", run, again, *more)
-            assert refused.code == 2
-            assert refused.err.endswith("is named twice; its attempts would count twice\n")
-            assert refused.out == ""

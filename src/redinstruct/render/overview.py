@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.checkpoints.embedded import LOCAL_KINDS
-from redinstruct.errors import UsageError
 from redinstruct.figures.attempts import Listing, listing
 from redinstruct.figures.between_judges import JudgePair, judge_pairs
 from redinstruct.figures.calibrated import CalibrationCounts, calibrate
@@ -137,12 +136,9 @@ def read_runs(runs: Sequence[Path], *, most_attempts: int = MOST_ATTEMPTS, judge
 
     Raises:
         ConfigError: a folder without a run.
-        UsageError: a run named twice, which would count twice; one without the judge, or with several called so.
+        UsageError: a run without the judge, or with several that are called so.
         StoreError: a store that does not read.
     """
-    places = [run.resolve() for run in runs]
-    if twice := next((run for run, place in zip(runs, places, strict=True) if places.count(place) > 1), None):
-        raise UsageError(f"{terminal(str(twice))}: is named twice; its attempts would count twice")
     stressed = tuple(read_stress_figures(run) for run in runs if is_stress(run))
     runs = [one for run in runs for one in evaluations_of(run)]
     # Each store is opened once: that alone reads all of it, to see that it is whole.
