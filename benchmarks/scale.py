@@ -235,6 +235,8 @@ def main() -> None:
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     found: dict[int, dict[str, Taken]] = {}
+    if given.folder is not None:
+        given.folder.mkdir(parents=True, exist_ok=True)
     for attempts in given.attempts:
         found[attempts] = {}
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from redinstruct.prompts.thoughts import LEFT
-from redinstruct.run import Outcomes, Store, answer_texts, sealed_answers
-from redinstruct.run.looks import is_looping, opening
+from redinstruct.run import Outcomes, Store, answers_in_lots
 from redinstruct.types import Measure, is_unread, is_withheld
 
 DOUBTFUL_FROM = 0.10
@@ -49,14 +48,15 @@ class Looks:
         self._flags = bytearray()
         self._openings = array("q")
 
-    def add(self, attempt: int, opening: int | None, *, truncated: bool, looping: bool, thoughts_left: bool) -> None:
-        """One attempt's text. ``opening`` is a fingerprint of its beginning, None of a shorter text."""
-        if attempt >= len(self._flags):
-            more = max(attempt + 1, len(self._flags) * 9 // 8) - len(self._flags)
+    def extend(self, attempts: Sequence[int], flags: Iterable[int], openings: Iterable[int]) -> None:
+        """The texts of some attempts: their flags, and a fingerprint of each beginning, 0 of a shorter text."""
+        if max(attempts) >= len(self._flags):
+            more = max(max(attempts) + 1, len(self._flags) * 9 // 8) - len(self._flags)
             self._flags += bytes(more)
             self._openings.frombytes(bytes(more * self._openings.itemsize))
-        self._flags[attempt] = _THERE | truncated * _TRUNCATED | looping * _LOOPING | thoughts_left * _THOUGHT
-        self._openings[attempt] = opening or 0
+        for attempt, flag, opening in zip(attempts, flags, openings, strict=True):
+            self._flags[attempt] = flag
+            self._openings[attempt] = opening
 
     def flags(self, attempts: Iterable[int]) -> bytes:
         """Of each attempt what is kept, 0 where it has no text."""
@@ -75,14 +75,15 @@ _THERE, _TRUNCATED, _LOOPING, _THOUGHT = 1, 2, 4, 8
 def looks_of(store: Store) -> Looks:
     """What is kept of every answer's text."""
     looks = Looks()
-    if store.locked:
-        for attempt, held, cut, flags in sealed_answers(store):
-            looks.add(attempt, hash(held.mark), truncated=cut, looping=held.looping, thoughts_left=LEFT in flags)
-    else:
-        for attempt, text, cut, flags in answer_texts(store):
-            start = opening(text)
-            mark = None if start is None else hash(start)
-            looks.add(attempt, mark, truncated=cut, looping=is_looping(text), thoughts_left=LEFT in flags)
+    for attempts, seen, cuts, flags in answers_in_lots(store):
+        kept = (
+            _THERE
+            | bool(cut) * _TRUNCATED
+            | looping * _LOOPING
+            | (told is not None and LEFT in told.split()) * _THOUGHT
+            for (looping, _), cut, told in zip(seen, cuts, flags, strict=True)
+        )
+        looks.extend(attempts, kept, (begun for _, begun in seen))
     return looks
 
 

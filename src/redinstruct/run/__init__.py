@@ -12,7 +12,7 @@ from redinstruct.run.annotations import (
     by_annotator,
     settle,
 )
-from redinstruct.run.answers import answer_texts, attempt_views, sealed_answers, verdict_history
+from redinstruct.run.answers import answers_in_lots, attempt_views, verdict_history
 from redinstruct.run.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.run.database import Sought, Store
 from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures, too_many_errors
@@ -71,7 +71,7 @@ __all__ = [
     "UtilityStore",
     "UtilityTaskRow",
     "VerdictRow",
-    "answer_texts",
+    "answers_in_lots",
     "attempt_index",
     "attempt_views",
     "by_annotator",
@@ -97,7 +97,6 @@ __all__ = [
     "purge",
     "purge_places",
     "remove_empty",
-    "sealed_answers",
     "settle",
     "shard",
     "shard_of",

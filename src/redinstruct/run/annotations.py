@@ -15,7 +15,7 @@ import msgspec
 
 from redinstruct.errors import StoreError
 from redinstruct.run.database import Store
-from redinstruct.run.rows import SELECT_VERDICTS, VerdictRow, blob
+from redinstruct.run.rows import SELECT_VERDICTS, VerdictRow, blob, over_newest
 from redinstruct.safetext import restore, storable
 from redinstruct.types import Annotation, Verdict
 
@@ -142,7 +142,7 @@ class AnnotationStore:
         """
         new: list[VerdictRow] = []
         with self.store.reading("reading verdicts") as db:
-            rows = list(db.execute(SELECT_VERDICTS, (judge,)))
+            rows = list(over_newest(db, SELECT_VERDICTS, (judge,)))
         for attempt, key, asked, number, label, detail in rows:
             verdict = found.get(blob(key))
             if verdict is None and label is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
 
 from redinstruct.run.database import Store
-from redinstruct.run.encryption import Outside, outside
+from redinstruct.run.encryption import outside
+from redinstruct.run.looks import is_looping, opening
 from redinstruct.run.rows import (
     SELECT_ATTEMPT,
     SELECT_HISTORY,
@@ -13,6 +16,8 @@ from redinstruct.run.rows import (
     SELECT_TEXTS,
     AttemptView,
     blob,
+    in_lots,
+    over_newest,
     view_from,
 )
 from redinstruct.safetext import restore
@@ -29,27 +34,49 @@ def attempt_views(store: Store, judge: int, keys: Iterable[bytes]) -> dict[bytes
         return {key: view_from(*row) for key, row in found if row is not None}
 
 
-def answer_texts(store: Store) -> Iterator[tuple[int, str, bool, tuple[str, ...]]]:
-    """Attempt (its row), judged text, whether a limit cut it short, and flags of every newest answer with text, in the
-    planned order.
+class AnswerLot(NamedTuple):
+    """Some answers with text, as columns, in the planned order.
+
+    ``attempts`` are rows in the store, ``looks`` of each text whether it runs in circles, and a fingerprint of its
+    beginning, 0 of a short one; ``cut``: a limit cut it short; ``flags`` as in a completion, joined.
+    """
+
+    attempts: tuple[int, ...]
+    looks: list[tuple[bool, int]]
+    cut: tuple[int, ...]
+    flags: tuple[str | None, ...]
+
+
+def answers_in_lots(store: Store) -> Iterator[AnswerLot]:
+    """Every newest answer with text, a thousand at a time; of a sealed store what is known without its key.
 
     Raises:
         StoreError: the store does not read.
     """
     with store.reading("reading answers") as db:
-        for attempt, text, truncated, flags in db.execute(SELECT_TEXTS):
-            yield attempt, restore(text) or "", bool(truncated), tuple(str(flags).split()) if flags else ()
+        for lot in in_lots(over_newest(db, SELECT_SEALED if store.locked else SELECT_TEXTS)):
+            attempts, texts, cut, flags = zip(*lot, strict=True)
+            if store.locked:
+                looks = [(held.looping, hash(held.mark)) for held in map(outside, texts)]
+            else:
+                looks = [_look(restore(text) or "") for text in texts]
+            yield AnswerLot(attempts, looks, cut, flags)
 
 
-def sealed_answers(store: Store) -> Iterator[tuple[int, Outside, bool, tuple[str, ...]]]:
-    """The same of a sealed store without its key: in the text's place what is known of it.
+def _look(text: str) -> tuple[bool, int]:
+    return _often(text) if len(text) <= _SHORT else _looked(text)
 
-    Raises:
-        StoreError: the store does not read.
-    """
-    with store.reading("reading answers") as db:
-        for attempt, value, truncated, flags in db.execute(SELECT_SEALED):
-            yield attempt, outside(value), bool(truncated), tuple(str(flags).split()) if flags else ()
+
+_SHORT = 200
+"""Texts up to this length, refusals above all, are often word for word the same."""
+
+
+def _looked(text: str) -> tuple[bool, int]:
+    start = opening(text)
+    return is_looping(text), 0 if start is None else hash(start)
+
+
+_often = lru_cache(maxsize=1024)(_looked)
 
 
 def verdict_history(store: Store, judge: int) -> list[tuple[bytes, list[str]]]:

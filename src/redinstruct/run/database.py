@@ -50,6 +50,7 @@ from redinstruct.run.rows import (
     blob,
     completion_values,
     from_json,
+    over_newest,
     to_json,
     verdict_values,
     view_from,
@@ -207,7 +208,7 @@ class Store(OpenStore):
         with self.reading("counting"):
             return [
                 CountRow(restore(bank), restore(prompt), restore(topic), label, detail, restore(reason), count)
-                for bank, prompt, topic, label, detail, reason, count in self.db.execute(SELECT_COUNTS, (judge,))
+                for bank, prompt, topic, label, detail, reason, count in over_newest(self.db, SELECT_COUNTS, (judge,))
             ]
 
     def planned(self) -> int:
@@ -232,7 +233,7 @@ class Store(OpenStore):
         with self.reading("reading labels"):
             return [
                 (blob(key), restore(bank), restore(prompt), label)
-                for key, bank, prompt, label in self.db.execute(SELECT_LABELS, (judge,))
+                for key, bank, prompt, label in over_newest(self.db, SELECT_LABELS, (judge,))
             ]
 
     def add_sample(self, judge: int, first: int, size: int) -> None:

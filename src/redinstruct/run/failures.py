@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from redinstruct.run.database import Store
-from redinstruct.run.rows import SELECT_FAILURES
+from redinstruct.run.rows import SELECT_FAILURES, over_newest
 from redinstruct.safetext import redact, restore, terminal
 
 
@@ -51,7 +51,7 @@ def failures(store: Store, judge: int) -> Failures:
         StoreError: the rows do not read.
     """
     with store.reading("reading what failed") as db:
-        rows = db.execute(SELECT_FAILURES, (judge,)).fetchall()
+        rows = over_newest(db, SELECT_FAILURES, (judge,)).fetchall()
         return _merged([(f"{restore(bank)}/{restore(prompt)}", *rest) for bank, prompt, *rest in rows])
 
 

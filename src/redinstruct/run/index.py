@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from redinstruct.run.database import Store
-from redinstruct.run.rows import SELECT_INDEX
+from redinstruct.run.rows import SELECT_INDEX, over_newest
 from redinstruct.safetext import restore, short_hash
 
 
@@ -60,7 +60,7 @@ def attempt_index(store: Store, judge: int) -> Iterator[Indexed]:
             raw,
             cut,
             flags,
-        ) in db.execute(SELECT_INDEX, (judge,)):
+        ) in over_newest(db, SELECT_INDEX, (judge,)):
             if question not in questions:
                 questions[question] = _outside(restore(text))
             answer, chars = ("", -1) if raw is None else _outside(restore(raw))

@@ -21,6 +21,7 @@ from redinstruct.run.rows import (
     OwedAttempt,
     blob,
     completion_from,
+    over_newest,
     question_from,
 )
 from redinstruct.run.schema import read_as_newest
@@ -76,7 +77,7 @@ class Owed:
 
     def _read(self) -> Sequence[int]:
         rows = array("q")
-        for row, label in self._db.execute(SELECT_OWED_ROWS, self._parameters()):
+        for row, label in over_newest(self._db, SELECT_OWED_ROWS, self._parameters()):
             rows.append(row)
             self._found[label] += 1
         return rows
@@ -91,13 +92,13 @@ class Owed:
     def settled(self) -> dict[str, int]:
         """How what is not owed any more came out: label -> attempts."""
         with reading("counting labels"):
-            every = Counter(dict(self._db.execute(SELECT_LABEL_COUNTS, (self._judge,))))
+            every = Counter(dict(over_newest(self._db, SELECT_LABEL_COUNTS, (self._judge,))))
         return dict(every - self._found)
 
     def by_length(self) -> None:
         """From now on: one prompt at a time, and within it like lengths together."""
         with reading("reading what is owed"):
-            self._rows = array("q", (r for r, _ in self._db.execute(SELECT_OWED_BY_LENGTH, self._parameters())))
+            self._rows = array("q", (r for r, _ in over_newest(self._db, SELECT_OWED_BY_LENGTH, self._parameters())))
 
     def __iter__(self) -> Iterator[OwedAttempt]:
         if not self._rows:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -15,7 +15,7 @@ from redinstruct.errors import DamagedStore
 from redinstruct.questions import same_text
 from redinstruct.run.database import Store
 from redinstruct.run.encryption import outside
-from redinstruct.run.rows import SELECT_PLANNED, blob, from_json
+from redinstruct.run.rows import SELECT_PLANNED, blobs, from_json, in_lots, over_newest
 from redinstruct.safetext import restore
 from redinstruct.types import DETAILS, MEASURES, JudgeCard
 
@@ -54,6 +54,7 @@ class Way(NamedTuple):
 TopicPair = tuple[str | None, str | None]
 """Topic and subtopic."""
 _KEY = 32
+_COLUMNS = ("attempt", "row", "unit", "way", "group", "epoch")
 
 
 class _Table:
@@ -107,22 +108,25 @@ class Outcomes(Sequence[Planned]):
         rows = list(planned)
         made = cls(rows[0].bank, rows[0].prompt) if rows else cls("", "")
         table = made._table
-        for at, one in enumerate(rows):
-            numbers = (at, one.row, one.unit, table.way(one.label, one.detail, one.reason))
-            made.add(one.key, *numbers, table.group(one.topic, one.subtopic), one.epoch)
+        made.extend(
+            [one.key for one in rows],
+            range(len(rows)),
+            [one.row for one in rows],
+            [one.unit for one in rows],
+            [table.way(one.label, one.detail, one.reason) for one in rows],
+            [table.group(one.topic, one.subtopic) for one in rows],
+            [one.epoch for one in rows],
+        )
         return made
 
-    def add(self, key: bytes, attempt: int, row: int, unit: int, way: int, group: int, epoch: int) -> None:
-        """The next attempt."""
-        if len(key) != _KEY:  # of a value that no store holds
-            self._odd[len(self.way)] = key
-        self._keys += key[:_KEY].ljust(_KEY, b"\0")
-        self.attempt.append(attempt)
-        self.row.append(row)
-        self.unit.append(unit)
-        self.way.append(way)
-        self.group.append(group)
-        self.epoch.append(epoch)
+    def extend(self, keys: Sequence[bytes], *columns: Iterable[int]) -> None:
+        """The next attempts: their keys, and the columns in the order of :data:`_COLUMNS`."""
+        if set(map(len, keys)) - {_KEY}:  # of a value that no store holds
+            self._odd.update((len(self.way) + at, key) for at, key in enumerate(keys) if len(key) != _KEY)
+            keys = [key[:_KEY].ljust(_KEY, b"\0") for key in keys]
+        self._keys += b"".join(keys)
+        for name, column in zip(_COLUMNS, columns, strict=True):
+            getattr(self, name).extend(column)
 
     def key(self, at: int) -> bytes:
         """An attempt's key."""
@@ -173,7 +177,7 @@ class Outcomes(Sequence[Planned]):
     def taken(self, places: Sequence[int]) -> Outcomes:
         """Those at some places."""
         made = Outcomes(self.bank, self.prompt, self._table)
-        for name in ("attempt", "row", "unit", "way", "group", "epoch"):
+        for name in _COLUMNS:
             column = getattr(self, name)
             setattr(made, name, array("I", map(column.__getitem__, places)))
         for number, at in enumerate(places):
@@ -244,25 +248,48 @@ def outcomes_of_cells(store: Store, judge: int) -> dict[tuple[str, str], Outcome
         units, (measure, labels) = _units(store, db), _labels(db, judge)
         banks = dict(db.execute("SELECT id, sha256 FROM banks"))
         prompts = dict(db.execute("SELECT id, sha256 FROM templates"))
-        ways: dict[tuple[str | None, ...], int] = {}
-        groups: dict[tuple[str | None, ...], int] = {}
-        for attempt, key, bank, question, row, topic, subtopic, prompt, epoch, label, detail, reason in db.execute(
-            SELECT_PLANNED, (judge,)
-        ):
-            cell = cells.get((bank, prompt))
-            if cell is None:
-                cell = cells[bank, prompt] = Outcomes(banks[bank], prompts[prompt], table)
-            way = ways.get((label, detail, reason))
-            if way is None:
-                if not (label is None or label in labels) or not (detail is None or detail in DETAILS):
-                    raise DamagedStore(f"the run store is damaged: it holds a label that {measure} does not have")
-                way = ways[label, detail, reason] = table.way(label, detail, restore(reason))
-            group = groups.get((topic, subtopic))
-            if group is None:
-                group = groups[topic, subtopic] = table.group(restore(topic), restore(subtopic))
-            unit = row if units is None else units[question]
-            cell.add(blob(key, _KEY), attempt, row, unit, way, group, epoch)
+
+        def way(found: tuple[str | None, ...]) -> int:
+            label, detail, reason = found
+            if not (label is None or label in labels) or not (detail is None or detail in DETAILS):
+                raise DamagedStore(f"the run store is damaged: it holds a label that {measure} does not have")
+            return table.way(label, detail, restore(reason))
+
+        ways, groups = _Places(way), _Places(lambda found: table.group(*map(restore, found)))
+        for lot in in_lots(over_newest(db, SELECT_PLANNED, (judge,))):
+            attempts, keys, bank, question, row, topic, subtopic, prompt, epoch, *outcome = zip(*lot, strict=True)
+            blobs(keys, _KEY)
+            columns = (
+                attempts,
+                row,
+                row if units is None else tuple(map(units.__getitem__, question)),
+                tuple(map(ways.__getitem__, zip(*outcome, strict=True))),
+                tuple(map(groups.__getitem__, zip(topic, subtopic, strict=True))),
+                epoch,
+            )
+            for place, here in _each(tuple(zip(bank, prompt, strict=True))):
+                if place not in cells:
+                    cells[place] = Outcomes(banks[place[0]], prompts[place[1]], table)
+                cells[place].extend(tuple(compress(keys, here)), *(compress(column, here) for column in columns))
     return {(cell.bank, cell.prompt): cell for cell in cells.values()}
+
+
+def _each(places: Sequence[T]) -> Iterator[tuple[T, Sequence[bool]]]:
+    """Every different one among them, and which they are; of a lot nearly always one."""
+    for place in dict.fromkeys(places):
+        yield place, [one == place for one in places]
+
+
+class _Places(dict[tuple[str | None, ...], int]):
+    """The place of what came, made when it comes first."""
+
+    def __init__(self, make: Callable[[tuple[str | None, ...]], int]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, found: tuple[str | None, ...]) -> int:
+        place = self[found] = self._make(found)
+        return place
 
 
 def _labels(db: sqlite3.Connection, judge: int) -> tuple[str, frozenset[str]]:
@@ -295,25 +322,39 @@ _SEALED = "SELECT id, bank, row, text, earlier FROM main.questions ORDER BY bank
 def _units(store: Store, db: sqlite3.Connection) -> dict[int, int] | None:
     """A question's row in the store -> the bank's row that it is counted under; None: each under its own."""
     marks: dict[int, array[int]] = {}
-    for _, bank, _, told in _told(store, db):
-        marks.setdefault(bank, array("q")).append(hash(told))
+    for _, banks, _, told in _told(store, db):
+        hashes = array("q", map(hash, told))
+        for bank, here in _each(banks):
+            marks.setdefault(bank, array("q")).extend(compress(hashes, here))
     repeated = {bank for bank, of in marks.items() if len(of) >= REPEATED_FROM * _different(of)}
     if not repeated:
         return None
     first: dict[tuple[int, Any], int] = {}
     found: dict[int, int] = {}
-    for question, bank, row, told in _told(store, db):
-        found[question] = first.setdefault((bank, told), row) if bank in repeated else row
+    for lot in _told(store, db):
+        for question, bank, row, one in zip(*lot, strict=True):
+            found[question] = first.setdefault((bank, one), row) if bank in repeated else row
     return found
 
 
-def _told(store: Store, db: sqlite3.Connection) -> Iterator[tuple[int, int, int, tuple[str | int, str | int | None]]]:
+_TextMark = tuple[str | int, str | int | None]
+"""What tells a question's text from others: the text and the turns before it, or their marks where they are sealed."""
+
+
+def _told(
+    store: Store, db: sqlite3.Connection
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[_TextMark]]]:
     """Of each question its row in the store, its bank, its row there, and what tells its text from others."""
-    for question, bank, row, text, earlier in db.execute(_SEALED if store.locked else _QUESTIONS):
+    for lot in in_lots(db.execute(_SEALED if store.locked else _QUESTIONS)):
+        questions, banks, rows, texts, earlier = zip(*lot, strict=True)
         if store.locked:
-            yield question, bank, row, (outside(text).mark, None if earlier is None else outside(earlier).mark)
+            told: list[_TextMark] = [
+                (outside(text).mark, None if turns is None else outside(turns).mark)
+                for text, turns in zip(texts, earlier, strict=True)
+            ]
+            yield questions, banks, rows, told
         else:
-            yield question, bank, row, (same_text(restore(text)), earlier)
+            yield questions, banks, rows, list(zip(map(same_text, map(restore, texts)), earlier, strict=True))
 
 
 def _different(marks: array[int]) -> int:
@@ -343,4 +384,4 @@ class Cells(Sequence[Planned]):
         return list(self)[at]
 
     def __iter__(self) -> Iterator[Planned]:
-        return itertools.chain.from_iterable(self.cells.values())
+        return chain.from_iterable(self.cells.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from itertools import chain
+
 import msgspec
 
 from redinstruct.errors import DamagedStore
@@ -10,8 +13,7 @@ from redinstruct.run.marks import UNTIL
 
 _SESSIONS = "SELECT id, at FROM sessions ORDER BY id"
 _MARKS = "SELECT key, value FROM meta WHERE key GLOB 'until *'"
-_ANSWERED = "SELECT count(*), total(seconds) FROM completions WHERE outcome = 'text' AND seconds > 0"
-_NTH = "SELECT seconds FROM completions WHERE outcome = 'text' AND seconds > 0 ORDER BY seconds LIMIT 1 OFFSET ?"
+_ANSWERED = "SELECT seconds FROM completions WHERE outcome = 'text' AND seconds > 0"
 
 
 class Invocation(msgspec.Struct, frozen=True):
@@ -60,10 +62,10 @@ def times_of(store: Store) -> Times:
     with store.reading("reading the times") as db:
         marks = dict(db.execute(_MARKS))
         sessions = db.execute(_SESSIONS).fetchall()
-        count, total = db.execute(_ANSWERED).fetchone()
-        median, slow = (
-            db.execute(_NTH, (int(share * (count - 1)),)).fetchone()[0] if count else None for share in (0.5, 0.95)
-        )
+        seconds = array("d", chain.from_iterable(db.execute(_ANSWERED)))
+    total = sum(seconds)
+    ordered = sorted(seconds)
+    median, slow = (ordered[int(share * (len(ordered) - 1))] if ordered else None for share in (0.5, 0.95))
     try:
         found = tuple(
             Invocation(float(at), None if (mark := marks.get(f"{UNTIL}{session}")) is None else float(mark))
@@ -71,4 +73,4 @@ def times_of(store: Store) -> Times:
         )
     except (TypeError, ValueError):
         raise DamagedStore(f"{store.folder}: the run store is damaged: a time that is none") from None
-    return Times(found, count, total, median, slow)
+    return Times(found, len(seconds), total, median, slow)
