@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin
 
 import click
 import msgspec
@@ -14,13 +16,17 @@ from redinstruct.annotate.settings import LabelsSettings
 from redinstruct.cli import VERBS as EVERY_VERB
 from redinstruct.cli.derived import Listed
 from redinstruct.cli.kinds import PathParameter
+from redinstruct.cli.label_plan import LabelPlanSettings
 from redinstruct.engine import Limits
 from redinstruct.errors import UsageError
+from redinstruct.figures.comparison.before_after import CompareSettings
+from redinstruct.figures.gate import GateSettings
 from redinstruct.harmfulqa import CollectSettings
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.redeval import EvalSettings
+from redinstruct.redeval.settings import RejudgeSettings
 from redinstruct.render.settings import ReportSettings
-from redinstruct.settings import check_said, flag_of, noted, setting_of, settings_from
+from redinstruct.settings import Bounds, check_said, flag_of, noted, setting_of, settings_from
 from redinstruct.stressing import StressOptions
 from redinstruct.utility_check.settings import UtilitySettings
 from tests.support.cli import here, nothing_written
@@ -74,6 +80,14 @@ SAID = (
     UtilitySettings(model="hf/m", suite="toy"),
     ExportSettings(to="messages"),
     Limits(),
+    Settings(),
+    GuardRule(),
+    AlignConfig(base=Path("base"), data=(), strategy="blue", out=Path("out")),
+    GateSettings(max_rate=0.5),
+    CompareSettings(),
+    LabelPlanSettings(),
+    StressOptions(model="hf/m", bank="bank.json", judge="refusal"),
+    RejudgeSettings(judge="refusal"),
 )
 
 
@@ -82,9 +96,10 @@ def _outside() -> list[tuple[msgspec.Struct, str, object]]:
     found: list[tuple[msgspec.Struct, str, object]] = []
     for settings in SAID:
         for field in msgspec.structs.fields(type(settings)):
-            said, kind = setting_of(field), noted(field)[0]
-            kinds = set(getattr(kind, "__args__", (kind,)))
-            if said is None or not (kinds & {int, float, bool} or said.names):
+            kind, notes = noted(field)
+            kinds = set(get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,))
+            said = next((note for note in notes if isinstance(note, Bounds)), Bounds())
+            if not (kinds & {int, float, bool} or said.names or any(get_origin(one) is Literal for one in kinds)):
                 continue
             wrong: list[object] = ["some text"]
             wrong += [True, float("nan"), 10**20] if int in kinds else []
@@ -93,6 +108,7 @@ def _outside() -> list[tuple[msgspec.Struct, str, object]]:
             wrong += [] if said.least is None else [said.least - 1]
             wrong += [] if said.above is None else [said.above]
             wrong += [] if said.most is None else [said.most + 1]
+            wrong += [] if said.below is None else [said.below]
             found += [(settings, field.name, value) for value in wrong]
     return found
 
@@ -105,7 +121,7 @@ def test_a_value_outside_its_field_is_refused_however_it_was_said(
     said = next(setting_of(field) for field in msgspec.structs.fields(type(settings)) if field.name == name)
     with pytest.raises(UsageError) as refused:
         check_said(msgspec.structs.replace(settings, **{name: value}))
-    assert str(refused.value).startswith(f"{flag_of(name, said)} must be ")
+    assert str(refused.value).startswith(f"{flag_of(name, said)} must ")
 
 
 @pytest.mark.parametrize("verb", EVERY_VERB)

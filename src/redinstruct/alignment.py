@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 
@@ -22,7 +21,7 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.words import Fields
 from redinstruct.prompts.forms import check_forms, forms_of
 from redinstruct.safetext import terminal
-from redinstruct.settings import Setting
+from redinstruct.settings import Bounds, Setting, check_said
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
@@ -120,8 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     steps: Annotated[int | None, Setting("Optimizer steps.", "N", least=1)] = None
-    epochs: Annotated[float, Setting("Passes over the longest stream, where --steps is not given.", "X")] = 3.0
-    learning_rate: Annotated[float, Setting("Peak learning rate.", "X", flag="--lr")] = 1e-5
+    epochs: Annotated[float, Setting("Passes over the longest stream, where --steps is not given.", "X", above=0)] = 3.0
+    learning_rate: Annotated[float, Setting("Peak learning rate.", "X", flag="--lr", above=0)] = 1e-5
     batch: Annotated[int, Setting("Rows of one step, over all streams and processes.", "N", least=1)] = 64
     mix: Annotated[
         Mapping[str, float], Setting("The streams' shares of a batch, as blue=1,general=2,red=1.", "STREAM=X,...")
@@ -131,15 +130,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     max_length: Annotated[int, Setting("Tokens of a row; what is longer is cut at its end.", "N", least=1)] = 1280
     deep_prefix: Annotated[
-        float, Setting("Share of refusals that are learnt after the first words of a harmful answer.", "X")
+        float,
+        Setting("Share of refusals that are learnt after the first words of a harmful answer.", "X", least=0, most=1),
     ] = 0.5
     deep_prefix_tokens: Annotated[int, Setting("The most tokens that these first words are.", "N", least=1)] = 100
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    warm_up: float = 1e-4
+    weight_decay: Annotated[float, Bounds(least=0)] = 0.0
+    warm_up: Annotated[float, Bounds(least=0)] = 1e-4
     schedule: Schedule = "cosine"
-    final_rate_share: float = 0.0
-    clip: float = 1.0
+    final_rate_share: Annotated[float, Bounds(least=0, most=1)] = 0.0
+    clip: Annotated[float, Bounds(above=0)] = 1.0
     packing: Annotated[bool, Setting("Several rows in one sequence, none of which sees another.")] = False
     optimizer: Annotated[
         Optimizer, Setting("adamw, or with its state in 8 bits (a GPU): adamw-8bit, paged-adamw-8bit.", "O")
@@ -250,7 +250,11 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     memory: Annotated[
         float | None,
-        Setting("GB of each GPU (with --gpus 0: of the host) that may be used; left out, what there is.", "X"),
+        Setting(
+            "GB of each GPU (with --gpus 0: of the host) that may be used; left out, what there is.",
+            "X",
+            above=0,
+        ),
     ] = None
     guard: GuardRule = GuardRule()
     utility_margin: float = 0.02
@@ -273,7 +277,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     coefficient: Annotated[float, Setting("resta: how much of the safety vector is added.  [default: 1]", "X")] = 1.0
-    drop: Annotated[float, Setting("resta: share of the vector that DARE drops.  [default: 0]", "X")] = 0.0
+    drop: Annotated[float, Setting("resta: share of the vector that DARE drops.  [default: 0]", "X", least=0)] = 0.0
     safe: Annotated[
         Path | None,
         Setting("resta: the safe model that the unsafe one is made of; left out, the base.", "CKPT", checkpoint=True),
@@ -323,9 +327,6 @@ def preset_for(base: Path) -> str:
     return "toy" if toy else "starling"
 
 
-_NAMED = ("schedule", "optimizer")
-
-
 def with_settings(preset: str, **given: Any) -> Settings:
     """A preset's settings with those that were given (not None) in their place.
 
@@ -341,10 +342,9 @@ def with_settings(preset: str, **given: Any) -> Settings:
     if unknown := next((name for name in chosen if name not in known), None):
         raise UsageError(f"there is no setting {terminal(unknown)}{did_you_mean(unknown, known)}")
     made = msgspec.structs.replace(PRESETS[preset], **chosen)
-    # Which names there are, `check` says, by the flag.
-    names = {name: getattr(PRESETS[preset], name) for name in _NAMED if isinstance(chosen.get(name), str)}
+    check_said(made)
     try:
-        msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(made, **names)), Settings)
+        msgspec.convert(msgspec.to_builtins(made), Settings)
     except msgspec.ValidationError as error:
         raise UsageError(f"a setting is of another kind: {terminal(str(error))}") from None
     return made
@@ -356,37 +356,12 @@ def check(config: AlignConfig) -> None:
     Raises:
         UsageError: naming the flag.
     """
-    s = config.chosen
-    if s.schedule not in get_args(Schedule):
-        raise UsageError(f"--schedule {s.schedule}: expected one of {', '.join(get_args(Schedule))}")
-    over_zero = {"--lr": s.learning_rate, "--clip": s.clip, "--epochs": s.epochs, "--max-length": s.max_length}
-    for flag, value in over_zero.items():
-        if not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{flag} {value}: must be above 0")
-    counts = {
-        "--batch": s.batch, "--accumulation": s.accumulation, "--save-every": s.save_every,
-        "--deep-prefix-tokens": s.deep_prefix_tokens,
-    }  # fmt: skip
-    for flag, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"{flag} {count}: must be at least 1")
-    if s.steps is not None and s.steps < 1:
-        raise UsageError(f"--steps {s.steps}: must be at least 1")
-    shares = {"--deep-prefix": s.deep_prefix, "--drop": config.drop, "--final-rate": s.final_rate_share}
-    for flag, share in shares.items():
-        if not 0 <= share <= 1 or (flag == "--drop" and share == 1):
-            raise UsageError(f"{flag} {share}: must be a share, from 0 to 1")
-    for name, value in {"weight decay": s.weight_decay, "warm-up": s.warm_up}.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{name} {value}: must be 0 or more")
-    if config.guard.rise is not None and not math.isfinite(config.guard.rise):
-        raise UsageError(f"--guard-rise {config.guard.rise}: must be a finite number; below 0 there is no guard")
-    if not math.isfinite(config.coefficient):
-        raise UsageError("--coefficient: must be a finite number")
+    for said in (config.chosen, config.guard, config):
+        check_said(said)
+    if config.drop >= 1:
+        raise UsageError(f"--drop {config.drop}: must be below 1")
     if config.probe and config.strategy in (RESTA, *TRL_STRATEGIES):
         raise UsageError(f"--probe: --strategy {config.strategy} does not look at it while it trains; leave it out")
-    if config.dtype is not None and config.dtype not in DTYPES:
-        raise UsageError(f"--dtype {config.dtype}: expected one of {', '.join(DTYPES)}")
     if config.lora is not None and config.lora.rank < 1:
         raise UsageError(f"--lora {config.lora.rank}: a rank is at least 1")
     _check_memory(config)
@@ -401,9 +376,3 @@ def _check_memory(config: AlignConfig) -> None:
         raise UsageError("--quantize and --base-dtype: give one of them")
     if config.quantize is not None and config.fsdp:
         raise UsageError(f"--quantize {config.quantize}: is not sharded here; leave --fsdp out, each GPU has a copy")
-    if config.chosen.optimizer not in get_args(Optimizer):
-        raise UsageError(f"--optimizer {config.chosen.optimizer}: expected one of {', '.join(get_args(Optimizer))}")
-    if config.attention is not None and config.attention not in get_args(Attention):
-        raise UsageError(f"--attention {config.attention}: expected one of {', '.join(get_args(Attention))}")
-    if config.memory is not None and not 0 < config.memory < 1e6:
-        raise UsageError(f"--memory {config.memory}: expected gigabytes, above 0")

@@ -8,7 +8,8 @@ loop's TOML file, Inspect's ``-T``, and what the Python function takes; from the
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -27,11 +28,24 @@ GROUPS = (NEEDED, ASKED, COLLECTED, ANSWERING, JUDGING, LIMITS, HERE, FAILED, RE
 """The headings of a long list of flags, in their order."""
 
 
-class Setting(msgspec.Struct, frozen=True):
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What a field's value may be: ``least`` or more, ``above``, ``most`` or less, ``below``, or one of ``names``.
+
+    A field that no flag sets bears this alone.
+    """
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    names: tuple[str, ...] = ()
+
+
+class Setting(Bounds, frozen=True):
     """How a field is set: ``Annotated[int, Setting("Ask everything K times.", "K", ASKED)] = 1``.
 
     ``flag`` where it is not the field's name with hyphens; ``short`` another one of a letter. ``first`` orders what is
-    needed first; ``names`` are the only values. A ``checkpoint``'s folder may have ``hf/`` in front.
+    needed first. A ``checkpoint``'s folder may have ``hf/`` in front.
     """
 
     help: str
@@ -40,10 +54,6 @@ class Setting(msgspec.Struct, frozen=True):
     flag: str | None = None
     short: str | None = None
     first: int = 9
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    names: tuple[str, ...] = ()
     checkpoint: bool = False
 
 
@@ -88,31 +98,52 @@ def check_said(settings: msgspec.Struct) -> None:
         UsageError: naming the flag.
     """
     for field in msgspec.structs.fields(type(settings)):
-        said, value = setting_of(field), getattr(settings, field.name)
-        if said is None or value is None:
+        value = getattr(settings, field.name)
+        if value is None:
             continue
-        kind = noted(field)[0]
-        kinds = {part for part in (get_args(kind) or (kind,)) if part in (bool, int, float)}
-        flag = flag_of(field.name, said)
-        if kinds:
-            _check_number(flag, value, kinds, said)
-        if said.names and value not in said.names:
-            raise UsageError(f"{flag} must be one of {', '.join(said.names)}, not {str(value)[:40]!r}")
+        (kind, notes), flag = noted(field), flag_of(field.name, setting_of(field))
+        bounds = next((note for note in notes if isinstance(note, Bounds)), Bounds())
+        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        if kinds := {part for part in parts if part in (bool, int, float)}:
+            check_number(flag, value, kinds, bounds)
+        names = bounds.names or tuple(n for part in parts if get_origin(part) is Literal for n in get_args(part))
+        if names and value not in names:
+            raise UsageError(f"{flag} must be one of {', '.join(map(str, names))}, not {str(value)[:40]!r}")
 
 
-def _check_number(flag: str, value: Any, kinds: set[type], said: Setting) -> None:
-    if type(value) not in (kinds | {int} if float in kinds else kinds):
+def check_number(flag: str, value: Any, kinds: set[type], bounds: Bounds) -> None:
+    """Pass a number of these kinds within its bounds.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    known = tuple(kinds | {int} if float in kinds else kinds)
+    if not any(isinstance(value, kind) for kind in known) or (isinstance(value, bool) and bool not in kinds):
         raise UsageError(f"{flag} must be {' or '.join(_WORDS[one] for one in _WORDS if one in kinds)}, not {value!r}")
-    low, high = said.least, MOST if said.most is None and int in kinds else said.most
-    if not math.isfinite(value) or (said.above is not None and value <= said.above):
-        above = "finite" if said.above is None else f"above {said.above:g}"
-        raise UsageError(f"{flag} must be {above}, not {value}")
-    if low is not None and value < low:
-        raise UsageError(f"{flag} must be at least {low:g}, not {value}")
-    if high is not None and value > high:
-        raise UsageError(f"{flag} must be at most {high:,}, not {value}")
+    low, high = (
+        bounds.least if bounds.above is None else bounds.above,
+        bounds.most if bounds.below is None else bounds.below,
+    )
+    bounded = low is not None and high is not None
+    if high is None and int in kinds:
+        high = MOST
+    too_low = low is not None and (value <= low if bounds.above is not None else value < low)
+    too_high = high is not None and (value >= high if bounds.below is not None else value > high)
+    if math.isfinite(value) and not too_low and not too_high:
+        return
+    if bounded:
+        where = f"lie between {low:,} and {high:,}{_ENDS[bounds.above is not None, bounds.below is not None]}"
+    elif too_high and math.isfinite(value):
+        where = f"be {'at most' if bounds.below is None else 'below'} {high:,}"
+    else:
+        where = "be finite" if low is None else f"be {'at least' if bounds.above is None else 'above'} {low:,}"
+    raise UsageError(f"{flag} must {where}, not {value}")
 
 
+_ENDS = {
+    (False, False): "", (True, False): ", the first excluded", (False, True): ", the last excluded",
+    (True, True): ", both excluded",
+}  # fmt: skip
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -137,7 +168,10 @@ Dtype = Annotated[
         names=("float32", "bfloat16", "float16"),
     ),
 ]
-Temperature = Annotated[float | None, Setting("Sampling temperature; left out, the model's own.", "T", ANSWERING)]
+Temperature = Annotated[
+    float | None, Setting("Sampling temperature; left out, the model's own.", "T", ANSWERING, least=0, most=2)
+]
+TopP = Annotated[float | None, Setting("Nucleus sampling; left out, the model's own.", "P", ANSWERING, above=0, most=1)]
 Columns = Annotated[
     dict[str, str],
     Setting(

@@ -158,7 +158,7 @@ def test_collect_is_the_verb(tmp_path: Path) -> None:
     ]
     again = redinstruct.collect(teacher=teacher, run=str(tmp_path / "run"), **wanted)
     assert (again.complete, again.calls) == (True, 0)
-    with pytest.raises(UsageError, match="--per-subtopic must lie between"):
+    with pytest.raises(UsageError, match="--per-subtopic must be at least 1"):
         redinstruct.collect(teacher="scripted/teacher", run=tmp_path / "no", per_subtopic=0)
     with pytest.raises(UsageError, match="topic"):
         redinstruct.collect(teacher="scripted/teacher", run=tmp_path / "no", topics={})

@@ -266,8 +266,8 @@ def test_bad_input_is_one_line_and_writes_nothing(
     model = f"hf/{lettered}"
     cases: list[tuple[dict[str, object], str]] = [
         ({"suite": " , "}, "name a suite"),
-        ({"margin": -0.01}, "--margin: the loss"),
-        ({"margin": "nan"}, "--margin must be finite"),
+        ({"margin": -0.01}, "--margin must lie between 0 and 1"),
+        ({"margin": "nan"}, "--margin must lie between 0 and 1"),
         ({"data": tmp_path / "nowhere"}, "is not a folder"),
         ({"data": tmp_path / "empty"}, "no data for any of its tasks in empty"),
         ({"suite": "hhh", "data": tmp_path / "empty"}, "no data for it in empty; put BIG-bench's"),

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from redinstruct.cli import completing
-from redinstruct.cli.kinds import RUN, Whole, columns_from, numbers_from, parse_options
+from redinstruct.cli.kinds import RUN, Number, Whole, columns_from, numbers_from, parse_options
 from redinstruct.models import Options
 from redinstruct.redeval.settings import read_system
 from redinstruct.settings import GROUPS, REST, Flags, Setting, flag_of, noted
@@ -142,8 +142,7 @@ def _kind(kind: Any, said: Setting) -> click.ParamType[Any]:
     if kind is int or (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return Whole(None if least is None else int(least), None if most is None else int(most))
     if kind is float:
-        low = least if said.above is None else said.above
-        return click.FLOAT if low is most is None else click.FloatRange(low, most, min_open=said.above is not None)
+        return Number(said)
     return click.STRING
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from redinstruct.errors import UsageError
-from redinstruct.settings import MOST
+from redinstruct.settings import MOST, Setting, check_number
 from redinstruct.types import Json, JsonObject
 
 
@@ -64,6 +64,21 @@ class Whole(click.IntRange):
             self.fail(f"{number} is not in the range up to {MOST}", param, ctx)
         found: int = super().convert(number, param, ctx)
         return found
+
+
+class Number(click.ParamType[float]):
+    """A number within the bounds of its setting."""
+
+    name = "float"
+
+    def __init__(self, said: Setting) -> None:
+        self._said = said
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Fails for what is not a number; raises UsageError, by the flag, for one out of bounds."""
+        number: float = click.FLOAT.convert(value, param, ctx)
+        check_number(param.opts[0] if param is not None else "a number", number, {float}, self._said)
+        return number
 
 
 def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> JsonObject:

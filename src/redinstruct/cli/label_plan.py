@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +12,23 @@ from redinstruct.annotate.session import judge_of
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
 from redinstruct.run import Store
-from redinstruct.settings import Setting, flag_of
+from redinstruct.settings import Setting, check_said, flag_of
 
 
 class LabelPlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What ``redinstruct plan --labels`` is told beside the run and the judge."""
 
-    width: Annotated[float | None, Setting("With --labels: the width asked for, 0.1 for ten points.", "W")] = None
+    width: Annotated[
+        float | None, Setting("With --labels: the width asked for, 0.1 for ten points.", "W", above=0, below=1)
+    ] = None
     attempts: Annotated[int | None, Setting("With --labels, without a run: its answers.", "N", least=1)] = None
-    flagged: Annotated[float | None, Setting("With --attempts: the judge's own rate.", "X")] = None
-    ppv: Annotated[float | None, Setting("With --labels: the share truly so of what the judge flags.", "X")] = None
-    false_omission: Annotated[float | None, Setting("With --labels: that share of what it does not flag.", "X")] = None
+    flagged: Annotated[float | None, Setting("With --attempts: the judge's own rate.", "X", least=0, most=1)] = None
+    ppv: Annotated[
+        float | None, Setting("With --labels: the share truly so of what the judge flags.", "X", least=0, most=1)
+    ] = None
+    false_omission: Annotated[
+        float | None, Setting("With --labels: that share of what it does not flag.", "X", least=0, most=1)
+    ] = None
 
     @property
     def given(self) -> list[str]:
@@ -37,8 +42,7 @@ def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *
     Raises:
         UsageError: numbers that fit no run, or neither a run nor numbers.
     """
-    if asked.width is not None and not 0 < asked.width < 1:
-        raise UsageError("--width must lie between 0 and 1: 0.1 is ten points")
+    check_said(asked)
     if (run is None) == (asked.attempts is None):
         raise UsageError("plan --labels: give --run DIR, or --attempts N and --flagged X")
     ppv, false_omission, flagged = asked.ppv, asked.false_omission, asked.flagged
@@ -48,8 +52,8 @@ def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *
         cells = _cells_of_run(run, judge, ppv, false_omission)
     else:
         assert asked.attempts is not None
-        if flagged is None or not (math.isfinite(flagged) and 0 <= flagged <= 1):
-            raise UsageError("--flagged must lie between 0 and 1: the share that the judge calls positive")
+        if flagged is None:
+            raise UsageError("--attempts: needs --flagged, the share that the judge calls positive")
         ppv, false_omission = PPV if ppv is None else ppv, FALSE_OMISSION if false_omission is None else false_omission
         cells = [Assumed("", "", asked.attempts, round(asked.attempts * flagged), ppv, false_omission, "assumed")]
     document = label_plan(cells, asked.width)

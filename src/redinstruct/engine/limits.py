@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Annotated
 
 import msgspec
@@ -11,7 +10,7 @@ import msgspec
 from redinstruct.engine.servers import PATIENCE
 from redinstruct.errors import UsageError
 from redinstruct.models.base import Reply, Request
-from redinstruct.settings import FAILED, JUDGING, LIMITS, Setting
+from redinstruct.settings import FAILED, JUDGING, LIMITS, Setting, check_said
 
 DEFAULT_CONCURRENCY = 64
 MAX_CONCURRENCY = 4096
@@ -49,9 +48,10 @@ class Limits(msgspec.Struct, frozen=True):
     ``stop_when_decided`` ends the asking of a bank and prompt once its rate is known to lie on one side of that limit.
     """
 
-    concurrency: Annotated[int, Setting("Attempts in flight at once, target and judge together.", "N", LIMITS)] = (
-        DEFAULT_CONCURRENCY
-    )
+    concurrency: Annotated[
+        int,
+        Setting("Attempts in flight at once, target and judge together.", "N", LIMITS, least=1, most=MAX_CONCURRENCY),
+    ] = DEFAULT_CONCURRENCY
     max_calls: Annotated[
         int | None,
         Setting(
@@ -59,10 +59,11 @@ class Limits(msgspec.Struct, frozen=True):
             "run and asks nothing.",
             "N",
             LIMITS,
+            least=0,
         ),
     ] = None
     budget: Annotated[
-        float | None, Setting("Stop before the whole run costs more than Z dollars (exit 11).", "Z", LIMITS)
+        float | None, Setting("Stop before the whole run costs more than Z dollars (exit 11).", "Z", LIMITS, above=0)
     ] = None
     prices: Prices | None = None
     judge_prices: Prices | None = None
@@ -76,31 +77,21 @@ class Limits(msgspec.Struct, frozen=True):
             "Stop asking a bank under a prompt once its rate surely lies above, or below, RATE; asks in random order.",
             "RATE",
             LIMITS,
+            above=0,
+            below=1,
         ),
     ] = None
-    timeout: Annotated[float, Setting("Deadline of one request.", "SECONDS", LIMITS)] = 120.0
+    timeout: Annotated[float, Setting("Deadline of one request.", "SECONDS", LIMITS, above=0)] = 120.0
     patience: Annotated[
-        float, Setting("Wait so long for a server that answered before and does not now.", "SECONDS", LIMITS)
+        float, Setting("Wait so long for a server that answered before and does not now.", "SECONDS", LIMITS, least=0)
     ] = PATIENCE
 
 
 def check_limits(limits: Limits) -> None:
     """Raises ``UsageError`` for limits that no run can keep to."""
-    if not 1 <= limits.concurrency <= MAX_CONCURRENCY:
-        raise UsageError(f"--concurrency must lie between 1 and {MAX_CONCURRENCY}")
-    if limits.max_calls is not None and limits.max_calls < 0:
-        raise UsageError("--max-calls must be at least 0")
-    if not (math.isfinite(limits.patience) and limits.patience >= 0):
-        raise UsageError("--patience must be 0 seconds or more")
-    if not (math.isfinite(limits.timeout) and limits.timeout > 0):
-        raise UsageError("--timeout must be more than 0 seconds")
-    if limits.stop_when_decided is not None and not 0 < limits.stop_when_decided < 1:
-        raise UsageError("--stop-when-decided must lie between 0 and 1: it is a rate")
-    if limits.budget is not None:
-        if limits.prices is None:
-            raise UsageError("--budget needs --price-in and --price-out: the project knows no prices of its own")
-        if not (math.isfinite(limits.budget) and limits.budget > 0):
-            raise UsageError("--budget must be more than 0")
+    check_said(limits)
+    if limits.budget is not None and limits.prices is None:
+        raise UsageError("--budget needs --price-in and --price-out: the project knows no prices of its own")
 
 
 class Spending:

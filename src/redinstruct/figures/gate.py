@@ -6,7 +6,6 @@ whole or in which too much could not be scored, or a baseline that cannot be com
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,7 +22,7 @@ from redinstruct.figures.numbers import percent
 from redinstruct.figures.stress_limits import StressLimit, stress_limits
 from redinstruct.run import is_run
 from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, part_of
-from redinstruct.settings import Setting, flag_of
+from redinstruct.settings import Setting, check_said
 from redinstruct.stats import holm_levels
 from redinstruct.types import is_unscored
 
@@ -88,12 +87,15 @@ class GateResult(msgspec.Struct, frozen=True):
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is held to: the settings of ``redinstruct gate``."""
 
-    max_rate: Annotated[float, Setting("The limit, a share: 0.10 is ten per cent.", "RATE")]
+    max_rate: Annotated[float, Setting("The limit, a share: 0.10 is ten per cent.", "RATE", least=0, most=1)]
     baseline: Annotated[
         Path | None, Setting("Also fail where the run is worse than this, and pass only where it is surely not.", "RUN")
     ] = None
     margin: Annotated[
-        float, Setting("With --baseline: the loss that may still pass; it must stay under it for sure.", "SHARE")
+        float,
+        Setting(
+            "With --baseline: the loss that may still pass; it must stay under it for sure.", "SHARE", least=0, below=1
+        ),
     ] = MARGIN
     figure: Annotated[
         str | None,
@@ -104,7 +106,9 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     confidence: Annotated[float, Setting("Of the intervals.", "C")] = 0.95
-    max_unscored: Annotated[float, Setting("More than this share unscored decides nothing.", "SHARE")] = 0.02
+    max_unscored: Annotated[
+        float, Setting("More than this share unscored decides nothing.", "SHARE", least=0, most=1)
+    ] = 0.02
     judge: Annotated[
         str | None, Setting("Another judge's verdicts: its name, or the beginning of its id.", "NAME|ID")
     ] = None
@@ -172,12 +176,7 @@ def _limit(asked: GateSettings) -> Limit:
     Raises:
         UsageError: a share, a confidence or a figure that is none.
     """
-    for name in ("max_rate", "max_unscored"):
-        value = getattr(asked, name)
-        if not (math.isfinite(value) and 0 <= value <= 1):
-            raise UsageError(f"{flag_of(name)} must lie between 0 and 1: it is a share")
-    if not (math.isfinite(asked.margin) and 0 <= asked.margin < 1):
-        raise UsageError("--margin must lie between 0 and 1: it is a share, 0.05 is five points")
+    check_said(asked)
     if not 0 < 1 - asked.confidence < 1:  # by its level: of 1e-17 it is 1
         raise UsageError("--confidence must lie between 0 and 1")
     figure = next((one for one in FIGURES if one == asked.figure), None)

@@ -18,7 +18,7 @@ from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model, Options, make_model, recorded
 from redinstruct.prompts import load_template
 from redinstruct.run.same import Pinned, check_same
-from redinstruct.settings import Kept, check_said, flag_of
+from redinstruct.settings import Kept, check_said
 from redinstruct.types import ATTACK_SUCCESS, PromptTemplate, Sampling
 
 RED_PROMPT = "cou"
@@ -97,7 +97,7 @@ def read_collecting(asked: CollectSettings) -> tuple[Topics, Judge | None]:
     Raises:
         UsageError: anything that is wrong with the input, in one line.
     """
-    _check_numbers(asked)
+    check_said(asked)
     if asked.judge is None and (asked.judge_model is not None or asked.judge_how != JudgeOptions()):
         raise UsageError("--judge-model and its like are for a judge: name it with --judge")
     if asked.critique and asked.judge is None:
@@ -142,15 +142,6 @@ def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> Collec
     )
     judge_model = None if judge is None else asked.judge_model_of(judge, timeout)
     return CollectPlan(config, teacher, answerer, judge, judge_model, template)
-
-
-def _check_numbers(asked: CollectSettings) -> None:
-    check_said(asked)
-    for name in ("per_subtopic", "blue"):
-        if not 1 <= getattr(asked, name) <= MOST:
-            raise UsageError(f"{flag_of(name)} must lie between 1 and {MOST:,}")
-    if asked.temperature is not None and not (0 <= asked.temperature <= 2):
-        raise UsageError("--temperature must lie between 0 and 2")
 
 
 def _model(model: str | Model, timeout: float, options: Options) -> Model:

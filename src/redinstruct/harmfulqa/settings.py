@@ -43,8 +43,8 @@ class CollectSettings(JudgeSettings, Sampled, frozen=True, kw_only=True):
             COLLECTED,
         ),
     ] = None
-    per_subtopic: Annotated[int, Setting("Questions per subtopic.", "N", COLLECTED)] = 20
-    blue: Annotated[int, Setting("Blue conversations per question.", "N", COLLECTED)] = 5
+    per_subtopic: Annotated[int, Setting("Questions per subtopic.", "N", COLLECTED, least=1)] = 20
+    blue: Annotated[int, Setting("Blue conversations per question.", "N", COLLECTED, least=1)] = 5
     turn_by_turn: Annotated[
         bool, Setting("Red-LM and Base-LM answer each other; else one role-play each.", group=COLLECTED)
     ] = False

@@ -102,7 +102,6 @@ def read_inputs(asked: EvalSettings, run: Path | None = None) -> ReadInputs:
     check_said(asked)
     if not asked.banks:
         raise UsageError("no question bank: name one with --bank")
-    _check_sampling(asked.sampling)
     asked = _by_protocol(asked)
     judge = asked.judge_of(measure)
     if judge.measure != measure:
@@ -147,15 +146,6 @@ def prepare(asked: EvalSettings, timeout: float = 120.0, run: Path | None = None
     )
     questions = tuple(selection.questions for selection in selections)
     return Plan(config, banks, questions, templates, measure, judge, target, asked.judge_model_of(judge, timeout))
-
-
-def _check_sampling(sampling: Sampling) -> None:
-    if sampling.max_tokens < 1:
-        raise UsageError("--max-tokens must be at least 1")
-    if sampling.temperature is not None and not (0 <= sampling.temperature <= 2):
-        raise UsageError("--temperature must lie between 0 and 2")
-    if sampling.top_p is not None and not (0 < sampling.top_p <= 1):
-        raise UsageError("--top-p must lie between 0 and 1")
 
 
 def _by_protocol(asked: EvalSettings) -> EvalSettings:

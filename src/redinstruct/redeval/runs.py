@@ -33,6 +33,7 @@ from redinstruct.run import (
 )
 from redinstruct.run.config import RunConfig, check_same_run
 from redinstruct.run.plans import Mark
+from redinstruct.settings import check_said
 from redinstruct.types import MEASURES
 
 
@@ -87,8 +88,7 @@ def rejudge(
         config = store.begun()
     judge = asked.judge_of(MEASURES[config.measure])
     model = asked.judge_model_of(judge, limits.timeout)
-    if asked.sample is not None and asked.sample < 1:
-        raise UsageError("--sample must be at least 1")
+    check_said(asked)
     if asked.again and asked.sample is not None:
         raise UsageError("--again and --sample: one at a time; a part is drawn once")
     return in_a_loop(_rejudge(run, config, judge, model, asked, limits, on_progress))

@@ -15,7 +15,7 @@ from redinstruct.models.registry import with_dtype
 from redinstruct.prompts import read_text_file
 from redinstruct.prompts.templates import MAX_TEMPLATE_BYTES
 from redinstruct.safetext import terminal
-from redinstruct.settings import ANSWERING, ASKED, JUDGING, NEEDED, Columns, Dtype, Setting, Temperature
+from redinstruct.settings import ANSWERING, ASKED, JUDGING, NEEDED, Columns, Dtype, Setting, Temperature, TopP
 from redinstruct.types import Bank, PromptTemplate, Sampled
 
 
@@ -74,7 +74,7 @@ class AskSettings(JudgeSettings, Sampled, frozen=True, kw_only=True):
     ] = None
     max_tokens: Annotated[int, Setting("Tokens per answer.", "N", ANSWERING, least=1)] = 500
     temperature: Temperature = None
-    top_p: Annotated[float | None, Setting("Nucleus sampling; left out, the model's own.", "P", ANSWERING)] = None
+    top_p: TopP = None
     seed: Annotated[int | None, Setting("Sampling seed; epoch k asks with S + k - 1.", "S", ANSWERING)] = None
     stop: tuple[str, ...] = ()
     chat_template: Annotated[

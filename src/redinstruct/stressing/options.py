@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from redinstruct.errors import UsageError
 from redinstruct.judges import Judge, JudgeSettings
 from redinstruct.judges.settings import JUDGE
 from redinstruct.run.stress import NONE, Condition
-from redinstruct.settings import Columns, Dtype, Setting
+from redinstruct.settings import Columns, Dtype, Setting, check_said
 from redinstruct.types import Bank
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -52,11 +51,11 @@ class StressOptions(JudgeSettings, frozen=True, kw_only=True):
         ),
     ] = None
     samples: Annotated[tuple[int, ...], Setting("Ask each question K times; one success is enough.", "K,...")] = ()
-    temperature: Annotated[float, Setting("That of --samples; all else is greedy.", "T")] = 1.0
+    temperature: Annotated[float, Setting("That of --samples; all else is greedy.", "T", above=0, most=2)] = 1.0
     tune: Annotated[tuple[int, ...], Setting("Fine-tune on harmless rows for so many steps first.", "STEPS,...")] = ()
     tune_data: Annotated[Path | None, Setting("The rows; left out, a few harmless ones of our own.", "FILE")] = None
     tune_rate: Annotated[
-        float | None, Setting("Learning rate; left out, 2e-5 (the toy model: 5e-4).", "X", flag="--tune-lr")
+        float | None, Setting("Learning rate; left out, 2e-5 (the toy model: 5e-4).", "X", flag="--tune-lr", above=0)
     ] = None
     tune_batch: Annotated[int | None, Setting("Rows a step; left out, 16.", "N", least=1)] = None
     quantize: Annotated[tuple[int, ...], Setting("Round the weights to 4 bits (or 2 to 8).", "BITS,...")] = ()
@@ -93,6 +92,7 @@ def check_options(asked: StressOptions) -> None:
         raise UsageError(f"--model {asked.model}: stress attacks weights, so it needs a checkpoint's folder: hf/FOLDER")
     if not asked.folder.is_dir():
         raise UsageError(f"--model {asked.model}: no such folder; stress needs a checkpoint on this machine")
+    check_said(asked)
     _check_settings("--prefill", asked.prefill, MOST_TOKENS)
     _check_settings("--samples", asked.samples, MOST_TRIES)
     _check_settings("--tune", asked.tune, MOST_STEPS)
@@ -103,10 +103,6 @@ def check_options(asked: StressOptions) -> None:
         raise UsageError("--ablate: the direction is told from forbidden and harmless questions: give --benign")
     if strange := [bits for bits in asked.quantize if bits not in BITS]:
         raise UsageError(f"--quantize {strange[0]}: expected bits, one of {', '.join(map(str, BITS))}")
-    if not (math.isfinite(asked.temperature) and 0 < asked.temperature <= 2):
-        raise UsageError("--temperature must lie above 0, at most 2: it is that of --samples")
-    if asked.tune_rate is not None and not (math.isfinite(asked.tune_rate) and asked.tune_rate > 0):
-        raise UsageError("--tune-lr must be above 0")
     needs = {"--prefill-from": (asked.prefill_from, asked.prefill, "--prefill"),
              "--tune-data": (asked.tune_data, asked.tune, "--tune"),
              "--tune-lr": (asked.tune_rate, asked.tune, "--tune"),

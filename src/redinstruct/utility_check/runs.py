@@ -7,7 +7,6 @@ other difference is refused. The margin stands in the configuration before the f
 from __future__ import annotations
 
 import importlib.util
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,10 +92,6 @@ def check_settings(wanted: UtilitySettings) -> None:
         UsageError: naming the flag.
     """
     check_said(wanted)
-    if not (math.isfinite(wanted.margin) and 0 <= wanted.margin < 1):
-        raise UsageError("--margin: the loss that counts as none, a share from 0 to below 1 (0.02 is two points)")
-    if wanted.shots is not None and not 0 <= wanted.shots <= 100:
-        raise UsageError("--shots must lie between 0 and 100")
     if wanted.data is not None and not wanted.data.is_dir():
         raise UsageError(f"--data {wanted.data.name}: is not a folder")
     if wanted.data is not None and wanted.download:

@@ -19,14 +19,18 @@ class UtilitySettings(msgspec.Struct, frozen=True, kw_only=True):
     suite: Annotated[str, Setting("paper, bias, toy, hhh, or tasks of the harness, separated by commas.", "S")]
     margin: Annotated[
         float,
-        Setting("The loss that counts as none when this run is compared: fixed now, part of the run.", "X"),
+        Setting(
+            "The loss that counts as none when this run is compared: fixed now, part of the run.", "X", least=0, below=1
+        ),
     ] = DEFAULT_MARGIN
     limit: Annotated[int | None, Setting("The first N items of each task.", "N", least=1)] = None
     data: Annotated[
         Path | None,
         Setting("Benchmark files as published; with it, no other data is read (docs/utility.md).", "DIR"),
     ] = None
-    shots: Annotated[int | None, Setting("Examples before each question; left out, the task's own.", "N")] = None
+    shots: Annotated[
+        int | None, Setting("Examples before each question; left out, the task's own.", "N", least=0, most=100)
+    ] = None
     chat_template: Annotated[
         str | None,
         Setting(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from redinstruct.figures.comparison.useful import compare_utility, margin_of
 from redinstruct.figures.comparison.values import MARGIN, Comparison
 from redinstruct.figures.comparison.verdicts import Rules
 from redinstruct.figures.scores import is_utility, read_utility
-from redinstruct.settings import Setting
+from redinstruct.settings import Setting, check_said
 
 
 class CompareSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +23,10 @@ class CompareSettings(msgspec.Struct, frozen=True, kw_only=True):
     margin: Annotated[
         float | None,
         Setting(
-            "The loss that counts as none; left out, what the utility runs fixed before they began, else 0.02.", "SHARE"
+            "The loss that counts as none; left out, what the utility runs fixed before they began, else 0.02.",
+            "SHARE",
+            least=0,
+            below=1,
         ),
     ] = None
     confidence: Annotated[float, Setting("Of tests and intervals.", "C")] = 0.95
@@ -49,8 +51,7 @@ def compare(before: str | Path, after: str | Path, asked: CompareSettings | None
     """
     asked = asked or CompareSettings()
     margin, confidence, judge = asked.margin, asked.confidence, asked.judge
-    if margin is not None and not (math.isfinite(margin) and 0 <= margin < 1):
-        raise UsageError("--margin must lie between 0 and 1: it is a share, 0.02 is two points")
+    check_said(asked)
     if not 0 < 1 - confidence < 1:  # by its level: of 1e-17 it is 1
         raise UsageError("--confidence must lie between 0 and 1")
     before, after = Path(before), Path(after)
