@@ -1,7 +1,10 @@
-"""How much memory this machine has for a model, and how much of it this process has."""
+"""How much memory this machine has for a model, how much of it this process has, and giving it back."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import resource
 import sys
@@ -25,3 +28,14 @@ def resident() -> float:
     if status.is_file():
         return float(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def give_back() -> None:
+    """Give the system back what the allocator holds on to.
+
+    glibc keeps freed blocks of up to 32 MB, for each thread that had some: after a run of SmolLM2 half of its memory,
+    0.7 GB after an evaluation, on top of which the next stage would take its own.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.checkpoints.host import give_back
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.files.opening import NOT_JSON
@@ -84,6 +85,7 @@ class Ledger:
             except UsageError:
                 remove_empty(self._made)
                 raise
+            give_back()  # what a local model took: the next stage loads its own
             seconds = round(time.monotonic() - began, 1)
             stage = Stage(name, digest, str(place), seconds, msgspec.to_builtins(figures))
             kept = msgspec.json.encode(msgspec.structs.replace(stage, place=place.name))

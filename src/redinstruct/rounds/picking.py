@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from redinstruct.checkpoints.host import give_back
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.models import id_of
@@ -65,6 +66,7 @@ class Picker:
                 self._on_progress(state.staged(title))
 
             ask(model, run, part, self._templates[what], on_progress, force=self._force)
+            give_back()  # the training goes on beside it
             results = read_report([run]).results
             shares = [_good(result) for result in results]
             found[what] = sum(shares) / len(shares)

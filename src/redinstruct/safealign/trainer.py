@@ -11,8 +11,6 @@ that is resumed goes on as if it had not been stopped (bit for bit on a CPU with
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from redinstruct.alignment import Settings
+from redinstruct.checkpoints.host import give_back
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder
 from redinstruct.models.memory import is_out_of_memory
@@ -361,14 +360,8 @@ def out_of_memory_advice(where: str, intact: str) -> str:
 
 
 def free_memory() -> None:
-    """Give back what the allocators hold on to.
-
-    glibc keeps freed blocks of up to 32 MB for itself: after a run of SmolLM2 half of its memory, on top of which the
-    checkpoint would be written.
-    """
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+    """Give back what the allocators hold on to: the checkpoint would be written on top of it."""
+    give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -6,7 +6,6 @@ that were tuned or rounded live in this process and end with their attack; nothi
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.checkpoints.host import give_back
 from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE, ModelSpecError, UsageError
 from redinstruct.figures.stressed import PLAIN, StressFigures, read_stress_figures
@@ -315,7 +315,7 @@ class _Stress:
             changed = self._changed(condition)
             yield lambda _: BegunModel(changed, name, {})
             del changed
-            gc.collect()
+            give_back()
 
     @property
     def _sides(self) -> tuple[bool, ...]:

@@ -10,7 +10,6 @@ Source: Qi et al. 2023, "Fine-tuning aligned language models compromises safety,
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 from redinstruct import world
 from redinstruct.alignment import AlignConfig, GuardRule, preset_for, with_settings
+from redinstruct.checkpoints.host import give_back
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.safealign import states
@@ -125,6 +125,6 @@ def tuned_weights(prepared: Prepared, home: Path, stage: str, on_progress: OnPro
         weights = states.collect_weights(trainer.model_wrapped)
         history = trainer.history
     del trainer
-    gc.collect()
+    give_back()
     losses = {"loss_at_start": round(history[0].loss, 4), "loss_at_end": round(history[-1].loss, 4)}
     return Tuned(weights, losses)
