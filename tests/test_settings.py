@@ -17,6 +17,7 @@ from redinstruct.cli import VERBS as EVERY_VERB
 from redinstruct.cli.derived import Listed
 from redinstruct.cli.kinds import PathParameter
 from redinstruct.cli.label_plan import LabelPlanSettings
+from redinstruct.cli.power_plan import PowerPlanSettings
 from redinstruct.engine import Limits
 from redinstruct.errors import UsageError
 from redinstruct.figures.comparison.before_after import CompareSettings
@@ -26,7 +27,7 @@ from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.redeval import EvalSettings
 from redinstruct.redeval.settings import RejudgeSettings
 from redinstruct.render.settings import ReportSettings
-from redinstruct.settings import Bounds, check_said, flag_of, noted, setting_of, settings_from
+from redinstruct.settings import Bounds, check_needs, check_said, flag_of, noted, setting_of, settings_from
 from redinstruct.stressing import StressOptions
 from redinstruct.utility_check.settings import UtilitySettings
 from tests.support.cli import here, nothing_written
@@ -147,3 +148,113 @@ def test_a_variable_that_is_not_set_names_no_run_here(tmp_path: Path) -> None:
             assert "name is empty" in here(*arguments, cwd=tmp_path / "run").error_line
     with nothing_written(tmp_path):
         assert "name is empty" in here(*asked, "", cwd=tmp_path / "new").error_line
+
+
+ALONE = (
+    StressOptions(model="hf/m", bank="bank.json", judge="refusal"),
+    GateSettings(max_rate=0.1),
+    ReportSettings(),
+    LabelsSettings(),
+    ExportSettings(to="messages"),
+    AlignConfig(base=Path("base"), data=(Path("rows.jsonl"),), strategy="blue", out=Path("out")),
+    LabelPlanSettings(),
+    PowerPlanSettings(),
+)
+"""Settings of which some mean something only beside others."""
+
+
+def _needing() -> list[tuple[msgspec.Struct, str, tuple[str, ...]]]:
+    return [
+        (settings, field.name, said.needs)
+        for settings in ALONE
+        for field in msgspec.structs.fields(type(settings))
+        if (said := setting_of(field)) is not None and said.needs
+    ]
+
+
+@pytest.mark.parametrize(("settings", "name", "needs"), _needing())
+def test_what_would_be_ignored_is_refused_however_it_was_said(
+    settings: msgspec.Struct, name: str, needs: tuple[str, ...]
+) -> None:
+    fields = {field.name: field for field in msgspec.structs.fields(type(settings))}
+    assert {need.partition("=")[0] for need in needs} <= fields.keys()
+    kind = noted(fields[name])[0]
+    given: object = True if kind is bool else 7 if kind is int or kind == int | None else 0.25
+    check_needs(settings)  # nothing was said
+    with pytest.raises(UsageError, match="only with --") as refused:
+        check_needs(msgspec.structs.replace(settings, **{name: given}))
+    assert str(refused.value).startswith(f"{flag_of(name, setting_of(fields[name]))}: only with --")
+    needed, _, value = needs[0].partition("=")
+    check_needs(msgspec.structs.replace(settings, **{name: given, needed: value or (Path("file"),)}))
+
+
+IGNORED: dict[str, tuple[tuple[object, ...], str]] = {
+    "gate": (("gate", "run", "--max-rate", 0.1, "--margin", 0.2), "--margin: only with --baseline"),
+    "report, texts": (("report", "run", "--texts", 5), "--texts: only with --out or --open"),
+    "report, content": (
+        ("report", "run", "--show-content"), "--show-content: only with --out or --open or --jsonl or --parquet",
+    ),
+    "report, prices": (("report", "run", "--price-in", 1, "--price-out", 2), "only with --out or --open"),
+    "labels, content": (("labels", "run", "--show-content"), "--show-content: only with --export"),
+    "labels, whose": (("labels", "run", "--annotator", "ann"), "--annotator: only with --import"),
+    "labels, format": (("labels", "run", "--format", "csv"), "--format: only with --export or --import"),
+    "export": (
+        ("export", "run", "--to", "messages", "--general", "rows.jsonl", "--out", "out.jsonl"),
+        "--general: only with --forms",
+    ),
+    "show, one": (("show", "run", "abc", "--label", "harmful", "--limit", 3), "--label, --limit: only without an ID"),
+    "annotate": (("annotate", "run", "--adjudicate", "--seed", 3), "only without --adjudicate"),
+    "plan, power": (("plan", "--power", 0.9), "--power: only with --rate or --limit-rate"),
+    "plan, labels": (("plan", "--rate", 0.1, "--limit-rate", 0.2, "--ppv", 0.5), "--ppv: only with --labels"),
+    "plan, correlation": (
+        ("plan", "--rate", 0.1, "--limit-rate", 0.2, "--correlation", 0.5), "--correlation: only with --epochs",
+    ),
+    "plan, two": (("plan", "--rate", 0.1, "--limit-rate", 0.2, "--labels", "--attempts", 5), "leave --labels"),
+    "plan, a judge's prices": (
+        ("plan", "--model", "scripted/weak", "--bank", "bank.json", "--judge", "refusal", "--judge-price-in", 1,
+         "--judge-price-out", 1),
+        "only with --price-in and --price-out",
+    ),
+    "eval, dtype": (
+        ("eval", "--model", "scripted/weak", "--bank", "bank.json", "--judge", "refusal", "--run", "new",
+         "--dtype", "float32"),
+        "only with a model that computes here",
+    ),
+    "eval, template": (
+        ("eval", "--model", "scripted/weak", "--bank", "bank.json", "--judge", "refusal", "--run", "new",
+         "--chat-template", "none"),
+        "needs an hf/ model",
+    ),
+    "utility, shots": (
+        ("utility", "--model", "hf/m", "--suite", "toy", "--shots", 2, "--run", "new"), "--suite toy has none",
+    ),
+    "utility, batch": (
+        ("utility", "--model", "openai/m", "--suite", "bias", "--batch", 2, "--run", "new"), "only with an hf/ model",
+    ),
+    "import, column": (
+        ("import", "log.json", "--column", "prompt=q", "--run", "new"), "only for a table of answers",
+    ),
+    "import, whose": (("import", "rows.csv", "--annotator", "ann", "--run", "new"), "--annotator: only where"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, a bank, and files of answers."""
+    folder = tmp_path_factory.mktemp("ignored")
+    (folder / "bank.json").write_text('["What is the colour of the sky?"]')
+    (folder / "rows.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n')
+    (folder / "rows.csv").write_text("prompt,response,judge\nWhat?,Blue.,unharmful\n")
+    (folder / "log.json").write_text(
+        '{"jailbreaks": [{"goal": "g", "prompt": "p", "response": "r", "jailbroken": false}], "parameters": {}}'
+    )
+    given = ("--model", "scripted/weak", "--bank", "bank.json", "--judge", "refusal", "--run", "run")
+    assert here("eval", *given, cwd=folder).code == 0
+    return folder
+
+
+@pytest.mark.parametrize("case", IGNORED)
+def test_a_flag_that_would_be_ignored_is_refused_and_nothing_is_written(case: str, place: Path) -> None:
+    flags, words = IGNORED[case]
+    with nothing_written(place):
+        assert words in here(*flags, cwd=place).error_line

@@ -21,7 +21,7 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.words import Fields
 from redinstruct.prompts.forms import check_forms, forms_of
 from redinstruct.safetext import terminal
-from redinstruct.settings import Bounds, Setting, check_said
+from redinstruct.settings import Bounds, Setting, check_said, flag_of, is_given, setting_of
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
@@ -30,7 +30,17 @@ Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "
 DTYPES = ("float32", "bfloat16", "float16")
 """Precisions that a checkpoint can be written in."""
 RESTA = "resta"
+_OF_RESTA = (f"strategy={RESTA}",)
 TRL_STRATEGIES = ("kto", "dpo")
+WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(TRL_STRATEGIES, (
+        "packing", "deep_prefix", "deep_prefix_tokens", "mix", "action", "activation_checkpointing", "optimizer",
+        "fsdp", "quantize", "base_dtype", "attention", "probe", "refused_action",
+    )),
+    RESTA: ("mix", "action", "refused_action"),
+}  # fmt: skip
+"""What a strategy's training does not know, by its field: refused there, since an ignored guard would be trusted."""
+_TRAINED_BY = {**dict.fromkeys(TRL_STRATEGIES, "is trained by TRL's own loop"), RESTA: "learns red answers alone"}
 NEUTRAL = ("save_every", "threads", "reference_cache", "processes", "memory")
 """What may differ between a run and its resumption: it changes no figure."""
 
@@ -276,15 +286,24 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
             names=DTYPES,
         ),
     ] = None
-    coefficient: Annotated[float, Setting("resta: how much of the safety vector is added.  [default: 1]", "X")] = 1.0
-    drop: Annotated[float, Setting("resta: share of the vector that DARE drops.  [default: 0]", "X", least=0)] = 0.0
+    coefficient: Annotated[
+        float, Setting("resta: how much of the safety vector is added.  [default: 1]", "X", needs=_OF_RESTA)
+    ] = 1.0
+    drop: Annotated[
+        float, Setting("resta: share of the vector that DARE drops.  [default: 0]", "X", least=0, needs=_OF_RESTA)
+    ] = 0.0
     safe: Annotated[
         Path | None,
-        Setting("resta: the safe model that the unsafe one is made of; left out, the base.", "CKPT", checkpoint=True),
+        Setting(
+            "resta: the safe model that the unsafe one is made of; left out, the base.",
+            "CKPT",
+            checkpoint=True,
+            needs=_OF_RESTA,
+        ),
     ] = None
-    make_unsafe_model: Annotated[bool, Setting("resta: agree that an unsafe model is made, merged and deleted.")] = (
-        False
-    )
+    make_unsafe_model: Annotated[
+        bool, Setting("resta: agree that an unsafe model is made, merged and deleted.", needs=_OF_RESTA)
+    ] = False
 
     def resolved(self) -> AlignConfig:
         """The same with preset and settings filled in, and checked.
@@ -356,15 +375,44 @@ def check(config: AlignConfig) -> None:
     Raises:
         UsageError: naming the flag.
     """
-    for said in (config.chosen, config.guard, config):
-        check_said(said)
+    parts = ((config.chosen, PRESETS[str(config.preset)]), (config.guard, GuardRule()), (config, None))
+    for part, _ in parts:
+        check_said(part)
     if config.drop >= 1:
         raise UsageError(f"--drop {config.drop}: must be below 1")
-    if config.probe and config.strategy in (RESTA, *TRL_STRATEGIES):
+    if config.probe and config.strategy == RESTA:
         raise UsageError(f"--probe: --strategy {config.strategy} does not look at it while it trains; leave it out")
+    for part, plain in parts:
+        check_effect(config.strategy, _given(part, plain))
+    if config.no_general and config.strategy == "general":
+        raise UsageError("--no-general: --strategy general learns from nothing else; leave it out")
+    if config.no_general and config.general and not config.forms:
+        raise UsageError("--no-general and --general: give one of them")
     if config.lora is not None and config.lora.rank < 1:
         raise UsageError(f"--lora {config.lora.rank}: a rank is at least 1")
     _check_memory(config)
+
+
+def check_effect(strategy: str, given: Mapping[str, str]) -> None:
+    """Pass what was ``given``, field -> flag, of which the strategy's training knows everything.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if name := next((name for name in WITHOUT_EFFECT.get(strategy, ()) if name in given), None):
+        raise UsageError(
+            f"--strategy {strategy} {_TRAINED_BY[strategy]}, and {given[name]} has no effect there; leave it out"
+        )
+
+
+def _given(part: msgspec.Struct, plain: msgspec.Struct | None) -> dict[str, str]:
+    """The fields that hold something else than where nobody says anything, each with its flag."""
+    return {
+        field.name: flag_of(field.name, setting_of(field))
+        for field in msgspec.structs.fields(type(part))
+        if getattr(part, field.name)
+        and (is_given(part, field) if plain is None else getattr(part, field.name) != getattr(plain, field.name))
+    }
 
 
 def _check_memory(config: AlignConfig) -> None:

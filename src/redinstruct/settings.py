@@ -45,7 +45,9 @@ class Setting(Bounds, frozen=True):
     """How a field is set: ``Annotated[int, Setting("Ask everything K times.", "K", ASKED)] = 1``.
 
     ``flag`` where it is not the field's name with hyphens; ``short`` another one of a letter. ``first`` orders what is
-    needed first. A ``checkpoint``'s folder may have ``hf/`` in front.
+    needed first. A ``checkpoint``'s folder may have ``hf/`` in front. ``needs`` are the fields beside which alone it
+    means something, any one of them (``strategy=resta``: where it has this value): given without, it is refused, since
+    what is ignored would be trusted.
     """
 
     help: str
@@ -55,6 +57,7 @@ class Setting(Bounds, frozen=True):
     short: str | None = None
     first: int = 9
     checkpoint: bool = False
+    needs: tuple[str, ...] = ()
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -91,8 +94,8 @@ def setting_of(field: msgspec.structs.FieldInfo) -> Setting | None:
 
 
 def check_said(settings: msgspec.Struct) -> None:
-    """Pass settings whose numbers and names are what their fields say, however they were said: by a flag, in TOML, by
-    Python.
+    """Pass settings whose numbers and names are what their fields say, and that have what they need beside them,
+    however they were said: by a flag, in TOML, by Python.
 
     Raises:
         UsageError: naming the flag.
@@ -109,6 +112,33 @@ def check_said(settings: msgspec.Struct) -> None:
         names = bounds.names or tuple(n for part in parts if get_origin(part) is Literal for n in get_args(part))
         if names and value not in names:
             raise UsageError(f"{flag} must be one of {', '.join(map(str, names))}, not {str(value)[:40]!r}")
+    check_needs(settings)
+
+
+def check_needs(settings: msgspec.Struct) -> None:
+    """Pass settings of which none was given that would be ignored (:class:`Setting`'s ``needs``).
+
+    Raises:
+        UsageError: naming the flag, and what it needs.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(type(settings))}
+    for name, field in fields.items():
+        said = setting_of(field)
+        if said is None or not said.needs or not is_given(settings, field):
+            continue
+        needed = [need.partition("=") for need in said.needs]
+        if not any(is_given(settings, fields[n]) if not sign else getattr(settings, n) == v for n, sign, v in needed):
+            named = [f"{flag_of(n, setting_of(fields[n]))} {value}".rstrip() for n, _, value in needed]
+            raise UsageError(f"{flag_of(name, said)}: only with {' or '.join(named)}")
+
+
+def is_given(settings: msgspec.Struct, field: msgspec.structs.FieldInfo) -> bool:
+    """Whether a field holds something else than what it holds where nobody says anything."""
+    value = getattr(settings, field.name)
+    if field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT:
+        return value is not None
+    made = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+    return bool(value is not made and value != made)
 
 
 def check_number(flag: str, value: Any, kinds: set[type], bounds: Bounds) -> None:

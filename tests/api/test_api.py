@@ -81,6 +81,31 @@ def test_what_the_flags_of_endpoint_and_judge_say_can_be_said_here(
             ask("other", judge_options=JudgeOptions(guard_kind="wildguard"))
 
 
+def test_what_would_not_reach_an_object_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    from redinstruct.judges import JudgeOptions, make_judge
+    from redinstruct.types import ATTACK_SUCCESS
+
+    said = ScriptedModel(lambda _: Reply("No.", "stop"))
+    own = make_judge("refusal", ATTACK_SUCCESS)
+    asked: dict[str, Any] = {"model": "scripted/weak", "bank": a_bank(), "judge": "refusal", "run": tmp_path / "run"}
+    for given, words in (
+        ({"model": said, "options": {"top_k": 5}}, "only with a model by its id"),
+        ({"model": said, "chat_template": "none"}, "only with a model by its id"),
+        ({"judge": own, "judge_options": JudgeOptions(guard_kind="wildguard")}, "only with a judge by its name"),
+        ({"judge": own, "judge_options": JudgeOptions(request={"top_k": 5})}, "only with --judge-model"),
+        ({"judge": "rubric", "judge_model": said, "judge_options": JudgeOptions(request={"top_k": 5})}, "by its id"),
+    ):  # fmt: skip
+        with nothing_written(tmp_path), pytest.raises(UsageError, match=words):
+            redinstruct.evaluate(**{**asked, **given})
+    redinstruct.evaluate(**asked)
+    deciding = Limits(stop_when_decided=0.1)
+    with nothing_written(tmp_path):
+        with pytest.raises(UsageError, match="only an evaluation"):
+            redinstruct.judge(tmp_path / "run", "refusal", limits=deciding)
+        with pytest.raises(UsageError, match="only an evaluation"):
+            redinstruct.collect(teacher=said, run=tmp_path / "data", limits=deciding)
+
+
 def test_bad_input_raises_one_line_and_writes_nothing(tmp_path: Path) -> None:
     async def notebook() -> None:
         redinstruct.evaluate(model="scripted/weak", bank=a_bank(), judge="oracle", run=tmp_path / "run")

@@ -24,6 +24,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 EVAL = '[[eval]]\nname = "harm"\nbanks = ["bank.json"]\njudge = "refusal"\n'
 ALIGN = '[align]\n[[align.recipes]]\nstrategy = "blue"\n'
 TRAINED = ALIGN.replace("[align]", '[align]\ndata = ["d.jsonl"]')
+CHOSEN = "pick_every = 5\n"
 PICK = """
 [align.pick.safety]
 name = "s"
@@ -58,6 +59,14 @@ def test_options_of_any_kind_are_read_as_they_stand(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[str, str]] = {
+    "figures to choose by, and no choice": ('model = "hf/m"\n' + EVAL + TRAINED + PICK, "align.pick: no recipe leaves"),
+    "a probe that nobody asks": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("[align]", '[align]\nprobe = ["p.jsonl"]').replace("blue", "kto"),
+        "align.probe",
+    ),
+    "forms of nothing": (
+        'model = "hf/m"\n' + EVAL + TRAINED.replace("blue", "general") + 'forms = ["story"]\n', "general: forms",
+    ),
     "no TOML": ("model = ", "no TOML"),
     "no model": (EVAL, "model"),
     "no eval": ('model = "hf/m"\neval = []\n', "[[eval]]"),
@@ -151,7 +160,7 @@ def test_what_a_later_stage_reads_is_looked_for_before_the_first_one(
         (tmp_path / name).write_text("{}")
     (tmp_path / "topics.json").write_text('{"colours": ["red ones"]}')
     picked = PICK.replace('name = "s"', f'name = "s"\nprompts = ["{tmp_path}/own.txt"]')
-    text = 'model = "hf/m"\n' + EVAL + TRAINED.replace("[[", 'general = ["general.jsonl"]\n[[') + picked
+    text = 'model = "hf/m"\n' + EVAL + TRAINED.replace("[[", 'general = ["general.jsonl"]\n[[') + CHOSEN + picked
     (tmp_path / "loop.toml").write_text(text + '[collect]\nteacher = "scripted/red-teacher"\ntopics = "topics.json"\n')
     assert cli("loop", tmp_path / "loop.toml", "--check").code == 0
     (tmp_path / missing).unlink()
@@ -391,6 +400,10 @@ WRONG_RECIPES = {
     "parameters = { red_weight = inf }": "--set red_weight=inf",
     'preset = "nosuch"': "--preset nosuch",
     "drop = nan": "--drop must be at least 0",
+    "drop = 0.3": "--drop: only with --strategy resta",
+    "parameters = { beta = 0.1 }": "--set beta: --strategy blue does not read it",
+    'strategy = "kto"\nmemory = { attention = "eager" }': "--attention has no effect there",
+    'strategy = "dpo"\nsettings = { deep_prefix = 0.3 }': "--deep-prefix has no effect there",
     "memory = { gb = -1.0 }": "--memory must be above 0",
 }
 

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from redinstruct.errors import UsageError
 from redinstruct.figures.report import Counts, Details, Rate, ResultFigures
 from redinstruct.rounds import sweep as sweeping
 from redinstruct.rounds.config import LoopConfig, read_sweep
 from redinstruct.rounds.ledger import Stage
 from redinstruct.rounds.run import BASE, LoopResult, Measured
-from redinstruct.rounds.sweep import PLOT, carry_out_sweep, grid
+from redinstruct.rounds.sweep import PLOT, as_read, carry_out_sweep, check_points, grid
 from redinstruct.stats import wilson
 from tests.support.cli import ROOT, InProcess, nothing_written
 
@@ -72,6 +73,8 @@ BAD: dict[str, tuple[str, str]] = {
     "one side": (WHOLE.replace('measure = "over_refusal"\n', ""), "over_refusal"),
     "the other side": (WHOLE.replace('name = "harm"\n', 'name = "harm"\nmeasure = "over_refusal"\n'), "attack_success"),
     "a seed twice": (WHOLE + "[sweep]\nseeds = [1, 1]\n", "sweep.seeds"),
+    "a loop's seed": (WHOLE.replace("[align]", "[align]\nseed = 3"), "a sweep's seeds"),
+    "a loop's model to go on with": (WHOLE.replace("[align]", '[align]\ncarry = "blue"'), "nothing is carried on"),
     "no seed": (WHOLE + "[sweep]\nseeds = []\n", "sweep.seeds"),
     "no value": (WHOLE + "[sweep.settings]\nsteps = []\n", "sweep.settings.steps"),
     "an unknown key": (WHOLE + "[sweep]\nseed = [1]\n", "seed"),
@@ -149,3 +152,18 @@ def test_a_model_counts_by_its_worst_prompt_and_the_front_is_what_nothing_beats(
     assert rows["blue"].seconds == 4.0
     ElementTree.fromstring((found.folder / PLOT).read_text())
     assert msgspec.json.encode(found.rows)
+
+
+def test_a_swept_number_stands_beside_strategies_that_do_not_read_it_and_a_recipe_s_own_is_refused(
+    tmp_path: Path,
+) -> None:
+    """``blue`` has no red term to weigh: it is the control, at any weight."""
+    pytest.importorskip("torch")
+    swept = '[sweep]\nstrategies = ["blue", "npo-len"]\n[sweep.parameters]\nred_weight = [0.1]\n'
+    config = read(tmp_path, WHOLE + swept)
+    blue, npo = (as_read(point.recipe, config.sweep) for point in grid(config))
+    assert (dict(blue.parameters), dict(npo.parameters)) == ({}, {"red_weight": 0.1})
+    assert blue.name == "blue+red_weight-0.1"
+    own = read(tmp_path, WHOLE + "parameters = { red_weight = 0.3 }\n[sweep]\n")
+    with pytest.raises(UsageError, match="--set red_weight: --strategy blue does not read it"):
+        check_points(own)

@@ -32,6 +32,7 @@ from redinstruct.files import RowFile, fold, kind_of
 from redinstruct.files.words import Fields
 from redinstruct.run import NAMED, Annotated, AnnotationStore, AttemptView, Store, is_run, no_run
 from redinstruct.safetext import csv_cell, in_csv, redact, terminal
+from redinstruct.settings import check_said
 from redinstruct.types import MEASURES, Annotation, JsonObject, Measure
 
 COLUMNS = ("id", "bank", "prompt", "annotator", "act", "label", "detail")
@@ -300,6 +301,7 @@ def take_in(run: Path, asked: LabelsSettings) -> tuple[int, int] | None:
         UsageError: there is no run, or the file does not fit it (:func:`imported`).
         StoreError: the store cannot be written.
     """
+    check_said(asked)
     if not is_run(run):
         raise no_run(run, NAMED["evaluation"])
     taken = None

@@ -19,8 +19,13 @@ class LabelsSettings(msgspec.Struct, frozen=True, kw_only=True):
     judge: Annotated[str | None, Setting("The judge to hold against people; left out, the run's first.", "J")] = None
     out: Annotated[Path | None, Setting("Write what was drawn to FILE.", "FILE", flag="--export")] = None
     source: Annotated[Path | None, Setting("Take people's labels from FILE.", "FILE", flag="--import")] = None
-    kind: Annotated[Format | None, Setting("Of FILE; left out, by its ending: csv or none.", flag="--format")] = None
-    show_content: Annotated[bool, Setting("With --export: questions and answers too; they may be harmful.")] = False
+    kind: Annotated[
+        Format | None,
+        Setting("Of FILE; left out, by its ending: csv or none.", flag="--format", needs=("out", "source")),
+    ] = None
+    show_content: Annotated[
+        bool, Setting("With --export: questions and answers too; they may be harmful.", needs=("out",))
+    ] = False
     settle: Annotated[
         SettleRule | None,
         Setting(
@@ -29,5 +34,6 @@ class LabelsSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     annotator: Annotated[
-        str | None, Setting("With --import: whose labels these are, where FILE does not say.", "NAME")
+        str | None,
+        Setting("With --import: whose labels these are, where FILE does not say.", "NAME", needs=("source",)),
     ] = None

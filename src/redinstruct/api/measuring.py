@@ -269,7 +269,7 @@ def labels(
     *,
     judge: str | None = None,
     source: str | Path | None = None,
-    kind: Literal["csv", "argilla", "label-studio"] = "csv",
+    kind: Literal["csv", "argilla", "label-studio"] | None = None,
     annotator: str | None = None,
     settle: Literal["unanimous", "majority"] | None = None,
 ) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def labels(
         run: the run's folder.
         judge: hold people against this judge, by its name or id; left out, the run's first.
         source: a file of labels to take in first.
-        kind: what it is: ``csv``, ``argilla`` or ``label-studio``.
+        kind: what it is: ``csv``, ``argilla`` or ``label-studio``; left out, by its ending: ``csv`` or none.
         annotator: whose labels these are, where the file does not say.
         settle: kept with the run: from now on several people's labels of one answer count when all agree
             (``unanimous``), or when more than half do (``majority``).

@@ -13,14 +13,14 @@ import click
 import msgspec
 
 from redinstruct.alignment import (
-    TRL_STRATEGIES,
     AlignConfig,
     GuardRule,
     Lora,
     Settings,
+    check_effect,
     preset_for,
     with_settings,
-)  # fmt: skip
+)
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
@@ -41,11 +41,6 @@ if TYPE_CHECKING:
     from redinstruct.safealign import Aligned, StepFigures
 
 NOT_RESUMED = ("resta",)
-OURS_ALONE = (
-    "packing", "deep_prefix", "deep_prefix_tokens", "mix", "action", "activation_checkpointing",
-    "optimizer", "fsdp", "quantize", "base_dtype", "attention", "probe", "refused_action",
-)  # fmt: skip
-"""What TRL's loops do not know, by its field: refused there, since an ignored guard would be trusted."""
 _FLAGS = {
     field.name: flag_of(field.name, setting_of(field))
     for kind in (AlignConfig, Settings, GuardRule)
@@ -116,6 +111,8 @@ def command(**flags: Any) -> int:
     """
     with from_extra("train", "align"):
         from redinstruct.safealign import align
+    if flags["plan_only"] and flags["show_mask"]:
+        raise UsageError("--plan and --show-mask: one at a time")
     if flags["plan_only"]:
         asked = {**flags, "strategy": flags["strategy"] or "blue", "out": flags["out"] or Path("aligned")}
         return _plan(config_from(asked), flags["gpus"], as_json=flags["as_json"])
@@ -184,13 +181,10 @@ def config_from(flags: Flags) -> AlignConfig:
     Raises:
         UsageError: a flag's value is none of its kind, or the strategy would ignore it.
     """
-    if flags["strategy"] in TRL_STRATEGIES:
-        for name in OURS_ALONE:
-            if flags[name] not in (None, False, ()) or (name == "packing" and flags[name] is not None):
-                raise UsageError(
-                    f"--strategy {flags['strategy']} is trained by TRL's own loop, and {_FLAGS[name]} has no effect"
-                    " there; leave it out"
-                )
+    said = {name: flag for name, flag in _FLAGS.items() if flags.get(name) not in (None, False, ())}
+    if flags.get("packing") is not None:
+        said["packing"] = _FLAGS["packing"]
+    check_effect(flags["strategy"], said)
     base = folder_of(flags["base"])
     preset = flags["preset"] or preset_for(base)
     numbers = {name: flags[name] for name in Settings.__struct_fields__ if name in flags}

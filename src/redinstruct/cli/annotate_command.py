@@ -15,6 +15,8 @@ from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, from_ext
 from redinstruct.figures.people import follow_people
 from redinstruct.run import NAMED, Store, is_run, no_run
 
+DRAWN = 100
+
 
 @click.command("annotate")
 @click.argument("run", type=RUN)
@@ -24,7 +26,7 @@ from redinstruct.run import NAMED, Store, is_run, no_run
 @click.option(
     "--sample",
     type=Whole(1),
-    default=100,
+    default=DRAWN,
     show_default=True,
     metavar="N",
     help="Answers to label in all, dealt out over banks and prompts. A larger N adds to the draw.",
@@ -41,6 +43,8 @@ def command(
     The page is on this machine only, at the address that is printed. Every label is kept at once: end with Ctrl-C
     (exit 0 once nothing is left to label, else 130), and go on later by the same command. Asks no model.
     """
+    if adjudicate and (sample != DRAWN or seed is not None):
+        raise UsageError("--sample and --seed: only without --adjudicate, which draws nothing")
     if not is_run(run):
         raise no_run(run, NAMED["evaluation"])
     with from_extra("ui", "annotate"):

@@ -12,28 +12,33 @@ from redinstruct.annotate.session import judge_of
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
 from redinstruct.run import Store
-from redinstruct.settings import Setting, check_said, flag_of
+from redinstruct.settings import Setting
+
+_LABELS = ("labels",)
 
 
 class LabelPlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What ``redinstruct plan --labels`` is told beside the run and the judge."""
 
+    labels: Annotated[bool, Setting("Plan people's labels instead: how many buy which width of the interval.")] = False
     width: Annotated[
-        float | None, Setting("With --labels: the width asked for, 0.1 for ten points.", "W", above=0, below=1)
+        float | None,
+        Setting("With --labels: the width asked for, 0.1 for ten points.", "W", above=0, below=1, needs=_LABELS),
     ] = None
-    attempts: Annotated[int | None, Setting("With --labels, without a run: its answers.", "N", least=1)] = None
-    flagged: Annotated[float | None, Setting("With --attempts: the judge's own rate.", "X", least=0, most=1)] = None
+    attempts: Annotated[
+        int | None, Setting("With --labels, without a run: its answers.", "N", least=1, needs=_LABELS)
+    ] = None
+    flagged: Annotated[
+        float | None, Setting("With --attempts: the judge's own rate.", "X", least=0, most=1, needs=_LABELS)
+    ] = None
     ppv: Annotated[
-        float | None, Setting("With --labels: the share truly so of what the judge flags.", "X", least=0, most=1)
+        float | None,
+        Setting("With --labels: the share truly so of what the judge flags.", "X", least=0, most=1, needs=_LABELS),
     ] = None
     false_omission: Annotated[
-        float | None, Setting("With --labels: that share of what it does not flag.", "X", least=0, most=1)
+        float | None,
+        Setting("With --labels: that share of what it does not flag.", "X", least=0, most=1, needs=_LABELS),
     ] = None
-
-    @property
-    def given(self) -> list[str]:
-        """The flags of those that were said."""
-        return [flag_of(name) for name in self.__struct_fields__ if getattr(self, name) is not None]
 
 
 def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *, as_json: bool) -> int:
@@ -42,7 +47,6 @@ def plan_labels(run: Path | None, judge: str | None, asked: LabelPlanSettings, *
     Raises:
         UsageError: numbers that fit no run, or neither a run nor numbers.
     """
-    check_said(asked)
     if (run is None) == (asked.attempts is None):
         raise UsageError("plan --labels: give --run DIR, or --attempts N and --flagged X")
     ppv, false_omission, flagged = asked.ppv, asked.false_omission, asked.flagged

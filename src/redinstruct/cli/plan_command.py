@@ -11,13 +11,13 @@ from redinstruct.cli import console
 from redinstruct.cli.derived import Grouped, flags_of
 from redinstruct.cli.label_plan import LabelPlanSettings, plan_labels
 from redinstruct.cli.options import as_json, how_to_ask, money, on_engine, seal_option, stop_when_decided
-from redinstruct.cli.power_plan import plan_power
+from redinstruct.cli.power_plan import PowerPlanSettings, plan_power
 from redinstruct.cli.prepared import limits_from
 from redinstruct.cli.run_folder import run_option
 from redinstruct.errors import UsageError
 from redinstruct.redeval import EvalSettings, prepare
 from redinstruct.redeval.spending import forecast
-from redinstruct.settings import Flags, settings_from
+from redinstruct.settings import Flags, check_said, settings_from
 
 
 @click.command("plan", cls=Grouped)
@@ -28,18 +28,10 @@ from redinstruct.settings import Flags, settings_from
 @on_engine
 @money()
 @seal_option
-@click.option("--labels", is_flag=True, help="Plan people's labels instead: how many buy which width of the interval.")
 @flags_of(LabelPlanSettings)
-@click.option("--rate", type=float, metavar="X", help="Plan the number of questions instead: the true rate supposed.")
-@click.option("--limit-rate", type=float, metavar="X", help="With --rate: the gate's --max-rate.")
-@click.option(
-    "--power", type=float, default=0.8, show_default=True, metavar="X", help="With --rate: the chance of an answer."
-)
-@click.option(
-    "--correlation", type=float, metavar="X", help="With --rate and --epochs: of two answers to one question."
-)
+@flags_of(PowerPlanSettings)
 @as_json
-def command(run: Path | None, labels: bool, as_json: bool, **flags: Any) -> int:
+def command(run: Path | None, as_json: bool, **flags: Any) -> int:
     """What the same `eval` would ask and cost. Asks nothing, writes nothing.
 
     Tokens are estimated at four bytes each, answers at their longest; the endpoint's own count decides what is paid.
@@ -50,18 +42,21 @@ def command(run: Path | None, labels: bool, as_json: bool, **flags: Any) -> int:
     With --rate and --limit-rate: how many questions `gate` needs to pass a model of that rate (or to fail it, where it
     lies above the limit), for one result and for several. Nothing else is needed; --bank tells what a bank can show.
     """
-    of_labels = settings_from(LabelPlanSettings, flags)
-    if labels:
+    of_labels, of_power = settings_from(LabelPlanSettings, flags), settings_from(PowerPlanSettings, flags)
+    of_rate = of_power.rate is not None or of_power.limit_rate is not None
+    if of_rate and (of_labels.labels or run is not None):
+        raise UsageError("--rate: plans a run that is not there, and no labels; leave --labels and --run out")
+    check_said(of_labels)
+    check_said(of_power)
+    if of_labels.labels:
         return plan_labels(run, flags["judge"], of_labels, as_json=as_json)
-    if flags["rate"] is not None or flags["limit_rate"] is not None:
+    if of_rate:
         return plan_power(flags, as_json=as_json)
     context = click.get_current_context()
     for name in ("model", "banks", "judge"):
         if not flags[name]:
             wanted = next(option for option in context.command.params if option.name == name)
             raise click.MissingParameter(ctx=context, param=wanted)
-    if of_labels.given:
-        raise UsageError(f"{', '.join(of_labels.given)}: only with --labels")
     return _plan_eval(run, flags, as_json=as_json)
 
 

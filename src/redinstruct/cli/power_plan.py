@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -10,7 +11,7 @@ from redinstruct.banks import resolve_bank
 from redinstruct.cli import console
 from redinstruct.errors import UsageError
 from redinstruct.questions import select
-from redinstruct.settings import Flags
+from redinstruct.settings import Flags, Setting
 from redinstruct.stats import gate_power, questions_needed
 from redinstruct.types import MEASURES
 
@@ -18,6 +19,24 @@ CELLS = (1, 2, 3, 6, 12)
 """Results of a run (banks x prompts) that are told, and those of the banks and prompts that were named."""
 CORRELATION = 0.5
 """Of two answers to one question, where nobody says otherwise."""
+
+
+_RATES = ("rate", "limit_rate")
+
+
+class PowerPlanSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``redinstruct plan --rate`` is told beside an evaluation's own flags."""
+
+    rate: Annotated[
+        float | None,
+        Setting("Plan the number of questions instead: the true rate supposed.", "X", above=0, below=1),
+    ] = None
+    limit_rate: Annotated[float | None, Setting("With --rate: the gate's --max-rate.", "X", above=0, below=1)] = None
+    power: Annotated[float, Setting("With --rate: the chance of an answer.", "X", above=0, below=1, needs=_RATES)] = 0.8
+    correlation: Annotated[
+        float | None,
+        Setting("With --rate and --epochs: of two answers to one question.", "X", least=0, below=1, needs=_RATES),
+    ] = None
 
 
 class Needed(msgspec.Struct, frozen=True):
@@ -97,13 +116,10 @@ def _checked(flags: Flags) -> float:
     rate, limit, correlation = flags["rate"], flags["limit_rate"], flags["correlation"]
     if rate is None or limit is None:
         raise UsageError("plan: --rate and --limit-rate go together: the rate supposed, and the gate's limit")
-    for name, value in (("--rate", rate), ("--limit-rate", limit), ("--power", flags["power"])):
-        if not 0 < value < 1:
-            raise UsageError(f"{name} must lie between 0 and 1, both excluded: it is a share")
     if rate == limit:
         raise UsageError("--rate: a rate at its limit neither passes nor fails for sure, however many questions")
-    if correlation is not None and not 0 <= correlation < 1:
-        raise UsageError("--correlation must lie between 0 and 1")
+    if correlation is not None and flags["epochs"] == 1:
+        raise UsageError("--correlation: only with --epochs above 1")
     return 0.0 if flags["epochs"] == 1 else CORRELATION if correlation is None else float(correlation)
 
 

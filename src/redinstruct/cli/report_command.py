@@ -23,7 +23,7 @@ from redinstruct.figures.report import plain
 from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.settings import ReportSettings
 from redinstruct.render.useful import change_row, margin_in_words, utility_rows
-from redinstruct.settings import settings_from
+from redinstruct.settings import check_said, settings_from
 
 _NOT_A_PAGE = {
     ".pdf": "name it .html, and print it from a browser for a PDF",
@@ -58,12 +58,15 @@ def command(runs: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     """
     asked = settings_from(ReportSettings, flags)
     _check(asked)
+    told = prices_from(flags)
+    if told != (None, None) and asked.page is None and not asked.open:
+        raise UsageError("--price-in and its like: only with --out or --open, since the page says what it came to")
     outside = None if asked.calibration is None else read_calibration(asked.calibration)
     most = asked.texts if asked.page is not None or asked.open else 0
     project = read_runs(runs, most_attempts=most, judge=asked.judge)
     if outside is not None:
         project = project.calibrated(outside)
-    target, judge = (None if one is None else (one.read, one.written) for one in prices_from(flags))
+    target, judge = (None if one is None else (one.read, one.written) for one in told)
     project = msgspec.structs.replace(project, prices=(target, judge))
     page = temporary_page() if asked.open and asked.page is None else asked.page
     _write(project, runs, msgspec.structs.replace(asked, page=page))
@@ -82,6 +85,7 @@ def command(runs: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
 
 def _check(asked: ReportSettings) -> None:
     """Nothing is read for files that cannot be written."""
+    check_said(asked)
     check_files(asked.files)
     if asked.parquet is not None:
         from redinstruct.figures.parquet import check_parquet

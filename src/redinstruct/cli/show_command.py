@@ -18,10 +18,12 @@ from redinstruct.figures.attempts import attempt_document
 from redinstruct.render.listing import as_sent
 from redinstruct.run import NAMED, AttemptView, Sought, Store, failures, judges_of, named_judge
 from redinstruct.safetext import short_hash
+from redinstruct.settings import flag_of
 from redinstruct.types import MEASURES, PromptTemplate
 
 KEY_DIGITS = 12
 HASH_DIGITS = 8
+LISTED = 50
 
 
 @click.command("show")
@@ -33,7 +35,7 @@ HASH_DIGITS = 8
 @click.option(
     "--judge", "judge_name", metavar="J", help="The judge whose verdicts are shown; left out, the run's first."
 )
-@click.option("--limit", type=Whole(1), default=50, show_default=True, metavar="N", help="List at most N attempts.")
+@click.option("--limit", type=Whole(1), default=LISTED, show_default=True, metavar="N", help="List at most N attempts.")
 @show_content
 @as_json
 def command(
@@ -53,6 +55,11 @@ def command(
     known = dict.fromkeys(name for measure in MEASURES.values() for name in measure.labels)
     if label is not None and label not in known:
         raise UsageError(f"--label {label}: no such label; there are {', '.join(known)}{did_you_mean(label, known)}")
+    if attempt is not None:
+        given = {"--label": label, "--limit": None if limit == LISTED else limit}
+        given |= {flag_of(name): value for name, value in only.items()}
+        if unread := [flag for flag, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(unread)}: only without an ID, for the list")
     with Store.open_for_reading(run) as store:
         if store.kind == "collection":
             if judge_name is not None:

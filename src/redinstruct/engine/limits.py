@@ -90,6 +90,8 @@ class Limits(msgspec.Struct, frozen=True):
 def check_limits(limits: Limits) -> None:
     """Raises ``UsageError`` for limits that no run can keep to."""
     check_said(limits)
+    if limits.judge_prices is not None and limits.prices is None:
+        raise UsageError("--judge-price-in and --judge-price-out: only with --price-in and --price-out")
     if limits.budget is not None and limits.prices is None:
         raise UsageError("--budget needs --price-in and --price-out: the project knows no prices of its own")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from redinstruct.engine.limits import Limits, Prices, Spending, check_limits
+from redinstruct.errors import UsageError
 from redinstruct.models import Model
 from redinstruct.run import Store, check_run_folder, is_run
 
@@ -31,10 +32,12 @@ def check_stands(run: Path, check: Callable[[Store], T]) -> T | None:
     return None
 
 
-def checked_limits(limits: Limits | None) -> Limits:
-    """The limits of a command, fit to be kept. Raises ``UsageError``."""
+def checked_limits(limits: Limits | None, *, decides: bool = False) -> Limits:
+    """The limits of a command, fit to be kept; only an evaluation ``decides``. Raises ``UsageError``."""
     limits = limits or Limits()
     check_limits(limits)
+    if limits.stop_when_decided is not None and not decides:
+        raise UsageError("--stop-when-decided: only an evaluation has rates to decide; leave it out")
     return limits
 
 

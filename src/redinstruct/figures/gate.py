@@ -94,7 +94,11 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True):
     margin: Annotated[
         float,
         Setting(
-            "With --baseline: the loss that may still pass; it must stay under it for sure.", "SHARE", least=0, below=1
+            "With --baseline: the loss that may still pass; it must stay under it for sure.",
+            "SHARE",
+            least=0,
+            below=1,
+            needs=("baseline",),
         ),
     ] = MARGIN
     figure: Annotated[

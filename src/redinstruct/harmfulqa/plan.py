@@ -15,7 +15,8 @@ from redinstruct.harmfulqa.settings import CollectSettings
 from redinstruct.harmfulqa.steps import texts_digest
 from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
 from redinstruct.judges import Judge, JudgeOptions
-from redinstruct.models import Model, Options, make_model, recorded
+from redinstruct.models import Model, recorded
+from redinstruct.models.registry import check_dtype, model_of
 from redinstruct.prompts import load_template
 from redinstruct.run.same import Pinned, check_same
 from redinstruct.settings import Kept, check_said
@@ -121,8 +122,9 @@ def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> Collec
     who = asked.teacher if asked.answerer is None else asked.answerer
     template = load_template(RED_PROMPT, own_folder=prompts_of(who) if isinstance(who, str) else None)
     to_teacher, to_answerer = asked.requests
-    teacher = _model(asked.teacher, timeout, to_teacher)
-    answerer = None if asked.answerer is None else _model(asked.answerer, timeout, to_answerer)
+    check_dtype(asked.dtype, asked.teacher, asked.answerer)
+    teacher = model_of(asked.teacher, options=to_teacher, timeout=timeout)
+    answerer = None if asked.answerer is None else model_of(asked.answerer, options=to_answerer, timeout=timeout)
     config = CollectConfig(
         teacher=teacher.id,
         topics=topics,
@@ -142,10 +144,6 @@ def prepare_collection(asked: CollectSettings, timeout: float = 120.0) -> Collec
     )
     judge_model = None if judge is None else asked.judge_model_of(judge, timeout)
     return CollectPlan(config, teacher, answerer, judge, judge_model, template)
-
-
-def _model(model: str | Model, timeout: float, options: Options) -> Model:
-    return make_model(model, options=options, timeout=timeout) if isinstance(model, str) else model
 
 
 def read_config(body: str) -> CollectConfig:

@@ -23,6 +23,7 @@ from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.prompts.forms import check_forms, made, read_general
 from redinstruct.safetext import redact
+from redinstruct.settings import check_needs
 from redinstruct.types import Bank, JsonObject
 from redinstruct.version import __version__
 
@@ -112,6 +113,7 @@ def export(run: Path, settings: ExportSettings, out: Path) -> Exported:
         UsageError: bad input; nothing was written.
         StoreError: the run does not read.
     """
+    check_needs(settings)
     if out.exists() and not out.is_file():
         raise UsageError("--out: is no regular file, and the data card could not stand beside it")
     if settings.forms and settings.to != "messages":

@@ -113,6 +113,7 @@ class ExportSettings(msgspec.Struct, frozen=True):
         ),
     ] = ()
     general: Annotated[
-        tuple[Path, ...], Setting("Ordinary conversations, for the forms that are made of them. Repeatable.", "FILE")
+        tuple[Path, ...],
+        Setting("Ordinary conversations, for the forms that are made of them. Repeatable.", "FILE", needs=("forms",)),
     ] = ()
     licence: Annotated[str | None, Setting("The licence that the data card states; yours to choose.", "TEXT")] = None

@@ -29,6 +29,8 @@ from redinstruct.types import ATTACK_SUCCESS, Measure
 _RESULTS = re.compile(
     r"(dangerousqa|harmfulqa|adversarialqa|catqa_(?:english|chinese|vietnamese))_(.+)_(standard|cot|cou|suffix)(_w_thoughts)?"
 )
+NAMED_RESULTS = "red-instruct"
+"""The format of a table whose file's name says by which prompt and model it came."""
 FILTERED = "[[N]]"
 """What the authors' scripts write in the place of an answer that the provider filtered."""
 _COMPLETE = 2
@@ -47,7 +49,7 @@ def named_results(path: Path, table: Source) -> Source | None:
     replace = msgspec.structs.replace
     rows = (replace(row, filtered=True) if (row.response or "").strip() == FILTERED else row for row in table.rows)
     prompt = found[3] + (found[4] or "")
-    return replace(table, format="red-instruct", bank=found[1], model=found[2], prompt=prompt, rows=tuple(rows))
+    return replace(table, format=NAMED_RESULTS, bank=found[1], model=found[2], prompt=prompt, rows=tuple(rows))
 
 
 def is_one_answer(value: Fields) -> bool:

@@ -108,6 +108,8 @@ def import_file(
     source = read_source(Path(file), measure, asked.columns, asked.one)
     if asked.model is not None:
         source = msgspec.structs.replace(source, model=asked.model)
+    if asked.annotator != IMPORTED and not any(row.people for row in source.rows):
+        raise UsageError("--annotator: only where the file holds people's labels (a column `human`), and it holds none")
     plan = _Plan(source, asked)
     done = plan.told(new=not is_run(folder))
     if not done.new:

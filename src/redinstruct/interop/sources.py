@@ -53,6 +53,8 @@ def read_source(path: Path, measure: Measure, columns: Chosen | None = None, one
             with closing(file.rows()) as rows:
                 found = _read(path, rows, measure, columns or {}, one)
             sha256 = file.sha256
+        if columns and found.format not in ("table", peers.NAMED_RESULTS):
+            raise UsageError(f"--column: only for a table of answers, and this is {found.format}")
         if not found.rows:
             raise UsageError(
                 "; ".join(["holds no answers", *(f"{what}: {len(of)}" for what, of in found.left_out.items())])

@@ -16,7 +16,8 @@ from redinstruct.judges.policy import PolicyJudge, read_policy_file
 from redinstruct.judges.policy_lab import PolicyLabJudge
 from redinstruct.judges.refusal import RefusalJudge
 from redinstruct.judges.rubric import RubricJudge, read_rubric_file
-from redinstruct.models import Model, make_model, recorded
+from redinstruct.models import Model, recorded
+from redinstruct.models.registry import model_of
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 JUDGES: dict[str, str] = {
@@ -83,11 +84,11 @@ def model_of_judge(
     judge: Judge, judge_model: str | Model | None, timeout: float, options: JudgeOptions | None = None
 ) -> Model | None:
     """The model that the judge asks. A classifier on this machine gets its whole prompt from us, without a template."""
-    if not isinstance(judge_model, str):
-        return judge_model
-    raw = judge.card.name == "guard" and judge_model.startswith(LOCAL_KINDS)
+    if judge_model is None:
+        return None
+    raw = isinstance(judge_model, str) and judge.card.name == "guard" and judge_model.startswith(LOCAL_KINDS)
     request = None if options is None else options.request
-    return make_model(judge_model, options=request, timeout=timeout, chat_template="none" if raw else "native")
+    return model_of(judge_model, options=request, timeout=timeout, chat_template="none" if raw else "native")
 
 
 def _with_request(judge: GuardJudge | RubricJudge | PaperJudge, options: JudgeOptions) -> Judge:

@@ -79,6 +79,13 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.judge is None:
             raise UsageError("no judge: name one with --judge")
         if not isinstance(self.judge, str):
+            if msgspec.structs.replace(self.judge_how, request={}) != JudgeOptions():
+                raise UsageError(
+                    "--rubric, --policy, --judge-format and --guard-kind: only with a judge by its name; an object "
+                    "judges in its own way"
+                )
+            if self.judge_options and self.judge_model is None:
+                raise UsageError("--judge-option: only with --judge-model")
             return self.judge
         asked = self.judge_model
         return make_judge(

@@ -71,11 +71,11 @@ def make_model(
     if elsewhere is not None:
         return elsewhere.make(spec, msgspec.json.encode(options or {}).decode(), timeout, chat_template)
     kind, _, rest = spec.partition("/")
+    if chat_template != "native" and not _is_local(spec):
+        raise ModelSpecError(
+            f"--chat-template {chat_template} needs an hf/ model: an endpoint applies its own template"
+        )
     if kind in ("openai", "openai-api") and rest:
-        if chat_template != "native":
-            raise ModelSpecError(
-                f"--chat-template {chat_template} needs an hf/ model: an endpoint applies its own template"
-            )
         from redinstruct.models.openai_api import endpoint_from_environment
 
         return endpoint_from_environment(spec, os.environ if environ is None else environ, options or {}, timeout)
@@ -95,10 +95,34 @@ def make_model(
     raise ModelSpecError(f"unknown model {spec!r}: known are {known}")
 
 
+def model_of(
+    model: str | Model, *, options: Options | None = None, timeout: float = 120.0, chat_template: str = "native"
+) -> Model:
+    """The model that an id names, or the object itself.
+
+    Raises:
+        ModelSpecError: as :func:`make_model`; or an object was given with what would not reach it.
+    """
+    if isinstance(model, str):
+        return make_model(model, options=options, timeout=timeout, chat_template=chat_template)
+    if options or chat_template != "native":
+        raise ModelSpecError("options and chat_template: only with a model by its id; an object asks in its own way")
+    return model
+
+
 def with_dtype(options: Options, model: str | Model | None, dtype: str | None) -> Options:
     """The options of a role. What a checkpoint computes in changes answers, and so is one of them."""
-    local = isinstance(model, str) and model.startswith(LOCAL_KINDS)
-    return {**options, DTYPE_OPTION: dtype} if dtype is not None and local else options
+    return {**options, DTYPE_OPTION: dtype} if dtype is not None and _is_local(model) else options
+
+
+def check_dtype(dtype: str | None, *models: str | Model | None) -> None:
+    """Pass a precision that one of the models computes in. Raises ``ModelSpecError`` where none is a checkpoint."""
+    if dtype is not None and not any(map(_is_local, models)):
+        raise ModelSpecError(f"--dtype {dtype}: only with a model that computes here (hf/, vllm/)")
+
+
+def _is_local(model: str | Model | None) -> bool:
+    return isinstance(model, str) and model.startswith(LOCAL_KINDS)
 
 
 def id_of(spec: str) -> str:

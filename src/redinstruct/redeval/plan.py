@@ -13,7 +13,8 @@ from redinstruct.checkpoints.embedded import LOCAL_KINDS, prompts_of
 from redinstruct.errors import TemplateError, UsageError
 from redinstruct.judges import Judge
 from redinstruct.judges.exact import is_toy
-from redinstruct.models import Model, make_model, recorded
+from redinstruct.models import Model, recorded
+from redinstruct.models.registry import check_dtype, model_of
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.questions import Selection, select, selection_words
 from redinstruct.questions.packed import columns_of
@@ -102,6 +103,7 @@ def read_inputs(asked: EvalSettings, run: Path | None = None) -> ReadInputs:
     check_said(asked)
     if not asked.banks:
         raise UsageError("no question bank: name one with --bank")
+    check_dtype(asked.dtype, asked.model)
     asked = _by_protocol(asked)
     judge = asked.judge_of(measure)
     if judge.measure != measure:
@@ -123,9 +125,7 @@ def prepare(asked: EvalSettings, timeout: float = 120.0, run: Path | None = None
         UsageError: anything that is wrong with the input, in one line.
     """
     asked, measure, judge, narrowing, banks, selections, templates = read_inputs(asked, run)
-    target = asked.model
-    if isinstance(target, str):
-        target = make_model(target, options=asked.request, timeout=timeout, chat_template=asked.chat_template)
+    target = model_of(asked.model, options=asked.request, timeout=timeout, chat_template=asked.chat_template)
     config = RunConfig(
         model=target.id,
         banks=tuple(Pinned(b.name, b.sha256) for b in banks),

@@ -46,7 +46,7 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
         EndpointDenied: every attempt failed as no other will fare better, 20 of them or all; nothing was recorded.
         StoreError: the store cannot be written; what was committed is safe.
     """
-    limits = checked_limits(limits)
+    limits = checked_limits(limits, decides=True)
     stored = check_stands(run, partial(_stored_config, config=plan.config, run=run))
     return in_a_loop(_evaluate(plan.for_run(stored), run, limits, on_progress))
 

@@ -43,9 +43,13 @@ class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
             "N",
             least=1,
             most=20_000,
+            needs=("page", "open"),
         ),
     ] = 1000
-    show_content: Annotated[bool, Setting("Show questions and answers; they may be harmful to read.")] = False
+    show_content: Annotated[
+        bool,
+        Setting("Show questions and answers; they may be harmful to read.", needs=("page", "open", "jsonl", "parquet")),
+    ] = False
 
     @property
     def files(self) -> dict[str, Path | None]:

@@ -209,7 +209,7 @@ def config_of(
         base=base,
         data=tuple(safety),
         general=() if recipe.strategy == "general" else tuple(general),
-        no_general=not general,
+        no_general=not general and recipe.strategy != "general",
         probe=() if recipe.strategy in UNFRAMED else tuple(map(Path, align.probe)),
         strategy=recipe.strategy,
         forms=() if recipe.strategy == "general" else recipe.framed,

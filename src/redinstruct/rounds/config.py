@@ -20,7 +20,7 @@ from redinstruct.harmfulqa import CollectSettings
 from redinstruct.harmfulqa.settings import Near
 from redinstruct.judges import JudgeSettings
 from redinstruct.prompts import read_text_file
-from redinstruct.prompts.forms import forms_of
+from redinstruct.prompts.forms import UNFRAMED, forms_of
 from redinstruct.redeval import AskSettings
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
@@ -211,6 +211,8 @@ def read_sweep(path: Path) -> SweepConfig:
         refuse("align", "there is nothing to sweep: name recipes")
     if config.rounds != 1:
         refuse("rounds", "a sweep has one round")
+    if config.align.seed or config.align.carry is not None:
+        refuse("align", "seed and carry are a loop's: a sweep's seeds stand in [sweep], and nothing is carried on")
     if missing := [name for name in MEASURES if name not in measures]:
         refuse("eval", f"a front needs both sides: name an [[eval]] with measure = {missing[0]}")
     if not sweep.seeds or len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
@@ -313,11 +315,15 @@ def _check_align(config: LoopConfig, align: AlignPart, refuse: Refuse) -> None:
         refuse("align.carry", f"is none of the recipes: {', '.join(titles)}")
     for recipe in align.recipes:
         _check_choice(recipe, align.pick, refuse)
+    if align.probe and all(recipe.strategy in UNFRAMED for recipe in align.recipes):
+        refuse("align.probe", f"no recipe asks it while it trains: {', '.join(titles)}")
     if (pick := align.pick) is not None:
         if not 0 <= pick.margin < 1:
             refuse("align.pick: margin", "must lie between 0 and 1")
         _check_part(pick.safety, "align.pick.safety", refuse, "attack_success")
         _check_part(pick.utility, "align.pick.utility", refuse, "over_refusal")
+        if all(recipe.pick_every is None and len(recipe.coefficients) < 2 for recipe in align.recipes):
+            refuse("align.pick", "no recipe leaves it a choice: give one pick_every, or several coefficients")
     if config.collect is None and not align.data and set(titles) != {"general"}:
         refuse("align", "there is nothing to learn from: give [collect] or align.data")
 
@@ -339,6 +345,8 @@ def _check_choice(recipe: Recipe, pick: PickPart | None, refuse: Refuse) -> None
             refuse(f"{where}: memory.processes", "must be at least 1")
         if memory.processes > 1 and (recipe.pick_every is not None or recipe.strategy in NOT_PICKED):
             refuse(f"{where}: memory.processes", "checkpoints are picked, and resta, kto and dpo run, in one process")
+    if recipe.forms and recipe.strategy == "general":
+        refuse(f"{where}: forms", "general learns the general rows alone, as they stand")
     if recipe.pick_every is not None:
         if recipe.pick_every < 1:
             refuse(f"{where}: pick_every", "must be at least 1")

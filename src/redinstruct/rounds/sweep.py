@@ -131,7 +131,7 @@ def check_points(config: SweepConfig) -> None:
     assert align is not None
     for point in grid(config):
         try:
-            check_recipe(config, align, point.recipe)
+            check_recipe(config, align, as_read(point.recipe, config.sweep))
         except UsageError as error:
             raise UsageError(f"sweep: {point.recipe.title}: {error}") from None
 
@@ -150,6 +150,22 @@ def _point(recipe: Recipe, chosen: Sequence[tuple[str, str, Any]]) -> SweepPoint
         parameters={**recipe.parameters, **found["parameters"]},
     )
     return SweepPoint(made, {name: _text(value) for _, name, value in chosen})
+
+
+def as_read(recipe: Recipe, sweep: SweepPart) -> Recipe:
+    """A point's recipe without the swept numbers that its strategy does not read: in one sweep ``blue`` may stand
+    beside ``npo-len`` at any weight of the red term. What a recipe says itself of its own strategy stays, and is
+    refused there.
+    """
+    from redinstruct.safealign.losses import STRATEGIES
+
+    if (strategy := STRATEGIES.get(recipe.strategy)) is None:
+        return recipe
+    known = {name for one in STRATEGIES.values() for name in one.numbers}
+    swept = set(recipe.parameters) if sweep.strategies else set(sweep.parameters)
+    unread = (swept & known).difference(strategy.numbers)
+    kept = {name: value for name, value in recipe.parameters.items() if name not in unread}
+    return msgspec.structs.replace(recipe, parameters=kept)
 
 
 def _text(value: object) -> str:
@@ -174,7 +190,7 @@ def carry_out_sweep(
     results: dict[int, LoopResult] = {}
     for seed in sweep.seeds:
         align = msgspec.structs.replace(
-            config.align, recipes=tuple(point.recipe for point in points), seed=seed, carry=None
+            config.align, recipes=tuple(as_read(point.recipe, sweep) for point in points), seed=seed, carry=None
         )
         once = LoopConfig(
             config.model, config.eval, config.folder, margin=config.margin, collect=config.collect, align=align,

@@ -32,7 +32,7 @@ from redinstruct.safealign.steps import Process, Steps
 from redinstruct.safealign.templates import Template, choose, told_of
 from redinstruct.safetext import terminal
 
-_TEXTS = {"name", "paper", "equation", "red", "own", "pooled", "granularity", "needs_reference"}
+_TEXTS = {"name", "paper", "equation", "red", "own", "pooled", "granularity", "needs_reference", "reads"}
 _NUMBERS = tuple(field.name for field in fields(Strategy) if field.name not in _TEXTS)
 
 
@@ -128,12 +128,14 @@ def strategy_of(config: AlignConfig) -> Strategy:
             raise UsageError(f"--set {terminal(name)}: expected one of {', '.join(_NUMBERS)}")
         if not math.isfinite(value):
             raise UsageError(f"--set {name}={value}: must be a finite number")
-    changed: dict[str, Any] = {name: int(x) if name == "steps" else x for name, x in config.parameters.items()}
-    try:
-        return replace(STRATEGIES[config.strategy], **changed)
-    except KeyError:
+    if (strategy := STRATEGIES.get(config.strategy)) is None:
         known = ", ".join([*STRATEGIES, *TRL_STRATEGIES, RESTA])
-        raise UsageError(f"--strategy {terminal(config.strategy)}: expected one of {known}") from None
+        raise UsageError(f"--strategy {terminal(config.strategy)}: expected one of {known}")
+    if unread := next((name for name in config.parameters if name not in strategy.numbers), None):
+        known = ", ".join(strategy.numbers)
+        raise UsageError(f"--set {unread}: --strategy {config.strategy} does not read it; it reads {known}")
+    changed: dict[str, Any] = {name: int(x) if name == "steps" else x for name, x in config.parameters.items()}
+    return replace(strategy, **changed)
 
 
 def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:
@@ -298,9 +300,10 @@ def pictures(config: AlignConfig, each: int = 2) -> tuple[list[Picture], Prepare
     Raises:
         UsageError: as :func:`prepare`.
     """
+    config = config.resolved()
     if config.strategy in (*TRL_STRATEGIES, RESTA):
         config = replace_fields(config, strategy="blue", no_general=True, parameters={})
-    prepared = prepare(config.resolved())
+    prepared = prepare(config)
     rows = [row for stream in STREAMS for row in prepared.encoded.of(stream)[:each]]
     prefixes, chosen = deep_prefixes(prepared.encoded.rows), prepared.config.chosen
     for row in prepared.encoded.of("blue") if chosen.deep_prefix else ():

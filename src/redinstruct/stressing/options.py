@@ -38,7 +38,8 @@ class StressOptions(JudgeSettings, frozen=True, kw_only=True):
         Setting("Harmless questions, asked of each attacked model, and in the same frame.", "BANK"),
     ] = None
     benign_judge: Annotated[
-        str | None, Setting("Who tells their refusals; left out, J, or `refusal` where J cannot.", "J")
+        str | None,
+        Setting("Who tells their refusals; left out, J, or `refusal` where J cannot.", "J", needs=("benign",)),
     ] = None
     prompts: Annotated[
         tuple[str, ...], Setting("What all is asked under; left out: standard. Repeatable.", "P", flag="--prompt")
@@ -47,23 +48,32 @@ class StressOptions(JudgeSettings, frozen=True, kw_only=True):
     prefill_from: Annotated[
         Path | None,
         Setting(
-            "Whose harmful answers: another run's, or red rows; left out, this run's own, else stock words.", "RUN|FILE"
+            "Whose harmful answers: another run's, or red rows; left out, this run's own, else stock words.",
+            "RUN|FILE",
+            needs=("prefill",),
         ),
     ] = None
     samples: Annotated[tuple[int, ...], Setting("Ask each question K times; one success is enough.", "K,...")] = ()
-    temperature: Annotated[float, Setting("That of --samples; all else is greedy.", "T", above=0, most=2)] = 1.0
+    temperature: Annotated[
+        float, Setting("That of --samples; all else is greedy.", "T", above=0, most=2, needs=("samples",))
+    ] = 1.0
     tune: Annotated[tuple[int, ...], Setting("Fine-tune on harmless rows for so many steps first.", "STEPS,...")] = ()
-    tune_data: Annotated[Path | None, Setting("The rows; left out, a few harmless ones of our own.", "FILE")] = None
-    tune_rate: Annotated[
-        float | None, Setting("Learning rate; left out, 2e-5 (the toy model: 5e-4).", "X", flag="--tune-lr", above=0)
+    tune_data: Annotated[
+        Path | None, Setting("The rows; left out, a few harmless ones of our own.", "FILE", needs=("tune",))
     ] = None
-    tune_batch: Annotated[int | None, Setting("Rows a step; left out, 16.", "N", least=1)] = None
+    tune_rate: Annotated[
+        float | None,
+        Setting(
+            "Learning rate; left out, 2e-5 (the toy model: 5e-4).", "X", flag="--tune-lr", above=0, needs=("tune",)
+        ),
+    ] = None
+    tune_batch: Annotated[int | None, Setting("Rows a step; left out, 16.", "N", least=1, needs=("tune",))] = None
     quantize: Annotated[tuple[int, ...], Setting("Round the weights to 4 bits (or 2 to 8).", "BITS,...")] = ()
     ranks: Annotated[tuple[int, ...], Setting("Begin by each of the K likeliest first tokens.", "K,...")] = ()
     ablate: Annotated[tuple[int, ...], Setting("Take the refusal direction of that depth out.", "PERCENT,...")] = ()
     limit: Annotated[int | None, Setting("N questions of each bank, spread over its topics.", "N", least=1)] = None
     max_tokens: Annotated[int, Setting("Tokens per answer.", "N", least=1)] = 500
-    seed: Annotated[int, Setting("Of sampling and tuning.", "S", least=0)] = 0
+    seed: Annotated[int, Setting("Of sampling and tuning.", "S", least=0, needs=("samples", "tune", "ranks"))] = 0
     chat_template: Annotated[str, Setting("As for eval.", names=("native", "none"))] = "native"
     columns: Columns = msgspec.field(default_factory=dict)
     dtype: Dtype = None
@@ -103,14 +113,6 @@ def check_options(asked: StressOptions) -> None:
         raise UsageError("--ablate: the direction is told from forbidden and harmless questions: give --benign")
     if strange := [bits for bits in asked.quantize if bits not in BITS]:
         raise UsageError(f"--quantize {strange[0]}: expected bits, one of {', '.join(map(str, BITS))}")
-    needs = {"--prefill-from": (asked.prefill_from, asked.prefill, "--prefill"),
-             "--tune-data": (asked.tune_data, asked.tune, "--tune"),
-             "--tune-lr": (asked.tune_rate, asked.tune, "--tune"),
-             "--tune-batch": (asked.tune_batch, asked.tune, "--tune"),
-             "--benign-judge": (asked.benign_judge, asked.benign, "--benign")}  # fmt: skip
-    for flag, (given, wanted, by) in needs.items():
-        if given is not None and not wanted:
-            raise UsageError(f"{flag}: only with {by}")
     if asked.prefill_from is not None and not asked.prefill_from.exists():
         raise UsageError(f"--prefill-from {asked.prefill_from}: neither a run's folder nor a file of rows")
 

@@ -22,4 +22,5 @@ STRATEGY = Strategy(
     npo,
     beta=0.1,
     needs_reference=True,
+    reads=("beta",),
 )

@@ -23,4 +23,5 @@ STRATEGY = Strategy(
     red_weight=0.3,
     blue_weight=0.5,
     needs_reference=True,
+    reads=("beta",),
 )

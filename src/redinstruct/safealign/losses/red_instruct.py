@@ -15,6 +15,7 @@ from redinstruct.safealign.losses.strategy import RedSequences, Strategy
 from redinstruct.safealign.losses.totals import Totals
 
 PAPER = "Bhardwaj & Poria 2023, arXiv 2308.09662"
+ASCENT = ("below", "above")
 _B = "L_A - mean over red samples of w(l) l, w(l) = below if l <= tau else above, no gradient through w"
 
 
@@ -33,9 +34,9 @@ def _climb(strategy: Strategy, nll: Tensor) -> Tensor:
 STRATEGIES = (
     Strategy("general", PAPER, "the control Vicuna-FT: mean nll of general tokens", blue_weight=0.0, pooled=True),
     Strategy("blue", PAPER, "strategy A: mean nll of blue and general tokens together", pooled=True),
-    Strategy("blue-red", PAPER, f"{_B}; as paper-s", ascent, pooled=True, below=0.1, above=0.0),
+    Strategy("blue-red", PAPER, f"{_B}; as paper-s", ascent, pooled=True, below=0.1, above=0.0, reads=ASCENT),
     Strategy("paper-s", PAPER, f"{_B}; below 0.1, above 0, tau 1, at every step", ascent, pooled=True,
-             below=0.1, above=0.0),
+             below=0.1, above=0.0, reads=ASCENT),
     Strategy("paper-r", PAPER, f"{_B}; below 1, above 0.1, tau 1, in the first 200 steps", ascent, pooled=True,
-             below=1.0, above=0.1, steps=200),
+             below=1.0, above=0.1, steps=200, reads=ASCENT),
 )  # fmt: skip

@@ -22,4 +22,5 @@ STRATEGY = Strategy(
     simnpo,
     beta=2.5,
     red_weight=0.125,
+    reads=("beta", "gamma"),
 )

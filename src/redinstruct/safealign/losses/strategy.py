@@ -57,7 +57,7 @@ class Strategy:
 
     ``pooled``: B and G are means over blue and general tokens together, as in the paper's strategy A; else each is the
     mean over its own. R is ``red``, a mean over red sequences (``granularity`` sample) or tokens (ascent only); None
-    is no red term. Which of the numbers it reads, its own file says.
+    is no red term. Which of the further numbers it reads, its own file says (``reads``).
 
     ``kl_weight`` adds so many times the mean over general tokens of (nll - nll_base)^2 / 2, which is close to the KL
     divergence from the base while the two are close (Schulman 2020, "Approximating KL divergence", k2).
@@ -84,6 +84,13 @@ class Strategy:
     granularity: Literal["sample", "token"] = "sample"
     needs_reference: bool = False
     own: str = ""
+    reads: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The numbers that change anything: of the red term, and those that its own file ``reads``."""
+        of_red = () if self.red is None else ("red_weight", "steps", "threshold")
+        return ("blue_weight", "general_weight", "kl_weight", *of_red, *self.reads)
 
     @property
     def streams(self) -> tuple[Stream, ...]:

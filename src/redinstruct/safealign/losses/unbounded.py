@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redinstruct.safealign.losses.red_instruct import ascent
+from redinstruct.safealign.losses.red_instruct import ASCENT, ascent
 from redinstruct.safealign.losses.strategy import Strategy
 
 STRATEGY = Strategy(
@@ -11,4 +11,5 @@ STRATEGY = Strategy(
     "L_A + mean over red samples of -l: ascent without a bound, to compare with",
     ascent,
     pooled=True,
+    reads=ASCENT,
 )
