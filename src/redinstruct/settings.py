@@ -41,6 +41,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
 
 
+ANY = Bounds()
+
+
 class Setting(Bounds, frozen=True):
     """How a field is set: ``Annotated[int, Setting("Ask everything K times.", "K", ASKED)] = 1``.
 
@@ -100,19 +103,28 @@ def check_said(settings: msgspec.Struct) -> None:
     Raises:
         UsageError: naming the flag.
     """
+    needing = False
     for field in msgspec.structs.fields(type(settings)):
         value = getattr(settings, field.name)
         if value is None:
             continue
-        (kind, notes), flag = noted(field), flag_of(field.name, setting_of(field))
-        bounds = next((note for note in notes if isinstance(note, Bounds)), Bounds())
+        kind, notes = noted(field)
+        bounds = ANY
+        for note in notes:
+            if isinstance(note, Bounds):
+                bounds, needing = note, needing or (isinstance(note, Setting) and bool(note.needs))
         parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-        if kinds := {part for part in parts if part in (bool, int, float)}:
-            check_number(flag, value, kinds, bounds)
-        names = bounds.names or tuple(n for part in parts if get_origin(part) is Literal for n in get_args(part))
+        kinds, names, why = {bool, int, float}.intersection(parts), bounds.names, None
+        if kinds:
+            why = why_outside(value, kinds, bounds)
+        for part in parts:
+            names = get_args(part) if get_origin(part) is Literal and not names else names
         if names and value not in names:
-            raise UsageError(f"{flag} must be one of {', '.join(map(str, names))}, not {str(value)[:40]!r}")
-    check_needs(settings)
+            why = f"be one of {', '.join(map(str, names))}, not {str(value)[:40]!r}"
+        if why is not None:
+            raise UsageError(f"{flag_of(field.name, setting_of(field))} must {why}")
+    if needing:
+        check_needs(settings)
 
 
 def check_needs(settings: msgspec.Struct) -> None:
@@ -141,15 +153,12 @@ def is_given(settings: msgspec.Struct, field: msgspec.structs.FieldInfo) -> bool
     return bool(value is not made and value != made)
 
 
-def check_number(flag: str, value: Any, kinds: set[type], bounds: Bounds) -> None:
-    """Pass a number of these kinds within its bounds.
-
-    Raises:
-        UsageError: naming the flag.
-    """
+def why_outside(value: Any, kinds: set[type], bounds: Bounds) -> str | None:
+    """What a number must do to be of these kinds and within its bounds, to stand after "must"; None: it is."""
     known = tuple(kinds | {int} if float in kinds else kinds)
-    if not any(isinstance(value, kind) for kind in known) or (isinstance(value, bool) and bool not in kinds):
-        raise UsageError(f"{flag} must be {' or '.join(_WORDS[one] for one in _WORDS if one in kinds)}, not {value!r}")
+    if not isinstance(value, known) or (isinstance(value, bool) and bool not in kinds):
+        return f"be {' or '.join(_WORDS[one] for one in _WORDS if one in kinds)}, not {value!r}"
+    number: float = value  # type: ignore[assignment]
     low, high = (
         bounds.least if bounds.above is None else bounds.above,
         bounds.most if bounds.below is None else bounds.below,
@@ -157,17 +166,17 @@ def check_number(flag: str, value: Any, kinds: set[type], bounds: Bounds) -> Non
     bounded = low is not None and high is not None
     if high is None and int in kinds:
         high = MOST
-    too_low = low is not None and (value <= low if bounds.above is not None else value < low)
-    too_high = high is not None and (value >= high if bounds.below is not None else value > high)
-    if math.isfinite(value) and not too_low and not too_high:
-        return
+    too_low = low is not None and (number <= low if bounds.above is not None else number < low)
+    too_high = high is not None and (number >= high if bounds.below is not None else number > high)
+    if math.isfinite(number) and not too_low and not too_high:
+        return None
     if bounded:
         where = f"lie between {low:,} and {high:,}{_ENDS[bounds.above is not None, bounds.below is not None]}"
-    elif too_high and math.isfinite(value):
+    elif too_high and math.isfinite(number):
         where = f"be {'at most' if bounds.below is None else 'below'} {high:,}"
     else:
         where = "be finite" if low is None else f"be {'at least' if bounds.above is None else 'above'} {low:,}"
-    raise UsageError(f"{flag} must {where}, not {value}")
+    return f"{where}, not {number}"
 
 
 _ENDS = {

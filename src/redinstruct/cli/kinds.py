@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from redinstruct.errors import UsageError
-from redinstruct.settings import MOST, Setting, check_number
+from redinstruct.settings import MOST, Setting, why_outside
 from redinstruct.types import Json, JsonObject
 
 
@@ -77,7 +77,8 @@ class Number(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Fails for what is not a number; raises UsageError, by the flag, for one out of bounds."""
         number: float = click.FLOAT.convert(value, param, ctx)
-        check_number(param.opts[0] if param is not None else "a number", number, {float}, self._said)
+        if why := why_outside(number, {float}, self._said):
+            raise UsageError(f"{param.opts[0] if param is not None else 'a number'} must {why}")
         return number
 
 
