@@ -59,7 +59,6 @@ def test_options_of_any_kind_are_read_as_they_stand(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[str, str]] = {
-    "figures to choose by, and no choice": ('model = "hf/m"\n' + EVAL + TRAINED + PICK, "align.pick: no recipe leaves"),
     "a probe that nobody asks": (
         'model = "hf/m"\n' + EVAL + TRAINED.replace("[align]", '[align]\nprobe = ["p.jsonl"]').replace("blue", "kto"),
         "align.probe",

@@ -322,8 +322,6 @@ def _check_align(config: LoopConfig, align: AlignPart, refuse: Refuse) -> None:
             refuse("align.pick: margin", "must lie between 0 and 1")
         _check_part(pick.safety, "align.pick.safety", refuse, "attack_success")
         _check_part(pick.utility, "align.pick.utility", refuse, "over_refusal")
-        if all(recipe.pick_every is None and len(recipe.coefficients) < 2 for recipe in align.recipes):
-            refuse("align.pick", "no recipe leaves it a choice: give one pick_every, or several coefficients")
     if config.collect is None and not align.data and set(titles) != {"general"}:
         refuse("align", "there is nothing to learn from: give [collect] or align.data")
 
