@@ -17,6 +17,9 @@ from redinstruct import world
 from redinstruct.figures.report import plain
 from redinstruct.models.base import Request
 from redinstruct.models.transformers import LocalModel
+from redinstruct.run import Store
+from redinstruct.run.encryption import KEY_NAME
+from redinstruct.run.stress import evaluations_of
 from redinstruct.stressing.ablating import ablate, take_out
 from redinstruct.stressing.answers import answers_in_rows
 from redinstruct.stressing.begun import BegunModel, asked_of, beginning
@@ -125,6 +128,24 @@ def test_a_run_that_was_cut_goes_on(
     assert whole.code == 0, whole.err
     other = cli(*asking(tiny, banks, tmp_path / "other", *attacks(data), "--json"))
     assert whole.json == other.json
+
+
+def test_the_attacks_of_a_run_that_was_sealed_meanwhile_are_not_begun_in_clear(
+    cli: InProcess, tiny: Path, banks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography", reason="sealing needs the package cryptography")
+    monkeypatch.setenv(KEY_NAME, "k" * 8 + "1a2b3c4d5e6f")
+    run = tmp_path / "run"
+    command = asking(tiny, banks, run, "--ranks", 1)
+    assert cli(*command, "--max-calls", 4).code == 11
+    assert cli("seal", run).code == 0
+    done = cli(*command)
+    assert done.code == 0, done.err
+    whole = evaluations_of(run)
+    assert len(whole) == 4
+    for one in whole:
+        with Store.open_for_reading(one) as store:
+            assert store.sealed, one
 
 
 BAD: dict[str, tuple[Sequence[object], str]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.run import Store, check_run_folder
 from redinstruct.run.encryption import FILE_NAME, KEY_NAME, NEW_NAME, attach, sealing
 from redinstruct.run.resealing import reseal
+from redinstruct.run.stress import evaluations_of
+from tests.figures.test_stressed import stress_run
 from tests.support.cli import InProcess, tree
 from tests.support.stores import Setup, fill
 
@@ -38,14 +40,10 @@ def bank(place: Path) -> Path:
 
 @contextlib.contextmanager
 def unchanged(folder: Path) -> Iterator[None]:
-    """Nothing is written, but for what SQLite's readers leave beside a store."""
-
-    def quiet() -> dict[str, str]:
-        return {name: digest for name, digest in tree(folder).items() if not name.endswith(("-shm", "-wal"))}
-
-    before = quiet()
+    """Nothing is written."""
+    before = tree(folder)
     yield
-    assert quiet() == before
+    assert tree(folder) == before
 
 
 def ask(cli: InProcess, bank: Path, run: Path, *flags: object, model: str = "scripted/comply") -> None:
@@ -299,3 +297,51 @@ def test_a_fault_of_this_program_on_a_sealed_run_is_not_called_damage(
         monkeypatch.delenv(KEY_NAME)
     with pytest.raises(ZeroDivisionError), Store.open_for_reading(place / "run"):
         raise ZeroDivisionError
+
+
+def test_of_a_stress_run_the_attacks_are_sealed_and_get_the_new_key_too_and_a_kill_between_them_is_gone_on_from(
+    cli: InProcess, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stress_run(place / "run")
+    whole = evaluations_of(run)
+    assert len(whole) == 12
+    done: list[Path] = []
+
+    def killed_at(number: int, rotate: bool) -> None:
+        from redinstruct.run.whole import remade_run
+
+        def dies(folder: Path, write: Callable[[Store], object]) -> None:
+            if len(done) == number:
+                raise KeyboardInterrupt
+            done.append(folder)
+            remade_run(folder, write)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("redinstruct.run.resealing.remade_run", dies)
+            with pytest.raises(KeyboardInterrupt):
+                reseal(run, rotate=rotate)
+
+    killed_at(3, rotate=False)
+    assert cli("seal", run).code == 0
+    assert not [one for one in whole if b"an inert answer" in (one / "run.sqlite").read_bytes()]
+    assert "is sealed already" in cli("seal", run).error_line
+    monkeypatch.setenv(NEW_NAME, OTHER)
+    done.clear()
+    killed_at(4, rotate=True)
+    assert cli("seal", run, "--rotate").code == 0
+    monkeypatch.setenv(KEY_NAME, OTHER)
+    for one in whole:
+        with Store.open_for_reading(one) as store:
+            assert store.sealed
+            assert next(iter(store.attempts(1))).completion.raw == "an inert answer"
+
+
+def test_attacks_that_were_left_in_clear_are_sealed_by_the_same_command(cli: InProcess, place: Path) -> None:
+    """As an earlier version left them, which sealed the undisturbed model's answers alone."""
+    run = stress_run(place / "run", benign=False)
+    aside = run.with_name("aside")
+    (run / "attacks").rename(aside)
+    assert cli("seal", run).code == 0
+    aside.rename(run / "attacks")
+    assert cli("seal", run).code == 0
+    assert not [one for one in evaluations_of(run) if b"an inert answer" in (one / "run.sqlite").read_bytes()]

@@ -15,6 +15,7 @@ from redinstruct.cli.kinds import PATH, RUN, Whole
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError, own_command
+from redinstruct.run import check_outside
 from redinstruct.run.encryption import check_sealing
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def command(seed: int, quick: bool, real: bool, out: Path, data: Path | None, as
     check_sealing()
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is not a folder")
+    check_outside(out, "--out")
     if real:
         return carry_out(out, seed, quick, data, as_json)
     if data is not None:

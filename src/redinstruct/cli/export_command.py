@@ -11,7 +11,7 @@ import msgspec
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.kinds import PATH, RUN
-from redinstruct.cli.outputs import check_files, to_place, write_whole
+from redinstruct.cli.outputs import check_files, note_attacks, to_place, write_whole
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.interop.inspect_export import export_inspect
@@ -71,6 +71,7 @@ def _bundle(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
     made = bundle(run)
     write_whole(out, made.content)
     console.say(f"sha256 of its SHA256SUMS: {made.digest}")
+    note_attacks(run, "are not in it: each is an evaluation of its own, and has a bundle of its own")
     console.note(f"{made.attempts:,} attempts without their texts in {out}; tell the digest to whoever reads it")
     return EXIT_DONE
 
@@ -82,6 +83,7 @@ def _log(run: Path, out: Path, include_red: bool, others: list[str]) -> int:
     check_files({"--out": out})
     with to_place(out), console.steps() as tell:
         done = export_inspect(run, out, include_red=include_red, on_progress=tell)
+    note_attacks(run, "are not in it: each is an evaluation of its own, and has a log of its own")
     left = f", of {done.withheld:,} without the answer (--include-red adds them)" if done.withheld else ""
     console.note(f"{done.samples:,} of {done.planned:,} attempts in {out}{left}")
     return EXIT_DONE

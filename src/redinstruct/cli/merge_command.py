@@ -8,6 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
+from redinstruct.cli.outputs import note_attacks
 from redinstruct.run import merge
 
 
@@ -35,6 +36,9 @@ def command(shards: tuple[Path, ...], run: Path) -> int:
     for part in merged.parts:
         if part.recorded < part.planned:
             console.note(f"{part.folder} ({part.name}): {part.recorded:,} of {part.planned:,} attempts recorded")
+    for place in dict.fromkeys(shards):
+        if place.resolve() != run.resolve():
+            note_attacks(place, f"stay there, and {run} has the undisturbed model's answers alone")
     for place in merged.again:
         console.note(f"{place}: named more than once, counts once")
     if merged.shared:

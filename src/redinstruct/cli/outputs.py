@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from redinstruct.cli import console
 from redinstruct.errors import UsageError
 from redinstruct.figures.parquet import write_parquet
 from redinstruct.files.atomic import whole_file, write_file
 from redinstruct.run import is_own_file
+from redinstruct.run.folder import ATTACKS
+from redinstruct.run.stress import is_stress
 
 
 def check_files(files: Mapping[str, Path | None]) -> None:
@@ -38,6 +41,12 @@ def check_files(files: Mapping[str, Path | None]) -> None:
             raise UsageError(f"{flag} {file}: there is no such folder, or it cannot be written")
         if is_own_file(place):
             raise UsageError(f"{flag} {file}: this file is the run's own; name another")
+
+
+def note_attacks(run: Path, where: str) -> None:
+    """Say of a stress run where its attacks are, for a verb that knows the undisturbed model's evaluation alone."""
+    if is_stress(run):
+        console.note(f"{run} is a stress run: its attacks ({run / ATTACKS}) {where}")
 
 
 def _is_loop(path: Path) -> bool:

@@ -8,6 +8,7 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
+from redinstruct.cli.outputs import note_attacks
 from redinstruct.run import shard
 
 
@@ -32,5 +33,6 @@ def command(run: Path, of: int, out: Path) -> int:
     console.say(f"dealt out {sum(made.attempts):,} attempts to {len(made.folders):,} shards in {out}, {each} in each")
     if made.recorded:
         console.note(f"{made.recorded:,} attempts that are recorded stay with {run}: name it too when you merge")
+    note_attacks(run, "stay with it, and the same `stress` command asks them")
     console.note(f"each is resumed by the run's own `eval` command with --run {out}/N; `redinstruct merge` follows")
     return 0

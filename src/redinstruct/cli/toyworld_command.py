@@ -10,6 +10,7 @@ from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError, from_extra
+from redinstruct.run import check_outside
 from redinstruct.toyworld.held_out import write_held_out
 
 
@@ -37,6 +38,7 @@ def build_command(out: Path, seed: int, quick: bool) -> int:
 
     Takes about a minute on one core, or no time when it was built before.
     """
+    check_outside(out, "--out")
     with from_extra("local", "toyworld"), stop_signals(), console.steps() as tell:
         from redinstruct.toyworld import build
 
@@ -57,6 +59,7 @@ def held_out_command(out: Path) -> int:
     ones (data/); it is asked about other families and other plain things (banks/, dev and test), in frames unlike any
     that its rows have (prompts/). Any toy checkpoint can be tried with it, by `loop`: the model itself is as it was.
     """
+    check_outside(out, "--out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: holds something already; give a new or an empty folder")
     write_held_out(out)

@@ -30,6 +30,7 @@ from redinstruct.files.atomic import whole_folder
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.publishing.parcels import CHECKPOINT_FILES, DATA_FILES, Parcel
 from redinstruct.publishing.repositories import Repository, RepositoryKind
+from redinstruct.run import check_outside
 from redinstruct.safetext import terminal
 from redinstruct.version import __version__
 
@@ -94,6 +95,7 @@ def pull(
     """
     if os.path.lexists(out):
         raise UsageError(f"--out {terminal(str(out))}: is there already")
+    check_outside(out, "--out")
     patterns = (*(only or (CHECKPOINT_FILES if kind == "model" else DATA_FILES)), "README.md")
     with _told(source, kind):
         api = _api()

@@ -25,6 +25,7 @@ from redinstruct.rounds.asking import settings_of
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe, UtilityPart
 from redinstruct.rounds.run import own_prompts_of
 from redinstruct.rounds.usefulness import settings_of as utility_settings_of
+from redinstruct.run import check_outside
 from redinstruct.safetext import terminal
 from redinstruct.settings import check_said
 from redinstruct.utility_check.suites import Catalogue, needs_harness, select
@@ -41,6 +42,7 @@ def check_inputs(config: LoopConfig) -> None:
     """
     if Path(config.folder).exists() and not Path(config.folder).is_dir():
         raise UsageError(f"folder: {terminal(config.folder)} is no folder")
+    check_outside(Path(config.folder), "folder")
     align, collect = config.align, config.collect
     for recipe in () if align is None else align.recipes:
         where = f"align.recipes {recipe.title}: " + (

@@ -16,7 +16,7 @@ from redinstruct.run.answers import answers_in_lots, attempt_views, verdict_hist
 from redinstruct.run.collection import CallRow, CollectionStore, StoredCall
 from redinstruct.run.database import Sought, Store
 from redinstruct.run.failures import Failure, Failures, calls_by_step, failed_calls, failures, too_many_errors
-from redinstruct.run.folder import STORE_NAME, check_run_folder, is_own_file, is_run, remove_empty
+from redinstruct.run.folder import STORE_NAME, check_outside, check_run_folder, is_own_file, is_run, remove_empty
 from redinstruct.run.imported import ImportedStore
 from redinstruct.run.index import Indexed, attempt_index
 from redinstruct.run.judges import JudgeRow, judges_of, named_judge
@@ -77,6 +77,7 @@ __all__ = [
     "by_annotator",
     "calls_by_step",
     "check_kind",
+    "check_outside",
     "check_run_folder",
     "check_shard_stays",
     "failed_calls",

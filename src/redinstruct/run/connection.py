@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from redinstruct.errors import DamagedStore, StoreError, TemplateError
 from redinstruct.run.encryption import failure
-from redinstruct.run.folder import STORE_NAME, has_log
+from redinstruct.run.folder import LOG_NAME, STORE_NAME, has_log
 from redinstruct.run.schema import check_schema, check_whole
 
 SECRET_BYTES = 32
@@ -104,6 +105,36 @@ def connect_for_reading(folder: Path) -> sqlite3.Connection:
         else:
             return connection
     raise AssertionError("unreachable")
+
+
+def leave_no_log(folder: Path) -> None:
+    """Remove the empty log, and its index, that SQLite made to read a store by: a connection that may not write leaves
+    them there, beside a run that was only looked at.
+
+    SQLite itself does it, where nobody else has the store open. A log that holds anything is left as it is.
+    """
+    log = folder / LOG_NAME
+    if has_log(folder) or not os.path.lexists(log):
+        return
+    uri = (folder / STORE_NAME).absolute().as_uri()
+    with contextlib.suppress(sqlite3.Error):
+        last = sqlite3.connect(f"{uri}?mode=rw", uri=True, isolation_level=None)
+        with contextlib.closing(last):
+            last.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+@contextlib.contextmanager
+def looked_at(folder: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that can change nothing, for a look: the folder is left as it was.
+
+    Raises:
+        StoreError: the store can not be opened, or its last rows wait in a log that can not be read there.
+    """
+    had_log = os.path.lexists(folder / LOG_NAME)
+    with opening(folder), contextlib.closing(connect_for_reading(folder)) as connection:
+        yield connection
+    if not had_log:
+        leave_no_log(folder)
 
 
 def check(connection: sqlite3.Connection, folder: Path, *, sealed: bool) -> None:

@@ -220,7 +220,7 @@ def attach(db: sqlite3.Connection, folder: Path, *, writes: bool, blank: bool = 
         ConfigError: the key is not the one by which the run is sealed, or a writer has none.
         UsageError: the key is none.
     """
-    row = db.execute("SELECT value FROM main.meta WHERE key = 'seal'").fetchone()
+    row = _seal_of(db)
     if row is None and blank and _MAY_SEAL.get():
         own = secrets.token_bytes(32)
         db.execute("INSERT INTO main.meta (key, value) VALUES ('seal', ?)", (_wrapped(own),))
@@ -238,6 +238,27 @@ def attach(db: sqlite3.Connection, folder: Path, *, writes: bool, blank: bool = 
         for view in _VIEWS:
             db.execute(view)
     return seal
+
+
+def is_sealed(db: sqlite3.Connection) -> bool:
+    """Whether a store's texts are sealed."""
+    return _seal_of(db) is not None
+
+
+def is_sealed_by_the_new_key(db: sqlite3.Connection, folder: Path) -> bool:
+    """Whether a store is sealed by the new key of a rotation already."""
+    row, key = _seal_of(db), user_key(new=True)
+    if row is None or key is None:
+        return False
+    try:
+        return bool(_unwrapped(row[0], key, folder))
+    except ConfigError:
+        return False
+
+
+def _seal_of(db: sqlite3.Connection) -> tuple[object] | None:
+    found: tuple[object] | None = db.execute("SELECT value FROM main.meta WHERE key = 'seal'").fetchone()
+    return found
 
 
 def user_key(*, new: bool = False) -> str | None:
@@ -271,7 +292,7 @@ def require_key(db: sqlite3.Connection, folder: Path, *, blank: bool) -> None:
     Raises:
         ConfigError: there is no key, or another one; or what was begun in clear is to be sealed.
     """
-    row = db.execute("SELECT value FROM main.meta WHERE key = 'seal'").fetchone()
+    row = _seal_of(db)
     if row is not None:
         key = user_key()
         if key is None:

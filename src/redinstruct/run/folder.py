@@ -20,6 +20,8 @@ from redinstruct.run.encryption import check_sealing
 STORE_NAME = "run.sqlite"
 LOCK_NAME = "run.lock"
 LOG_NAME = f"{STORE_NAME}-wal"
+ATTACKS = "attacks"
+"""Where a stress run keeps the evaluations of its attacks, within its own folder."""
 OWN_NAMES = {STORE_NAME, LOG_NAME, f"{STORE_NAME}-shm", f"{STORE_NAME}-journal", LOCK_NAME, ".gitignore"}
 
 
@@ -88,6 +90,24 @@ def is_own_file(path: Path) -> bool:
     return place.name in OWN_NAMES and is_run(place.parent)
 
 
+def check_outside(place: Path, flag: str = "--run") -> None:
+    """Pass a place that is in no run's own folder: what lay there would go when that run is purged.
+
+    Raises:
+        ConfigError: it is; the attacks of a stress run, in a folder of their own there, belong to it.
+    """
+    try:
+        real = place.resolve()
+        around = [run for run in real.parents if is_run(run) and real.relative_to(run).parts[0] != ATTACKS]
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL: said by whoever opens it
+        return
+    if around:
+        raise ConfigError(
+            f"{flag} {place}: lies in the folder of a run ({around[0].name}), and would go with it; "
+            "name a folder outside"
+        )
+
+
 def check_run_folder(folder: Path) -> None:
     """Pass when the folder is a run, or can become one.
 
@@ -100,6 +120,7 @@ def check_run_folder(folder: Path) -> None:
         if is_run(folder):
             return
         check_sealing()
+        check_outside(folder)
         if not (folder.exists() or folder.is_symlink()):
             return
         if not folder.is_dir():

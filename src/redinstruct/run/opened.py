@@ -23,12 +23,14 @@ from redinstruct.run.connection import (
     check,
     connect_for_reading,
     connect_for_writing,
+    leave_no_log,
     opening,
     store_error,
 )
 from redinstruct.run.encryption import Seal, attach, require_key
 from redinstruct.run.folder import (
     LOCK_NAME,
+    LOG_NAME,
     STORE_NAME,
     blank_log,
     check_plain,
@@ -91,12 +93,14 @@ class OpenStore:
         *,
         standing: Standing | None = None,
         created: bool = False,
+        leaves_log: bool = True,
     ) -> None:
         self.folder = folder
         self.sealed, self.locked = seal.sealed, seal.locked
         self.created = created
         self.db = connection
         self._lock = lock
+        self._leaves_log = leaves_log
         self._standing = standing
         self._file = (folder / STORE_NAME).lstat()
 
@@ -165,6 +169,7 @@ class OpenStore:
         check_plain(folder)
         sealed = check_seal(folder)
         connection: sqlite3.Connection | None = None
+        had_log = os.path.lexists(folder / LOG_NAME)
         try:
             with opening(folder):
                 connection = connect_for_reading(folder)
@@ -175,10 +180,13 @@ class OpenStore:
                     connection.close()
                     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
                     migrate(connection)
-                return cls(folder, connection, None, attach(connection, folder, writes=False))
+                kept = attach(connection, folder, writes=False)
+                return cls(folder, connection, None, kept, leaves_log=had_log)
         except BaseException:
             if connection is not None:
                 connection.close()
+                if not had_log:
+                    leave_no_log(folder)
             raise
 
     def close(self) -> None:
@@ -227,6 +235,8 @@ class OpenStore:
     def _close_file(self) -> None:
         try:
             self.db.close()
+            if not self._leaves_log:
+                leave_no_log(self.folder)
         finally:
             if self._standing is not None:
                 self._standing.close()

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from redinstruct.errors import ConfigError
 from redinstruct.progress import OnProgress, Progress, unheard
+from redinstruct.run.connection import looked_at
 from redinstruct.run.database import Store
-from redinstruct.run.encryption import NEEDED, by_the_new_key, sealing
+from redinstruct.run.encryption import NEEDED, by_the_new_key, is_sealed, is_sealed_by_the_new_key, sealing
 from redinstruct.run.rows import INSERT_CALL, INSERT_COMPLETION, INSERT_QUESTION, INSERT_VERDICT
+from redinstruct.run.stress import evaluations_of
 from redinstruct.run.whole import finish_remaking, remade_run
 
 # Every table in the order of its references; what is sealed is read by name, through the views.
@@ -55,7 +57,30 @@ def reseal(folder: Path, *, rotate: bool = False, on_progress: OnProgress | None
     """Write a run's store anew, its texts encrypted, and put it in the old one's place; the old bytes are overwritten.
 
     ``rotate``: the run is sealed, and gets a new key of its own, wrapped by the user's new one. A kill leaves the old
-    store, or the new one, and the same call overwrites what else it left.
+    store, or the new one, and the same call overwrites what else it left. Of a stress run the attacks' stores go
+    first, so that where its own is done, all is.
+
+    Raises:
+        ConfigError: there is no run, it is sealed already (or is not, with ``rotate``), or a key is missing or wrong.
+        StoreError: it is in use, damaged, or cannot be written.
+    """
+    _, *attacks = evaluations_of(folder)
+    owed = [place for place in attacks if not _is_done(place, rotate=rotate)]
+    for place in owed:
+        _reseal(place, rotate=rotate, on_progress=on_progress)
+    if not owed or not _is_done(folder, rotate=rotate):
+        _reseal(folder, rotate=rotate, on_progress=on_progress)
+
+
+def _is_done(place: Path, *, rotate: bool) -> bool:
+    """Whether a store is sealed already, by the new key where it is to be another; what a kill left beside it goes."""
+    finish_remaking(place.absolute())
+    with looked_at(place) as db:
+        return is_sealed_by_the_new_key(db, place) if rotate else is_sealed(db)
+
+
+def _reseal(folder: Path, *, rotate: bool, on_progress: OnProgress | None) -> None:
+    """One store.
 
     Raises:
         ConfigError: there is no run, it is sealed already (or is not, with ``rotate``), or a key is missing or wrong.

@@ -28,6 +28,7 @@ from redinstruct.run.encryption import sealing
 from redinstruct.run.folder import (
     LOCK_NAME,
     STORE_NAME,
+    check_outside,
     is_run,
     lock_folder,
     make_private_file,
@@ -141,6 +142,7 @@ def shard(run: Path, of: int, out: Path, on_progress: OnProgress | None = None) 
     """
     if not 1 <= of <= MOST_SHARDS:
         raise UsageError(f"--of must be from 1 to {MOST_SHARDS:,}")
+    check_outside(out, "--out")
     taken = _is_taken(out)
     with _kept_still(run), Store.open_for_reading(run) as store:
         store.begun()

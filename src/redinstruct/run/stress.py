@@ -16,12 +16,11 @@ import msgspec
 from redinstruct.errors import ConfigError
 from redinstruct.files.atomic import open_plain, write_file
 from redinstruct.files.opening import NOT_JSON
-from redinstruct.run.folder import is_run
+from redinstruct.run.folder import ATTACKS, is_run
 from redinstruct.run.same import Pinned
 from redinstruct.settings import Kept
 
 NAME, SCHEMA = "stress.json", "redinstruct.stress-run/1"
-ATTACKS = "attacks"
 NONE = "none"
 TRIES = ("samples", "ranks")
 """Attacks whose setting is a number of tries: one success is enough, and all their settings are one evaluation."""

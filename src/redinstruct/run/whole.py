@@ -13,7 +13,7 @@ from pathlib import Path
 
 from redinstruct.errors import ConfigError, RedInstructError, StoreError
 from redinstruct.files.atomic import sync_folder
-from redinstruct.run.connection import connect_for_writing, opening
+from redinstruct.run.connection import connect_for_writing, leave_no_log, opening
 from redinstruct.run.database import Store
 from redinstruct.run.folder import STORE_NAME, check_run_folder, lock_folder, remove_empty
 from redinstruct.run.places import make_place
@@ -94,6 +94,7 @@ def _take_place(part: Path, folder: Path, lock: int) -> None:
                 raise StoreError(f"{folder}: its log is locked")
             (part / STORE_NAME).replace(folder / STORE_NAME)
             sync_folder(folder)
+        leave_no_log(folder)  # the old store's, empty now
     except StoreError as error:
         if "locked" in str(error):
             raise StoreError(

@@ -13,6 +13,7 @@ from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
 from redinstruct.errors import RedInstructError
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.progress import OnProgress
+from redinstruct.run import check_outside
 from redinstruct.safealign.front import OnEvaluate
 from redinstruct.safealign.launch import check_world, world
 from redinstruct.safealign.outcome import Aligned, Listeners, OnStep, there_already
@@ -53,6 +54,7 @@ def align(
 
 
 def _aligned(config: AlignConfig, listeners: Listeners) -> Aligned:
+    check_outside(config.out, "--out")
     check_world(config.processes, fsdp=bool(config.fsdp))
     if config.strategy == RESTA:
         from redinstruct.safealign.unsafe import mend

@@ -26,6 +26,7 @@ from redinstruct.questions import same_text
 from redinstruct.redeval import EvalSettings, Outcome, Plan, evaluate, prepare
 from redinstruct.run import Store, check_run_folder, is_run
 from redinstruct.run.config import check_same_run
+from redinstruct.run.encryption import sealing
 from redinstruct.run.same import Pinned, check_same
 from redinstruct.run.stress import (
     NONE,
@@ -253,7 +254,12 @@ class _Stress:
         if limits.max_calls is not None:
             limits = msgspec.structs.replace(limits, max_calls=max(0, limits.max_calls - self._calls))
         side = "" if plan.measure != OVER_REFUSAL else ", harmless questions"
-        outcome = evaluate(plan, place, limits, lambda state: self._on_progress(state.staged(f"{name}{side}: asking")))
+        with Store.open_for_reading(self._run) as store:
+            sealed = store.sealed
+        with sealing(sealed):  # sealed since, say, by `redinstruct seal`: what is begun now must not be in clear
+            outcome = evaluate(
+                plan, place, limits, lambda state: self._on_progress(state.staged(f"{name}{side}: asking"))
+            )
         self._calls += outcome.calls
         self._outcomes.append(outcome)
         return not outcome.cut
