@@ -221,7 +221,7 @@ IGNORED: dict[str, tuple[tuple[object, ...], str]] = {
         "only with a model that computes here",
     ),
     "eval, template": (
-        ("eval", "--model", "scripted/weak", "--bank", "bank.json", "--judge", "refusal", "--run", "new",
+        ("eval", "--model", "inspect/mockllm/model", "--bank", "bank.json", "--judge", "refusal", "--run", "new",
          "--chat-template", "none"),
         "needs an hf/ model",
     ),

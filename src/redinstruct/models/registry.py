@@ -44,6 +44,7 @@ MODEL_KINDS: tuple[ModelKind, ...] = (
 )
 
 
+_TEMPLATED_ELSEWHERE = ("openai", "openai-api", "inspect")
 TEMPLATE_OPTIONS, DTYPE_OPTION = "chat_template_kwargs", "dtype"
 VLLM_OPTIONS = ("tensor_parallel_size", "gpu_memory_utilization", "max_model_len")
 """What of vLLM's own settings decides whether a checkpoint fits: they are recorded, since kernels differ by them."""
@@ -71,7 +72,7 @@ def make_model(
     if elsewhere is not None:
         return elsewhere.make(spec, msgspec.json.encode(options or {}).decode(), timeout, chat_template)
     kind, _, rest = spec.partition("/")
-    if chat_template != "native" and not _is_local(spec):
+    if chat_template != "native" and kind in _TEMPLATED_ELSEWHERE:
         raise ModelSpecError(
             f"--chat-template {chat_template} needs an hf/ model: an endpoint applies its own template"
         )
