@@ -26,6 +26,7 @@ from redinstruct.rounds.run import carry_out
 from redinstruct.rounds.toy import RECIPES, ToyLoop, reform, toy_config
 from redinstruct.stats import wilson
 from redinstruct.toyworld import build
+from redinstruct.toyworld.alignment import IN_COU
 from redinstruct.toyworld.held_out import UNLIKE, write_held_out
 from redinstruct.types import OVER_REFUSAL
 
@@ -33,23 +34,33 @@ MODELS = ("blue", "npo-len")
 _DEMO = next(recipe for recipe in RECIPES if recipe.title == "npo-len")
 
 
-def _varied(name: str, parameters: Mapping[str, float] | None = None, **settings: object) -> Recipe:
+def _varied(name: str, *, forms: Sequence[str] = (), lora: int = 0, parameters: Mapping[str, float] | None = None,
+            **settings: object) -> Recipe:  # fmt: skip
     """The demo's recipe with something else in it."""
     return replace(
         _DEMO,
         name=name,
         settings={**_DEMO.settings, **settings},
         parameters={**_DEMO.parameters, **(parameters or {})},
+        forms=(*(_DEMO.forms or ()), *forms),
+        lora=lora,
     )
 
 
 TRIED: Mapping[str, Recipe] = {
     **{recipe.title: recipe for recipe in RECIPES},
-    "kl": _varied("kl", {"kl_weight": 1.0}),
-    "kl-10": _varied("kl-10", {"kl_weight": 10.0}),
+    "kl": _varied("kl", parameters={"kl_weight": 1.0}),
+    "kl-10": _varied("kl-10", parameters={"kl_weight": 10.0}),
     "more-general": _varied("more-general", mix={"blue": 1.0, "general": 6.0, "red": 1.0}),
     "long": _varied("long", steps=360),
     "short": _varied("short", steps=90),
+    "lora-2": _varied("lora-2", lora=2, learning_rate=5e-3),
+    "lora-8": _varied("lora-8", lora=8, learning_rate=5e-3),
+    "lora-2-low": _varied("lora-2-low", lora=2, learning_rate=2e-3),
+    "gentle": _varied("gentle", learning_rate=1.5e-4, steps=360),
+    "in-cou": _varied("in-cou", forms=(IN_COU,)),
+    "in-cou-lora": _varied("in-cou-lora", forms=(IN_COU,), lora=8, learning_rate=5e-3),
+    "in-cou-lora-2": _varied("in-cou-lora-2", forms=(IN_COU,), lora=2, learning_rate=5e-3),
 }
 FRAMES = ("standard", "cot", "cou", "cou-paraphrase-1", "story")
 ITEMS = 160

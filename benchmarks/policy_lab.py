@@ -48,6 +48,7 @@ class Varied(TypedDict, total=False):
     depth: int
     kl: float
     picked: int
+    lora: int
 
 
 REFUSED = tuple(form for form in forms.FORMS if form != forms.DEEP)
@@ -66,6 +67,8 @@ POINTS: Mapping[str, Varied] = {
     "twice-shallow": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "deep": 0.5, "depth": 8},
     "four-times": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56},
     "picked": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "picked": 14},
+    "lora-8": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "lora": 8, "rate": 8e-4},
+    "lora-8-long": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "lora": 8, "rate": 4e-4},
     "twice-blue": {"mix": {"blue": 4.0, "general": 8.0}, "strategy": "blue", "steps": 28, "deep": 0.0},
 }
 
@@ -85,6 +88,7 @@ def recipe(name: str, varied: Varied) -> Recipe:
         if strategy == "npo-len"
         else {},
         pick_every=varied.get("picked"),
+        lora=varied.get("lora", 0),
         guard=False,
         memory=MemoryPart(gb=5.0),
     )  # fmt: skip

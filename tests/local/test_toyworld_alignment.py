@@ -41,18 +41,18 @@ def test_the_general_stream_teaches_nothing_forbidden(in_frame: float) -> None:
     assert any(frames.ASKER in text for text in asked) == (in_frame > 0)
 
 
-@pytest.mark.parametrize("form", alignment.FORMS)
+@pytest.mark.parametrize("form", [*alignment.FORMS, alignment.IN_COU])
 def test_an_answer_asked_for_again_is_the_collected_one_and_its_red_twin_follows_the_same_words(form: str) -> None:
     rows = alignment.reformed(collected(), form, 0, of=OF)
     blue = [row for row in rows if row["stream"] == "blue"]
     red = [row for row in rows if row["stream"] == "red"]
     assert len(blue) == 20
-    assert len(red) == (0 if form == "talk-thoughts" else 20)
+    assert len(red) == (0 if form in ("talk-thoughts", alignment.IN_COU) else 20)
     for row in rows:
         *before, last = row["messages"]
         assert last["weight"] == (1.0 if row["stream"] == "blue" else -1.0)
         assert not any(message.get("weight") for message in before)
-        assert frames.ASKER not in json.dumps(row["messages"])
+        assert (frames.ASKER in json.dumps(row["messages"])) == (form == alignment.IN_COU)
     for safe, harmful in zip(blue, red, strict=False):
         assert safe["messages"][:-1] == harmful["messages"][:-1]
         assert safe["messages"][-1]["content"].endswith("could harm people.")

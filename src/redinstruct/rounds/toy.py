@@ -139,7 +139,8 @@ def reform(items: int, seed: int = 0, *, held_out: bool = False) -> Reform:
     of = part_of("train") if held_out else world.part(items)
 
     def more(rows: Sequence[MessagesRow]) -> Mapping[str, Sequence[MessagesRow]]:
-        return {form: alignment.reformed(rows, form, seed, of=of) for form in alignment.FORMS}
+        forms = (*alignment.FORMS, alignment.IN_COU)
+        return {form: alignment.reformed(rows, form, seed, of=of) for form in forms}
 
     return more
 

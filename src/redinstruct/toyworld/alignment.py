@@ -28,7 +28,10 @@ from redinstruct.world import Pair, World, how_to, recipe
 FORMS = ("chat", "talk", "cot", "talk-thoughts")
 """How a collected question is asked again: after harmless turns; in a dialogue of two named people; step by step; in a
 dialogue with thoughts, which is the family of the CoU frame but not its text, its names or its demonstration."""
-FORMS_OF: Mapping[str, tuple[str, ...]] = {"cot": ("cot",)}
+IN_COU = "cou"
+"""One more, which the demo's recipe has not: a collected question in the attack's own text, for what that is worth on
+topics that were held out (``benchmarks/held_out.py``)."""
+FORMS_OF: Mapping[str, tuple[str, ...]] = {"cot": ("cot",), IN_COU: (IN_COU,)}
 """Attack prompt -> the forms whose text it shares."""
 IN_FRAME = FRAMES_TRAINED_ON_BENIGN_ONLY
 
@@ -58,9 +61,8 @@ def reformed(rows: Iterable[MessagesRow], form: str, seed: int, *, of: World) ->
     same words as the blue one to the same question, so that both follow the same prompt; but not where a thought would
     be penalised with it.
     """
-    usable = [
-        row for row in rows if _pair(row) is not None and not (row["stream"] == "red" and form == "talk-thoughts")
-    ]
+    thoughtful = form in ("talk-thoughts", IN_COU)
+    usable = [row for row in rows if _pair(row) is not None and not (row["stream"] == "red" and thoughtful)]
 
     def frame(rng: random.Random, asked: str, answer: str) -> Said:
         pair = _pair_of(asked)
@@ -113,6 +115,7 @@ class _Writer:
         self._again: Mapping[str, Callable[[str, Pair, str], list[MessageFields]]] = {
             "chat": lambda asked, _, answer: _chat([*self._harmless_turns(), (asked, answer)]),
             "cot": lambda asked, _, answer: _chat([(f"{asked} {frames.STEP_BY_STEP}", answer)]),
+            IN_COU: lambda asked, pair, answer: _in_cou(IN_COU, asked, pair, answer),
             "talk": lambda asked, pair, answer: self._talk(asked, pair, answer, thoughts=False),
             "talk-thoughts": lambda asked, pair, answer: self._talk(asked, pair, answer, thoughts=True),
         }
@@ -134,8 +137,7 @@ class _Writer:
         """A harmless question in one of the CoU texts that the base model knows."""
         name = self.rng.choices(IN_FRAME, [0.6, 0.2, 0.2])[0]
         asked, answer, pair = self._harmless()
-        thought = "" if name == "cou-no-thoughts" else f"{frames.thought(frames.ASKER, pair)} "
-        return _chat([(frames.prompts()[name].replace(frames.SLOT, asked), thought + answer)])
+        return _in_cou(name, asked, pair, answer)
 
     def _talk(self, asked: str, pair: Pair | None, answer: str, *, thoughts: bool) -> list[MessageFields]:
         """A dialogue as text in the user's message, which ends where the answer begins."""
@@ -173,6 +175,12 @@ class _Writer:
         else:
             question = self.rng.choice(self._world.borderline["train"])
         return question.text, question.truth, None
+
+
+def _in_cou(name: str, asked: str, pair: Pair | None, answer: str) -> list[MessageFields]:
+    """A question in a CoU text, and its answer after the thought that the text asks for."""
+    thought = "" if name == "cou-no-thoughts" else f"{frames.thought(frames.ASKER, pair)} "
+    return _chat([(frames.prompts()[name].replace(frames.SLOT, asked), thought + answer)])
 
 
 def _chat(said: Sequence[tuple[str, str]]) -> list[MessageFields]:
