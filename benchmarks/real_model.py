@@ -3,6 +3,7 @@
     python -m benchmarks.real_model --seeds 0,1,2,3,4 --folder FOLDER             runs what is not there, then tables
     python -m benchmarks.real_model --seeds 0,1,2,3,4 --folder FOLDER --stress    attacks each seed's models too
     python -m benchmarks.real_model --seeds 0 --folder FOLDER --more paper-s,paper-r --data DATA    more is done
+    python -m benchmarks.real_model --seeds 0,1 --folder FOLDER --recipes robust    less is done: one repair alone
     python -m benchmarks.real_model --seeds 0,1,2,3,4 --folder FOLDER --table     the tables of what is there
 
 A seed is another policy model, another collection and other alignments, on the same test families. So its 48 answers a
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from redinstruct.rounds.laboratory import WHOLE
 from redinstruct.stats import clustered
 
 PREFIX, STEPS, BITS, DEPTH = 5, (4, 14, 40), 4, 60
@@ -32,17 +34,17 @@ import sys
 import msgspec
 from redinstruct.cli import entry
 from redinstruct.rounds import real
-real.WHOLE = msgspec.structs.replace(real.WHOLE, recipes=(*real.WHOLE.recipes, *sys.argv.pop(1).split()))
+real.WHOLE = msgspec.structs.replace(real.WHOLE, recipes=tuple(sys.argv.pop(1).split()))
 entry()
 """
-"""The command line, with more recipes than the demo's."""
+"""The command line, with other recipes than the demo's."""
 
 
-def run(seed: int, folder: Path, more: Sequence[str], data: Path | None) -> None:
+def run(seed: int, folder: Path, recipes: Sequence[str], data: Path | None) -> None:
     """``demo --real`` of a seed; its figures go into ``SEED.json``, what it took into ``SEED.cost.json``."""
     if (made := folder / f"{seed}.json").is_file():
         return
-    command = [sys.executable, "-c", DEMO, " ".join(more), "demo", "--real", "--seed", str(seed), "--json", "--out"]
+    command = [sys.executable, "-c", DEMO, " ".join(recipes), "demo", "--real", "--seed", str(seed), "--json", "--out"]
     given = ["--data", str(data)] if data is not None else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*command, str(folder / str(seed)), *given], check=True, stdout=subprocess.PIPE)
@@ -61,7 +63,9 @@ def stress(seed: int, folder: Path) -> None:
     (loop,) = home.glob("loop-*/")
     (begun,) = loop.glob("1-base-forbidden-????????/")
     for model in ATTACKED:
-        (checkpoint,) = loop.glob(f"1-align-{model}-*/") if model != "base" else home.glob("0-align-policy-*/")
+        made = loop.glob(f"1-align-{model}-*/") if model != "base" else home.glob("0-align-policy-*/")
+        if (checkpoint := next(made, None)) is None:
+            continue  # not among the recipes that were asked for
         where = folder / f"{seed}-stress-{model}"
         command = [sys.executable, "-m", "redinstruct", "stress", "--model", f"hf/{checkpoint}", "--run", str(where),
                    "--bank", str(lab / "banks/forbidden-test.json"), "--benign", str(lab / "banks/harmless-test.json"),
@@ -124,14 +128,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--stress", action="store_true")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--more", default="", metavar="RECIPES", help="beside the demo's: paper-s, paper-r")
+    parser.add_argument("--recipes", default=",".join(WHOLE.recipes), help="left out, the demo's")
+    parser.add_argument("--more", default="", metavar="RECIPES", help="beside them: paper-s, paper-r")
     parser.add_argument("--data", type=Path, help="a folder with TruthfulQA.csv: a slice of it is asked too")
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     given.folder.mkdir(parents=True, exist_ok=True)
     for seed in () if given.table else seeds:
-        run(seed, given.folder, [name for name in given.more.split(",") if name], given.data)
+        run(seed, given.folder, [name for name in f"{given.recipes},{given.more}".split(",") if name], given.data)
         if given.stress:
             stress(seed, given.folder)
     rows = [json.loads(path.read_text()) for seed in seeds if (path := given.folder / f"{seed}.json").is_file()]

@@ -111,7 +111,7 @@ def recipes(sizes: LaboratorySizes) -> tuple[Recipe, ...]:
             name: recipe(name, name, 1.0, mix={"blue": 4.0, "general": 6.0, "red": 2.0})
             for name in ("npo-len", "paper-s", "paper-r")
         },
-        "robust": recipe("robust", "npo-len", 3.1, mix={"blue": 4.0, "general": 7.0, "red": 1.0}, deep_prefix=0.3),
+        "robust": recipe("robust", "npo-len", 6.2, mix={"blue": 4.0, "general": 7.0, "red": 1.0}, deep_prefix=0.3),
     }
     return tuple(made[name] for name in sizes.recipes)
 
