@@ -85,7 +85,7 @@ def test_a_probe_without_refusals_to_look_for_is_refused(tiny: Path, data: dict[
         prepare(config(tiny, data, tmp_path / "a", **nothing, probe=(data["general"],)).resolved())
     with pytest.raises(UsageError, match="--probe: 24 rows there are blue or red"):
         prepare(config(tiny, data, tmp_path / "a", general=(data["general"],), probe=(data["red"],)).resolved())
-    with pytest.raises(UsageError, match="--strategy dpo is trained by TRL.s own loop, and --probe has no effect"):
+    with pytest.raises(UsageError, match="--probe has no effect there"):
         config(tiny, data, tmp_path / "a", strategy="dpo", probe=(data["general"],)).resolved()
 
 
