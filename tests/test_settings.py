@@ -228,9 +228,6 @@ IGNORED: dict[str, tuple[tuple[object, ...], str]] = {
     "utility, shots": (
         ("utility", "--model", "hf/m", "--suite", "toy", "--shots", 2, "--run", "new"), "--suite toy has none",
     ),
-    "utility, batch": (
-        ("utility", "--model", "openai/m", "--suite", "bias", "--batch", 2, "--run", "new"), "only with an hf/ model",
-    ),
     "import, column": (
         ("import", "log.json", "--column", "prompt=q", "--run", "new"), "only for a table of answers",
     ),

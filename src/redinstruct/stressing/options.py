@@ -73,7 +73,7 @@ class StressOptions(JudgeSettings, frozen=True, kw_only=True):
     ablate: Annotated[tuple[int, ...], Setting("Take the refusal direction of that depth out.", "PERCENT,...")] = ()
     limit: Annotated[int | None, Setting("N questions of each bank, spread over its topics.", "N", least=1)] = None
     max_tokens: Annotated[int, Setting("Tokens per answer.", "N", least=1)] = 500
-    seed: Annotated[int, Setting("Of sampling and tuning.", "S", least=0, needs=("samples", "tune", "ranks"))] = 0
+    seed: Annotated[int, Setting("Of sampling and tuning.", "S", least=0)] = 0
     chat_template: Annotated[str, Setting("As for eval.", names=("native", "none"))] = "native"
     columns: Columns = msgspec.field(default_factory=dict)
     dtype: Dtype = None

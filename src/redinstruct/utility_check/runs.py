@@ -94,12 +94,10 @@ def check_settings(wanted: UtilitySettings) -> None:
     check_said(wanted)
     if wanted.data is not None and not wanted.data.is_dir():
         raise UsageError(f"--data {wanted.data.name}: is not a folder")
-    unused = {"--shots": wanted.shots is not None, "--download": wanted.download, "--batch": wanted.batch is not None}
+    unused = {"--shots": wanted.shots is not None, "--download": wanted.download}
     if not needs_harness(wanted.suite):
         for flag in (flag for flag, given in unused.items() if given):
             raise UsageError(f"{flag}: only with tasks of the harness, and --suite {wanted.suite} has none")
-    if wanted.batch is not None and not wanted.model.startswith("hf/"):
-        raise UsageError("--batch: only with an hf/ model: an endpoint is asked --concurrency at once")
     if wanted.data is not None and wanted.download:
         raise UsageError("--data and --download: local files or fetched ones, not both")
 
