@@ -264,6 +264,7 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
             "GB of each GPU (with --gpus 0: of the host) that may be used; left out, what there is.",
             "X",
             above=0,
+            below=1_000_000,
         ),
     ] = None
     guard: GuardRule = GuardRule()
@@ -290,7 +291,8 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         float, Setting("resta: how much of the safety vector is added.  [default: 1]", "X", needs=_OF_RESTA)
     ] = 1.0
     drop: Annotated[
-        float, Setting("resta: share of the vector that DARE drops.  [default: 0]", "X", least=0, needs=_OF_RESTA)
+        float,
+        Setting("resta: share of the vector that DARE drops.  [default: 0]", "X", least=0, below=1, needs=_OF_RESTA),
     ] = 0.0
     safe: Annotated[
         Path | None,
@@ -378,8 +380,6 @@ def check(config: AlignConfig) -> None:
     parts = ((config.chosen, PRESETS[str(config.preset)]), (config.guard, GuardRule()), (config, None))
     for part, _ in parts:
         check_said(part)
-    if config.drop >= 1:
-        raise UsageError(f"--drop {config.drop}: must be below 1")
     if config.probe and config.strategy == RESTA:
         raise UsageError(f"--probe: --strategy {config.strategy} does not look at it while it trains; leave it out")
     for part, plain in parts:

@@ -252,7 +252,7 @@ def test_flags_that_make_no_sense_are_refused(
         ("--strategy", "blue", "--base-dtype", "bfloat16"): "give --lora R",
         ("--strategy", "blue", "--optimizer", "sgd"): "--optimizer must be one of adamw",
         ("--strategy", "blue", "--attention", "magic"): "--attention must be one of",
-        ("--strategy", "blue", "--memory", 0): "--memory must be above 0",
+        ("--strategy", "blue", "--memory", 0): "--memory must lie between 0 and 1,000,000, both excluded",
         ("--strategy", "blue", "--gpus", 2): "belongs to --plan",
         ("--strategy", "npo", "--batch", 2): "cannot hold 3 streams",
         ("--strategy", "blue", "--processes", 2): "torchrun --nproc-per-node 2",

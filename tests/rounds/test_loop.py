@@ -398,12 +398,12 @@ WRONG_RECIPES = {
     "parameters = { red_weight = nan }": "--set red_weight=nan",
     "parameters = { red_weight = inf }": "--set red_weight=inf",
     'preset = "nosuch"': "--preset nosuch",
-    "drop = nan": "--drop must be at least 0",
+    "drop = nan": "--drop must lie between 0 and 1, the last excluded",
     "drop = 0.3": "--drop: only with --strategy resta",
     "parameters = { beta = 0.1 }": "--set beta: --strategy blue does not read it",
     'strategy = "kto"\nmemory = { attention = "eager" }': "--attention has no effect there",
     'strategy = "dpo"\nsettings = { deep_prefix = 0.3 }': "--deep-prefix has no effect there",
-    "memory = { gb = -1.0 }": "--memory must be above 0",
+    "memory = { gb = -1.0 }": "--memory must lie between 0 and 1,000,000, both excluded",
 }
 
 

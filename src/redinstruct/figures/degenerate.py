@@ -50,8 +50,8 @@ class Looks:
 
     def extend(self, attempts: Sequence[int], flags: Iterable[int], openings: Iterable[int]) -> None:
         """The texts of some attempts: their flags, and a fingerprint of each beginning, 0 of a shorter text."""
-        if max(attempts) >= len(self._flags):
-            more = max(max(attempts) + 1, len(self._flags) * 9 // 8) - len(self._flags)
+        if (last := max(attempts)) >= len(self._flags):
+            more = max(last + 1, len(self._flags) * 9 // 8) - len(self._flags)
             self._flags += bytes(more)
             self._openings.frombytes(bytes(more * self._openings.itemsize))
         for attempt, flag, opening in zip(attempts, flags, openings, strict=True):
