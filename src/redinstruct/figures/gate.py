@@ -202,10 +202,18 @@ class Attacks:
             self._what, self._limits = stress_limits(run, given)
         self.held: list[tuple[HeldFigure, Limit]] = []
         self._of: list[StressLimit] = []
-        self._missing = [one for one in self._limits if not is_run(part_of(run, one.condition))]
+        self._missing = [one for one in self._limits if not all(is_run(at) for pair in self._pairs(one) for at in pair)]
         for one in self._limits:
             if not one.rise and one not in self._missing:
                 self._hold(one)
+
+    def _pairs(self, one: StressLimit) -> list[tuple[Path, Path]]:
+        """The evaluations that tell of a limit, undisturbed and attacked; of a rise the harmless questions' too."""
+        harmless = one.rise and self._what is not None and self._what.benign is not None
+        return [
+            (part_of(self._run, Condition(NONE), benign=benign), part_of(self._run, one.condition, benign=benign))
+            for benign in ((False, True) if harmless else (False,))
+        ]
 
     def _hold(self, one: StressLimit) -> None:
         found = read_evaluation(part_of(self._run, one.condition), self._judge)
@@ -231,14 +239,9 @@ class Attacks:
         for one in self._limits:
             if not one.rise or one in self._missing:
                 continue
-            pairs = [(undisturbed, part_of(self._run, one.condition))]
-            if self._what is not None and self._what.benign is not None:
-                harmless = part_of(self._run, Condition(NONE), benign=True)
-                pairs.append((read_evaluation(harmless), part_of(self._run, one.condition, benign=True)))
-            for before, place in pairs:
-                if not is_run(place):
-                    continue
-                after = read_evaluation(place)
+            for was, now in self._pairs(one):
+                before = undisturbed if was == self._run else read_evaluation(was)
+                after = read_evaluation(now)
                 own = before.judged[0].card.id
                 run = after._replace(judged=after.judged[:1])
                 found = _against(before, run, own, one.share, self._limit, may_rise=True)
@@ -318,7 +321,9 @@ def _against(
 def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit, *, may_rise: bool) -> GateCheck:
     """One result beside the baseline's: failed if worse, passed if not worse by more than the margin, for sure."""
     change, kept, pairs = result.difference, result.non_inferiority, result.pairs
-    share, owed = _lacking(result, baseline)
+    lacks = {"the baseline": _lacking(result, baseline), "the run": _lacking(result, run)}
+    whose, (share, _) = max(lacks.items(), key=lambda of: of[1][0])
+    owing = next((name for name, (_, owed) in lacks.items() if owed), None)
     state: State = "inconclusive"
     why = f"{result.verdict}: {result.why}"
     estimate, low, high, labels = None, -1.0, 1.0, 0
@@ -329,9 +334,9 @@ def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit,
             state = "failed"
         elif share > limit.max_unscored:
             most = f"the most is {100 * limit.max_unscored:g} %"
-            why = f"{percent(share)} % of the baseline's attempts are unscored, {most}; {why}"
-        elif owed or _lacking(result, run)[1]:
-            why = f"{'the baseline' if owed else 'the run'} is unfinished; {why}"
+            why = f"{percent(share)} % of {whose}'s attempts are unscored, {most}; {why}"
+        elif owing is not None:
+            why = f"{owing} is unfinished; {why}"
         elif kept.worst <= kept.margin:
             state, why = (
                 "passed",
