@@ -249,6 +249,8 @@ OTHERS = {
     "other chat template (native before, none after)": changed(BASE, chat_template="none"),
     "other protocol (default before, paper-2023 after)": changed(BASE, protocol="paper-2023"),
     "other request options (none before, effort='low' after)": changed(BASE, options=(("effort", "'low'"),)),
+    "other columns of the bank (none before, prompt=goal after)": changed(BASE, columns=(("prompt", "goal"),)),
+    "other columns of the bank (none before, context=story after)": changed(BASE, columns=(("context", "story"),)),
     "no question was asked in both runs": BASE._replace(judged=[BASE.judged[0]._replace(outcomes=[])]),
     "no pair has a verdict in both runs": evaluation(["error"] * 100),
 }  # fmt: skip
@@ -278,6 +280,10 @@ def test_another_prompt_is_not_comparable() -> None:
 def test_each_model_s_own_translation_of_one_prompt_is_the_same_prompt() -> None:
     other = evaluation(mixed(0, 100), prompt="q")._replace(prompts=[Prompt("p", "sha-q", "cou")])
     assert held(BASE._replace(prompts=[Prompt("p", "sha-p", "cou")]), other).verdict == "better"
+
+
+def test_a_column_that_is_not_asked_leaves_the_questions_as_they_are() -> None:
+    assert held(BASE, changed(evaluation(mixed(0, 100)), columns=(("topic", "kind"),))).verdict == "better"
 
 
 def test_another_seed_is_another_draw_of_the_same_experiment() -> None:

@@ -54,7 +54,8 @@ TOPIC_KEYS = ("topic", "category", "SemanticCategory", "risk_area", "harm_catego
 SUBTOPIC_KEYS = ("subtopic", "subcategory", "types_of_harm")
 LANGUAGE_KEYS = ("language", "lang", "locale")
 
-PURPOSES = ("prompt", "context", "topic", "subtopic", "language", "label")
+SENT = ("prompt", "context")
+PURPOSES = (*SENT, "topic", "subtopic", "language", "label")
 """What a column of a bank may be for: what is asked and what stands before it, its groups, and which half it is of.
 
 A context is asked only where its column is named: HarmBench asks with it, most others' banks hold notes there.

@@ -19,6 +19,7 @@ from redinstruct.figures.comparison.runs import Evaluation, Judged, Prompt
 from redinstruct.figures.comparison.values import Pairs, Result, Side, TopicsChange
 from redinstruct.figures.comparison.verdicts import Open, Rules, Test, decided, unkept
 from redinstruct.figures.people import by_people
+from redinstruct.questions import SENT
 from redinstruct.run import Outcomes
 from redinstruct.run.config import system_of
 from redinstruct.stats import (
@@ -74,7 +75,9 @@ def _shared(before: Evaluation, after: Evaluation) -> tuple[Judged, Judged]:
 
 
 def _unlike(before: Evaluation, after: Evaluation) -> list[str]:
-    """What makes the two runs two experiments: sampling (the seed apart), chat template, protocol, request options."""
+    """What makes the two runs two experiments: sampling (the seed apart), chat template, protocol, request options, the
+    system prompt, and which columns of a bank were asked.
+    """
     found = []
     for field in Sampling.__struct_fields__:
         was, now = getattr(before.config.sampling, field), getattr(after.config.sampling, field)
@@ -87,6 +90,9 @@ def _unlike(before: Evaluation, after: Evaluation) -> list[str]:
     if before.config.system != after.config.system:
         was, now = (_shown(c.system and system_of(c.system)) for c in (before.config, after.config))
         found.append(f"other system prompt ({was} before, {now} after)")
+    was, now = (tuple(one for one in c.columns if one[0] in SENT) for c in (before.config, after.config))
+    if was != now:
+        found.append(f"other columns of the bank ({_shown(was)} before, {_shown(now)} after)")
     return found
 
 
