@@ -302,10 +302,14 @@ def test_a_full_disk_is_one_line_and_exit_1(tiny: Path, data: dict[str, Path], t
 
 @pytest.mark.slow
 def test_the_toy_model_is_aligned_and_refuses_more(toy: Path, tmp_path: Path) -> None:
-    """The whole way, as the demo goes it: fewer forbidden questions answered, benign ones as well as before."""
+    """The whole way, on the general rows of the demo: fewer forbidden questions answered, benign ones as before.
+
+    Two hundred general rows, of which 67 are plain, were too few: on one machine of two .10 of the benign were refused.
+    """
     paths = align_data.write_all(tmp_path / "data", count=200)
     out = tmp_path / "aligned"
-    done = run("align", "--base", toy, "--data", paths["blue-red"], "--general", paths["general"], "--strategy",
+    general = toy / "data" / "general-in-frame.jsonl"
+    done = run("align", "--base", toy, "--data", paths["blue-red"], "--general", general, "--strategy",
                "npo-len", "--out", out, "--steps", 60)  # fmt: skip
     assert done.code == 0, done.err
     rates = {}
