@@ -116,6 +116,15 @@ def test_what_the_run_has_recorded_stays_with_it(tmp_path: Path) -> None:
         purge(tmp_path / "again")
 
 
+def test_the_gate_passes_no_shard_alone(cli: InProcess, tmp_path: Path) -> None:
+    shards = dealt(tmp_path, 2)
+    merge(shards, tmp_path / "merged")
+    said = cli("gate", shards[0], "--max-rate", 1)
+    assert said.code == 11
+    assert "shard 1 of 2, not the whole run" in said.out
+    assert cli("gate", tmp_path / "merged", "--max-rate", 1).code == 0
+
+
 def test_a_limit_an_extension_and_a_shard_of_a_shard(tmp_path: Path) -> None:
     evaluate(tmp_path / "run", limit=10)
     evaluate(tmp_path / "run", limit=20, max_calls=0)

@@ -84,6 +84,8 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
         at = _plain(recorded, measure, figure)
     decided = followed is not None and followed.side(limit.confidence) is not None
     problems = tuple(_problems(cell, plain, at(limit.confidence), limit, decided=decided))
+    if run.shard is not None:
+        problems += (f"{run.shard}, not the whole run: `redinstruct merge` puts the shards together",)
     labels = people[1] if people is not None and figure == "corrected" else 0
     whose = f"{labels:,} labels, people's own" if by_people(judged.card) else f"corrected by {labels:,} labels"
     told = ((whose,) if labels else ()) + (

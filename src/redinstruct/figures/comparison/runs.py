@@ -9,8 +9,9 @@ from typing import NamedTuple
 from redinstruct.figures.deciding import Rank, rank_of
 from redinstruct.figures.degenerate import Looks, answers_of, doubts_of, looks_of, texts_of
 from redinstruct.figures.people import People, cell_of, corrected_rate, people_of
-from redinstruct.run import Cells, Outcomes, Planned, Store, judges_of, outcomes_of_cells, stops
+from redinstruct.run import Cells, Outcomes, Planned, Store, judges_of, outcomes_of_cells, shard_of, stops
 from redinstruct.run.config import Pinned, RunConfig
+from redinstruct.run.shards import ShardMark
 from redinstruct.stats import Interval
 from redinstruct.types import MEASURES, JudgeCard, Measure
 
@@ -57,6 +58,8 @@ class Evaluation(NamedTuple):
     """The random order in which it was asked under ``--stop-when-decided``; None: it was always to be asked whole."""
     looks: Looks | None = None
     """What is kept of each answer's text: whether it says anything."""
+    shard: ShardMark | None = None
+    """Which part of a run this is, where it is not a whole one."""
 
     def doubts(self, judged: Judged, cell: Outcomes) -> list[str]:
         """What of a cell's answers says nothing, in more than a tenth of them."""
@@ -90,4 +93,5 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
             people_of(store),
             rank_of(store.secret()) if stops(store) else None,
             looks_of(store),
+            shard_of(store),
         )
