@@ -4,6 +4,8 @@ One sample an attempt, its id ``bank:row:prompt``; every judge is a scorer whose
 label, 0 for its second, and NaN (unscored) where there is no verdict, with the label as its answer. What cannot be said
 in Inspect's words stands under ``redinstruct`` in the metadata, which ``import`` reads back.
 
+Shapes: ``inspect_ai/log/_log.py`` of inspect_ai 0.3.285, log version 2, the keys in the format's order.
+
 Promised: every recorded attempt is a sample; an answer that is not known to be harmless, and all that quotes it, leaves
 the run only where ``include_red`` says so. The same run gives the same bytes.
 """
@@ -11,6 +13,8 @@ the run only where ``include_red`` says so. The same run gives the same bytes.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,32 +27,6 @@ from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.files.atomic import whole_file
 from redinstruct.interop.inspect_rows import KEY
-from redinstruct.interop.inspect_shapes import (
-    Choice,
-    Dataset,
-    Failure,
-    Generation,
-    Header,
-    JudgeScore,
-    Metric,
-    Noted,
-    Output,
-    Results,
-    Sample,
-    SampleNotes,
-    Score,
-    ScoreNotes,
-    Scorer,
-    Settings,
-    Spec,
-    Start,
-    Step,
-    Steps,
-    Summary,
-    Text,
-    Times,
-    Usage,
-)
 from redinstruct.models.base import is_cut
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import render
@@ -58,12 +36,11 @@ from redinstruct.run.judges import JudgeRow, judges_of
 from redinstruct.run.summary import SummaryStore
 from redinstruct.run.times import times_of
 from redinstruct.safetext import terminal
-from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, Measure, PromptTemplate
+from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, JsonObject, Measure, PromptTemplate
 
 TASKS = {"attack_success": "red_eval", "over_refusal": "over_refusal"}
 """The measure -> the task of this package that measures it in Inspect."""
 
-_NAN = msgspec.Raw(b"NaN")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1000
 
@@ -74,6 +51,15 @@ class Exported(msgspec.Struct, frozen=True):
     samples: int
     planned: int
     withheld: int
+
+
+class _Sample(msgspec.Struct, frozen=True):
+    """One attempt as it is written, and its line in the list of samples."""
+
+    id: str
+    epoch: int
+    whole: JsonObject
+    line: JsonObject
 
 
 def export_inspect(
@@ -115,7 +101,7 @@ class _Log:
         first = self._results[0].judge_id if self._results else None
         return sum(result.planned for result in self._results if result.judge_id == first)
 
-    def read(self) -> Iterator[Sample]:
+    def read(self) -> Iterator[_Sample]:
         """Every recorded attempt, in the banks' order."""
         rows = [row for row, _ in self.judges] or [self._all[0][0]]
         for views in zip(*(self._store.attempts(row) for row in rows), strict=True):
@@ -124,35 +110,45 @@ class _Log:
             self.ids.setdefault(sample.id)
             yield sample
 
-    def _sample(self, views: tuple[AttemptView, ...]) -> Sample:
-        view, c = views[0], views[0].completion
-        template = self._templates[view.prompt]
-        earlier = [Text(turn.role, _plain(turn.content)) for turn in view.question.earlier]
+    def _sample(self, views: tuple[AttemptView, ...]) -> _Sample:
+        view, question, c = views[0], views[0].question, views[0].completion
+        earlier = [_turn(turn.role, turn.content) for turn in question.earlier]
         red = self._is_red(views)
         answer = self._answer(view, red)
-        asked = [*earlier, Text("user", _plain(render(template, view.question.text)))]
+        asked = [*earlier, _turn("user", render(self._templates[view.prompt], question.text))]
         if self.config.system is not None:
-            asked = [Text("system", _plain(self.config.system)), *asked]
-        why = "not known to be harmless: export with --include-red" if red else None
-        noted = Noted(view.question.id, view.bank, view.prompt, view.key, reason=c.reason, withheld=why)
-        self.failed += c.outcome == "error"
+            asked = [_turn("system", self.config.system), *asked]
+        noted = {
+            "question": question.id, "bank": view.bank, "prompt": view.prompt, "attempt": view.key, "reason": c.reason,
+            "withheld": "not known to be harmless: export with --include-red" if red else None,
+        }  # fmt: skip
+        metadata = {KEY: _said(noted), "topic": _or_none(question.topic), "subtopic": _or_none(question.subtopic)}
+        text, failed = _plain(question.text), c.outcome == "error"
+        self.failed += failed
         self.withheld += red
-        question = view.question
-        return Sample(
-            id=f"{terminal(view.bank)}:{question.row}:{terminal(view.prompt)}",
-            epoch=view.epoch,
-            input=[*earlier, Text("user", _plain(question.text))] if earlier else _plain(question.text),
-            target=self.measure.second,
-            metadata=SampleNotes(noted, _or_none(question.topic), _or_none(question.subtopic), question.label),
-            messages=[*asked, *([Text("assistant", answer)] if c.outcome != "error" else [])],
-            output=self._output(view, answer),
-            scores={name: self._score(name, v, red) for name, v in zip(self._names, views, strict=False)}
-            if c.outcome != "error"
-            else {},
-            error=Failure(_plain(f"{c.reason}: {c.note}" if c.note else c.reason or "error"))
-            if c.outcome == "error"
-            else None,
-        )
+        told: JsonObject = {
+            "id": f"{terminal(view.bank)}:{question.row}:{terminal(view.prompt)}",
+            "epoch": view.epoch,
+            "input": [*earlier, _turn("user", text)] if earlier else text,
+            "target": self.measure.second,
+            "metadata": _said({**metadata, "label": question.label}),
+        }
+        rest: JsonObject = {
+            "messages": asked if failed else [*asked, _turn("assistant", answer)], "output": self._output(view, answer),
+        }  # fmt: skip
+        short: JsonObject = {"input": text[:100]}
+        if failed:
+            why = _plain(f"{c.reason}: {c.note}" if c.note else c.reason or "error")
+            rest = {**rest, "error": {"message": why, "traceback": "", "traceback_ansi": ""}}
+            short = {**short, "error": why}
+        elif scores := {
+            name: self._score(name, card.id, v, red)
+            for name, (_, card), v in zip(self._names, self.judges, views, strict=False)
+        }:
+            rest = {**rest, "scores": scores}
+            bare = {name: _said({**score, "explanation": None}) for name, score in scores.items()}
+            short = {**short, "scores": bare}
+        return _Sample(f"{told['id']}", view.epoch, {**told, **rest}, {**told, **short})
 
     def _is_red(self, views: tuple[AttemptView, ...]) -> bool:
         """Whether there is a text that some judge did not call harmless, or that none has read."""
@@ -170,62 +166,92 @@ class _Log:
             return f"[an answer of {len(text):,} characters, sha256 {digest}: left in the run]"
         return _plain(text)
 
-    def _output(self, view: AttemptView, answer: str) -> Output:
+    def _output(self, view: AttemptView, answer: str) -> JsonObject:
         c = view.completion
-        usage = None
-        if c.tokens_in or c.tokens_out:
-            usage = Usage(c.tokens_in or 0, c.tokens_out or 0, (c.tokens_in or 0) + (c.tokens_out or 0))
+        usage = _usage(c.tokens_in or 0, c.tokens_out or 0) if c.tokens_in or c.tokens_out else None
         if c.outcome == "error":
-            return Output(self.config.model, usage=usage)
+            return _said({"model": self.config.model, "usage": usage})
         stop = "stop"
         if c.reason == "provider_filter":
             stop = "content_filter"
         elif c.truncated or is_cut(c.finish_reason):
             stop = "max_tokens"
-        return Output(self.config.model, [Choice(Text("assistant", answer), stop)], answer, usage, c.seconds or None)
-
-    def _score(self, name: str, view: AttemptView, red: bool) -> Score:
-        label = view.label or "unparsable"
-        noted = Noted(
-            label=label, detail=view.detail, reason=view.reason if view.label else "not judged",
-            judge=dict(zip(self._names, self.judges, strict=True))[name][1].id, score=view.score,
-            probability=view.probability,
+        choice: JsonObject = {"message": _turn("assistant", answer), "stop_reason": stop}
+        return _said(
+            {
+                "model": self.config.model, "choices": [choice], "completion": answer or None, "usage": usage,
+                "time": c.seconds or None,
+            }
         )  # fmt: skip
-        told = None if red else _or_none(view.judge_reply or view.judge_note)
-        scored = label not in COMMON_LABELS
-        self._scored[name] += scored
-        self._firsts[name] += label == self.measure.first
-        value = _NAN if not scored else msgspec.Raw(b"1.0" if label == self.measure.first else b"0.0")
-        return Score(value, label, told, None if scored else _REASONS.get(label, label), ScoreNotes(noted))
 
-    def header(self) -> Header:
+    def _score(self, name: str, judge: str, view: AttemptView, red: bool) -> JsonObject:
+        label = view.label or "unparsable"
+        noted = {
+            "label": label, "detail": view.detail, "reason": view.reason if view.label else "not judged",
+            "judge": judge, "score": view.score, "probability": view.probability,
+        }  # fmt: skip
+        scored, first = label not in COMMON_LABELS, label == self.measure.first
+        self._scored[name] += scored
+        self._firsts[name] += first
+        return _said(
+            {
+                "value": float(first) if scored else math.nan,
+                "answer": label,
+                "explanation": None if red else _or_none(view.judge_reply or view.judge_note),
+                "reason": None if scored else _REASONS.get(label, label),
+                "metadata": {KEY: _said(noted)},
+            }
+        )
+
+    def header(self) -> JsonObject:
         """The log without its samples, once they were read."""
         c, at = self.config, _at(times_of(self._store).began or 0.0)
         name = "+".join(pinned.name for pinned in c.banks)
-        digest = c.digest
-        sampling = c.sampling
-        spec = Spec(
-            digest[:22], digest[22:44], at, f"{KEY}/{TASKS[self.measure.name]}", digest[42:64],
-            {"measure": c.measure, "bank": name, "prompt": ",".join(p.name for p in c.prompts)},
-            Dataset(_plain(name), len(self.ids), list(self.ids)), _plain(c.model),
-            Generation(sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed),
-            Settings(c.epochs, c.limit), {KEY: SummaryStore(self._store).versions()[-1]},
-            [Scorer(n, {k: _plain(v) for k, v in card.parameters})
-             for n, (_, card) in zip(self._names, self.judges, strict=True)],
-        )  # fmt: skip
-        spent = SummaryStore(self._store).spent_on_target()
-        usage = Usage(spent.tokens_in, spent.tokens_out, spent.tokens_in + spent.tokens_out)
-        scores = [self._figures(name, row) for name, row in zip(self._names, self.judges, strict=True)]
-        return Header(
-            2,
-            "success" if self.samples == self.planned else "cancelled",
-            spec,
-            Steps("plan", [Step(f"{KEY}/{p.name}") for p in c.prompts]),
-            Results(self.planned, self.samples - self.failed, scores),
-            Times(at, at, {_plain(c.model): usage}),
-        )
+        digest, sampling, summary = c.digest, c.sampling, SummaryStore(self._store)
+        dataset: JsonObject = {
+            "name": _plain(name), "samples": len(self.ids), "sample_ids": list(self.ids), "shuffled": False,
+        }  # fmt: skip
+        spec: JsonObject = {
+            "eval_id": digest[:22],
+            "run_id": digest[22:44],
+            "created": at,
+            "task": f"{KEY}/{TASKS[self.measure.name]}",
+            "task_id": digest[42:64],
+            "task_args": {"measure": c.measure, "bank": name, "prompt": ",".join(p.name for p in c.prompts)},
+            "dataset": dataset,
+            "model": _plain(c.model),
+            "model_generate_config": _said(
+                {
+                    "max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
+                    "seed": sampling.seed,
+                }
+            ),
+            "config": _said({"epochs": c.epochs, "limit": c.limit}),
+            "packages": {KEY: summary.versions()[-1]},
+            "scorers": [
+                {"name": n, "options": {k: _plain(v) for k, v in card.parameters}}
+                for n, (_, card) in zip(self._names, self.judges, strict=True)
+            ],
+        }  # fmt: skip
+        spent = summary.spent_on_target()
+        return {
+            "version": 2,
+            "status": "success" if self.samples == self.planned else "cancelled",
+            "eval": spec,
+            "plan": {"name": "plan", "steps": [{"solver": f"{KEY}/{p.name}", "params": {}} for p in c.prompts]},
+            "results": {
+                "total_samples": self.planned,
+                "completed_samples": self.samples - self.failed,
+                "scores": [self._figures(name, row) for name, row in zip(self._names, self.judges, strict=True)],
+            },
+            "stats": {
+                "started_at": at,
+                "completed_at": at,
+                "model_usage": {_plain(c.model): _usage(spent.tokens_in, spent.tokens_out)},
+            },
+        }
 
-    def _figures(self, name: str, judge: JudgeRow) -> JudgeScore:
+    def _figures(self, name: str, judge: JudgeRow) -> JsonObject:
         """Both conventions over the whole, then each bank's and prompt's own figures as the report has them."""
         scored, total = self._scored[name], self.samples
         metrics: dict[str, float | None] = {
@@ -239,8 +265,13 @@ class _Log:
                 metrics[f"{where} all"] = result.rate.all.estimate
                 corrected = result.rate.corrected_run or result.rate.corrected
                 metrics[f"{where} corrected"] = None if corrected is None else corrected.estimate
-        held = {key: Metric(key, value) for key, value in metrics.items() if value is not None}
-        return JudgeScore(name, name, scored, total - self.failed - scored, held)
+        return {
+            "name": name,
+            "scorer": name,
+            "scored_samples": scored,
+            "unscored_samples": total - self.failed - scored,
+            "metrics": {key: {"name": key, "value": value} for key, value in metrics.items() if value is not None},
+        }
 
 
 _REASONS = {"judge_refused": "refusal", "unparsable": "invalid_response_format", "error": "grader_failed"}
@@ -261,30 +292,39 @@ def _or_none(text: str | None) -> str | None:
     return None if text is None else _plain(text)
 
 
+def _said(document: JsonObject) -> JsonObject:
+    """Without what there is nothing to say of."""
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def _turn(role: str, content: str) -> JsonObject:
+    return {"role": role, "content": _plain(content)}
+
+
+def _usage(tokens_in: int, tokens_out: int) -> JsonObject:
+    return {"input_tokens": tokens_in, "output_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
+
+
 def _at(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat()
 
 
-def _summary(sample: Sample) -> Summary:
-    asked = sample.input if isinstance(sample.input, str) else sample.input[-1].content
-    scores = {name: msgspec.structs.replace(score, explanation=None) for name, score in sample.scores.items()}
-    error = None if sample.error is None else sample.error.message
-    return Summary(sample.id, sample.epoch, asked[:100], sample.target, sample.metadata, scores, error)
+def _encoded(document: object) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _write_archive(file: IO[bytes], log: _Log, tell: OnProgress) -> Exported:
-    summaries: list[Summary] = []
+    summaries: list[JsonObject] = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
 
         def put(name: str, value: object) -> None:
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), msgspec.json.encode(value), zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), _encoded(value), zipfile.ZIP_DEFLATED)
 
         for sample in _told(log, tell):
-            name = f"samples/{sample.id}_epoch_{sample.epoch}.json"
-            put(name, sample)
-            summaries.append(_summary(sample))
+            put(f"samples/{sample.id}_epoch_{sample.epoch}.json", sample.whole)
+            summaries.append(sample.line)
         header = log.header()
-        put("_journal/start.json", Start(header.version, header.eval, header.plan))
+        put("_journal/start.json", {key: header[key] for key in ("version", "eval", "plan")})
         put("_journal/summaries/1.json", summaries)
         put("summaries.json", summaries)
         put("header.json", header)
@@ -297,14 +337,14 @@ def _write_json(file: IO[bytes], log: _Log, tell: OnProgress) -> Exported:
         pass
     header = log.header()
     whole = Exported(log.samples, log.planned, log.withheld)
-    file.write(msgspec.json.encode(header)[:-1] + b',"samples":[')
+    file.write(_encoded(header)[:-1] + b',"samples":[')
     for number, sample in enumerate(_told(log, tell)):
-        file.write((b"," if number else b"") + msgspec.json.encode(sample))
+        file.write((b"," if number else b"") + _encoded(sample.whole))
     file.write(b"]}")
     return whole
 
 
-def _told(log: _Log, tell: OnProgress) -> Iterator[Sample]:
+def _told(log: _Log, tell: OnProgress) -> Iterator[_Sample]:
     for done, sample in enumerate(log.read(), 1):
         yield sample
         if done % _CHUNK == 0:
