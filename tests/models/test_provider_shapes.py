@@ -249,6 +249,16 @@ SHAPES: dict[str, Shape] = {
                                            R.NOT_FOUND, 404, says="No endpoints"),
     "a field called like a filter": Shape(err("Unknown parameter: 'content_filter'.", code="unknown_parameter"),
                                           R.BAD_REQUEST, 400),
+    # hermes-agent#6923, BAI-tools#9: a firewall before the endpoint turns the client away, whatever is asked
+    "a firewall": Shape(err("Your request was blocked."), R.FORBIDDEN, 403, says="was blocked"),
+    "a firewall's page": Shape(b"<html><head><title>Content filter: access denied</title></head></html>",
+                               R.FORBIDDEN, 403, says="access denied"),
+    "a company's proxy": Shape(b"<!doctype html><title>Web page blocked</title><p>This page violates the acceptable use "
+                               b"policy: unsafe content", R.FORBIDDEN, 403),
+    "a country's law": Shape(b"<html><title>Unavailable For Legal Reasons</title></html>", R.HTTP_STATUS, 451),
+    "an account that was flagged": Shape(err("Your account has been flagged for a violation of our usage policies."),
+                                         R.FORBIDDEN, 403),
+    "an address that is blocked": Shape(err("Your IP address has been blocked for violating our terms."), R.FORBIDDEN, 403),
     # --- quota and credit ---
     # gemini-cli#10925, anton#284
     "OpenAI insufficient_quota": Shape(err(QUOTA, code="insufficient_quota"), R.QUOTA, 429, says="current quota"),
@@ -320,6 +330,10 @@ SHAPES: dict[str, Shape] = {
     "text instead of a message": Shape({"choices": [{"text": A, "finish_reason": "stop"}]}, "judged"),
     "a mark only spoken of": Shape(said(A, "STOP"), "judged"),
     # --- found beside the published ones ---
+    "content that is blocked": Shape(err("Content blocked"), "withheld", 400),
+    "content that was blocked": Shape(err("Your content was blocked due to our policy."), "withheld", 400),
+    "a risk in Chinese": Shape(err("输入内容存在安全风险", code="336003"), "withheld", 400),
+    "a user's prompt that was flagged": Shape(err("The user prompt was flagged by moderation"), "withheld", 400),
     "terms of service": Shape(err("Request was rejected: content violates our terms of service"), "withheld", 400),
     "harmful language": Shape(err("Prompt contains harmful language"), "withheld", 400),
     "Baidu": Shape({"error_code": 336503, "error_msg": "the content is sensitive"}, "withheld"),

@@ -29,6 +29,7 @@ PASSES = 600.0
 QUOTED = 24
 """Characters in a row that an endpoint's words share with the request: then they are quoted from it."""
 NOT_SHOWN = "[of the request]"
+_PAGE = re.compile(rb"^\s*<(?:!doctype|html|head|title)", re.IGNORECASE)
 _MOST_LEAVES = 400
 _DEEPEST = 8
 _LONGEST_WORDS = 4000
@@ -69,13 +70,17 @@ _FILTER_CODE = _any(
     r"errortoxic|blocked|censored",
     r"1301",  # Zhipu
 )
+_WHO = (
+    r"(?:accounts?|organi[sz]ations?|access|keys?|projects?|teams?|workspaces?|users?|tenants?|subscriptions?"
+    r"|ip(?: address(?:es)?)?)"
+)
 # What is said of a field of the request, of load or of the user's account is no filter, whichever words it uses.
 _NOT_ABOUT_TEXT = _any(
     r"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|invalid|extra) (?:request )?"
     r"(?:parameter|argument|field|value|property|type|input)",
     r"inputs are not permitted|rate.?limit|too many requests|quota|no endpoints",
-    r"\b(?:accounts?|organi[sz]ations?|access|keys?|projects?|teams?|workspaces?|users?|tenants?|subscriptions?)\b"
-    r"[^.]{0,80}\b(?:disabled|terminated|suspended|deactivated|banned|restricted|revoked|removed)\b",
+    rf"\b{_WHO}\b[^.]{{0,80}}\b(?:disabled|terminated|suspended|deactivated|banned|restricted|revoked|removed)\b",
+    rf"\b{_WHO} (?:was|were|is|are|has been|have been) (?:\w+ )?(?:blocked|flagged|locked)\b",
 )
 _HARM = r"(?:harmful|unsafe|sensitive|inappropriate|prohibited|disallowed|offensive|toxic|objectionable|violent|sexual)"
 _FILTER_WORDS = _any(
@@ -90,10 +95,12 @@ _FILTER_WORDS = _any(
     rf"(?:content|text|prompt|input|output|answer) (?:is|are|was|may be|contains?|includes?) {_HARM}",
     r"guardrails?\b[^.]{0,60}(?:block|violat|interven|fail|trigger|reject|den(?:y|ied)|stopp)",
     r"(?:block|violat|interven|fail|trigger|reject|den(?:y|ied)|stopp)[^.]{0,70}guardrail",
-    r"(?:prompt|input|request|response|output|completion|answer|message)s? (?:was|were|is|has been|have been|got) "
-    r"(?:blocked|filtered|withheld|censored)",
-    r"(?:prompt|response) blocked|blocked by (?:the |our |a )?(?:safety|content|policy)|(?:in|out)put new_sensitive",
-    r"敏感|不安全|违规|不当内容|风险内容|安全策略|审核(?:不通过|未通过|失败)|不合规",
+    # Not "Your request was blocked": a firewall says so to a client that it does not like, whatever was asked.
+    r"(?:prompt|input|content|response|output|completion|answer|message)s? "
+    r"(?:was|were|is|has been|have been|got) (?:blocked|filtered|withheld|censored)",
+    r"(?:prompt|content|response) blocked|blocked by (?:the |our |a )?(?:safety|content|policy)",
+    r"(?:in|out)put new_sensitive",
+    r"敏感|不安全|安全风险|违规|不当内容|风险内容|安全策略|审核(?:不通过|未通过|失败)|不合规",
 )
 _FILTER_MARKS = frozenset(
     {"filtered", "flagged", "flaggedinput", "blocked", "inputsensitive", "outputsensitive", "blockreason",
@@ -144,16 +151,22 @@ class Filtered(Exception):
 
 
 class ErrorWords(msgspec.Struct):
-    """An error as it was told: codes (normalised), words, every named leaf, and whether a mark of a filter is set."""
+    """An error as it was told: codes (normalised), words, every named leaf, and whether a mark of a filter is set.
+
+    ``page``: it came as HTML, from a firewall or a proxy on the way; no provider's filter speaks so.
+    """
 
     codes: list[str] = msgspec.field(default_factory=list)
     words: list[str] = msgspec.field(default_factory=list)
     fields: list[tuple[str, object]] = msgspec.field(default_factory=list)
     marked: bool = False
+    page: bool = False
 
     @property
     def is_filter(self) -> bool:
         """Whether a filter speaks."""
+        if self.page:
+            return False
         if self.marked or any(map(is_filter_code, self.codes)):
             return True
         return any(_FILTER_WORDS.search(text) and not _NOT_ABOUT_TEXT.search(text) for text in self.words)
@@ -240,7 +253,9 @@ def status_error(status: int, headers: Mapping[str, str], data: bytes) -> ModelE
         error = json.loads(data)
     except (ValueError, RecursionError):
         text = page(data)
-    return _meaning(told(error, text), status, headers)
+    said = told(error, text)
+    said.page = _PAGE.search(data[:_LONGEST_WORDS]) is not None
+    return _meaning(said, status, headers)
 
 
 def body_error(error: object) -> ModelError | Filtered:
@@ -251,7 +266,7 @@ def body_error(error: object) -> ModelError | Filtered:
 
 def _meaning(said: ErrorWords, status: int | None, headers: Mapping[str, str]) -> ModelError | Filtered:
     note = said.note
-    if status == 451 or (status not in _OF_LOAD and said.is_filter):
+    if (status == 451 and not said.page) or (status not in _OF_LOAD and said.is_filter):
         return Filtered(note)
     wait = waits.asked(headers, said.fields, said.words)
     reason, transient = _reason(status) if status is not None else _from_words(said)
