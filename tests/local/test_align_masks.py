@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import random
 import re
-import xml.etree.ElementTree as ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -494,11 +493,8 @@ def test_the_picture_shows_every_token_with_its_weight(family: Family) -> None:
     text = shown.text()
     assert text.count("[+ ") == 1
     assert text.count("[- 0.5 ") == 1
-    root = ElementTree.fromstring(shown.svg())
-    boxes = [group for group in root if group.tag.endswith("}g")]
-    assert len(boxes) == len(shown.cells)
-    weights = [texts_[1].text for group in boxes if len(texts_ := [x for x in group if x.tag.endswith("text")]) == 2]
-    assert weights == [f"{cell.weight:+g}" for cell in shown.cells if cell.weight]
+    assert len(shown.tokens) == len(shown.weights)
+    assert set(shown.weights) == {0.0, 1.0, -0.5}
 
 
 HOSTILE = ("</text><script>x()</script>", "\x1b[31m red", "\u202e evil", "]]>&amp;", "a\x00b", "\n\n\t ")
@@ -508,6 +504,4 @@ HOSTILE = ("</text><script>x()</script>", "\x1b[31m red", "\u202e evil", "]]>&am
 def test_a_hostile_text_is_only_shown(text: str) -> None:
     family = FAMILIES[0]
     shown = picture(encoded(row(text, f"a{text}"), family), tokenizer_for(family))
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown.text() + shown.svg())
-    root = ElementTree.fromstring(shown.svg())
-    assert {element.tag.split("}")[1] for element in root.iter()} == {"svg", "title", "rect", "text", "g"}
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown.text())

@@ -406,6 +406,6 @@ def test_the_picture_shows_a_refusal_after_as_many_words_as_are_trained_on(
 
     def tokens(most: int) -> int:
         shown, _ = pictures(config(tiny, data, tmp_path / "never", deep_prefix=1.0, deep_prefix_tokens=most))
-        return len(shown[-1].cells)
+        return len(shown[-1].tokens)
 
     assert tokens(1) < tokens(3) < tokens(100)

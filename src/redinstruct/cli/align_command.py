@@ -227,16 +227,7 @@ def _show_mask(config: AlignConfig, *, as_json: bool) -> int:
 
     shown, prepared = pictures(config)
     if as_json:
-        rows = [
-            {
-                "row": one.title,
-                "stream": one.stream,
-                "tokens": [cell.text for cell in one.cells],
-                "weights": [cell.weight for cell in one.cells],
-            }
-            for one in shown
-        ]
-        document = {"schema": "redinstruct.mask/1", "template": prepared.template.name, "rows": rows}
+        document = {"schema": "redinstruct.mask/1", "template": prepared.template.name, "rows": msgspec.to_builtins(shown)}
         console.say_json(document | {"counts": prepared.counts, "dropped": prepared.dropped})
         return EXIT_DONE
     for one in shown:
