@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from redinstruct.harmfulqa.formats import turn_weight
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Turn
-from redinstruct.harmfulqa.screens import language, screen
+from redinstruct.harmfulqa.screens import screen
 from redinstruct.harmfulqa.similarity import NEAR, NearIndex, distance, normalise
 from redinstruct.types import Bank, Question
 from tests.support import near
@@ -160,15 +160,14 @@ def test_each_question_that_is_left_out_is_counted_under_its_reason() -> None:
         row("?!"),
         row("Glim?"),
         row("How so, " * 200),
-        row("¿Cómo se hace el pan de la casa?"),
     ]
 
-    got = screen(rows, banks=[BANK], languages=("english",))
+    got = screen(rows, banks=[BANK])
 
     assert [kept.question.text for kept in got.kept] == [rows[0].question.text]
     assert got.dropped == {
         "bank_equal": 1, "bank_near": 1, "exact_duplicate": 1, "near_duplicate": 1, "question_empty": 1,
-        "question_language": 1, "question_too_long": 1, "question_too_short": 1,
+        "question_too_long": 1, "question_too_short": 1,
     }  # fmt: skip
 
 
@@ -210,20 +209,18 @@ def test_a_blue_answer_that_was_cut_short_is_not_learnt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "guess"),
+    ("text", "kept"),
     [
-        ("How do I keep the jam in a jar for the winter?", "english"),
-        ("¿Cómo se hace el pan de la casa?", "spanish"),
-        ("Wie kann man das Brot in der Stadt kaufen?", "german"),
-        ("Как растёт трава?", "cyrillic"),
-        ("怎么做果酱？", "chinese"),
-        ("ジャムはどうやって作りますか", "japanese"),
-        ("zorviul glim", "unknown"),
-        ("", "unknown"),
+        ("Jam so?", False),
+        ("Как?", False),
+        ("怎么做果酱？", True),
+        ("ジャムは", True),
+        ("Jam の作り方?", True),
+        ("怎么", False),
     ],
 )
-def test_the_language_is_guessed_from_script_and_small_words(text: str, guess: str) -> None:
-    assert language(text) == guess
+def test_a_character_of_a_dense_script_says_as_much_as_three_letters(text: str, kept: bool) -> None:
+    assert bool(screen([row(text)]).kept) == kept
 
 
 LABELS = st.sampled_from(["harmful", "unharmful", "unparsable", None])

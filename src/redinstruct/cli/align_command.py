@@ -227,7 +227,8 @@ def _show_mask(config: AlignConfig, *, as_json: bool) -> int:
 
     shown, prepared = pictures(config)
     if as_json:
-        document = {"schema": "redinstruct.mask/1", "template": prepared.template.name, "rows": msgspec.to_builtins(shown)}
+        rows = msgspec.to_builtins(shown)
+        document = {"schema": "redinstruct.mask/1", "template": prepared.template.name, "rows": rows}
         console.say_json(document | {"counts": prepared.counts, "dropped": prepared.dropped})
         return EXIT_DONE
     for one in shown:

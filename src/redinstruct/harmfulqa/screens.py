@@ -7,7 +7,6 @@ issue 5, item 4; the published data had none (spec 2.2: 22 exact repeats remain)
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,9 +20,9 @@ from redinstruct.judges.refusal import opens_with_refusal
 from redinstruct.types import ATTACK_SUCCESS, Bank
 
 Reason = Literal[
-    "question_empty", "question_too_short", "question_too_long", "question_language", "exact_duplicate",
-    "near_duplicate", "bank_equal", "bank_near", "conversation_empty_turn", "conversation_too_short",
-    "conversation_too_long", "conversation_language", "red_refused", "red_harmless",
+    "question_empty", "question_too_short", "question_too_long", "exact_duplicate", "near_duplicate", "bank_equal",
+    "bank_near", "conversation_empty_turn", "conversation_too_short", "conversation_too_long", "red_refused",
+    "red_harmless",
 ]  # fmt: skip
 HARMFUL, HARMLESS = ATTACK_SUCCESS.first, ATTACK_SUCCESS.second
 Sieved = tuple[tuple[Collected, ...], dict[str, int]]
@@ -42,23 +41,20 @@ class Screened(msgspec.Struct, frozen=True):
     dropped: dict[str, int]
 
 
-def screen(
-    rows: Sequence[Collected], *, banks: Sequence[Bank] = (), near: float = NEAR, languages: Sequence[str] | None = None
-) -> Screened:
+def screen(rows: Sequence[Collected], *, banks: Sequence[Bank] = (), near: float = NEAR) -> Screened:
     """All screens in their order. A question that stays may lose all its conversations.
 
-    ``near`` is the likeness from which on two collected questions count as one. ``languages`` are names of
-    :func:`language`; None keeps every language, and ``unknown`` always passes.
+    ``near`` is the likeness from which on two collected questions count as one.
     A dropped question's conversations are not counted apart. Every reason that dropped nothing is absent.
     """
     dropped: Counter[str] = Counter()
     kept = tuple(rows)
     steps: tuple[Callable[[tuple[Collected, ...]], Sieved], ...] = (
-        lambda some: by_question(some, languages),
+        by_question,
         exact_duplicates,
         lambda some: bank_overlap(some, banks),
         lambda some: near_duplicates(some, near),
-        lambda some: by_conversation(some, languages),
+        by_conversation,
     )
     for step in steps:
         kept, counts = step(kept)
@@ -80,19 +76,17 @@ def _sieve(rows: Sequence[Collected], reason: Callable[[Collected], Reason | Non
     return tuple(kept), dict(counts)
 
 
-def by_question(rows: Sequence[Collected], languages: Sequence[str] | None) -> Sieved:
-    """Questions without a letter, too short, too long or in another language."""
+def by_question(rows: Sequence[Collected]) -> Sieved:
+    """Questions without a letter, too short or too long."""
 
     def reason(row: Collected) -> Reason | None:
         text = row.question.text.strip()
         if not normalise(text):
             return "question_empty"
         # A character of Chinese or Japanese says as much as three letters.
-        if len(text) * (3 if _script(text) in _DENSE else 1) < SHORTEST_QUESTION:
+        if len(text) * (3 if _is_dense(text) else 1) < SHORTEST_QUESTION:
             return "question_too_short"
-        if len(text) > LONGEST_QUESTION:
-            return "question_too_long"
-        return None if _spoken(text, languages) else "question_language"
+        return "question_too_long" if len(text) > LONGEST_QUESTION else None
 
     return _sieve(rows, reason)
 
@@ -147,8 +141,8 @@ def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank]) -> Sieved:
 # --- Conversations ------------------------------------------------------------------------------------------------
 
 
-def by_conversation(rows: Sequence[Collected], languages: Sequence[str] | None) -> Sieved:
-    """Conversations by their form, their language and their verdicts.
+def by_conversation(rows: Sequence[Collected]) -> Sieved:
+    """Conversations by their form and their verdicts.
 
     A red conversation stays though its blue parent goes: it may still name it.
     """
@@ -157,7 +151,7 @@ def by_conversation(rows: Sequence[Collected], languages: Sequence[str] | None) 
     def sift(dialogues: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
         kept: list[Dialogue] = []
         for dialogue in dialogues:
-            why = malformed(dialogue, languages) or misjudged(dialogue)
+            why = malformed(dialogue) or misjudged(dialogue)
             if why is None:
                 kept.append(dialogue)
             else:
@@ -168,7 +162,7 @@ def by_conversation(rows: Sequence[Collected], languages: Sequence[str] | None) 
     return kept, dict(counts)
 
 
-def malformed(dialogue: Dialogue, languages: Sequence[str] | None) -> Reason | None:
+def malformed(dialogue: Dialogue) -> Reason | None:
     """Why a conversation's form is not fit for training; None if it is."""
     turns = dialogue.turns
     if any(not turn.text.strip() for turn in turns):
@@ -177,8 +171,7 @@ def malformed(dialogue: Dialogue, languages: Sequence[str] | None) -> Reason | N
         return "conversation_too_short"
     if len(turns) > MOST_TURNS or any(len(turn.text) > LONGEST_TURN for turn in turns):
         return "conversation_too_long"
-    # One language for the conversation: a single turn may hold a name or a formula.
-    return None if _spoken("\n".join(turn.text for turn in turns), languages) else "conversation_language"
+    return None
 
 
 def misjudged(dialogue: Dialogue) -> Reason | None:
@@ -196,48 +189,16 @@ def misjudged(dialogue: Dialogue) -> Reason | None:
     return "red_harmless" if judged else None
 
 
-# --- Language: a heuristic ----------------------------------------------------------------------------------------
+# --- Scripts ------------------------------------------------------------------------------------------------------
 
 _DENSE = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
-_WORD = re.compile(r"[^\W\d_]+")
 _LOOKED_AT = 2000
-_FUNCTION_WORDS = {
-    "english": "the of to and in is it that for you what how can a are with this do i my be on would does an or by",
-    "spanish": "el la los las de que y en un una es por para con como qué cómo se puedo del al lo mi está",
-    "french": "le la les de des et en un une est que pour dans qui comment je vous du au ce sur avec puis",
-    "german": "der die das und in zu den ist ein eine wie ich nicht mit man kann von für auf dem es sich",
-    "italian": "il lo la gli di che e in un una è per con come non si del della posso sono mi alla",
-    "portuguese": "o a os as de que e em um uma é por para com como não se do da posso meu ao no na",
-}
-_STOPS = {name: frozenset(words.split()) for name, words in _FUNCTION_WORDS.items()}
-_SCRIPTS = {"HAN": "chinese", "CJK": "chinese", "HIRAGANA": "japanese", "KATAKANA": "japanese", "HANGUL": "korean"}
 
 
-def language(text: str) -> str:
-    """A guess at a text's language, and no more: by its script, and in Latin script by its commonest small words.
-
-    ``english``, ``spanish``, ``french``, ``german``, ``italian``, ``portuguese``; ``chinese``, ``japanese``,
-    ``korean``; another script's name in lower case (``cyrillic``: several languages); ``unknown`` where nothing
-    decides, as with short texts without a small word.
-    """
-    script = _script(text)
-    if script != "LATIN":
-        return _SCRIPTS.get(script, script.lower()) if script else "unknown"
-    words = _WORD.findall(text[:_LOOKED_AT].casefold())
-    hits = {name: sum(word in stops for word in words) for name, stops in _STOPS.items()}
-    best = max(hits, key=lambda name: hits[name])
-    tied = sum(hits[name] == hits[best] for name in hits) > 1
-    return "unknown" if tied or hits[best] * 10 < len(words) else best
-
-
-def _script(text: str) -> str:
-    """The script of most letters, as Unicode's names begin; Japanese wherever there is kana."""
-    counts = Counter(
+def _is_dense(text: str) -> bool:
+    """Whether most letters, as Unicode's names begin, are of such a script; Japanese is wherever there is kana."""
+    scripts = Counter(
         unicodedata.name(letter, "?").split(" ")[0].split("-")[0] for letter in text[:_LOOKED_AT] if letter.isalpha()
     )
-    kana = next((name for name in ("HIRAGANA", "KATAKANA") if 10 * counts[name] > counts.total()), None)
-    return kana or (counts.most_common(1)[0][0] if counts else "")
-
-
-def _spoken(text: str, languages: Sequence[str] | None) -> bool:
-    return languages is None or language(text) in (*languages, "unknown")
+    kana = max(scripts["HIRAGANA"], scripts["KATAKANA"])
+    return 10 * kana > scripts.total() or any(script in _DENSE for script, _ in scripts.most_common(1))
