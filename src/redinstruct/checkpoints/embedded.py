@@ -20,7 +20,7 @@ from redinstruct.banks import cache_dir
 from redinstruct.checkpoints import digest
 from redinstruct.errors import ModelSpecError, how_to_install
 from redinstruct.files.atomic import whole_folder, write_file
-from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.opening import read_json
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safetext import terminal
 
@@ -71,10 +71,7 @@ def smollm2(on_progress: OnProgress | None = None) -> Path:
     target = cache_dir() / "models" / f"{SMOLLM2}-{GGUF_SHA256[:12]}-{_MADE}" / SMOLLM2
     if not target.is_dir():
         _make(target, on_progress or unheard)
-    try:
-        made = msgspec.json.decode((target / MANIFEST).read_bytes(), type=Made)
-    except (OSError, *NOT_JSON):
-        made = None
+    made = read_json(target / MANIFEST, Made)
     if made is None or made.digest != digest(target):
         raise ModelSpecError(
             f"hf/{SMOLLM2}: the checkpoint in the cache is damaged; remove {terminal(str(target))}, it is made again"

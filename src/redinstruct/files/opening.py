@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from redinstruct.files import limits
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What ``msgspec.json.decode`` raises on bytes that are no such value: no JSON, another shape, no UTF-8, too deep."""
+Value = TypeVar("Value")
 CHUNK = 2**16
 _GZIP = b"\x1f\x8b"
 _STRANGERS = (
@@ -103,6 +104,14 @@ def _unpacked(file: IO[bytes], size: int, most: int) -> Iterator[bytes]:
         raise BankError("is packed by gzip, and damaged or cut short") from None
     except OSError as error:
         raise _unreadable(error) from None
+
+
+def read_json(path: Path, kind: type[Value]) -> Value | None:
+    """A file of our own as the value that it holds; None where it is not there, or holds something else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, *NOT_JSON):
+        return None
 
 
 def digest_of(path: Path) -> str:

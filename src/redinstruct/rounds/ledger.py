@@ -16,7 +16,7 @@ import msgspec
 from redinstruct.checkpoints.host import give_back
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.files.atomic import write_file
-from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.opening import read_json
 from redinstruct.files.words import Fields
 from redinstruct.progress import OnProgress, Progress, StagePart, unheard
 from redinstruct.rounds.config import digest_of
@@ -73,7 +73,7 @@ class Ledger:
         record = self.folder / RECORDS / f"{place.name}.json"
         number = self._before + len(self.stages) + 1
         self._part = StagePart(number, max(self._of, number), what or name)
-        found = _read(record)
+        found = read_json(record, Stage)
         if found is not None and found.digest == digest and place.exists():
             stage = msgspec.structs.replace(found, place=str(place), skipped=True)
         else:
@@ -94,10 +94,3 @@ class Ledger:
         self._part = msgspec.structs.replace(self._part, seconds=stage.seconds, skipped=stage.skipped)
         self.tell(Progress(1, 1))
         return stage
-
-
-def _read(record: Path) -> Stage | None:
-    try:
-        return msgspec.json.decode(record.read_bytes(), type=Stage)
-    except (OSError, *NOT_JSON):
-        return None

@@ -15,7 +15,7 @@ import msgspec
 from redinstruct.alignment import Lora, TrainingFigures
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import write_file
-from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.opening import read_json
 from redinstruct.files.words import Fields
 from redinstruct.safetext import in_json, in_markdown, terminal
 from redinstruct.version import __version__
@@ -83,10 +83,7 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 def read_card(folder: Path) -> ModelCard | None:
     """The card of an aligned checkpoint; None for any other folder. One of the first edition lacks some of it."""
-    try:
-        return msgspec.json.decode((folder / JSON_NAME).read_bytes(), type=ModelCard)
-    except (OSError, *NOT_JSON):
-        return None
+    return read_json(folder / JSON_NAME, ModelCard)
 
 
 def check_replaceable(out: Path) -> None:

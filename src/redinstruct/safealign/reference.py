@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,14 +23,6 @@ from redinstruct.safealign.masks import Encoded
 _BATCH = 16
 REFERENCE_NAME = "reference.safetensors"
 """In a run's folder: a sharded policy that was trained on can not be asked about its base any more."""
-
-
-def cache_folder() -> Path:
-    """``$REDINSTRUCT_CACHE``, else ``$XDG_CACHE_HOME/redinstruct``, else ``~/.cache/redinstruct``; in it, ours."""
-    if own := os.environ.get("REDINSTRUCT_CACHE"):
-        return Path(own) / "reference"
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "redinstruct" / "reference"
 
 
 def digest_of(rows: Sequence[Encoded], base: str, kind: str) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from redinstruct.alignment import AlignConfig
 from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.files.atomic import write_file
+from redinstruct.files.opening import read_json
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.safealign.align import align
 from redinstruct.safealign.launch import is_main_process
@@ -77,20 +78,13 @@ def _watched(folder: Path, processes: int, on_progress: OnProgress) -> int:
             try:
                 return process.wait(_LOOK_EVERY)
             except subprocess.TimeoutExpired:
-                if (found := _progress(folder)) and found != told:
+                if (found := read_json(folder / _PROGRESS, list[int])) and found != told:
                     on_progress(Progress(found[0], found[1]))
                     told = found
             except BaseException:
                 process.terminate()  # torchrun passes it on; each process saves its state after its step
                 process.wait()
                 raise
-
-
-def _progress(folder: Path) -> list[int]:
-    try:
-        return msgspec.json.decode((folder / _PROGRESS).read_bytes(), type=list[int])
-    except (OSError, msgspec.DecodeError):
-        return []
 
 
 def _path(kind: type, value: object) -> Any:

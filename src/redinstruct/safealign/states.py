@@ -38,7 +38,7 @@ from torch.optim import Optimizer
 
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder, write_file
-from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.opening import read_json
 from redinstruct.files.words import Fields
 from redinstruct.safealign.batches import Cut
 from redinstruct.safealign.guards import GuardState
@@ -230,10 +230,9 @@ def read_numbers(folder: Path) -> _State:
     Raises:
         RedInstructError: it cannot be read; the message says how to begin again.
     """
-    try:
-        return msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
-    except (OSError, *NOT_JSON):
-        raise RedInstructError(f"{folder}: this saved state cannot be read; remove the folder to begin again") from None
+    if (found := read_json(folder / STATE, _State)) is None:
+        raise RedInstructError(f"{folder}: this saved state cannot be read; remove the folder to begin again")
+    return found
 
 
 def load_weights(folder: Path, model: torch.nn.Module) -> None:

@@ -13,9 +13,10 @@ import msgspec
 import torch
 
 from redinstruct.alignment import TrainingFigures
+from redinstruct.banks import cache_dir
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder, write_file
-from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.opening import read_json
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import check_packing
 from redinstruct.safealign.card import ModelCard, write_card
@@ -30,19 +31,12 @@ from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_of
 from redinstruct.safealign.prepare import Prepared
 from redinstruct.safealign.probe import ProbeFigures, told
-from redinstruct.safealign.reference import REFERENCE_NAME, cache_folder, reference_logps
+from redinstruct.safealign.reference import REFERENCE_NAME, reference_logps
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.trainer import AlignTrainer, training_arguments
 from redinstruct.safealign.unfinished import give_up
 
 CANDIDATES_NAME, CHOSEN_NAME, FIDELITY_NAME = "candidates.json", "chosen", "fidelity.json"
-
-
-def _candidates_in(path: Path) -> list[Candidate]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Candidate])
-    except (OSError, *NOT_JSON):
-        raise RedInstructError(f"{path}: cannot be read; remove its folder to begin again") from None
 
 
 class TrainingRun:
@@ -141,7 +135,7 @@ class TrainingRun:
             [data.rows[i] for i in compared],
             base=f"{self._prepared.base} {self._config.quantize or ''}".strip(),
             pad_id=data.pad_id,
-            folder=self._config.reference_cache or cache_folder(),
+            folder=self._config.reference_cache or cache_dir() / "reference",
             kept=kept,
             computing=trainer.compute_loss_context_manager,
             on_progress=self._listeners.on_progress,
@@ -183,8 +177,10 @@ class TrainingRun:
         So the weights that are kept are those that were looked at, whatever a second look would have said.
         """
         path = self._folder / CANDIDATES_NAME
-        if path.is_file():
-            self._candidates = _candidates_in(path)
+        found = read_json(path, list[Candidate])
+        if found is None and path.is_file():
+            raise RedInstructError(f"{path}: cannot be read; remove its folder to begin again")
+        self._candidates = found or []
         if not self._candidates:
             self._candidates = [self._asked(self._config.base, 0)]
             self._store_candidates()

@@ -9,16 +9,16 @@ does.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 import msgspec
 
 from redinstruct import world
+from redinstruct.banks import cache_dir
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import whole_folder, write_file
-from redinstruct.files.opening import NOT_JSON
+from redinstruct.files.opening import read_json
 from redinstruct.progress import OnProgress
 from redinstruct.toyworld import alignment, corpus, frames
 from redinstruct.toyworld.recipes import FULL, QUICK
@@ -59,7 +59,7 @@ def build(out: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgr
     if not _replaceable(out):
         raise UsageError(f"{out.name}: holds something else than a toy checkpoint; give a new or an empty folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    cached = _cache_folder() / "toyworld" / digest[:16]
+    cached = cache_dir() / "toyworld" / digest[:16]
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         if not _complete(cached, digest):
@@ -84,10 +84,7 @@ def build_digest(seed: int, *, quick: bool) -> str:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a toy checkpoint; None for any other folder."""
-    try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, *NOT_JSON):
-        return None
+    return read_json(folder / MANIFEST, Manifest)
 
 
 def _replaceable(out: Path) -> bool:
@@ -105,14 +102,6 @@ def _complete(folder: Path, digest: str) -> bool:
         return False
     paths = ((folder / name, size) for name, size in manifest.files.items())
     return all(path.is_file() and path.stat().st_size == size for path, size in paths)
-
-
-def _cache_folder() -> Path:
-    """``$REDINSTRUCT_CACHE``, else ``$XDG_CACHE_HOME/redinstruct``, else ``~/.cache/redinstruct``."""
-    if own := os.environ.get("REDINSTRUCT_CACHE"):
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "redinstruct"
 
 
 def _make(target: Path, seed: int, digest: str, *, quick: bool, on_progress: OnProgress | None) -> None:
