@@ -14,29 +14,25 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import TrainerCallback, TrainerControl, TrainingArguments
 
 from redinstruct.alignment import Settings
 from redinstruct.checkpoints.host import give_back
 from redinstruct.errors import RedInstructError
-from redinstruct.files.atomic import whole_folder
 from redinstruct.models.memory import is_out_of_memory
-from redinstruct.safealign import states
-from redinstruct.safealign.batches import MODEL_KEYS, Batch
+from redinstruct.safealign.batches import MODEL_KEYS, Batch, Cut
 from redinstruct.safealign.guards import Guard
-from redinstruct.safealign.launch import check_engaged, keep_wide, summed, wait_for_all, world
+from redinstruct.safealign.launch import check_engaged, keep_wide, summed, world
 from redinstruct.safealign.losses import labelled, strategy_loss
 from redinstruct.safealign.outcome import Listeners, StepFigures
 from redinstruct.safealign.plan import MemoryPlan
 from redinstruct.safealign.prepare import Prepared
 from redinstruct.safealign.probe import ProbeFigures
-from redinstruct.safealign.saving import writing
+from redinstruct.safealign.resuming import ResumableTrainer, inner
 from redinstruct.safealign.steps import Steps
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "paged-adamw-8bit": "paged_adamw_8bit"}
@@ -55,8 +51,10 @@ def rate_at(settings: Settings, step: int, steps: int) -> float:
     return settings.final_rate_share + (1 - settings.final_rate_share) * left
 
 
-class AlignTrainer(Trainer):
-    """Carries out one alignment. ``history`` holds every step's figures, those before a resumption included."""
+class AlignTrainer(ResumableTrainer):
+    """Carries out one alignment."""
+
+    cut: Cut
 
     def __init__(
         self,
@@ -71,15 +69,11 @@ class AlignTrainer(Trainer):
         """What needs the trainer itself is set on it later: ``probe``, ``on_candidate``, ``before_training``."""
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only)
         keep_wide(getattr(self.accelerator.state, "fsdp_plugin", None))
-        # Without a progress bar of its own, Trainer prints every log to standard output.
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
-        self.cut, self._fsdp = plan.cut, plan.sharding == "fsdp"
-        self.history: list[StepFigures] = []
+        self.begin_run(guard, listeners)
+        self.cut, self.sharded = plan.cut, plan.sharding == "fsdp"
         self.interrupted = False
         self.data, self._strategy, self._settings = steps, prepared.strategy, prepared.config.chosen
-        self._guard, self._seed, self._listeners = guard, prepared.config.seed, listeners
-        self._folder = Path(str(args.output_dir))
+        self._seed = prepared.config.seed
         self._sums = dict.fromkeys((*_PARTS, "loss"), 0.0)
         self._figures: dict[str, float] = {}
         self.probe: Callable[[], ProbeFigures] | None = None
@@ -100,7 +94,7 @@ class AlignTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """:func:`rate_at`, a pure function of the step."""
-        self.lr_scheduler = self._schedule = torch.optim.lr_scheduler.LambdaLR(
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or inner(self.optimizer), lambda step: rate_at(self._settings, step, num_training_steps)
         )
         self._created_lr_scheduler = True
@@ -135,7 +129,7 @@ class AlignTrainer(Trainer):
                 return False
             # The first is the largest. Whether it fitted everywhere is agreed on while no process waits for another's
             # gradient; a sharded model's processes meet in every layer, and cannot.
-            if self.args.world_size > 1 and number == 0 and not last and not self._fsdp:
+            if self.args.world_size > 1 and number == 0 and not last and not self.sharded:
                 if summed([float(not fits)], self.args.device)[0]:
                     return False
             elif not fits:
@@ -167,7 +161,7 @@ class AlignTrainer(Trainer):
         if halved == self.cut or max(len(part) for part in self.data.micro_batches(step, self.cut)) == 1:
             raise RedInstructError(self._too_large(step))
         self.cut = halved
-        self._listeners.note(
+        self.listeners.note(
             f"out of memory: going on with micro-batches of at most {halved.rows} rows and {halved.positions:,} tokens;"
             " the steps are the same"
         )
@@ -188,7 +182,7 @@ class AlignTrainer(Trainer):
             labelled(inputs, logps, inputs["reference"]),
             self.data.of_step(self.state.global_step)[1],
             step=self.state.global_step,
-            red_scale=0.0 if self._guard.red_is_off else 1.0,
+            red_scale=0.0 if self.guard.red_is_off else 1.0,
         )
         for name, part in {**made.parts, "loss": made.total.detach()}.items():
             self._sums[name] += float(part)
@@ -201,7 +195,7 @@ class AlignTrainer(Trainer):
             RedInstructError: the loss is not.
         """
         names = list(self._sums)
-        values = summed([*self._sums.values(), float(self._listeners.should_stop())], self.args.device)
+        values = summed([*self._sums.values(), float(self.listeners.should_stop())], self.args.device)
         self._figures = dict(zip(names, values, strict=False))
         self.interrupted = values[-1] > 0
         self._sums = dict.fromkeys(names, 0.0)
@@ -210,10 +204,6 @@ class AlignTrainer(Trainer):
 
     def _broken(self, what: str) -> str:
         return f"the {what} is not finite at step {self.state.global_step + 1}; {self.intact()}; lower --lr"
-
-    def intact(self) -> str:
-        """What is left on the disk, in words."""
-        return intact(self._folder)
 
     def log(self, logs: dict[str, float], *_: Any, **__: Any) -> None:
         """Take Trainer's log of a step and make the step's figures of it; nothing is written anywhere.
@@ -230,31 +220,26 @@ class AlignTrainer(Trainer):
         found = {
             name: value for name, value in self._figures.items() if has.get(name.split("_")[0], 1) or name == "loss"
         }
-        self.history.append(
+        self.note_step(
             StepFigures(
                 step=self.state.global_step,
                 steps=self.state.max_steps,
                 grad_norm=logs["grad_norm"],
                 learning_rate=logs["learning_rate"],
-                red_off=self._guard.red_is_off,
+                red_off=self.guard.red_is_off,
                 probe=self.probed,
                 **found,
             )
         )
-        if self._listeners.on_step is not None:
-            self._listeners.on_step(self.history[-1])
 
     def end_of_step(self, control: TrainerControl) -> None:
         """After the optimizer moved: the guard, the saved state, the candidate."""
         step = self.state.global_step
         watched = self._figures["general" if self.data.of_step(step - 1)[1].general else "blue"]
-        stopped = self._guard.see(step, watched) == "stop"
+        stopped = self.guard.see(step, watched) == "stop"
         self.probed = self._looked(step)
-        stopped = stopped or self._guard.state.stopped_at == step
-        if self.interrupted or stopped:
-            control.should_training_stop = True
-        if self.interrupted or stopped or step % self._settings.save_every == 0 or step == self.state.max_steps:
-            control.should_save = True
+        stopped = stopped or self.guard.state.stopped_at == step
+        self.decide(control, self._settings.save_every, stopped=self.interrupted or stopped)
         if self.on_candidate is not None:
             self.on_candidate(step)
 
@@ -264,56 +249,15 @@ class AlignTrainer(Trainer):
         if self.probe is None or (step % every and step != self.state.max_steps):
             return None
         found = self.probe()
-        self._guard.see_probe(step, found)
+        self.guard.see_probe(step, found)
         return found
-
-    # ---- saved states ----
-
-    def _save_checkpoint(self, model: torch.nn.Module, *_: Any, **__: Any) -> None:
-        weights, optimizer = states.collect(model, inner(self.optimizer))
-        target = states.state_folder(self._folder, self.state.global_step)
-        if self.args.should_save or self._fsdp:
-            numbers = states.Numbers(
-                step=self.state.global_step,
-                scheduler=self._schedule.state_dict(),
-                guard=self._guard.state,
-                cut=self.cut,
-                history=self.history,
-            )
-            what = f"the state after {self.state.global_step} steps"
-            whole = states.written_by_all(target, self.args.device) if self._fsdp else whole_folder(target, mode=0o700)
-            with writing(what, self.intact()), whole as fresh:
-                states.write(fresh, weights, optimizer, numbers, sharded=self._fsdp)
-                if self.args.should_save:
-                    self.state.save_to_json(str(fresh / TRAINER_STATE_NAME))
-            if self.args.should_save:
-                states.keep_only(target)
-        wait_for_all()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        states.load_weights(
-            Path(resume_from_checkpoint), cast("torch.nn.Module", self.model if model is None else model)
-        )
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        folder = Path(checkpoint)
-        states.load_optimizer(folder, self.model_wrapped, inner(self.optimizer))
-        numbers = states.read_numbers(folder)
-        self._schedule.load_state_dict(dict(numbers.scheduler))
-        self._guard.state, self.history = numbers.guard, numbers.history
-        self.cut = numbers.cut or self.cut
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """There is none: see :meth:`_forward_and_back`."""
 
     def begin(self) -> None:
         """The wrapped model is checked, and asked what has to be known of it before it is trained."""
-        check_engaged(self.model_wrapped, self.args.world_size, fsdp=self._fsdp)
+        check_engaged(self.model_wrapped, self.args.world_size, fsdp=self.sharded)
         if self.before_training is not None:
             self.before_training(self.model_wrapped)
-        if self._guard.state.probe_start is None:
+        if self.guard.state.probe_start is None:
             self._looked(0)
 
     def release(self) -> None:
@@ -345,12 +289,6 @@ def _only(items: list[Any]) -> Any:
     return item
 
 
-def inner(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer under accelerate's wrapper."""
-    found: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return found
-
-
 def out_of_memory_advice(where: str, intact: str) -> str:
     """One line for who ran out of memory."""
     return (
@@ -364,16 +302,6 @@ def free_memory() -> None:
     give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def intact(folder: Path) -> str:
-    """What is left in a run's folder, in words."""
-    last = states.latest(folder)
-    return (
-        "nothing was saved before"
-        if last is None
-        else f"the state after {int(last.name.removeprefix(states.PREFIX))} steps is intact"
-    )
 
 
 def training_arguments(folder: Path, settings: Settings, plan: MemoryPlan, *, steps: int, seed: int) -> Any:

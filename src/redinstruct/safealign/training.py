@@ -81,10 +81,9 @@ class TrainingRun:
             else:
                 self._refer(trainer.model)  # on its device since the trainer has it, and not yet resumed
         wait_for_all()
-        start = states.latest(self._folder)
         if self._listeners.on_evaluate is not None:
             self._begin_candidates()
-        trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+        trainer.resume()
         self._check_end(trainer)
         return trainer
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from redinstruct.alignment import AlignConfig, TrainingFigures
 from redinstruct.errors import RedInstructError, UsageError, how_to_install
@@ -32,10 +32,10 @@ from redinstruct.safealign.outcome import Aligned, GuardStopped, Listeners, ther
 from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import TrainingData, check_out, read_all, training_data
+from redinstruct.safealign.resuming import ResumableTrainer
 from redinstruct.safealign.rows import Rows
 from redinstruct.safealign.saving import writing
-from redinstruct.safealign.trainer import intact
-from redinstruct.safealign.trl_loop import Keeper, resumable
+from redinstruct.safealign.trl_loop import Keeper
 from redinstruct.safealign.unfinished import as_it_was, give_up, unfinished
 
 _SFT_SHARE = 0.5
@@ -97,37 +97,38 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
     data.tokenizer.chat_template = data.template.text
     with as_it_was(config.threads), unfinished(config.out, data.digest) as folder:
         ordinary = data.encoded.of("general") or data.encoded.of("blue")
-        keeper = Keeper(config, listeners, ordinary, data.pad_id, folder)
-        trainer = _trained(config, rows, data.tokenizer, keeper)
-        _check_end(trainer, keeper)
+        trainer = _trained(
+            config, rows, data.tokenizer, folder, lambda made: Keeper(made, config, listeners, ordinary, data.pad_id)
+        )
+        _check_end(trainer)
         figures: TrainingFigures = {
             "steps": trainer.state.global_step, "pairs or answers": len(rows),
-            "first loss": keeper.history[0].loss, "last loss": keeper.history[-1].loss,
+            "first loss": trainer.history[0].loss, "last loss": trainer.history[-1].loss,
         }  # fmt: skip
         exporter = data.exporter
-        with writing("the aligned checkpoint", intact(folder)), whole_folder(config.out.absolute()) as fresh:
+        with writing("the aligned checkpoint", trainer.intact()), whole_folder(config.out.absolute()) as fresh:
             weights, trained = states.collect_weights(trainer.model), exporter.losses(trainer.model)
             fidelity = exporter.write(trainer.model, weights, trained, fresh)
-            settings = {"trainer": type(trainer).__mro__[1].__name__, "steps": trainer.state.global_step,
+            settings = {"trainer": type(trainer).__name__, "steps": trainer.state.global_step,
                         "batch": config.chosen.batch, "learning_rate": config.chosen.learning_rate}  # fmt: skip
             device = str(trainer.args.device)
             write_card(fresh, data.card(fidelity, exporter.stops, settings=settings, device=device, figures=figures))
-    return Aligned(checkpoint=config.out, history=tuple(keeper.history), figures=figures, warnings=exporter.notes)
+    return Aligned(checkpoint=config.out, history=tuple(trainer.history), figures=figures, warnings=exporter.notes)
 
 
-def _check_end(trainer: Any, keeper: Keeper) -> None:
+def _check_end(trainer: Any) -> None:
     """Pass when all steps were made.
 
     Raises:
         GuardStopped, KeyboardInterrupt: they were not.
     """
-    state = keeper.guard.state
+    state = trainer.guard.state
     if state.stopped_at is not None:
-        give_up(keeper.folder)
+        give_up(trainer.folder)
         raise GuardStopped(
-            f"stopped at step {state.stopped_at} of {trainer.state.max_steps}: {keeper.guard.risen}; nothing was"
+            f"stopped at step {state.stopped_at} of {trainer.state.max_steps}: {trainer.guard.risen}; nothing was"
             " written. Lower --lr",
-            tuple(keeper.history),
+            tuple(trainer.history),
         )
     if trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt
@@ -155,7 +156,13 @@ def _check_rows(strategy: str, rows: Sequence[KtoRow] | Sequence[DpoRow]) -> Non
         raise UsageError("--strategy kto needs answers to learn and answers to penalise; one kind is missing")
 
 
-def _trained(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tokenizer: Any, keeper: Keeper) -> Any:
+def _trained(
+    config: AlignConfig,
+    rows: Sequence[KtoRow] | Sequence[DpoRow],
+    tokenizer: Any,
+    folder: Path,
+    guarded: Callable[[Any], Keeper],
+) -> Any:
     """The trainer after its last step, or where it was told to stop."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL warns of its own coming changes
@@ -163,7 +170,7 @@ def _trained(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tok
             # Untyped on purpose: TRL's types move with its releases, and only two of its names are used.
             datasets: Any = importlib.import_module("datasets")
             trl: Any = importlib.import_module("trl")
-            kind = "KTO" if config.strategy == "kto" else "DPO"
+            kind = config.strategy.upper()
             trainer_class, config_class = getattr(trl, f"{kind}Trainer"), getattr(trl, f"{kind}Config")
         except (ImportError, AttributeError, RuntimeError) as error:
             raise UsageError(f"this TRL does not fit the installed transformers ({type(error).__name__})") from None
@@ -174,7 +181,7 @@ def _trained(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tok
         made = with_adapter(model, config.lora) if config.lora else model
         own = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, _SFT_SHARE]}
         arguments = config_class(
-            output_dir=str(keeper.folder), max_steps=settings.steps or -1, num_train_epochs=settings.epochs,
+            output_dir=str(folder), max_steps=settings.steps or -1, num_train_epochs=settings.epochs,
             per_device_train_batch_size=micro, gradient_accumulation_steps=max(1, settings.batch // micro),
             learning_rate=settings.learning_rate, lr_scheduler_type=settings.schedule, warmup_steps=settings.warm_up,
             max_grad_norm=settings.clip, weight_decay=settings.weight_decay, max_length=settings.max_length,
@@ -185,15 +192,12 @@ def _trained(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tok
         data = datasets.Dataset.from_list(rows)
         # The adapter switched off is the reference; else a second copy of the base.
         reference = None if config.lora else load_model(config.base, seed=config.seed)
-        trainer = resumable(trainer_class, keeper)(
+        trainer: Any = type(trainer_class.__name__, (ResumableTrainer, trainer_class), {})(
             model=made, ref_model=reference, args=arguments, train_dataset=data, processing_class=tokenizer
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
-        keeper.follow(trainer)
-        start = states.latest(keeper.folder)
-        trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
-    if not keeper.history:
+        guarded(trainer)
+        trainer.resume()
+    if not trainer.history:
         raise RedInstructError("TRL made no step; nothing was written")
     return trainer
 
