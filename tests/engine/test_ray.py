@@ -24,11 +24,11 @@ import redinstruct
 from redinstruct.engine import Limits
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
+from redinstruct.figures.scores import read_utility
 from redinstruct.models.placement import Placement, placed
 from redinstruct.redeval import EvalSettings, evaluate, prepare, rejudge
 from redinstruct.redeval.invocation import Outcome
 from redinstruct.redeval.settings import RejudgeSettings
-from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.runs import check_utility
 from redinstruct.utility_check.settings import UtilitySettings
 from tests.support.cli import ROOT, InProcess

@@ -8,8 +8,8 @@ import pytest
 
 from redinstruct.errors import UsageError
 from redinstruct.figures.comparison import CompareSettings, Result, compare
+from redinstruct.figures.scores import GroupPlan, Metric
 from redinstruct.stats import paired_means
-from redinstruct.utility_check import GroupPlan, Metric
 from tests.support.cli import InProcess
 from tests.support.pairs import mixed, run_of
 from tests.support.useful import check, right

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from redinstruct.figures.report import SCHEMA
+from redinstruct.figures.scores import Metric, UtilityConfig
 from redinstruct.render.markdown import markdown_text
 from redinstruct.render.overview import read_runs
 from redinstruct.render.page import html_page
 from redinstruct.run import Store, UtilityStore
 from redinstruct.run.rows import to_json
-from redinstruct.utility_check import Metric, UtilityConfig
 from tests.support.cli import InProcess
 from tests.support.pairs import mixed, run_of
 from tests.support.stores import report

@@ -16,10 +16,10 @@ import pytest
 pytest.importorskip("lm_eval")
 
 from redinstruct.errors import UsageError
+from redinstruct.figures.scores import read_utility
 from redinstruct.models.placement import Placement, placed
 from redinstruct.run import Store, UtilityStore
 from redinstruct.run.rows import to_json
-from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.data import find_hhh, read_hhh
 from redinstruct.utility_check.hhh import Letters, prompts, wins
 from redinstruct.utility_check.runs import check_utility

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from redinstruct.figures.scores import GroupPlan, Metric, TaskCard, UtilityConfig
 from redinstruct.run import Store, UtilityStore, UtilityTaskRow
 from redinstruct.run.rows import to_json
-from redinstruct.utility_check import GroupPlan, Metric, TaskCard, UtilityConfig
 
 CARD = TaskCard(
     task="t", version="1", harness="lm-eval 0.4.13", output_type="multiple_choice", shots=5, chat_template="none",

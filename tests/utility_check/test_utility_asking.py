@@ -9,13 +9,13 @@ import pytest
 
 from redinstruct.engine import LimitReached, Limits, Prices, Spending
 from redinstruct.errors import EndpointDenied, EndpointLost, RedInstructError, UsageError
+from redinstruct.figures.scores import read_utility
 from redinstruct.models import ModelError, Reply, Request, make_model
 from redinstruct.models.base import TokenChoice
 from redinstruct.models.placement import Placement, placed
 from redinstruct.progress import Progress
 from redinstruct.run import Store, UtilityStore
 from redinstruct.types import FailureReason, Message, Sampling
-from redinstruct.utility_check import read_utility
 from redinstruct.utility_check.asking import Asker
 from redinstruct.utility_check.runs import UtilityOutcome, check_utility
 from redinstruct.utility_check.settings import UtilitySettings

@@ -14,18 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.errors import ConfigError, StoreError
-from redinstruct.figures.scores import assemble, is_short, item_ids
-from redinstruct.run import STORE_NAME, CollectionStore, Store, UtilityStore, UtilityTaskRow
-from redinstruct.run.rows import to_json
-from redinstruct.utility_check import (
+from redinstruct.figures.scores import (
     GroupPlan,
     MeasuredScore,
     Metric,
     TaskCard,
     UtilityConfig,
+    assemble,
+    is_short,
     is_utility,
+    item_ids,
     read_utility,
 )
+from redinstruct.run import STORE_NAME, CollectionStore, Store, UtilityStore, UtilityTaskRow
+from redinstruct.run.rows import to_json
 from tests.support.cli import InProcess
 from tests.utility_check.test_utility_hhh import PUBLISHED, SIZES
 

@@ -17,10 +17,9 @@ from redinstruct.cli.run_folder import BEGUN, run_option, run_or_dated
 from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from redinstruct.figures.report import plain
-from redinstruct.figures.scores import score_figures
+from redinstruct.figures.scores import MeasuredScore, UtilityResult, score_figures
 from redinstruct.settings import settings_from
 from redinstruct.types import JsonObject
-from redinstruct.utility_check import MeasuredScore, UtilityResult
 from redinstruct.utility_check.runs import check_utility
 from redinstruct.utility_check.settings import UtilitySettings
 

@@ -19,6 +19,7 @@ from redinstruct.engine import Limits
 from redinstruct.errors import EndpointLost, RedInstructError
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
+from redinstruct.figures.scores import UtilityResult, read_utility
 from redinstruct.harmfulqa import CollectSettings, collect, prepare_collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.release import prepare_release, write_release
@@ -33,7 +34,6 @@ from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, Lo
 from redinstruct.rounds.ledger import Ledger, Stage
 from redinstruct.rounds.picking import Picker
 from redinstruct.types import JsonObject, PromptTemplate
-from redinstruct.utility_check import UtilityResult, read_utility
 
 if TYPE_CHECKING:
     from redinstruct.figures.comparison import Comparison
