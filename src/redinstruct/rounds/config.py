@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -18,7 +18,6 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.words import Fields
 from redinstruct.harmfulqa import CollectSettings
 from redinstruct.harmfulqa.settings import Near
-from redinstruct.judges import JudgeSettings
 from redinstruct.prompts import read_text_file
 from redinstruct.prompts.forms import UNFRAMED, forms_of
 from redinstruct.redeval import AskSettings
@@ -26,7 +25,6 @@ from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
 
 MOST_BYTES = 1 << 20
-Refuse = Callable[[str, str], NoReturn]
 NOT_PICKED = ("resta", "kto", "dpo")
 """Strategies of which no checkpoint on the way can be measured: RESTA's are the unsafe model's, the others TRL's."""
 SELF = "self"
@@ -202,34 +200,35 @@ def read_sweep(path: Path) -> SweepConfig:
         UsageError: as :func:`read_config`; or there is no round to sweep, or nothing that a front could be made of.
     """
     config = _read(path, SweepConfig)
-    sweep, measures = config.sweep, {part.measure for part in config.eval}
-
-    def refuse(where: str, why: str) -> NoReturn:
-        raise UsageError(f"{terminal(str(path))}: {where}: {why}")
-
-    if config.align is None:
-        refuse("align", "there is nothing to sweep: name recipes")
-    if config.rounds != 1:
-        refuse("rounds", "a sweep has one round")
-    if config.align.seed or config.align.carry is not None:
-        refuse("align", "seed and carry are a loop's: a sweep's seeds stand in [sweep], and nothing is carried on")
-    if missing := [name for name in MEASURES if name not in measures]:
-        refuse("eval", f"a front needs both sides: name an [[eval]] with measure = {missing[0]}")
-    if not sweep.seeds or len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
-        refuse("sweep.seeds", "name seeds from 0, each once")
-    _check_names(list(sweep.strategies), "sweep.strategies", refuse)
-    for kind in ("settings", "parameters"):
-        for name, values in getattr(sweep, kind).items():
-            if not values:
-                refuse(f"sweep.{kind}.{name}", "names no value")
+    _refuse(_sweeps(config), terminal(str(path)))
     return config
 
 
-ConfigKind = TypeVar("ConfigKind", bound=LoopConfig)
-JudgedPart = TypeVar("JudgedPart", bound=JudgeSettings)
+def _sweeps(config: SweepConfig) -> Rules:
+    sweep, align, measures = config.sweep, config.align, {part.measure for part in config.eval}
+    yield align is None, "align", "there is nothing to sweep: name recipes"
+    yield config.rounds != 1, "rounds", "a sweep has one round"
+    told = align is not None and (align.seed or align.carry is not None)
+    yield (
+        bool(told),
+        "align",
+        "seed and carry are a loop's: a sweep's seeds stand in [sweep], and nothing is carried on",
+    )
+    for name in MEASURES:
+        yield name not in measures, "eval", f"a front needs both sides: name an [[eval]] with measure = {name}"
+    each = len(set(sweep.seeds)) == len(sweep.seeds)
+    yield not sweep.seeds or not each or min(sweep.seeds) < 0, "sweep.seeds", "name seeds from 0, each once"
+    yield from _names(sweep.strategies, "sweep.strategies")
+    for kind, swept in (("settings", sweep.settings), ("parameters", sweep.parameters)):
+        for name, values in swept.items():
+            yield not values, f"sweep.{kind}.{name}", "names no value"
 
 
-def _read(path: Path, kind: type[ConfigKind]) -> ConfigKind:
+ConfigKind = TypeVar("ConfigKind", bound=msgspec.Struct)
+LoopKind = TypeVar("LoopKind", bound=LoopConfig)
+
+
+def _read(path: Path, kind: type[LoopKind]) -> LoopKind:
     shown = terminal(str(path))
     try:
         document = tomllib.loads(read_text_file(path, "configuration", MOST_BYTES))
@@ -265,91 +264,92 @@ def check(config: LoopConfig, shown: str) -> None:
     Raises:
         UsageError: naming the table and the key.
     """
+    _refuse(_rules(config), shown)
 
-    def refuse(where: str, why: str) -> NoReturn:
-        raise UsageError(f"{shown}: {where}: {why}")
 
-    if not config.folder.strip():
-        refuse("folder", "is empty")
-    if not config.eval:
-        refuse("eval", "name at least one [[eval]]")
-    names = [part.name for part in config.eval]
-    _check_names(names, "eval.name", refuse)
+Rules = Iterator[tuple[bool, str, str]]
+"""Whether a rule is broken, the table and the key that it is about, and what must be; each read after those before."""
+
+
+def _refuse(rules: Rules, shown: str) -> None:
+    for broken, where, why in rules:
+        if broken:
+            raise UsageError(f"{shown}: {where}: {why}")
+
+
+def _rules(config: LoopConfig) -> Rules:
+    yield not config.folder.strip(), "folder", "is empty"
+    yield not config.eval, "eval", "name at least one [[eval]]"
+    yield from _names([part.name for part in config.eval], "eval.name")
     for part in config.eval:
-        _check_part(part, f"eval {part.name}", refuse)
-    if config.rounds < 1:
-        refuse("rounds", "must be at least 1")
-    if config.rounds > 1 and config.align is None:
-        refuse("rounds", "without [align] a second round would measure the same model again")
-    if not 0 <= config.margin < 1:
-        refuse("margin", "must lie between 0 and 1")
-    if config.utility is not None and config.utility.margin != config.margin:
-        refuse("utility.margin", "must equal margin: one of the two was fixed before, and it is not known which")
+        yield from _asks(part, f"eval {part.name}")
+    yield config.rounds < 1, "rounds", "must be at least 1"
+    again = config.rounds > 1 and config.align is None
+    yield again, "rounds", "without [align] a second round would measure the same model again"
+    yield not 0 <= config.margin < 1, "margin", "must lie between 0 and 1"
+    other = config.utility is not None and config.utility.margin != config.margin
+    yield other, "utility.margin", "must equal margin: one of the two was fixed before, and it is not known which"
     if config.align is not None:
-        _check_align(config, config.align, refuse)
+        yield from _aligns(config, config.align)
 
 
-def _check_part(part: EvalPart, where: str, refuse: Refuse, measure: str | None = None) -> None:
-    if part.measure not in MEASURES:
-        refuse(f"{where}: measure", f"there are {', '.join(MEASURES)}")
-    if measure is not None and part.measure != measure:
-        refuse(f"{where}: measure", f"must be {measure}, which is what this figure counts")
-    if not part.banks:
-        refuse(f"{where}: banks", "name at least one bank")
+def _asks(part: EvalPart, where: str, measure: str | None = None) -> Rules:
+    yield part.measure not in MEASURES, f"{where}: measure", f"there are {', '.join(MEASURES)}"
+    named = f"must be {measure}, which is what this figure counts"
+    yield part.measure != (measure or part.measure), f"{where}: measure", named
+    yield not part.banks, f"{where}: banks", "name at least one bank"
 
 
-def _check_align(config: LoopConfig, align: AlignPart, refuse: Refuse) -> None:
-    if not config.model.startswith("hf/"):
-        refuse("model", "only a local checkpoint (hf/FOLDER) can be aligned")
-    if not align.recipes:
-        refuse("align.recipes", "name at least one [[align.recipes]]")
-    picked = () if align.pick is None else (align.pick.safety, align.pick.utility)
-    for part in (*config.eval, *picked):
-        if dict(part.template_options) != dict(align.template_options):
-            refuse(
-                f"eval {part.name}: template_options", "must be those of [align]: a model is asked as it was trained"
-            )
-    titles = [recipe.title for recipe in align.recipes]
-    _check_names(titles, "align.recipes.name", refuse)
-    if align.carry is not None and align.carry not in titles:
-        refuse("align.carry", f"is none of the recipes: {', '.join(titles)}")
+def _aligns(config: LoopConfig, align: AlignPart) -> Rules:
+    pick, titles = align.pick, [recipe.title for recipe in align.recipes]
+    known = ", ".join(titles)
+    yield not config.model.startswith("hf/"), "model", "only a local checkpoint (hf/FOLDER) can be aligned"
+    yield not titles, "align.recipes", "name at least one [[align.recipes]]"
+    for part in (*config.eval, *(() if pick is None else (pick.safety, pick.utility))):
+        same = dict(part.template_options) == dict(align.template_options)
+        where = f"eval {part.name}: template_options"
+        yield not same, where, "must be those of [align]: a model is asked as it was trained"
+    yield from _names(titles, "align.recipes.name")
+    yield align.carry not in (None, *titles), "align.carry", f"is none of the recipes: {known}"
     for recipe in align.recipes:
-        _check_choice(recipe, align.pick, refuse)
-    if align.probe and all(recipe.strategy in UNFRAMED for recipe in align.recipes):
-        refuse("align.probe", f"no recipe asks it while it trains: {', '.join(titles)}")
-    if (pick := align.pick) is not None:
-        if not 0 <= pick.margin < 1:
-            refuse("align.pick: margin", "must lie between 0 and 1")
-        _check_part(pick.safety, "align.pick.safety", refuse, "attack_success")
-        _check_part(pick.utility, "align.pick.utility", refuse, "over_refusal")
-    if config.collect is None and not align.data and set(titles) != {"general"}:
-        refuse("align", "there is nothing to learn from: give [collect] or align.data")
+        yield from _chooses(recipe, f"align.recipes {recipe.title}", picking=pick is not None)
+    unasked = bool(align.probe) and all(recipe.strategy in UNFRAMED for recipe in align.recipes)
+    yield unasked, "align.probe", f"no recipe asks it while it trains: {known}"
+    if pick is not None:
+        yield not 0 <= pick.margin < 1, "align.pick: margin", "must lie between 0 and 1"
+        yield from _asks(pick.safety, "align.pick.safety", "attack_success")
+        yield from _asks(pick.utility, "align.pick.utility", "over_refusal")
+    nothing = config.collect is None and not align.data and set(titles) != {"general"}
+    yield nothing, "align", "there is nothing to learn from: give [collect] or align.data"
 
 
-def _check_choice(recipe: Recipe, pick: PickPart | None, refuse: Refuse) -> None:
-    where = f"align.recipes {recipe.title}"
-    if pick is None and (len(recipe.coefficients) > 1 or recipe.pick_every is not None):
-        refuse(where, "to choose among checkpoints it needs [align.pick]")
-    if not recipe.coefficients:
-        refuse(f"{where}: coefficients", "name at least one")
-    if recipe.strategy != "resta" and recipe.coefficients != (1.0,):
-        refuse(f"{where}: coefficients", "are RESTA's alone")
-    if len(recipe.coefficients) > 1 and not all(recipe.coefficients):
-        refuse(f"{where}: coefficients", "0 adds nothing; the base is compared with anyway")
-    if recipe.lora is not False and int(recipe.lora) < 1:
-        refuse(f"{where}: lora", "a rank is at least 1; true is 16")
-    if (memory := recipe.memory) is not None:
-        if memory.processes < 1:
-            refuse(f"{where}: memory.processes", "must be at least 1")
-        if memory.processes > 1 and (recipe.pick_every is not None or recipe.strategy in NOT_PICKED):
-            refuse(f"{where}: memory.processes", "checkpoints are picked, and resta, kto and dpo run, in one process")
-    if recipe.forms and recipe.strategy == "general":
-        refuse(f"{where}: forms", "general learns the general rows alone, as they stand")
-    if recipe.pick_every is not None:
-        if recipe.pick_every < 1:
-            refuse(f"{where}: pick_every", "must be at least 1")
-        if recipe.strategy in NOT_PICKED:
-            refuse(f"{where}: pick_every", f"{recipe.strategy} has no checkpoints on its way to choose among")
+def _chooses(recipe: Recipe, where: str, *, picking: bool) -> Rules:
+    many, every, strategy = recipe.coefficients, recipe.pick_every, recipe.strategy
+    choice = len(many) > 1 or every is not None
+    processes = 1 if recipe.memory is None else recipe.memory.processes
+    yield choice and not picking, where, "to choose among checkpoints it needs [align.pick]"
+    yield not many, f"{where}: coefficients", "name at least one"
+    yield strategy != "resta" and many != (1.0,), f"{where}: coefficients", "are RESTA's alone"
+    none = len(many) > 1 and not all(many)
+    yield none, f"{where}: coefficients", "0 adds nothing; the base is compared with anyway"
+    rank = recipe.lora is False or int(recipe.lora) >= 1
+    yield not rank, f"{where}: lora", "a rank is at least 1; true is 16"
+    yield processes < 1, f"{where}: memory.processes", "must be at least 1"
+    alone = processes > 1 and (every is not None or strategy in NOT_PICKED)
+    where_alone = "checkpoints are picked, and resta, kto and dpo run, in one process"
+    yield alone, f"{where}: memory.processes", where_alone
+    formed = bool(recipe.forms) and strategy == "general"
+    yield formed, f"{where}: forms", "general learns the general rows alone, as they stand"
+    yield every is not None and every < 1, f"{where}: pick_every", "must be at least 1"
+    unpicked = every is not None and strategy in NOT_PICKED
+    yield unpicked, f"{where}: pick_every", f"{strategy} has no checkpoints on its way to choose among"
+
+
+def _names(names: Sequence[str], where: str) -> Rules:
+    for name in names:
+        plain = name and all(c.isalnum() or c in "-_.+" for c in name) and not name.startswith(".")
+        yield not plain, where, "must be of letters, digits and - _ . +, since folders are named by it"
+    yield len(set(names)) != len(names), where, "the same name stands twice"
 
 
 def chosen_on_what_is_measured(config: LoopConfig) -> tuple[str, ...]:
@@ -363,70 +363,28 @@ def chosen_on_what_is_measured(config: LoopConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(bank for part in parts for bank in part.banks if bank in measured))
 
 
-def _check_names(names: list[str], where: str, refuse: Refuse) -> None:
-    for name in names:
-        if not name or not all(c.isalnum() or c in "-_.+" for c in name) or name.startswith("."):
-            refuse(where, "must be of letters, digits and - _ . +, since folders are named by it")
-    if len(set(names)) != len(names):
-        refuse(where, "the same name stands twice")
-
-
-class _Beside(msgspec.Struct, frozen=True):
-    """Names as they are seen from a folder."""
-
-    base: Path
-
-    def path(self, value: str) -> str:
-        return str((self.base / Path(value).expanduser()).resolve())
-
-    def file(self, value: Path | None) -> Path | None:
-        return None if value is None else Path(self.path(str(value)))
-
-    def model(self, value: str) -> str:
-        near = self.base / Path(value.removeprefix("hf/")).expanduser()
-        return f"hf/{near.resolve()}" if value.startswith("hf/") and near.is_dir() else value
-
-    def text(self, value: str) -> str:
-        near = self.base / Path(value).expanduser()
-        return str(near.resolve()) if near.is_file() else value
-
-    def judged(self, part: JudgedPart) -> JudgedPart:
-        asked = self.model(part.judge_model) if isinstance(part.judge_model, str) else part.judge_model
-        return msgspec.structs.replace(
-            part, judge_model=asked, rubric=self.file(part.rubric), policy=self.file(part.policy)
-        )
-
-    def asked(self, part: EvalPart) -> EvalPart:
-        banks, prompts = tuple(map(self.text, part.banks)), tuple(map(self.text, part.prompts))
-        system = None if part.system is None else self.text(part.system)
-        return msgspec.structs.replace(self.judged(part), banks=banks, prompts=prompts, system=system)
+_PATHS = ("folder", "topics", "rubric", "policy", "general", "probe", "data")
+_MODELS = ("model", "teacher", "answerer", "judge_model")
+_FILES_OR_NAMES = ("banks", "prompts", "against", "system")
+"""The keys of paths, of models (``hf/FOLDER`` among them), and of what is a file where there is one of that name."""
 
 
 def absolute(config: ConfigKind, base: Path) -> ConfigKind:
     """The same with every path made absolute, seen from ``base``."""
-    near, replace = _Beside(base), msgspec.structs.replace
-    collect, align, utility = config.collect, config.align, config.utility
-    if collect is not None:
-        collect = replace(
-            near.judged(collect),
-            teacher=near.model(collect.teacher),
-            answerer=near.model(collect.answerer),
-            topics=near.file(collect.topics),
-            against=tuple(map(near.text, collect.against)),
-        )
-    if align is not None:
-        files = {name: tuple(map(near.path, getattr(align, name))) for name in ("general", "probe", "data")}
-        align = replace(align, **files)
-        if (pick := align.pick) is not None:
-            align = replace(align, pick=replace(pick, safety=near.asked(pick.safety), utility=near.asked(pick.utility)))
-    if utility is not None and utility.data is not None:
-        utility = replace(utility, data=near.path(utility.data))
-    return replace(
-        config,
-        model=near.model(config.model),
-        folder=near.path(config.folder),
-        eval=tuple(map(near.asked, config.eval)),
-        collect=collect,
-        align=align,
-        utility=utility,
-    )
+    held = ((name, getattr(config, name)) for name in config.__struct_fields__)
+    return msgspec.structs.replace(config, **{name: _seen(value, name, base) for name, value in held})
+
+
+def _seen(value: Any, key: str, base: Path) -> Any:
+    """What stands under a key. A model or a name may be a path, too: where there is such a folder, or file."""
+    if isinstance(value, msgspec.Struct):
+        return absolute(value, base)
+    if isinstance(value, tuple):
+        return tuple(_seen(one, key, base) for one in value)
+    if not isinstance(value, str | Path) or key not in (*_PATHS, *_MODELS, *_FILES_OR_NAMES):
+        return value
+    folder = key in _MODELS
+    near = (base / Path(str(value).removeprefix("hf/" if folder else "")).expanduser()).resolve()
+    if folder:
+        return f"hf/{near}" if str(value).startswith("hf/") and near.is_dir() else value
+    return type(value)(near) if key in _PATHS or near.is_file() else value
