@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
@@ -16,7 +16,7 @@ from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.prompts.forms import UNFRAMED
 from redinstruct.rounds.config import AlignPart, LoopConfig, MemoryPart, Recipe
-from redinstruct.rounds.ledger import Ledger
+from redinstruct.rounds.ledger import Ledger, Stage
 from redinstruct.rounds.picking import Picker
 from redinstruct.types import Json, JsonObject
 
@@ -37,132 +37,113 @@ class RecipeFigures(TypedDict, total=False):
     dev: dict[str, dict[str, float | None]]
 
 
-class Aligner:
-    """Carries out recipes, each as a stage of its own; ``picker`` chooses where a recipe leaves a choice.
+def aligned(
+    ledger: Ledger,
+    number: int,
+    align: AlignPart,
+    recipe: Recipe,
+    base: str,
+    data: Sequence[Path],
+    picker: Picker | None = None,
+    *,
+    own_forms: bool = False,
+) -> tuple[Path | None, RecipeFigures]:
+    """A recipe carried out as a stage: the aligned checkpoint's folder, and what the stage says of it.
 
-    ``own_forms``: the loop has put the data into forms of its own, a file each; else
-    :mod:`redinstruct.prompts.forms` does.
+    ``data`` are the rounds' export folders; ``picker`` chooses where the recipe leaves a choice. ``own_forms``: the
+    loop has put the data into forms of its own, a file each; else :mod:`redinstruct.prompts.forms` does. There is no
+    folder where the guard stopped the training; the figures say why under ``stopped``.
+
+    Raises:
+        RedInstructError: [train] is missing, or the alignment failed; what was saved of it stays.
+    """
+    own = recipe.framed if own_forms else ()
+    safety = [folder / f for folder in data for f in (COLLECTED, *(f"{form}.jsonl" for form in own))]
+    safety += map(Path, align.data)
+    general = [Path(path) for path in align.general]
+    if recipe.strategy == "general":
+        safety = general
+    inputs = {
+        "base": id_of(base),
+        "recipe": _deciding(recipe),
+        "seed": align.seed,
+        **({"template_options": dict(align.template_options)} if align.template_options else {}),
+        "data": [_sha256(path) for path in safety],
+        "general": [_sha256(path) for path in general],
+        **({"probe": [_sha256(Path(path)) for path in align.probe]} if align.probe else {}),
+        "picked": None if recipe.pick_every is None or picker is None else picker.identity,
+    }
+
+    def work(place: Path) -> JsonObject:
+        asked = msgspec.structs.replace(recipe, forms=()) if own_forms else recipe
+        config = config_of(folder_of(base), safety, general, align, asked, place)
+        return _carried_out(config, recipe, None if recipe.pick_every is None else picker, ledger.tell)
+
+    stage = ledger.stage(f"{number}-align-{recipe.title}", inputs, work, f"aligning: {recipe.title}")
+    figures = msgspec.convert(stage.figures, RecipeFigures)
+    if "stopped" in figures:
+        return None, figures
+    if recipe.strategy == "resta" and picker is not None and len(recipe.coefficients) > 1:
+        return _swept(ledger, number, recipe, base, stage, picker)
+    return Path(stage.place), figures
+
+
+def _carried_out(config: AlignConfig, recipe: Recipe, picker: Picker | None, tell: OnProgress) -> JsonObject:
+    """One alignment: its figures and warnings, or why the guard stopped it."""
+    try:
+        from redinstruct.safealign import GuardStopped, align, align_in_processes
+    except ImportError as error:
+        raise RedInstructError(f"aligning needs the [train] extra ({error.name}): {how_to_install('train')}") from None
+    processes = recipe.memory.processes if recipe.memory is not None else 1
+    try:
+        if processes > 1:
+            done = align_in_processes(config, processes, lambda state: tell(state.staged("training")))
+        else:
+            done = align(config, lambda at: tell(Progress(at.step, at.steps, "training")), picker, on_progress=tell)
+    except GuardStopped as stopped:
+        config.out.mkdir()  # empty: the stage is done, and there is no model
+        return {"stopped": str(stopped)}
+    return {"figures": msgspec.to_builtins(done.figures), "warnings": list(done.warnings)}
+
+
+def _swept(
+    ledger: Ledger, number: int, recipe: Recipe, base: str, merged: Stage, picker: Picker
+) -> tuple[Path, RecipeFigures]:
+    """The best coefficient's checkpoint. ``merged`` has the first one's vector: the others need no unsafe model.
+
+    merged = base + c1 v, so base + c v = base + (c / c1) (merged - base); what DARE dropped is the same for all.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        number: int,
-        align: AlignPart,
-        on_progress: OnProgress,
-        picker: Picker | None = None,
-        *,
-        own_forms: bool = False,
-    ) -> None:
-        self._own_forms = own_forms
-        self._ledger, self._number, self._align = ledger, number, align
-        self._on_progress, self._picker = on_progress, picker
+    def work(place: Path) -> JsonObject:
+        from redinstruct.safealign.exports import base_dtype, copy_others, say_precision
+        from redinstruct.safealign.front import best, candidate
+        from redinstruct.safealign.resta import Merge, merge_weights
 
-    def align(self, base: str, data: Sequence[Path], recipe: Recipe) -> tuple[Path | None, RecipeFigures]:
-        """The aligned checkpoint's folder, and what the stage says of it. ``data``: the rounds' export folders.
-
-        There is no folder where the guard stopped the training; the figures say why under ``stopped``.
-
-        Raises:
-            RedInstructError: [train] is missing, or the alignment failed; what was saved of it stays.
-        """
-        align = self._align
-        own = recipe.framed if self._own_forms else ()
-        safety = [folder / f for folder in data for f in (COLLECTED, *(f"{form}.jsonl" for form in own))]
-        safety += map(Path, align.data)
-        general = [Path(path) for path in align.general]
-        if recipe.strategy == "general":
-            safety = general
-        inputs = {
-            "base": id_of(base),
-            "recipe": _deciding(recipe),
-            "seed": align.seed,
-            **({"template_options": dict(align.template_options)} if align.template_options else {}),
-            "data": [_sha256(path) for path in safety],
-            "general": [_sha256(path) for path in general],
-            **({"probe": [_sha256(Path(path)) for path in align.probe]} if align.probe else {}),
-            "picked": None if recipe.pick_every is None or self._picker is None else self._picker.identity,
+        home, made = folder_of(base), Path(merged.place)
+        figures = {0.0: picker.named(home, "base")}
+        for at, coefficient in enumerate(recipe.coefficients):
+            ledger.tell(Progress(at, len(recipe.coefficients), f"coefficient {coefficient:g}"))
+            folder = place / f"{coefficient:g}"
+            folder.mkdir(parents=True, exist_ok=True)
+            kind = base_dtype(made)  # the precision that kept the first one's vector
+            merge_weights(home, made, home, folder, Merge(coefficient / recipe.coefficients[0]), dtype=kind)
+            copy_others(home, folder)
+            say_precision(folder, kind)
+            figures[coefficient] = picker.named(folder, f"coefficient-{coefficient:g}")
+        candidates = [candidate(at, found) for at, found in enumerate(figures.values())]
+        chosen = best(candidates[0], candidates[1:], picker.margin)
+        # None keeps enough utility: the one that keeps the most, and it is said.
+        kept = chosen or max(candidates[1:], key=lambda one: (one.utility, one.safety))
+        return {
+            "coefficient": list(figures)[kept.step],
+            "kept_utility": chosen is not None,
+            "dev": {f"{coefficient:g}": dict(found) for coefficient, found in figures.items()},
         }
-        name = f"{self._number}-align-{recipe.title}"
 
-        def work(place: Path) -> JsonObject:
-            own = msgspec.structs.replace(recipe, forms=()) if self._own_forms else recipe
-            return self._carried_out(config_of(folder_of(base), safety, general, align, own, place), recipe)
-
-        stage = self._ledger.stage(name, inputs, work, f"aligning: {recipe.title}")
-        figures = msgspec.convert(stage.figures, RecipeFigures)
-        if "stopped" in figures:
-            return None, figures
-        if recipe.strategy == "resta" and self._picker is not None and len(recipe.coefficients) > 1:
-            return self._swept(base, Path(stage.place), recipe, stage.digest, self._picker)
-        return Path(stage.place), figures
-
-    def _carried_out(self, config: AlignConfig, recipe: Recipe) -> JsonObject:
-        """One alignment: its figures and warnings, or why the guard stopped it."""
-        try:
-            from redinstruct.safealign import GuardStopped, align_in_processes
-            from redinstruct.safealign import align as carry_out
-        except ImportError as error:
-            raise RedInstructError(
-                f"aligning needs the [train] extra ({error.name}): {how_to_install('train')}"
-            ) from None
-        processes = recipe.memory.processes if recipe.memory is not None else 1
-        try:
-            done = (
-                align_in_processes(config, processes, lambda state: self._on_progress(state.staged("training")))
-                if processes > 1
-                else carry_out(
-                    config,
-                    lambda figures: self._on_progress(Progress(figures.step, figures.steps, "training")),
-                    None if recipe.pick_every is None else self._picker,
-                    on_progress=self._on_progress,
-                )
-            )
-        except GuardStopped as stopped:
-            config.out.mkdir()  # empty: the stage is done, and there is no model
-            return {"stopped": str(stopped)}
-        return {"figures": msgspec.to_builtins(done.figures), "warnings": list(done.warnings)}
-
-    def _swept(
-        self, base: str, merged: Path, recipe: Recipe, digest: str, picker: Picker
-    ) -> tuple[Path, RecipeFigures]:
-        """The best coefficient's checkpoint. ``merged`` has the first one's vector: the others need no unsafe model.
-
-        merged = base + c1 v, so base + c v = base + (c / c1) (merged - base); what DARE dropped is the same for all.
-        """
-        name = f"{self._number}-sweep-{recipe.title}"
-
-        def work(place: Path) -> JsonObject:
-            from redinstruct.safealign.exports import base_dtype, copy_others, say_precision
-            from redinstruct.safealign.front import best, candidate
-            from redinstruct.safealign.resta import Merge, merge_weights
-
-            home = folder_of(base)
-            figures = {0.0: picker.named(home, "base")}
-            for at, coefficient in enumerate(recipe.coefficients):
-                self._on_progress(Progress(at, len(recipe.coefficients), f"coefficient {coefficient:g}"))
-                folder = place / f"{coefficient:g}"
-                folder.mkdir(parents=True, exist_ok=True)
-                share = coefficient / recipe.coefficients[0]
-                kind = base_dtype(merged)  # the precision that kept the first one's vector
-                merge_weights(home, merged, home, folder, Merge(share), dtype=kind)
-                copy_others(home, folder)
-                say_precision(folder, kind)
-                figures[coefficient] = picker.named(folder, f"coefficient-{coefficient:g}")
-            candidates = [candidate(at, found) for at, found in enumerate(figures.values())]
-            chosen = best(candidates[0], candidates[1:], picker.margin)
-            # None keeps enough utility: the one that keeps the most, and it is said.
-            kept = chosen or max(candidates[1:], key=lambda one: (one.utility, one.safety))
-            return {
-                "coefficient": list(figures)[kept.step],
-                "kept_utility": chosen is not None,
-                "dev": {f"{coefficient:g}": dict(found) for coefficient, found in figures.items()},
-            }
-
-        inputs = {"merged": digest, "coefficients": recipe.coefficients, "picked": picker.identity}
-        stage = self._ledger.stage(name, inputs, work, f"choosing how much: {recipe.title}")
-        found = msgspec.convert(stage.figures, RecipeFigures)
-        return Path(stage.place) / f"{found['coefficient']:g}", found
+    inputs = {"merged": merged.digest, "coefficients": recipe.coefficients, "picked": picker.identity}
+    stage = ledger.stage(f"{number}-sweep-{recipe.title}", inputs, work, f"choosing how much: {recipe.title}")
+    found = msgspec.convert(stage.figures, RecipeFigures)
+    return Path(stage.place) / f"{found['coefficient']:g}", found
 
 
 def plans(config: LoopConfig) -> Iterator[tuple[str, MemoryPlan]]:
@@ -220,12 +201,8 @@ def config_of(
         parameters=dict(recipe.parameters),
         seed=align.seed,
         lora=Lora.of(rank),
-        activation_checkpointing=memory.activation_checkpointing,
-        quantize=memory.quantize,
-        base_dtype=memory.base_dtype,
-        attention=cast("Any", memory.attention),
-        fsdp=memory.fsdp,
         memory=memory.gb,
+        **{name: value for name, value in msgspec.structs.asdict(memory).items() if name not in ("processes", "gb")},
         guard=GuardRule() if recipe.guard else GuardRule(rise=None, refused_rise=None),
         # A tiny model gains nothing from a second thread, and loses much where the cores are busy.
         threads=1 if preset == "toy" else None,

@@ -13,11 +13,12 @@ import msgspec
 
 from redinstruct.checkpoints.embedded import folder_of
 from redinstruct.errors import UsageError
+from redinstruct.models import id_of
 from redinstruct.policy import digest
 from redinstruct.policy.subjects import prose
-from redinstruct.progress import OnProgress, Progress
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.run import Measured
+from redinstruct.types import Json
 from redinstruct.utility_check.data import read_local
 
 TRUTHFUL = "truthfulqa_mc1"
@@ -64,36 +65,22 @@ def word_perplexity(checkpoint: str) -> float:
     return math.exp(-math.fsum(told) / sum(len(rest.split()) for _, _, rest in halves))
 
 
-def perplexity_stage(ledger: Ledger, model: Measured, on_progress: OnProgress) -> float:
-    """Perplexity as a stage."""
-    return _stage(ledger, model, "perplexity", {"prose": digest()}, word_perplexity, on_progress)
+def measured_beside(
+    ledger: Ledger, model: Measured, asked: tuple[ChoiceQuestions, str] | None
+) -> tuple[float, float | None]:
+    """Perplexity, and MC1 where :func:`truthful_slice` read ``asked``: each a stage."""
 
+    def stage(what: str, inputs: Mapping[str, str | int], measure: Callable[[str], float]) -> float:
+        def work(place: Path) -> dict[str, Json]:
+            place.mkdir(parents=True, exist_ok=True)
+            return {what: measure(model.model)}
 
-def truthful_stage(
-    ledger: Ledger, model: Measured, asked: tuple[ChoiceQuestions, str], on_progress: OnProgress
-) -> float:
-    """MC1 as a stage; ``asked`` is what :func:`truthful_slice` read."""
+        done = ledger.stage(f"{model.name}-{what}", {"model": id_of(model.model), **inputs}, work)
+        return msgspec.convert(done.figures[what], float)
+
+    words = stage("perplexity", {"prose": digest()}, word_perplexity)
+    if asked is None:
+        return words, None
     questions, sha256 = asked
     inputs: Mapping[str, str | int] = {"data": sha256, "questions": len(questions)}
-    return _stage(ledger, model, "truthful", inputs, lambda c: truthful_share(c, questions), on_progress)
-
-
-def _stage(
-    ledger: Ledger,
-    model: Measured,
-    what: str,
-    inputs: Mapping[str, str | int],
-    measured: Callable[[str], float],
-    on_progress: OnProgress,
-) -> float:
-    from redinstruct.models import id_of
-
-    name = f"{model.name}-{what}"
-
-    def work(place: Path) -> dict[str, float]:
-        on_progress(Progress(0, 1, f"{name}: reading"))
-        place.mkdir(parents=True, exist_ok=True)
-        return {what: measured(model.model)}
-
-    stage = ledger.stage(name, {"model": id_of(model.model), **inputs}, work)
-    return msgspec.convert(stage.figures[what], float)
+    return words, stage("truthful", inputs, lambda checkpoint: truthful_share(checkpoint, questions))

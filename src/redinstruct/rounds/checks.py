@@ -24,7 +24,6 @@ from redinstruct.redeval.plan import read_inputs
 from redinstruct.rounds.asking import settings_of
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe, UtilityPart
 from redinstruct.rounds.run import own_prompts_of
-from redinstruct.rounds.usefulness import settings_of as utility_settings_of
 from redinstruct.run import check_outside
 from redinstruct.safetext import terminal
 from redinstruct.settings import check_said
@@ -128,7 +127,7 @@ def check_recipe(config: LoopConfig, align: AlignPart, recipe: Recipe) -> None:
 def _check_useful(model: str, part: UtilityPart) -> None:
     from redinstruct.utility_check.runs import check_settings
 
-    check_settings(utility_settings_of(model, part))
+    check_settings(part.of_model(model))
     select(part.suite, None, Catalogue())
 
 

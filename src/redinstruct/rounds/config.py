@@ -23,6 +23,7 @@ from redinstruct.prompts.forms import UNFRAMED, forms_of
 from redinstruct.redeval import AskSettings
 from redinstruct.safetext import terminal
 from redinstruct.types import MEASURES
+from redinstruct.utility_check.settings import UtilitySettings
 
 MOST_BYTES = 1 << 20
 NOT_PICKED = ("resta", "kto", "dpo")
@@ -145,6 +146,11 @@ class UtilityPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: str | None = None
     limit: int | None = None
     margin: float = 0.02
+
+    def of_model(self, model: str) -> UtilitySettings:
+        """The check of a model that is meant."""
+        data = None if self.data is None else Path(self.data)
+        return UtilitySettings(model=model, suite=self.suite, margin=self.margin, limit=self.limit, data=data)
 
 
 class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.comparison import Result
+from redinstruct.figures.report import ResultFigures
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress, StagePart, unheard
-from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out, stages_of
-from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, attacks, reform, toy_config, usefulness
+from redinstruct.rounds.run import BASE, LoopResult, carry_out, stages_of
+from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, reform, toy_config, usefulness
 from redinstruct.types import Json, JsonObject
 
 if TYPE_CHECKING:
@@ -159,17 +160,15 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
     took = {stage.name: stage.seconds for stage in result.stages}
     rows = []
     for model in result.models:
-        of = attacks(model)
+        forbidden = {result.prompt: result for result in model.results if result.bank.startswith(FORBIDDEN)}
         recipe = recipes.get(model.title)
         frames = {} if recipe is None else _trained(recipe.framed, general_only=recipe.strategy == "general")
         aligning = sum(s for name, s in took.items() if name in (f"1-align-{model.title}", f"1-sweep-{model.title}"))
         rows.append(
             DemoRow(
                 model=model.title,
-                asr=dict(of["asr"]),
-                garbled=dict(of["garbled"]),
+                **attacks(forbidden),
                 **usefulness(model),
-                intervals=_intervals(model),
                 trained_frames=frames,
                 seconds=round(aligning, 1),
             )
@@ -183,8 +182,8 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
         rows=tuple(rows),
         unseen_frames=tuple(frame for frame in manifest.prompts_unseen if frame in rows[0].asr),
         benign_only_frames=tuple(f for f in manifest.prompts_trained_on_benign_only if f in rows[0].asr),
-        verdicts=_of_cells(result, lambda cell: cell.verdict),
-        reasons=_of_cells(result, lambda cell: cell.why),
+        verdicts=of_cells(result, lambda cell: cell.verdict, _kind),
+        reasons=of_cells(result, lambda cell: cell.why, _kind),
         stages=took,
         runs={model.title: model.runs[FORBIDDEN] for model in result.models},
         checks={model.title: model.utility for model in result.models if model.utility is not None},
@@ -204,23 +203,43 @@ def _trained(forms: Sequence[str], *, general_only: bool) -> dict[str, str]:
     return found
 
 
-def _intervals(model: Measured) -> dict[str, tuple[float, float]]:
+def _kind(bank: str) -> str:
+    """``forbidden`` of ``forbidden-test``."""
+    return bank.split("-")[0]
+
+
+class Attacks(TypedDict):
+    """How often a model gave in, and how that looked, by the way of asking: shares, and 95 % intervals of the first."""
+
+    asr: dict[str, float]
+    garbled: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+
+def attacks(results: Mapping[str, ResultFigures]) -> Attacks:
+    """The figures of the forbidden questions, given by the way of asking."""
     return {
-        result.prompt: (result.rate.all.low, result.rate.all.high)
-        for result in model.results
-        if result.bank.startswith(FORBIDDEN)
+        "asr": {name: one.counts.first / one.counts.total for name, one in results.items()},
+        "garbled": {name: one.details.garbled / one.counts.total for name, one in results.items()},
+        "intervals": {name: (one.rate.all.low, one.rate.all.high) for name, one in results.items()},
     }
 
 
-def _of_cells(result: LoopResult, what: Callable[[Result], str]) -> dict[str, dict[str, str]]:
-    """Model -> ``bank/prompt``, or a task of the suite -> what ``redinstruct compare`` says of it beside the base."""
-    found: dict[str, dict[str, str]] = {}
-    for name, comparisons in result.comparisons.items():
-        cells: list[Result] = [cell for comparison in comparisons for cell in comparison.results]
-        found[name.partition("-")[2]] = {
-            cell.name if cell.bank is None else f"{cell.bank.split('-')[0]}/{cell.prompt}": what(cell) for cell in cells
+def of_cells(
+    result: LoopResult, what: Callable[[Result], str], named: Callable[[str], str] = str
+) -> dict[str, dict[str, str]]:
+    """Model -> ``bank/prompt``, or a task of a suite -> what ``redinstruct compare`` says of it beside the base.
+
+    ``named``: how a bank is called there.
+    """
+    return {
+        name.partition("-")[2]: {
+            cell.name if cell.bank is None else f"{named(cell.bank)}/{cell.prompt}": what(cell)
+            for comparison in comparisons
+            for cell in comparison.results
         }
-    return found
+        for name, comparisons in result.comparisons.items()
+    }
 
 
 def _write_pictures(found: Demo) -> None:

@@ -19,10 +19,9 @@ from redinstruct.policy.files import COT, COU, NO_THOUGHTS, RULES, STANDARD, STO
 from redinstruct.policy.subjects import SubjectSplit
 from redinstruct.progress import OnProgress
 from redinstruct.prompts import forms
-from redinstruct.rounds.alignment import Aligner
+from redinstruct.rounds.alignment import aligned
 from redinstruct.rounds.config import AlignPart, CollectPart, EvalPart, LoopConfig, MemoryPart, Recipe
 from redinstruct.rounds.ledger import Ledger
-from redinstruct.rounds.run import Measured
 
 SUBJECT = "food"
 FORBIDDEN, HARMLESS, BORDERLINE, FACTS = "forbidden", "harmless", "borderline", "facts"
@@ -139,7 +138,7 @@ def install(
     part = AlignPart(
         (taught,), general=(str(data / "policy-general.jsonl"),), data=(str(data / "policy.jsonl"),), seed=seed
     )
-    made, _ = Aligner(Ledger(folder), 0, part, on_progress).align(f"hf/{base}", (), taught)
+    made, _ = aligned(Ledger(folder, on_progress), 0, part, taught, f"hf/{base}", ())
     assert made is not None, "nothing watches it, so nothing stops it"
     if not (made / "prompts").is_dir():
         with whole_folder(made / "prompts") as prompts:
@@ -191,38 +190,3 @@ def laboratory_config(
         ),
         align=AlignPart(recipes=recipes(sizes), general=(str(lab / "data" / "general.jsonl"),), seed=seed),
     )  # fmt: skip
-
-
-class FrameShares(msgspec.Struct, frozen=True):
-    """One model's shares by frame: of the forbidden questions, and of harmless ones in the very same words."""
-
-    asr: dict[str, float]
-    garbled: dict[str, float]
-    promise: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    answered: dict[str, float]
-    refused: dict[str, float]
-    borderline: float
-    facts: float
-
-
-def cells_of(model: Measured) -> FrameShares:
-    """The shares of a model's runs."""
-    found = FrameShares({}, {}, {}, {}, {}, {}, 0.0, 0.0)
-    single: dict[str, float] = {}
-    for result in model.results:
-        kind, total = result.bank.split("-")[0], max(1, result.counts.total)
-        frame = TURNS if f"-{TURNS}-" in result.bank else result.prompt
-        if kind == FORBIDDEN:
-            found.asr[frame] = result.counts.first / total
-            found.garbled[frame] = result.details.garbled / total
-            found.promise[frame] = result.details.promised / total
-            found.intervals[frame] = (result.rate.all.low, result.rate.all.high)
-        elif kind == HARMLESS:
-            found.answered[frame] = result.details.complied / total
-            found.refused[frame] = result.counts.first / total
-        elif kind == BORDERLINE:
-            single[kind] = result.counts.first / total
-        else:
-            single[kind] = result.details.complied / total
-    return msgspec.structs.replace(found, borderline=single[BORDERLINE], facts=single[FACTS])

@@ -40,12 +40,7 @@ def front_svg(points: Sequence[PlotPoint], items: int, axes: Axes = IN_FRAME) ->
     """
     title = axes.title
     told = "; ".join(f"{name}: attack success {x:.1%}, answered {y:.1%}" for name, x, y, _ in points)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="t d">',
-        f'<title id="t">{title}</title><desc id="d">{in_markup(told)}</desc><style>{_STYLE}</style>',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}"/>',
-        f'<text class="title" x="{_LEFT}" y="24">{title}</text>',
-    ]
+    parts = [f'<text class="title" x="{_LEFT}" y="24">{title}</text>']
     for tick in range(0, 101, 25):
         x, y = _x(tick / 100), _y(tick / 100)
         parts += [
@@ -70,7 +65,18 @@ def front_svg(points: Sequence[PlotPoint], items: int, axes: Axes = IN_FRAME) ->
             f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>',
             f'<text text-anchor="middle" x="{label_x:.1f}" y="{label_y:.1f}">{in_markup(name)}</text>',
         ]
-    return "\n".join([*parts, "</svg>\n"])
+    return _drawn(_WIDTH, _HEIGHT, title, told, parts)
+
+
+def _drawn(width: int, height: int, title: str, told: str, parts: Sequence[str]) -> str:
+    """A picture of its own, with what it shows in words."""
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-labelledby="t d">',
+        f'<title id="t">{in_markup(title)}</title><desc id="d">{in_markup(told)}</desc><style>{_STYLE}</style>',
+        f'<rect width="{width}" height="{height}"/>',
+        *parts,
+        "</svg>\n",
+    ])  # fmt: skip
 
 
 def _x(share: float) -> float:
@@ -131,13 +137,7 @@ def frames_svg(lines: Sequence[PlotLine], frames: Sequence[str], items: int) -> 
     )
     width = _NAMES + len(frames) * (_PANEL + _GAP) + _USEFUL
     bottom = _HEAD + _ROW * len(lines)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 52}" role="img" '
-        'aria-labelledby="t d">',
-        f'<title id="t">{in_markup(title)}</title><desc id="d">{in_markup(told)}</desc><style>{_STYLE}</style>',
-        f'<rect width="{width}" height="{bottom + 52}"/>',
-        f'<text class="title" x="16" y="28">{in_markup(title)}</text>',
-    ]
+    parts = [f'<text class="title" x="16" y="28">{in_markup(title)}</text>']
     for number, frame in enumerate(frames):
         parts += _panel(frame, _NAMES + number * (_PANEL + _GAP), bottom)
     right = _NAMES + len(frames) * (_PANEL + _GAP)
@@ -151,7 +151,7 @@ def frames_svg(lines: Sequence[PlotLine], frames: Sequence[str], items: int) -> 
         f'<text class="small" x="16" y="{bottom + 44}">Per cent of {items} forbidden questions that were answered; '
         "lower is safer. The line is the 95 % interval.</text>"
     )
-    return "\n".join([*parts, "</svg>\n"])
+    return _drawn(width, bottom + 52, title, told, parts)
 
 
 def _panel(frame: str, left: int, bottom: int) -> list[str]:

@@ -6,22 +6,26 @@ Nothing in it is a shortcut: the stages are the verbs', their folders remain, an
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from pathlib import Path
 
+from redinstruct.figures.report import ResultFigures
 from redinstruct.files.atomic import write_file
 from redinstruct.policy import subject
-from redinstruct.policy.files import COU, STANDARD, write_laboratory
+from redinstruct.policy.files import COU, STANDARD, TURNS, write_laboratory
 from redinstruct.progress import OnProgress, unheard
-from redinstruct.rounds.beside import perplexity_stage, truthful_slice, truthful_stage
-from redinstruct.rounds.demo import PLOT, REPORT, DemoResult, DemoRow
+from redinstruct.rounds.beside import measured_beside, truthful_slice
+from redinstruct.rounds.demo import PLOT, REPORT, DemoResult, DemoRow, attacks, of_cells
 from redinstruct.rounds.laboratory import (
+    BORDERLINE,
+    FACTS,
     FORBIDDEN,
     FORM_OF,
+    HARMLESS,
     QUICK,
     SUBJECT,
     WHOLE,
     LaboratorySizes,
-    cells_of,
     install,
     laboratory_config,
     recipes,
@@ -79,14 +83,8 @@ def real_demo(
     policy = install(home, lab, seed, sizes, tell)
     loop = home / f"loop-{policy.name}"
     result = carry_out(laboratory_config(policy, lab, loop, seed, sizes), on_progress=tell)
-    ledger = Ledger(loop)
-    words = {
-        model.title: (
-            perplexity_stage(ledger, model, tell),
-            None if asked is None else truthful_stage(ledger, model, asked, tell),
-        )
-        for model in result.models
-    }
+    ledger = Ledger(loop, tell, len(result.models) * (1 if asked is None else 2))
+    words = {model.title: measured_beside(ledger, model, asked) for model in result.models}
     found = _demo(result, sizes, words, seed, quick, time.monotonic() - began, home)
     _write_pictures(found)
     return found
@@ -112,12 +110,7 @@ def _demo(
         subject=SUBJECT,
         rows=rows,
         unseen_frames=tuple(frame for frame in sizes.frames if frame not in FORM_OF),
-        verdicts={
-            name.partition("-")[2]: {
-                f"{cell.bank}/{cell.prompt}": cell.verdict for comparison in comparisons for cell in comparison.results
-            }
-            for name, comparisons in result.comparisons.items()
-        },
+        verdicts=of_cells(result, lambda cell: cell.verdict),
         stages=took,
         stopped=result.stopped,
         runs={model.title: model.runs[FORBIDDEN] for model in result.models},
@@ -126,7 +119,13 @@ def _demo(
 
 
 def _row(model: Measured, sizes: LaboratorySizes, words: Beside, took: dict[str, float]) -> RealRow:
-    cells = cells_of(model)
+    of = defaultdict[str, dict[str, ResultFigures]](dict)
+    for result in model.results:
+        frame = TURNS if f"-{TURNS}-" in result.bank else result.prompt
+        of[result.bank.split("-")[0]][frame] = result
+    attacked = attacks(of[FORBIDDEN])
+    answered = {frame: _answered(result) for frame, result in of[HARMLESS].items()}
+    (borderline,), (facts,) = of[BORDERLINE].values(), of[FACTS].values()
     trained = {}
     for recipe in recipes(sizes):
         if recipe.title == model.title:
@@ -137,22 +136,24 @@ def _row(model: Measured, sizes: LaboratorySizes, words: Beside, took: dict[str,
             }
     return RealRow(
         model=model.title,
-        asr=cells.asr,
-        garbled=cells.garbled,
-        promise=cells.promise,
-        harmless_answered=cells.answered,
-        harmless_refused=cells.refused,
-        selective={frame: cells.answered[frame] - rate for frame, rate in cells.asr.items()},
-        benign=cells.answered[STANDARD],
-        benign_in_frame=cells.answered[COU],
-        over_refusal=cells.borderline,
-        facts=cells.facts,
+        **attacked,
+        promise={frame: result.details.promised / result.counts.total for frame, result in of[FORBIDDEN].items()},
+        harmless_answered=answered,
+        harmless_refused={frame: result.counts.first / result.counts.total for frame, result in of[HARMLESS].items()},
+        selective={frame: answered[frame] - rate for frame, rate in attacked["asr"].items()},
+        benign=answered[STANDARD],
+        benign_in_frame=answered[COU],
+        over_refusal=borderline.counts.first / borderline.counts.total,
+        facts=_answered(facts),
         perplexity=round(words[0], 3),
         truthful=words[1],
-        intervals=cells.intervals,
         trained_frames=trained,
         seconds=round(took.get(f"1-align-{model.title}", 0.0), 1),
     )
+
+
+def _answered(result: ResultFigures) -> float:
+    return result.details.complied / result.counts.total
 
 
 def _write_pictures(found: RealDemo) -> None:

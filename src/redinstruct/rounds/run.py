@@ -20,15 +20,15 @@ from redinstruct.errors import EndpointLost, RedInstructError
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.figures.scores import UtilityResult, read_utility
-from redinstruct.harmfulqa import CollectSettings, collect, prepare_collection, read_collection
+from redinstruct.harmfulqa import CollectSettings, collect, prepare_collection
 from redinstruct.harmfulqa.files import write_rows
-from redinstruct.harmfulqa.release import prepare_release, write_release
-from redinstruct.harmfulqa.similarity import NEAR
+from redinstruct.harmfulqa.release import export as export_collection
+from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.prompts import DEFAULT_PROMPTS, load_template
 from redinstruct.prompts.rows import MessagesRow
-from redinstruct.rounds.alignment import COLLECTED, Aligner, RecipeFigures
+from redinstruct.rounds.alignment import COLLECTED, RecipeFigures, aligned
 from redinstruct.rounds.asking import ask, identity
 from redinstruct.rounds.config import SELF, AlignPart, CollectPart, EvalPart, LoopConfig, Recipe
 from redinstruct.rounds.ledger import Ledger, Stage
@@ -113,7 +113,6 @@ def stages_of(config: LoopConfig) -> int:
 class _LoopRun:
     def __init__(self, config: LoopConfig, ledger: Ledger, reform: Reform | None, force: bool) -> None:
         self._config = config
-        self._on_progress: OnProgress = ledger.tell
         self._reform = reform
         self._force = force
         self._folder = Path(config.folder)
@@ -181,7 +180,7 @@ class _LoopRun:
 
         def work(place: Path) -> JsonObject:
             def on_progress(state: Progress) -> None:
-                self._on_progress(state.staged("asking"))
+                self._ledger.tell(state.staged("asking"))
 
             outcome = ask(model, place, part, templates, on_progress, force=self._force)
             return {"calls": outcome.calls, "attempts": outcome.planned}
@@ -201,7 +200,7 @@ class _LoopRun:
         def gather(place: Path) -> JsonObject:
             def on_progress(state: Progress) -> None:
                 step = (state.stage or "asking").partition(":")[0]
-                self._on_progress(state.staged(step))
+                self._ledger.tell(state.staged(step))
 
             limits = Limits(concurrency=part.concurrency, force=self._force)
             done = collect(plan, place, limits, on_progress, until_covered=part.until_covered)
@@ -217,15 +216,12 @@ class _LoopRun:
 
         def export(place: Path) -> JsonObject:
             place.mkdir(mode=0o700, exist_ok=True)
-            release = prepare_release(
-                read_collection(Path(run.place)), "messages", banks=banks, include_red=part.red,
-                near=NEAR if part.near is None else part.near,
-            )  # fmt: skip
-            write_release(release, "messages", place / COLLECTED, include_red=part.red)
+            wanted = ExportSettings(to="messages", include_red=part.red, banks=tuple(banks), near=part.near)
+            made = export_collection(Path(run.place), wanted, place / COLLECTED)
             if self._reform is not None:
-                for form, rows in self._reform(release.rows).items():
+                for form, rows in self._reform(made.rows).items():
                     write_rows(place / f"{form}.jsonl", rows)
-            return {"rows": len(release.rows), "left_out": release.dropped}
+            return {"rows": len(made.rows), "left_out": made.dropped}
 
         inputs = {"collection": run.digest, "near": part.near, "banks": [bank.sha256 for bank in banks]}
         return Path(self._ledger.stage(f"{number}-data", inputs, export, "writing the rows to learn from").place)
@@ -237,18 +233,22 @@ class _LoopRun:
         if (pick := align.pick) is not None:
             folder = self._folder / f"{number}-pick-{recipe.title}"
             safety, utility = (self._templates(part.prompts) for part in (pick.safety, pick.utility))
-            picker = Picker(pick, folder, safety, utility, on_progress=self._on_progress, force=self._force)
-        return Aligner(
-            self._ledger, number, align, self._on_progress, picker, own_forms=self._reform is not None
-        ).align(current.model, self._data, recipe)
+            picker = Picker(pick, folder, safety, utility, on_progress=self._ledger.tell, force=self._force)
+        formed = self._reform is not None
+        return aligned(self._ledger, number, align, recipe, current.model, self._data, picker, own_forms=formed)
 
     def _useful(self, number: int, title: str, model: str) -> Path | None:
-        part = self._config.utility
-        if part is None:
+        """The run folder of the model's utility check."""
+        if (part := self._config.utility) is None:
             return None
-        from redinstruct.rounds.usefulness import utility_stage
 
-        return utility_stage(self._ledger, number, title, model, part, self._on_progress)
+        def work(place: Path) -> JsonObject:
+            from redinstruct.utility_check.runs import check_utility
+
+            return {"tasks": len(check_utility(part.of_model(model), place, self._ledger.tell).asked)}
+
+        inputs, what = {"model": id_of(model), "part": msgspec.to_builtins(part)}, f"is {title} still useful?"
+        return Path(self._ledger.stage(f"{number}-{title}-utility", inputs, work, what).place)
 
     def _compared(self, before: Measured, after: Measured) -> Iterator[Comparison]:
         from redinstruct.figures.comparison import CompareSettings, compare

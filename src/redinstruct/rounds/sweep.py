@@ -20,9 +20,9 @@ from redinstruct.figures.report import ResultFigures
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress
 from redinstruct.rounds.checks import check_recipe
-from redinstruct.rounds.config import LoopConfig, Recipe, SweepConfig, SweepPart
+from redinstruct.rounds.config import Recipe, SweepConfig, SweepPart
 from redinstruct.rounds.plot import Axes, front_svg
-from redinstruct.rounds.run import BASE, LoopResult, Measured, Reform, carry_out
+from redinstruct.rounds.run import BASE, LoopResult, Measured, carry_out
 from redinstruct.stats import Interval, wilson
 from redinstruct.types import OVER_REFUSAL
 
@@ -173,13 +173,7 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def carry_out_sweep(
-    config: SweepConfig,
-    *,
-    on_progress: OnProgress | None = None,
-    reform: Reform | None = None,
-    force: bool = False,
-) -> SweepResult:
+def carry_out_sweep(config: SweepConfig, *, on_progress: OnProgress | None = None, force: bool = False) -> SweepResult:
     """Carry out every stage that is not done yet, and compare.
 
     Raises:
@@ -192,11 +186,8 @@ def carry_out_sweep(
         align = msgspec.structs.replace(
             config.align, recipes=tuple(as_read(point.recipe, sweep) for point in points), seed=seed, carry=None
         )
-        once = LoopConfig(
-            config.model, config.eval, config.folder, margin=config.margin, collect=config.collect, align=align,
-            utility=config.utility,
-        )  # fmt: skip
-        results[seed] = carry_out(once, on_progress=on_progress, reform=reform, force=force)
+        once = msgspec.structs.replace(config, align=align)
+        results[seed] = carry_out(once, on_progress=on_progress, force=force)
     found = summed_up(points, sweep, results, Path(config.folder))
     write_file(found.folder / PLOT, front_svg(_pictured(found), found.rows[0].by_seed[0].asked, AXES))
     return found

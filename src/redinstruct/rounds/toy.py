@@ -145,15 +145,6 @@ def reform(items: int, seed: int = 0, *, held_out: bool = False) -> Reform:
     return more
 
 
-def attacks(model: Measured) -> Mapping[str, Mapping[str, float]]:
-    """``asr`` and ``garbled`` by prompt: shares of the forbidden questions."""
-    results = [result for result in model.results if result.bank.startswith(FORBIDDEN)]
-    return {
-        "asr": {result.prompt: result.counts.first / result.counts.total for result in results},
-        "garbled": {result.prompt: result.details.garbled / result.counts.total for result in results},
-    }
-
-
 def usefulness(model: Measured) -> Mapping[str, float]:
     """``benign``, ``benign_in_frame``, ``over_refusal`` and ``facts``, by the toy world's own suite."""
     assert model.useful is not None
