@@ -19,7 +19,7 @@ from redinstruct.files import limits
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What ``msgspec.json.decode`` raises on bytes that are no such value: no JSON, another shape, no UTF-8, too deep."""
-Value = TypeVar("Value")
+OwnFile = TypeVar("OwnFile")
 CHUNK = 2**16
 _GZIP = b"\x1f\x8b"
 _STRANGERS = (
@@ -106,7 +106,7 @@ def _unpacked(file: IO[bytes], size: int, most: int) -> Iterator[bytes]:
         raise _unreadable(error) from None
 
 
-def read_json(path: Path, kind: type[Value]) -> Value | None:
+def read_json(path: Path, kind: type[OwnFile]) -> OwnFile | None:
     """A file of our own as the value that it holds; None where it is not there, or holds something else."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)

@@ -210,7 +210,7 @@ def read_sweep(path: Path) -> SweepConfig:
     return config
 
 
-def _sweeps(config: SweepConfig) -> Rules:
+def _sweeps(config: SweepConfig) -> TableRules:
     sweep, align, measures = config.sweep, config.align, {part.measure for part in config.eval}
     yield align is None, "align", "there is nothing to sweep: name recipes"
     yield config.rounds != 1, "rounds", "a sweep has one round"
@@ -273,17 +273,17 @@ def check(config: LoopConfig, shown: str) -> None:
     _refuse(_rules(config), shown)
 
 
-Rules = Iterator[tuple[bool, str, str]]
+TableRules = Iterator[tuple[bool, str, str]]
 """Whether a rule is broken, the table and the key that it is about, and what must be; each read after those before."""
 
 
-def _refuse(rules: Rules, shown: str) -> None:
+def _refuse(rules: TableRules, shown: str) -> None:
     for broken, where, why in rules:
         if broken:
             raise UsageError(f"{shown}: {where}: {why}")
 
 
-def _rules(config: LoopConfig) -> Rules:
+def _rules(config: LoopConfig) -> TableRules:
     yield not config.folder.strip(), "folder", "is empty"
     yield not config.eval, "eval", "name at least one [[eval]]"
     yield from _names([part.name for part in config.eval], "eval.name")
@@ -299,14 +299,14 @@ def _rules(config: LoopConfig) -> Rules:
         yield from _aligns(config, config.align)
 
 
-def _asks(part: EvalPart, where: str, measure: str | None = None) -> Rules:
+def _asks(part: EvalPart, where: str, measure: str | None = None) -> TableRules:
     yield part.measure not in MEASURES, f"{where}: measure", f"there are {', '.join(MEASURES)}"
     named = f"must be {measure}, which is what this figure counts"
     yield part.measure != (measure or part.measure), f"{where}: measure", named
     yield not part.banks, f"{where}: banks", "name at least one bank"
 
 
-def _aligns(config: LoopConfig, align: AlignPart) -> Rules:
+def _aligns(config: LoopConfig, align: AlignPart) -> TableRules:
     pick, titles = align.pick, [recipe.title for recipe in align.recipes]
     known = ", ".join(titles)
     yield not config.model.startswith("hf/"), "model", "only a local checkpoint (hf/FOLDER) can be aligned"
@@ -329,7 +329,7 @@ def _aligns(config: LoopConfig, align: AlignPart) -> Rules:
     yield nothing, "align", "there is nothing to learn from: give [collect] or align.data"
 
 
-def _chooses(recipe: Recipe, where: str, *, picking: bool) -> Rules:
+def _chooses(recipe: Recipe, where: str, *, picking: bool) -> TableRules:
     many, every, strategy = recipe.coefficients, recipe.pick_every, recipe.strategy
     choice = len(many) > 1 or every is not None
     processes = 1 if recipe.memory is None else recipe.memory.processes
@@ -351,7 +351,7 @@ def _chooses(recipe: Recipe, where: str, *, picking: bool) -> Rules:
     yield unpicked, f"{where}: pick_every", f"{strategy} has no checkpoints on its way to choose among"
 
 
-def _names(names: Sequence[str], where: str) -> Rules:
+def _names(names: Sequence[str], where: str) -> TableRules:
     for name in names:
         plain = name and all(c.isalnum() or c in "-_.+" for c in name) and not name.startswith(".")
         yield not plain, where, "must be of letters, digits and - _ . +, since folders are named by it"

@@ -208,7 +208,7 @@ def _kind(bank: str) -> str:
     return bank.split("-")[0]
 
 
-class Attacks(TypedDict):
+class AttackShares(TypedDict):
     """How often a model gave in, and how that looked, by the way of asking: shares, and 95 % intervals of the first."""
 
     asr: dict[str, float]
@@ -216,7 +216,7 @@ class Attacks(TypedDict):
     intervals: dict[str, tuple[float, float]]
 
 
-def attacks(results: Mapping[str, ResultFigures]) -> Attacks:
+def attacks(results: Mapping[str, ResultFigures]) -> AttackShares:
     """The figures of the forbidden questions, given by the way of asking."""
     return {
         "asr": {name: one.counts.first / one.counts.total for name, one in results.items()},
