@@ -265,3 +265,17 @@ def test_a_hundred_thousand_answers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with Store.open_for_reading(tmp_path / "run") as store:
         assert sum(row.count for row in store.counts(store.judges()[0][0])) == 100_000
+
+
+def test_a_report_s_own_list_of_attempts_is_no_table_of_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its ``prompt`` is a template's name, its ``label`` a verdict: they were read as question and half."""
+    cli, bank = InProcess(capsys), tmp_path / "bank.json"
+    bank.write_text('["What is blue?"]')
+    asked = cli("eval", "--model", "scripted/weak", "--bank", bank, "--judge", "refusal", "--run", tmp_path / "run")
+    assert asked.code == 0
+    assert cli("report", tmp_path / "run", "--jsonl", tmp_path / "a.jsonl", "--show-content").code == 0
+    with nothing_written(tmp_path):
+        told = cli("import", tmp_path / "a.jsonl", "--run", tmp_path / "other")
+    assert "row 1 is an attempt of a run as `report --jsonl` lists it" in told.error_line

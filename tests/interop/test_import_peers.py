@@ -146,11 +146,23 @@ def garak_report(path: Path, rows: list[dict[str, object]]) -> Path:
 def test_a_garak_report_gives_its_answers_and_not_its_hits(tmp_path: Path) -> None:
     done = import_file(garak_report(tmp_path / "g.report.jsonl", REPORT), tmp_path / "run")
     assert (done.source.model, done.source.labels, done.answers, done.blank) == ("my-model", "none", 3, 1)
-    assert [(v.question.text, v.question.topic, v.completion.raw) for v in rows_of(tmp_path / "run")] == [
-        ("What is blue?", "dan.Inert", "A colour."),
-        ("What is blue?", "dan.Inert", None),
-        ("What is green?", "goat.Inert", "Grass."),
+    assert [(v.question.text, v.epoch, v.question.topic, v.completion.raw) for v in rows_of(tmp_path / "run")] == [
+        ("What is blue?", 1, "dan.Inert", "A colour."),
+        ("What is blue?", 2, "dan.Inert", None),
+        ("What is green?", 1, "goat.Inert", "Grass."),
     ]
+
+
+def test_the_turns_before_a_garak_prompt_s_last_one_stand_before_the_question(tmp_path: Path) -> None:
+    said = {"role": "assistant", "content": {"text": "A plant."}}
+    rule = {"role": "system", "content": {"text": "Be brief."}}
+    rows = [*REPORT[:4], {**REPORT[4], "prompt": {"turns": [rule, TURN, said, TURN]}}]
+    done = import_file(garak_report(tmp_path / "g.report.jsonl", rows), tmp_path / "run")
+    question = done.source.rows[-1]
+    assert question.question == "What is green?"
+    assert [(turn.role, turn.content) for turn in question.earlier] == [
+        ("system", "Be brief."), ("user", "What is green?"), ("assistant", "A plant."),
+    ]  # fmt: skip
 
 
 IMAGE = {"turns": [{"role": "user", "content": {"text": None, "data_path": "x.png", "data_type": ["image", None]}}]}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from redinstruct.errors import UsageError
 from redinstruct.interop import ImportSettings, import_file, read_source
 from redinstruct.types import ATTACK_SUCCESS
 from tests.interop.test_import import rows_of
@@ -78,6 +79,17 @@ def test_a_pass_of_an_ordinary_promptfoo_evaluation_is_said_to_be_taken_for_harm
     assert counts(tmp_path / "other") == {"promptfoo": {"harmful": 1}}
 
 
+def test_a_promptfoo_log_of_several_models_is_no_run_of_the_first(tmp_path: Path) -> None:
+    log = promptfoo(
+        tmp_path / "r.json",
+        asked("What is blue?", "A colour.", success=True),
+        {**asked("What is blue?", "A hue.", success=False), "provider": {"id": "stub:other"}},
+    )
+    with pytest.raises(UsageError, match=r"row 3 .* is of stub:other, and the rows before it are of stub:m"):
+        import_file(log, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # ---- lm-evaluation-harness ----
 
 
@@ -99,6 +111,27 @@ def test_lm_eval_s_samples_their_repeats_and_metrics(tmp_path: Path) -> None:
         ("What is blue?", 1), ("What is blue?", 2), ("What is far?", 1), ("What is green?", 1),
     ]  # fmt: skip
     assert done.source.left_out == {"rows that hold no question and answer in text (log-likelihoods, say)": ("row 3",)}
+
+
+def test_what_several_filters_of_lm_eval_score_is_one_answer(tmp_path: Path) -> None:
+    rows = [
+        sample(number, text, ["A colour."], filter=kept, refusal=float(kept == "strict"))
+        for kept in ("strict", "flexible")
+        for number, text in enumerate(["What is blue?", "What is red?"])
+    ]
+    done = import_file(lines(tmp_path / "samples.jsonl", rows), tmp_path / "run")
+    assert done.answers == 2
+    assert counts(tmp_path / "run") == {
+        "lm-eval/refusal,strict": {"unharmful": 2}, "lm-eval/refusal,flexible": {"harmful": 2},
+    }  # fmt: skip
+
+
+def test_a_sample_of_lm_eval_that_stands_twice_is_asked_twice(tmp_path: Path) -> None:
+    """Files of several tasks, put together: each counts its documents from 0."""
+    rows = [sample(0, "What is blue?", ["A colour."]), sample(0, "What is red?", ["A hue."])]
+    done = import_file(lines(tmp_path / "samples.jsonl", [*rows, *rows]), tmp_path / "run")
+    assert (done.answers, len(set(done.source.numbers))) == (4, 4)
+    assert counts(tmp_path / "run") == {"lm-eval/refusal": {"unharmful": 4}}
 
 
 # ---- deepteam ----

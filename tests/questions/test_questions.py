@@ -835,3 +835,25 @@ def test_reading_banks_loads_nothing_heavy_and_no_network() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prompt": [SKY, SEA], "label": ["safe", "unsafe"]},
+        {"category": ["sky", "sea"], "prompt": [SKY, SEA]},
+        {"questions": [SKY, SEA], "answers": ["It scatters.", "Deep."]},
+        {"answers": ["It scatters.", "Deep."], "questions": [SKY, SEA]},
+    ],
+)
+def test_columns_are_no_topics(tmp_path: Path, columns: object) -> None:
+    """As ``DataFrame.to_json`` and ``Dataset.to_dict`` write them: labels and answers were asked as questions."""
+    with pytest.raises(BankError, match="lists of questions and of other things"):
+        read_bank(put(tmp_path, "bank.json", columns))
+    assert len(read_bank(put(tmp_path, "one.json", {"prompt": [SKY, SEA]})).questions) == 2
+
+
+def test_a_report_s_list_of_attempts_is_no_bank(tmp_path: Path) -> None:
+    row = {"prompt": "cou", "label": "harmful", "question_hash": "0", "answer_hash": "1", "question": SKY}
+    with pytest.raises(BankError, match="row 1 is an attempt of a run as `report --jsonl` lists it"):
+        read_bank(put(tmp_path, "attempts.jsonl", json.dumps(row)))

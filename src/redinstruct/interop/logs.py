@@ -4,7 +4,7 @@
                 (promptfoo 0.121, ``src/types``); the judge is ``promptfoo``, whose pass means a defence where
                 promptfoo attacked (a plugin's name stands in the metadata), else what the user says
     lm-eval     samples_*.jsonl: {doc, arguments, resps, filter, <metric>: ...} (lm_eval 0.4, ``--log_samples``); each
-                metric is the judge ``lm-eval/<metric>``, each of a document's repeats an epoch
+                metric is the judge ``lm-eval/<metric>`` (``,<filter>``), each of a document's repeats an epoch
     deepteam    a saved risk assessment: {overview, test_cases: [{input, actualOutput, score, error, ...}]} (deepteam
                 1.0, ``risk_assessment.py``); the judge is ``deepteam``: score 1 is a defence, 0 a finding
     HarmBench   completions: {behavior id: [{test_case, generation, label}]} (``generate_completions.py``); the judge is
@@ -16,18 +16,20 @@ A row that does not hold what it should is left out and named. What a tool's err
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from redinstruct.errors import BankError
+from redinstruct.errors import BankError, UsageError
 from redinstruct.files import JsonRow, Leaf, Malformed, fold
 from redinstruct.interop.inspect_log import converted
 from redinstruct.interop.rows import ImportRow, Instrument, RowLabel, Source, first_text
 from redinstruct.interop.scores import Scores
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TOPIC_KEYS
 from redinstruct.questions.turns import conversation, is_conversation
+from redinstruct.safetext import terminal
 from redinstruct.types import ATTACK_SUCCESS, Measure, Message
 
 _T = TypeVar("_T")
@@ -73,13 +75,21 @@ class RowsSoFar:
         self._rows: list[tuple[ImportRow, dict[str, RowLabel | None]]] = []
         self._numbers: list[int] = []
         self._places: dict[Hashable, int] = {}
+        self._answers: dict[tuple[int, int], int] = {}
         self._names: dict[str, None] = {}
         self._notes: dict[str, None] = {}
 
     def add(self, row: ImportRow, question: Hashable, labels: dict[str, RowLabel | None]) -> None:
-        """One answer to a question, and each judge's label."""
+        """One answer to a question, and each judge's label; of an answer that stands there, further judges' labels."""
         self._names.update(dict.fromkeys(labels))
-        self._numbers.append(self._places.setdefault(question, len(self._places)))
+        number = self._places.setdefault(question, len(self._places))
+        while (at := self._answers.setdefault((number, row.epoch), len(self._rows))) < len(self._rows):
+            if labels.keys().isdisjoint(self._rows[at][1]):
+                self._rows[at][1].update(labels)
+                return
+            question = (question, "again")
+            number = self._places.setdefault(question, len(self._places))
+        self._numbers.append(number)
         self._rows.append((row, labels))
 
     def leave_out(self, what: str, where: str) -> None:
@@ -155,8 +165,7 @@ class _Provider(msgspec.Struct, frozen=True):
 
 
 class _PromptfooRow(
-    msgspec.Struct, frozen=True,
-    rename={"grade": "gradingResult", "why": "failureReason", "test": "testIdx", "frame": "promptIdx"},
+    msgspec.Struct, frozen=True, rename={"grade": "gradingResult", "why": "failureReason"},
 ):  # fmt: skip
     prompt: _Prompt
     response: _Response | None = None
@@ -166,8 +175,6 @@ class _PromptfooRow(
     error: object = None
     provider: _Provider | str | None = None
     metadata: _About | None = None
-    test: int | None = None
-    frame: int | None = None
 
 
 _GAVE_UP = (2, "error", "ERROR")
@@ -184,6 +191,11 @@ def _promptfoo(reading: RowsSoFar, row: JsonRow) -> None:
         reading.leave_out("rows without a prompt in text", row.where)
         return
     provider = found.provider.id if isinstance(found.provider, _Provider) else found.provider
+    if provider and reading.model not in ("", provider):
+        raise UsageError(
+            f"{row.where} is of {terminal(provider)}, and the rows before it are of {terminal(reading.model)}: a run "
+            "is of one model (`promptfoo eval --filter-providers NAME -o FILE` writes one's)"
+        )
     reading.model = reading.model or provider or ""
     output = None if found.response is None else found.response.output
     answer = output if isinstance(output, str) or output is None else msgspec.json.encode(output).decode()
@@ -242,13 +254,13 @@ def _lm_eval(reading: RowsSoFar, row: JsonRow) -> None:
         f"lm-eval/{name}": reading.scores.of(name, value.get(name), row.where) for name in metrics
     }
     kept = value.get("filter")
-    if isinstance(kept, str) and kept != "none" and len(metrics) and len(texts) > 1:
-        labels = {}  # what a filter took of several answers is none of them
+    if isinstance(kept, str) and kept != "none":  # what a filter took of several answers is none of them
+        labels = {} if len(texts) > 1 else {f"{name},{terminal(kept)}": label for name, label in labels.items()}
     for epoch, text in enumerate(texts, 1):
         answer = text if isinstance(text, str) else None
         topic, subtopic = first_text(fields, TOPIC_KEYS), first_text(fields, SUBTOPIC_KEYS)
         made = ImportRow(row.where, question, answer, topic=topic, subtopic=subtopic, epoch=epoch)
-        reading.add(made, (value.get("doc_id"), value.get("filter")), labels)
+        reading.add(made, (json.dumps(value.get("doc_id")), question, *texts), labels)
 
 
 def _argument(arguments: object) -> str | None:

@@ -4,8 +4,8 @@
                    (generate_responses.py of declare-lab/red-instruct); a response "[[N]]" is a filtered request
     JailbreakBench artifacts: {parameters: {model, method}, jailbreaks: [{goal, prompt, response, jailbroken}]} and
                    more (JailbreakBench/artifacts); the question is the goal, the attack's own prompt is left out
-    garak          report.jsonl: rows by entry_type; attempts of status 2 with prompt and outputs (garak/attempt.py).
-                   Detector scores are left out: what a hit means differs from detector to detector
+    garak          report.jsonl: rows by entry_type; attempts of status 2 with prompt and outputs (garak/attempt.py),
+                   each output an epoch. Detector scores are left out: what a hit means differs between detectors
 
 Inspect's logs are read by :mod:`.inspect_log`, those of promptfoo, lm-eval, deepteam and HarmBench by :mod:`.logs`,
 PyRIT's memory by :mod:`.pyrit`.
@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from redinstruct.errors import UsageError
+from redinstruct.errors import BankError, UsageError
 from redinstruct.files import WRAPPERS, Fields, JsonRow, Leaf, fold, kind_of, listed
 from redinstruct.interop.rows import ImportRow, Source, said
 from redinstruct.questions import TEXT_KEYS
-from redinstruct.types import ATTACK_SUCCESS, Measure
+from redinstruct.questions.turns import conversation
+from redinstruct.types import ATTACK_SUCCESS, Measure, Message
 
 _RESULTS = re.compile(
     r"(dangerousqa|harmfulqa|adversarialqa|catqa_(?:english|chinese|vietnamese))_(.+)_(standard|cot|cou|suffix)(_w_thoughts)?"
@@ -124,7 +126,7 @@ def garak(rows: Iterable[JsonRow]) -> Source:
     Raises:
         UsageError: a row that is no object.
     """
-    found: list[ImportRow] = []
+    attempts: list[list[ImportRow]] = []
     left_out: dict[str, tuple[str, ...]] = {}
     model = ""
     for row in rows:
@@ -137,32 +139,39 @@ def garak(rows: Iterable[JsonRow]) -> Source:
             model = named if isinstance(named, str) else model
         if value.get("entry_type") == "attempt" and value.get("status") == _COMPLETE:
             try:
-                found += _attempt(row.where, value)
+                attempts.append(_attempt(row.where, value))
             except UsageError as odd:
                 left_out[str(odd)] = (*left_out.get(str(odd), ()), row.where)
-    return _in_order("garak", found, model=model, left_out=left_out)
+    numbers = tuple(number for number, of in enumerate(attempts) for _ in of)
+    return Source(format="garak", rows=tuple(chain(*attempts)), numbers=numbers, model=model, left_out=left_out)
 
 
 def _attempt(where: str, value: Fields) -> list[ImportRow]:
-    question = _asked(value.get("prompt"), "attempts whose prompt")
+    earlier, question = _asked(value.get("prompt"))
     if question is None or not question.strip():
         raise UsageError("attempts without a prompt in text (an image, say)")
     outputs = value.get("outputs")
     if not isinstance(outputs, list):
         raise UsageError(f"attempts whose outputs is {kind_of(outputs)}, not a list")
     probe = _text(value.get("probe_classname"), "attempts whose probe_classname")
+    answers = [_message(output, "attempts whose output") for output in outputs]
     return [
-        ImportRow(f"{where}, output {number}", question.strip(), _message(output, "attempts whose output"), topic=probe)
-        for number, output in enumerate(outputs, 1)
+        ImportRow(f"{where}, output {n}", question.strip(), answer, topic=probe, earlier=earlier, epoch=n)
+        for n, answer in enumerate(answers, 1)
     ]
 
 
-def _asked(prompt: object, what: str) -> str | None:
-    """A prompt as garak wrote it over the years: a text, a message, a turn, or a conversation (its last user turn)."""
-    if isinstance(prompt, dict) and isinstance(prompt.get("turns"), list):
-        turns = [turn for turn in prompt["turns"] if isinstance(turn, dict) and turn.get("role") == "user"]
-        return _message(turns[-1].get("content"), what) if turns else None
-    return _message(prompt, what)
+def _asked(prompt: object) -> tuple[tuple[Message, ...], str | None]:
+    """A prompt as garak wrote it over the years: a text, a message, a turn, or a conversation."""
+    what = "attempts whose prompt"
+    if not isinstance(prompt, dict) or not isinstance(prompt.get("turns"), list):
+        return (), _message(prompt, what)
+    turns = [turn for turn in prompt["turns"] if isinstance(turn, dict)]
+    said = [{"role": turn.get("role"), "content": _message(turn.get("content"), what)} for turn in turns]
+    try:
+        return conversation(said, what)
+    except BankError:
+        return (), None
 
 
 def _message(value: object, what: str) -> str | None:

@@ -28,7 +28,7 @@ from redinstruct.interop.raters import (
 from redinstruct.interop.rows import ImportRow, RowLabel, Source, Vote, meaning_of_one, said
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
-from redinstruct.questions.halves import Halves
+from redinstruct.questions.halves import Halves, refuse_attempt
 from redinstruct.questions.turns import KEYS as TURN_KEYS
 from redinstruct.questions.turns import conversation, is_conversation
 from redinstruct.types import ATTACK_SUCCESS, Measure, Message
@@ -160,6 +160,8 @@ def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str 
             _refuse_two_spellings(row.where, row.value, chosen)
         if not folded and "prompt" not in chosen and not fields.keys() & set(map(fold, ASKED)):
             raise UsageError(_lacking(list(row.value), {}) or "")  # at once: what follows may be long
+        if not folded:
+            refuse_attempt(row.where, fields)
         columns.update(dict.fromkeys(fields))
         folded.append((row.where, fields))
     roles = roles_in(list(columns), chosen, lambda column: (fields.get(column) for _, fields in folded), measure)

@@ -37,7 +37,7 @@ from redinstruct.files import (
     stem_of,
 )
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
-from redinstruct.questions.halves import SAFE, UNSAFE, Halves
+from redinstruct.questions.halves import SAFE, UNSAFE, Halves, refuse_attempt
 from redinstruct.questions.packed import GroupNames, Packing, Questions
 from redinstruct.questions.spread import FIRST, SPREAD, Selected, spread
 from redinstruct.questions.turns import KEYS as TURN_KEYS
@@ -65,6 +65,7 @@ _MEANT = {key.casefold() for key in (*TURN_KEYS, *TEXT_KEYS, *TOPIC_KEYS, *SUBTO
 ASKED = (*TURN_KEYS[:1], *TEXT_KEYS, *TURN_KEYS[1:])
 """The same with the keys that hold a conversation, by rank."""
 
+_COLUMNS = frozenset(map(fold, ASKED))
 _MOST_NAMED = 10_000
 _EXPECTED = f"expected one of {', '.join(TEXT_KEYS)}"
 
@@ -248,6 +249,8 @@ class _Reader:
         self._chosen, self._digest = columns, digest
         own = columns.get("label")
         self.halves = Halves() if own is None else Halves([own], chosen=True)
+        self._topic: str | None = ""
+        """The last row's, blank before the first."""
         self._keys: tuple[str, ...] | None = None
         self._key: str | None = None
         self._folded = True
@@ -293,6 +296,8 @@ class _Reader:
         if isinstance(row, Leaf):
             raise BankError(f"{row.where} holds {kind_of(row.value)}, expected a list of questions")
         where, value, topic, subtopic = row
+        if topic != self._topic:
+            self._next_topic(where, topic)
         fields: Fields = {}
         key = None
         if isinstance(value, dict):
@@ -316,6 +321,13 @@ class _Reader:
         if named is None:
             named = self._names(topic, subtopic, fields, where)
         self.packing.add(text, named, earlier)
+
+    def _next_topic(self, where: str, topic: str | None) -> None:
+        """Lists under keys that name rows or a column are none (pandas' columns, ``questions`` beside ``answers``)."""
+        kinds = {key is None or fold(key) in _COLUMNS for key in (self._topic, topic)}
+        if self._topic != "" and True in kinds:
+            raise BankError(f"{where}: lists of questions and of other things, expected one list, or one a topic")
+        self._topic = topic
 
     def add_block(self, block: RowBlock) -> None:
         """The next rows' questions, as :meth:`add` takes each. Raises ``BankError``, row named."""
@@ -370,6 +382,7 @@ class _Reader:
     def _text_key_of(self, keys: tuple[str, ...], where: str) -> str | None:
         """Most rows of a file have the same keys: what they mean is found once."""
         if keys != self._keys:
+            refuse_attempt(where, keys)
             self._refuse_two_spellings(keys, where)
             self._keys, self._key = keys, self._text_key(keys)
             folded = set(map(fold, keys))

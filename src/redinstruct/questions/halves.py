@@ -41,6 +41,12 @@ def sign(value: object) -> bool | None:
     return SIGNS.get(fold(value)) if isinstance(value, str) else None
 
 
+def refuse_attempt(where: str, keys: Iterable[str]) -> None:
+    """Raise ``BankError`` of a row of ``report --jsonl``: its prompt is a template's name, its label a verdict."""
+    if {"question_hash", "answer_hash"} <= set(keys):
+        raise BankError(f"{where} is an attempt of a run as `report --jsonl` lists it: name the run, or the run's bank")
+
+
 class Halves:
     """The cells of one file that may tell its halves, row by row, and in the end what they tell.
 
