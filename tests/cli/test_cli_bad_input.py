@@ -229,6 +229,23 @@ def test_a_number_that_no_machine_counts_to(cli: InProcess, place: Path, argumen
     assert "is not in the range" in cli(*arguments, "9" * 30).error_line
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("gate", ".", "--max-rate", 1, "--md"),
+        ("gate", ".", "--max-rate", 1, "--junit"),
+        ("compare", ".", ".", "--md"),
+        ("report", ".", "--csv"),
+        ("export", ".", "--to", "bundle", "--out"),
+        ("list",),
+        ("purge",),
+    ],
+    ids=str,
+)
+def test_a_name_that_no_file_can_have(cli: InProcess, place: Path, arguments: tuple[object, ...]) -> None:
+    assert "too long" in cli(*arguments, "x" * 300).error_line
+
+
 def test_names_that_are_no_utf8_are_names_all_the_same(cli: InProcess, place: Path) -> None:
     """Bytes of another encoding, in a file's name or a flag, as Python reads them in."""
     (place / "r\udce9.txt").write_text("<question> <answer> <format>")

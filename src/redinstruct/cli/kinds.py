@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Sequence
@@ -16,26 +17,30 @@ from redinstruct.types import Json, JsonObject
 
 
 class PathParameter(click.Path):
-    """A file or a folder. An empty name is none: of a shell variable that is not set, say, it would be "here"."""
+    """A file or a folder: any path that the file system can have. An empty name is none: of a shell variable that is
+    not set, say, it would be "here".
+    """
+
+    within = ""
+    """What is looked for in the folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Fails for an empty name."""
+        """Fails for an empty name, and for a path that no file can have, a name of a thousand letters say."""
         if isinstance(value, str) and not value.strip():
             self.fail("the name is empty (is a shell variable not set?)", param, ctx)
-        return Path(str(super().convert(value, param, ctx)))
+        path = Path(str(super().convert(value, param, ctx)))
+        try:
+            (path / self.within).lstat()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                self.fail(f"{str(path)[:40]}...: {error.strerror}", param, ctx)
+        return path
 
 
 class RunParameter(PathParameter):
-    """A run's folder: any path that the file system can have."""
+    """A run's folder."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Fails for a path that no file can have, a name of a thousand letters say."""
-        path = super().convert(value, param, ctx)
-        try:
-            (path / "run.sqlite-journal").is_file()
-        except OSError as error:
-            self.fail(f"{str(path)[:40]}...: {error.strerror}", param, ctx)
-        return path
+    within = "run.sqlite-journal"
 
 
 RUN = RunParameter(path_type=Path)
