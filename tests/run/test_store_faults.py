@@ -7,6 +7,7 @@ never another figure, never another exception.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from redinstruct.errors import ConfigError, RedInstructError, StoreError
+from redinstruct.interop import import_file
 from redinstruct.run import STORE_NAME, Store, schema
 from redinstruct.run.config import check_same_run
 from redinstruct.safetext import restore
@@ -579,6 +581,18 @@ with Store.open_for_writing(run) as store:
             with pytest.raises(StoreError, match=r"the disk is full: recording answers stopped; what was committed"):
                 store.commit_completions([(row, 0, text("x" * 9000)) for row in range(1, 9)])
             assert store.counts(judge)[0].label is None
+
+    def test_before_the_first_byte_of_an_import_nothing_is_left(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        (tmp_path / "rows.csv").write_text("prompt,response\na,b\n")
+        monkeypatch.setattr("redinstruct.run.folder.os.write", full)
+        with pytest.raises(RedInstructError, match="No space left"):
+            import_file(tmp_path / "rows.csv", tmp_path / "run")
+        assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
     def test_a_folder_that_vanishes_is_one_line(self, tmp_path: Path) -> None:
         run = tmp_path / "run"

@@ -119,8 +119,8 @@ class OpenStore:
         created = not is_run(folder)
         try:
             make_private_folder(folder)
+            make_private_file(folder / LOCK_NAME)  # first: by it, `purge` knows what a kill or a full disk left
             make_private_file(folder / ".gitignore", b"*\n")
-            make_private_file(folder / LOCK_NAME)
         except OSError as error:
             raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
         lock = lock_folder(folder)
