@@ -24,7 +24,7 @@ from redinstruct.run import (
     outcomes_of_cells,
     settle,
 )
-from redinstruct.stats import Interval, Part, corrected, corrected_of, jeffreys, run_difference, run_rate, strata
+from redinstruct.stats import Interval, Part, corrected, corrected_of, jeffreys, run_difference, run_rate, sides, strata
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Verdict
 
 Labels = Mapping[bytes, str]
@@ -164,7 +164,7 @@ class Cell(msgspec.Struct, frozen=True):
     questions: Sequence[int] | None = None
     topics: Outcomes | None = None
     lost: Sequence[int] = ()
-    flagged: int = -1
+    flagged: int | None = None
     """How many ``judge`` holds true, where that is known."""
 
     @property
@@ -176,13 +176,7 @@ class Cell(msgspec.Struct, frozen=True):
 
     def counts_of(self, said: Mapping[int, bool]) -> tuple[Part, Part]:
         """What the judge flagged, and the rest, with what is said of some of them."""
-        total, flagged = len(self.judge), self.flagged if self.flagged >= 0 else sum(self.judge)
-        hits, drawn = [0, 0], [0, 0]
-        for index, label in said.items():
-            side = not self.judge[index]
-            hits[side] += label
-            drawn[side] += 1
-        return Part(flagged, hits[0], drawn[0]), Part(total - flagged, hits[1], drawn[1])
+        return sides(self.judge, said, self.flagged)
 
     @property
     def parts(self) -> list[Hashable]:

@@ -8,7 +8,9 @@ Clinical Epidemiology 43 (1990) 543-549); AC1 does not. Report it beside them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+
+from redinstruct.stats.checks import check_as_many
 
 
 def cohen_kappa(
@@ -97,25 +99,22 @@ def krippendorff_alpha(
     items = [[label for label in column if label is not None] for column in zip(*ratings, strict=True)]
     items = [labels for labels in items if len(labels) > 1]
     uses = Counter(label for labels in items for label in labels)
-    n = sum(uses.values())
-    if order is not None:
-        return _ordinal_alpha(items, uses, order)
-    expected = n * n - sum(count * count for count in uses.values())
-    if expected == 0:
-        return None
-    observed = sum(
-        (len(labels) ** 2 - sum(count * count for count in Counter(labels).values())) / (len(labels) - 1)
-        for labels in items
-    )
-    return 1.0 - (n - 1) * observed / expected
-
-
-def _ordinal_alpha(
-    items: Sequence[Sequence[Hashable]], uses: Counter[Hashable], order: Sequence[Hashable]
-) -> float | None:
-    """The same with the ordinal difference: the square of the uses between two labels, their own counted half."""
-    if strange := uses.keys() - set(order):
+    if order is not None and (strange := uses.keys() - set(order)):
         raise ValueError(f"{len(strange)} labels have no place in the order")
+    apart = _apart if order is None else _apart_in(order, uses)
+    if (expected := apart(uses)) <= 0:
+        return None
+    observed = sum(apart(Counter(labels)) / (len(labels) - 1) for labels in items)
+    return 1.0 - (uses.total() - 1) * observed / expected
+
+
+def _apart(labels: Counter[Hashable]) -> float:
+    """The ordered pairs of different labels."""
+    return labels.total() ** 2 - sum(count * count for count in labels.values())
+
+
+def _apart_in(order: Sequence[Hashable], uses: Counter[Hashable]) -> Callable[[Counter[Hashable]], float]:
+    """The same with the ordinal difference: the square of the uses between two labels, their own counted half."""
     middle: dict[Hashable, float] = {}
     below = 0
     for label in order:
@@ -128,22 +127,16 @@ def _ordinal_alpha(
         squares = sum(count * middle[label] ** 2 for label, count in labels.items())
         return 2 * (labels.total() * squares - total * total)
 
-    expected = apart(uses)
-    if expected <= 0:
-        return None
-    observed = sum(apart(Counter(labels)) / (len(labels) - 1) for labels in items)
-    return 1.0 - (uses.total() - 1) * observed / expected
+    return apart
 
 
 def _counted(
     first: Sequence[Hashable], second: Sequence[Hashable], weights: Sequence[float] | None
 ) -> tuple[float, float, dict[Hashable, float], dict[Hashable, float]]:
     """The weight of the items on which two raters agree, of all, and of each label by either."""
-    if len(first) != len(second):
-        raise ValueError(f"both raters must label the same items, not {len(first)} and {len(second)}")
+    check_as_many("both raters must label the same items", first, second)
     known: Sequence[float] = [1] * len(first) if weights is None else weights
-    if len(known) != len(first):
-        raise ValueError(f"weights must be as many as the items, not {len(known)} and {len(first)}")
+    check_as_many("weights must be as many as the items", known, first)
     agreed: float = 0
     ones: dict[Hashable, float] = {}
     twos: dict[Hashable, float] = {}

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from statistics import NormalDist
 from typing import SupportsIndex
 
 from redinstruct.stats.checks import checked_alpha
 from redinstruct.stats.clusters import checked_clusters, robust, wilson_low
-from redinstruct.stats.intervals import wilson
+from redinstruct.stats.intervals import quantile, wilson
 from redinstruct.stats.multiplicity import hit_at_k
 from redinstruct.stats.values import Interval
 
@@ -68,13 +67,8 @@ def wilson_by_question(
 
 def _between(estimate: float, effective: float, freedom: float | None, alpha: float) -> Interval:
     """Wilson's interval at an effective size, by Student's quantile where there are degrees of freedom, guarded."""
-    quantile = -NormalDist().inv_cdf(alpha / 2)
-    if freedom is not None:
-        from scipy.special import stdtrit
-
-        quantile = -float(stdtrit(freedom, alpha / 2))
-    low = _low(estimate, effective, quantile, alpha)
-    high = 1.0 - _low(1.0 - estimate, effective, quantile, alpha)
+    t = -quantile(alpha / 2, freedom)
+    low, high = _low(estimate, effective, t, alpha), 1.0 - _low(1.0 - estimate, effective, t, alpha)
     return Interval(estimate, min(low, estimate), max(high, estimate), METHOD)
 
 
@@ -173,8 +167,8 @@ def _effect(pairs: Sequence[tuple[int, int]]) -> tuple[float, float | None]:
     return min(max(variance / independent, 1.0), most), robust([0.0] * len(sizes), sizes).freedom
 
 
-def _low(rate: float, size: float, quantile: float, alpha: float) -> float:
-    low = wilson_low(rate, size, quantile)
+def _low(rate: float, size: float, t: float, alpha: float) -> float:
+    low = wilson_low(rate, size, t)
     if rate == 0 or rate > 0.5 or round(rate * size) > _RARE:
         return low
     from scipy.special import gammaincinv

@@ -8,10 +8,10 @@ correct is refused. Not promised: that a calibration on other models, languages 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import SupportsIndex
 
 from redinstruct.stats.checks import checked_alpha, checked_counts
+from redinstruct.stats.intervals import quantile
 from redinstruct.stats.values import Calibration, Interval, WeakJudge
 
 
@@ -54,7 +54,7 @@ def rogan_gladen(
     if n == 0:
         return Interval(None, 0.0, 1.0, "rogan-gladen")
     estimate = min(max((x / n + tn / neg - 1) / (youden / (pos * neg)), 0.0), 1.0)
-    low, high = _lang_reiczigel(x, n, (tp, pos, tn, neg), -NormalDist().inv_cdf(alpha / 2))
+    low, high = _lang_reiczigel(x, n, (tp, pos, tn, neg), -quantile(alpha / 2))
     return Interval(estimate, min(low, estimate), max(high, estimate), "rogan-gladen")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import SupportsIndex
 
 
@@ -55,6 +55,12 @@ def checked_rate(name: str, value: float) -> float:
     if not 0.0 < value < 1.0:
         raise ValueError(f"{name} must lie between 0 and 1, both excluded, not {value!r}")
     return float(value)
+
+
+def check_as_many(words: str, one: Sized, other: Sized) -> None:
+    """Raise ``ValueError`` where two columns that belong together are not equally long."""
+    if len(one) != len(other):
+        raise ValueError(f"{words}, not {len(one)} and {len(other)}")
 
 
 def checked_labels(name: str, labels: Sequence[bool]) -> list[bool]:

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, SupportsIndex
 
-from redinstruct.stats.checks import checked_alpha, checked_counts
+from redinstruct.stats.checks import check_as_many, checked_alpha, checked_counts
+from redinstruct.stats.intervals import quantile
 from redinstruct.stats.values import Interval
 
 METHOD = "clustered wilson"
@@ -81,12 +82,10 @@ def clustered(
         return Interval(None, 0.0, 1.0, METHOD)
     if len(pairs) == 1:
         return Interval(hits / size, 0.0, 1.0, METHOD)
-    from scipy.special import stdtrit
-
     estimate = hits / size
     effect, freedom = _effect(pairs)
     # At least 1, and with Student's quantile all the same: rare successes hide how unlike the clusters are.
-    effective, t = size / max(1.0, effect), -float(stdtrit(freedom, alpha / 2))
+    effective, t = size / max(1.0, effect), -quantile(alpha / 2, freedom)
     low, high = wilson_low(estimate, effective, t), 1.0 - wilson_low(1 - estimate, effective, t)
     return Interval(estimate, min(low, estimate), max(high, estimate), METHOD)
 
@@ -119,8 +118,7 @@ def checked_clusters(successes: Sequence[SupportsIndex], totals: Sequence[Suppor
     Raises:
         ValueError: as :func:`clustered`, the confidence apart.
     """
-    if len(successes) != len(totals):
-        raise ValueError(f"successes and totals must be as many, not {len(successes)} and {len(totals)}")
+    check_as_many("successes and totals must be as many", successes, totals)
     pairs = [checked_counts(x, n) for x, n in zip(successes, totals, strict=True)]
     return [pair for pair in pairs if pair[1] > 0]
 

@@ -23,9 +23,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from redinstruct.stats.by_question import question_effect
-from redinstruct.stats.checks import checked_alpha, checked_count, checked_human, checked_labels
+from redinstruct.stats.checks import check_as_many, checked_alpha, checked_count, checked_human, checked_labels
 from redinstruct.stats.intervals import log_confidence
-from redinstruct.stats.parts import Part, checked_part, repeats, strata, tallied
+from redinstruct.stats.parts import Part, checked_part, repeats, sides, strata, tallied
 from redinstruct.stats.values import Interval
 
 if TYPE_CHECKING:
@@ -71,7 +71,22 @@ def corrected(
     Zhang, Computational Statistics & Data Analysis 53 (2009) 1080-1085, for a linear function of proportions, over
     Jeffreys intervals with the boundary rule; see :func:`poststratified` and :func:`stratified`.
     """
-    return _whole(judge, human, confidence, POSTSTRATIFIED, drawn_by, questions)
+    labels, alpha = checked_labels("judge", judge), checked_alpha(confidence)
+    known = checked_human(human, len(labels))
+    check_as_many("drawn_by and judge must be as many", labels if drawn_by is None else drawn_by, labels)
+    asked = questions if repeats(questions, len(labels)) else None
+    if drawn_by is None and asked is None:
+        return corrected_of(*sides(labels, known), confidence)
+    if not known:
+        return Interval(None, 0.0, 1.0, POSTSTRATIFIED)
+    # In the attempts' order, so that sums of floats have the same digits however the labels came.
+    inside = dict(sorted(known.items()))
+    parts = strata(labels if drawn_by is None else list(zip(labels, drawn_by, strict=True)), inside, asked)
+    effects = (1.0, 1.0)
+    if asked is not None:
+        share, drawn = question_effect(*tallied(labels, asked)), {asked[index] for index in known}
+        effects = _of_few(share, len(set(asked)), alpha), _of_few(parts[0].effect, len(drawn), alpha)
+    return Interval(*stratified([part[:3] for part in parts], alpha=alpha, effects=effects), POSTSTRATIFIED)
 
 
 def corrected_of(flagged: Part, rest: Part, confidence: float = 0.95) -> Interval:
@@ -108,7 +123,7 @@ def two_judges(
     Source: two-phase (double) sampling, Tenenbein, JASA 65 (1970) 1350-1361: at a correlation phi of the two judges,
     about ``1 - phi**2`` of the strong judge's calls reach the same width. Draw its part with :func:`draw_part`.
     """
-    return _whole(cheap, strong, confidence, TWO_JUDGES, None, questions)
+    return corrected(cheap, strong, confidence, questions=questions)._replace(method=TWO_JUDGES)
 
 
 def part_sizes(flagged: int, others: int, size: int) -> tuple[int, int]:
@@ -177,48 +192,22 @@ def corrected_by(
         ValueError: as :func:`corrected`, or ``groups`` and ``judge`` differ in length.
     """
     labels = checked_labels("judge", judge)
-    if len(groups) != len(labels):
-        raise ValueError(f"groups and judge must be as many, not {len(groups)} and {len(labels)}")
-    if drawn_by is None and not repeats(questions, len(labels)):
-        return _combined(labels, human, groups, confidence, POSTSTRATIFIED)
-    return _in_parts(labels, human, groups, drawn_by, questions, confidence, POSTSTRATIFIED)
-
-
-def _in_parts(
-    labels: list[bool],
-    human: Mapping[int, bool],
-    groups: Sequence[Hashable],
-    drawn_by: Sequence[Hashable] | None,
-    questions: Sequence[Hashable] | None,
-    confidence: float,
-    method: str,
-) -> dict[Hashable, Interval]:
-    """The same with a part of its own for each label of the judge and value of ``drawn_by``, by question."""
-    alpha = checked_alpha(confidence)
     known = checked_human(human, len(labels))
-    if drawn_by is not None and len(drawn_by) != len(labels):
-        raise ValueError(f"drawn_by and judge must be as many, not {len(drawn_by)} and {len(labels)}")
-    asked = questions if repeats(questions, len(labels)) else None
+    for name, column in (("groups", groups), ("drawn_by", drawn_by), ("questions", questions)):
+        check_as_many(f"{name} and judge must be as many", labels if column is None else column, labels)
     places: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         places.setdefault(group, []).append(index)
-    found: dict[Hashable, Interval] = {}
-    for group, inside in places.items():
-        flagged, own = [labels[i] for i in inside], None if asked is None else [asked[i] for i in inside]
-        parts = strata(
-            flagged if drawn_by is None else [(labels[i], drawn_by[i]) for i in inside],
+    return {
+        group: corrected(
+            [labels[i] for i in inside],
             {number: known[i] for number, i in enumerate(inside) if i in known},
-            own,
+            confidence,
+            drawn_by=None if drawn_by is None else [drawn_by[i] for i in inside],
+            questions=None if questions is None else [questions[i] for i in inside],
         )
-        found[group] = Interval(None, 0.0, 1.0, method)
-        if any(part.labelled for part in parts):
-            effects = (1.0, 1.0)
-            if own is not None:
-                drawn = {own[number] for number, i in enumerate(inside) if i in known}
-                share = question_effect(*tallied(flagged, own))
-                effects = _of_few(share, len(set(own)), alpha), _of_few(parts[0].effect, len(drawn), alpha)
-            found[group] = Interval(*stratified([part[:3] for part in parts], alpha=alpha, effects=effects), method)
-    return found
+        for group, inside in places.items()
+    }
 
 
 def _of_few(effect: float, questions: int, alpha: float) -> float:
@@ -229,52 +218,6 @@ def _of_few(effect: float, questions: int, alpha: float) -> float:
 
     # Student's is the larger; near the median scipy's is 0 at some degrees of freedom.
     return effect * max(1.0, float(stdtrit(questions - 1, alpha / 2) / ndtri(alpha / 2))) ** 2
-
-
-def _combined(
-    labels: list[bool], human: Mapping[int, bool], groups: Sequence[Hashable], confidence: float, method: str
-) -> dict[Hashable, Interval]:
-    """One pass over the attempts, whatever the number of groups."""
-    alpha = checked_alpha(confidence)
-    known = checked_human(human, len(labels))
-    names = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    # Per group: flagged, total, then hits and labels among the flagged, hits and labels among the others.
-    counts = [[0] * 6 for _ in names]
-    for flagged, group in zip(labels, groups, strict=True):
-        row = counts[names[group]]
-        row[0] += flagged
-        row[1] += 1
-    for index, label in known.items():
-        row, place = counts[names[groups[index]]], 2 if labels[index] else 4
-        row[place] += label
-        row[place + 1] += 1
-    intervals: dict[Hashable, Interval] = dict.fromkeys(names, Interval(None, 0.0, 1.0, method))
-    labelled = [group for group, number in names.items() if counts[number][3] + counts[number][5]]
-    if labelled:
-        import numpy as np
-
-        table = np.array([counts[names[group]] for group in labelled], dtype=np.int64).T
-        for group, estimate, low, high in zip(labelled, *poststratified(*table, alpha=alpha), strict=True):
-            intervals[group] = Interval(float(estimate), float(low), float(high), method)
-    return intervals
-
-
-def _whole(
-    judge: Sequence[bool],
-    human: Mapping[int, bool],
-    confidence: float,
-    method: str,
-    drawn_by: Sequence[Hashable] | None = None,
-    questions: Sequence[Hashable] | None = None,
-) -> Interval:
-    labels = checked_labels("judge", judge)
-    if not labels:
-        checked_alpha(confidence)
-        checked_human(human, 0)
-        return Interval(None, 0.0, 1.0, method)
-    if drawn_by is not None or repeats(questions, len(labels)):
-        return _in_parts(labels, human, [None] * len(labels), drawn_by, questions, confidence, method)[None]
-    return _combined(labels, human, [None] * len(labels), confidence, method)[None]
 
 
 def poststratified(

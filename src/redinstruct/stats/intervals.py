@@ -37,7 +37,7 @@ def wilson(successes: SupportsIndex, total: SupportsIndex, confidence: float = 0
     alpha = checked_alpha(confidence)
     if n == 0:
         return Interval(None, 0.0, 1.0, "wilson")
-    z = -NormalDist().inv_cdf(alpha / 2)
+    z = -quantile(alpha / 2)
     estimate = x / n
     # The interval always holds the estimate; where it is narrower than a float's rounding, that must be said.
     low, high = min(_wilson_low(x, n, z), estimate), max(1.0 - _wilson_low(n - x, n, z), estimate)
@@ -99,6 +99,15 @@ def _jeffreys_low(x: int, n: int, alpha: float) -> float:
     low = float(betaincinv(x + 0.5, n - x + 0.5, alpha / 2))
     # The rate at which n trials hold any success with probability alpha: 1 - (1 - alpha)**(1/n), in full digits.
     return min(low, -math.expm1(log_confidence(alpha) / n)) if x == 1 else low
+
+
+def quantile(share: float, freedom: float | None = None) -> float:
+    """Below which such a share of Student's distribution lies; of the normal one without degrees of freedom."""
+    if freedom is None:
+        return NormalDist().inv_cdf(share)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))
 
 
 def log_confidence(alpha: float) -> float:

@@ -11,7 +11,8 @@ from collections.abc import Hashable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-from redinstruct.stats.checks import checked_alpha, checked_rate
+from redinstruct.stats.checks import check_as_many, checked_alpha, checked_rate
+from redinstruct.stats.intervals import quantile
 from redinstruct.stats.pairs import mcnemar_midp, paired_by_question
 from redinstruct.stats.values import Change
 
@@ -99,8 +100,7 @@ def _change(before: float, after: float) -> float:
 
 def _mean_of(changes: Sequence[float], parts: Sequence[Hashable] | None) -> _Mean:
     """The mean of the parts' means. Its variance is None where a part has one item, and 0 where all changed alike."""
-    if parts is not None and len(parts) != len(changes):
-        raise ValueError(f"parts must be as many as the items, not {len(parts)} and {len(changes)}")
+    check_as_many("parts must be as many as the items", changes if parts is None else parts, changes)
     strata: dict[Hashable, list[float]] = {}
     for change, part in zip(changes, parts or [None] * len(changes), strict=True):
         strata.setdefault(part, []).append(change)
@@ -126,10 +126,10 @@ def _held(found: _Mean, unit: bool, margin: float, confidence: float) -> Change:
         return found.change(-most, most, 1.0, 1.0)
     if found.variance == 0.0:
         return _without_variance(found, unit, margin, confidence)
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import stdtr
 
     mean, freedom, error = found.mean, found.freedom, math.sqrt(found.variance)
-    t = -float(stdtrit(freedom, checked_alpha(confidence) / 2))
+    t = -quantile(checked_alpha(confidence) / 2, freedom)
     low, high = mean - t * error, mean + t * error
     if unit:
         low, high = max(low, -1.0), min(high, 1.0)
@@ -143,8 +143,7 @@ def _without_variance(found: _Mean, unit: bool, margin: float, confidence: float
     if not unit:
         return found.change(mean, mean, p_value, p_value / 2 if mean < margin else 1.0)
     half = paired_by_question([False] * found.items, [False] * found.items, confidence=confidence).high
-    z = -NormalDist().inv_cdf(checked_alpha(confidence) / 2)
-    below = NormalDist().cdf(z * (mean - margin) / half)
+    below = NormalDist().cdf(-quantile(checked_alpha(confidence) / 2) * (mean - margin) / half)
     return found.change(max(mean - half, -1.0), min(mean + half, 1.0), p_value, below)
 
 
@@ -181,7 +180,8 @@ def detectable(
             "detectable needs pairs, a share of changed ones in [0, 1], a design effect of 1 or more, and degrees of "
             "freedom above 0"
         )
-    z_test, z_power = _quantiles(checked_alpha(confidence), checked_rate("power", power), freedom)
+    z_test = -quantile(checked_alpha(confidence) / 2, freedom)
+    z_power = quantile(checked_rate("power", power), freedom)
     root = math.sqrt(pairs / design_effect)
 
     def shown(change: float) -> bool:
@@ -211,14 +211,5 @@ def detectable_mean(low: float, high: float, *, confidence: float = 0.95, level:
     """
     if not low <= high:
         raise ValueError(f"an interval's ends must be in order, not {low!r} and {high!r}")
-    z_interval, _ = _quantiles(checked_alpha(confidence), POWER, None)
-    z_test, z_power = _quantiles(checked_rate("level", level), checked_rate("power", power), None)
-    return (high - low) / 2 / z_interval * (z_test + z_power)
-
-
-def _quantiles(alpha: float, power: float, freedom: float | None) -> tuple[float, float]:
-    if freedom is None:
-        return -NormalDist().inv_cdf(alpha / 2), NormalDist().inv_cdf(power)
-    from scipy.special import stdtrit
-
-    return -float(stdtrit(freedom, alpha / 2)), float(stdtrit(freedom, power))
+    z_interval, z_test = -quantile(checked_alpha(confidence) / 2), -quantile(checked_rate("level", level) / 2)
+    return (high - low) / 2 / z_interval * (z_test + quantile(checked_rate("power", power)))

@@ -14,8 +14,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from statistics import NormalDist
 from typing import SupportsIndex
 
-from redinstruct.stats.checks import checked_alpha, checked_count, checked_labels
+from redinstruct.stats.checks import check_as_many, checked_alpha, checked_count, checked_labels
 from redinstruct.stats.clusters import robust
+from redinstruct.stats.intervals import quantile
 from redinstruct.stats.values import Change, Paired
 
 _NOTHING = 1e-9
@@ -47,16 +48,9 @@ def paired(before: Sequence[bool], after: Sequence[bool], confidence: float = 0.
     2850-2875, recommend both for paired proportions.
     """
     alpha = checked_alpha(confidence)
-    first, second = checked_labels("before", before), checked_labels("after", after)
-    if len(first) != len(second):
-        raise ValueError(f"before and after must be as many, not {len(first)} and {len(second)}")
-    if not first:
-        raise ValueError("before and after must hold at least one pair")
-    gained = sum(b and not a for a, b in zip(first, second, strict=True))
-    lost = sum(a and not b for a, b in zip(first, second, strict=True))
-    z, n = -NormalDist().inv_cdf(alpha / 2), len(first)
-    low, high = -_tango_high(lost, gained, n, z), _tango_high(gained, lost, n, z)
-    return Paired((gained - lost) / n, low, high, mcnemar_midp(lost, gained))
+    changes = _changes(before, after)
+    gained, lost, n = changes.count(1), changes.count(-1), len(changes)
+    return Paired((gained - lost) / n, *_tango(gained, lost, n, -quantile(alpha / 2)), mcnemar_midp(lost, gained))
 
 
 def paired_by_question(
@@ -138,26 +132,29 @@ def paired_by_cluster(
     changes, of = _checked_changes(before, after, clusters, margin)
     if len(of) == 1:
         return Change(plain.difference, -1.0, 1.0, 1.0, 1.0, changes.count(1), changes.count(-1), math.inf, 1)
-    return _clustered(plain, list(of.values()), margin, checked_alpha(confidence))
+    return _clustered(plain, changes, list(of.values()), margin, checked_alpha(confidence))
+
+
+def _changes(before: Sequence[bool], after: Sequence[bool]) -> list[int]:
+    """Each pair's change: -1, 0 or 1."""
+    first, second = checked_labels("before", before), checked_labels("after", after)
+    check_as_many("before and after must be as many", first, second)
+    if not first:
+        raise ValueError("before and after must hold at least one pair")
+    return [int(a) - int(b) for b, a in zip(first, second, strict=True)]
 
 
 def _checked_changes(
     before: Sequence[bool], after: Sequence[bool], groups: Sequence[Hashable] | None, margin: float
 ) -> tuple[list[int], dict[Hashable, list[int]]]:
-    """Each pair's change (-1, 0 or 1), and the same by group; nothing where every pair is a group of its own."""
-    first, second = checked_labels("before", before), checked_labels("after", after)
-    if len(first) != len(second):
-        raise ValueError(f"before and after must be as many, not {len(first)} and {len(second)}")
-    if not first:
-        raise ValueError("before and after must hold at least one pair")
+    """Each pair's change, and the same by group; nothing where every pair is a group of its own."""
+    changes = _changes(before, after)
     if not 0.0 <= margin < 1.0:
         raise ValueError(f"the margin must lie in [0, 1), not {margin!r}")
-    changes = [int(a) - int(b) for b, a in zip(first, second, strict=True)]
     of: dict[Hashable, list[int]] = {}
     if groups is None:
         return changes, of
-    if len(groups) != len(changes):
-        raise ValueError(f"clusters must be as many as the pairs, not {len(groups)} and {len(changes)}")
+    check_as_many("clusters must be as many as the pairs", groups, changes)
     for change, name in zip(changes, groups, strict=True):
         of.setdefault(name, []).append(change)
     return changes, of
@@ -171,8 +168,8 @@ def _by_question(changes: Sequence[int], of: Mapping[Hashable, Sequence[int]], m
     effect, freedom = (_of_repeats(of, gained + lost), len(of) - 1.0) if repeated else (1.0, None)
     if freedom == 0.0:
         return Change((gained - lost) / n, -1.0, 1.0, 1.0, 1.0, gained, lost, effect, 1)
-    counts, t = (gained / effect, lost / effect, n / effect), _quantile(alpha, freedom)
-    low, high = -_tango_high(counts[1], counts[0], counts[2], t), _tango_high(*counts, t)
+    counts = gained / effect, lost / effect, n / effect
+    low, high = _tango(*counts, -quantile(alpha / 2, freedom))
     p_value = max(
         _midp(counts[1], counts[0]), 2 * _below(-abs(_tango_score(*counts, 0.0)), freedom) if gained != lost else 1.0
     )
@@ -198,9 +195,11 @@ def _of_repeats(of: Mapping[Hashable, Sequence[int]], changed: int) -> float:
     return min(max(questions / (questions - 1) * spread / independent, 1.0), most)
 
 
-def _clustered(plain: Paired, clusters: Sequence[Sequence[int]], margin: float, alpha: float) -> Change:
-    """Each cluster's changes (-1, 0 or 1), and what they are as independent pairs, as a change of clusters."""
-    gained, lost, n = (sum(map(counted, clusters)) for counted in (_gained, _lost, len))
+def _clustered(
+    plain: Paired, changes: Sequence[int], clusters: Sequence[Sequence[int]], margin: float, alpha: float
+) -> Change:
+    """Each pair's change and the same by cluster, and what they are as independent pairs, as a change of clusters."""
+    gained, lost, n = changes.count(1), changes.count(-1), len(changes)
     mean = plain.difference
     variance, freedom = robust([sum(of) - len(of) * mean for of in clusters], [len(of) for of in clusters])
     # Where all pairs changed alike, the data say nothing about clusters, and none are assumed.
@@ -209,8 +208,9 @@ def _clustered(plain: Paired, clusters: Sequence[Sequence[int]], margin: float, 
     low, high, p_value = plain.low, plain.high, plain.p_value
     rise = _below(_tango_score(gained, lost, n, margin), None)
     if effect > _NOTHING:
-        counts, t = (gained / effect, lost / effect, n / effect), _quantile(alpha, freedom)
-        low, high = min(low, -_tango_high(counts[1], counts[0], counts[2], t)), max(high, _tango_high(*counts, t))
+        counts = gained / effect, lost / effect, n / effect
+        wide = _tango(*counts, -quantile(alpha / 2, freedom))
+        low, high = min(low, wide[0]), max(high, wide[1])
         p_value = max(p_value, 2 * _below(-abs(_tango_score(*counts, 0.0)), freedom)) if gained != lost else 1.0
         rise = max(rise, _below(_tango_score(*counts, margin), freedom))
     if variance > _NOTHING * independent:
@@ -218,23 +218,6 @@ def _clustered(plain: Paired, clusters: Sequence[Sequence[int]], margin: float, 
     if p_value > alpha:
         low, high = min(low, 0.0), max(high, 0.0)
     return Change(mean, low, high, p_value, rise, gained, lost, max(1.0, effect), len(clusters), freedom)
-
-
-def _gained(changes: Sequence[int]) -> int:
-    return changes.count(1)
-
-
-def _lost(changes: Sequence[int]) -> int:
-    return changes.count(-1)
-
-
-def _quantile(alpha: float, freedom: float | None) -> float:
-    """The two-sided quantile, above 0: Student's, the normal one without degrees of freedom."""
-    if freedom is None:
-        return -NormalDist().inv_cdf(alpha / 2)
-    from scipy.special import stdtrit
-
-    return -float(stdtrit(freedom, alpha / 2))
 
 
 def _below(score: float, freedom: float | None) -> float:
@@ -277,6 +260,11 @@ def _midp(lost: float, gained: float) -> float:
     # 2 (P(X < k) + P(X = k) / 2) as a sum of two distribution functions: nothing cancels.
     beyond = float(betainc(n - fewer + 1, fewer, 0.5)) if fewer > 0 else 0.0
     return min(1.0, beyond + float(betainc(n - fewer, fewer + 1, 0.5)))
+
+
+def _tango(gained: float, lost: float, n: float, z: float) -> tuple[float, float]:
+    """The differences that the score test does not reject."""
+    return -_tango_high(lost, gained, n, z), _tango_high(gained, lost, n, z)
 
 
 def _tango_high(gained: float, lost: float, n: float, z: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, SupportsIndex
 
 from redinstruct.stats.by_question import kish, residual_effect
-from redinstruct.stats.checks import checked_count
+from redinstruct.stats.checks import check_as_many, checked_count
 
 _SEVERAL = 1.5
 """From which mean number of labels of a label's question on they tell how alike its answers are."""
@@ -45,6 +45,17 @@ def checked_part(part: Part | Sequence[SupportsIndex]) -> Part:
         raise ValueError(f"a part must hold positive <= labelled <= size, not {counts[1]}, {counts[2]}, {counts[0]}")
     effects = part[3:] if isinstance(part, Part) else ()
     return Part(counts[0], counts[1], counts[2], *effects)
+
+
+def sides(judge: Sequence[bool], said: Mapping[int, bool], flagged: int | None = None) -> tuple[Part, Part]:
+    """What a judge flagged (so many, where that is known), and the rest, with what is said of some, by their places."""
+    flagged = sum(judge) if flagged is None else flagged
+    hits, drawn = [0, 0], [0, 0]
+    for index, label in said.items():
+        side = not judge[index]
+        hits[side] += label
+        drawn[side] += 1
+    return Part(flagged, hits[0], drawn[0]), Part(len(judge) - flagged, hits[1], drawn[1])
 
 
 def strata(
@@ -92,9 +103,10 @@ def repeats(questions: Sequence[Hashable] | None, total: int) -> bool:
     Raises:
         ValueError: there are not as many questions as attempts.
     """
-    if questions is not None and len(questions) != total:
-        raise ValueError(f"questions must be as many as the attempts, {total}, not {len(questions)}")
-    return questions is not None and len(set(questions)) < total
+    if questions is None:
+        return False
+    check_as_many("questions must be as many as the attempts", questions, range(total))
+    return len(set(questions)) < total
 
 
 def tallied(hits: Sequence[bool], questions: Sequence[Hashable]) -> tuple[list[int], list[int]]:

@@ -7,11 +7,16 @@ it, with a fixed seed. Not promised: power where answers fail, or where the true
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redinstruct.stats.by_question import wilson_by_question
 from redinstruct.stats.checks import checked_alpha, checked_rate
+from redinstruct.stats.intervals import quantile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 MOST_QUESTIONS = 100_000
 """More than this is not planned for: the rate then lies too near the limit."""
@@ -63,15 +68,9 @@ def gate_power(
         raise ValueError("power needs questions, epochs, and a correlation in [0, 1)")
     if epochs > 1:
         return _simulated(questions, rate, limit, epochs, correlation, confidence)
-    from scipy.special import bdtr, bdtrc
+    import numpy as np
 
-    z = -NormalDist().inv_cdf(alpha / 2)
-    reach = z * math.sqrt(questions * limit * (1 - limit))
-    if rate < limit:
-        most = math.floor(questions * limit - reach + 1e-12)
-        return float(bdtr(most, questions, rate)) if most >= 0 else 0.0
-    least = math.floor(questions * limit + reach) + 1
-    return float(bdtrc(least - 1, questions, rate)) if least <= questions else 0.0
+    return float(_chances(np.array([questions]), rate, limit, alpha)[0])
 
 
 def questions_needed(
@@ -121,19 +120,25 @@ def _of_all(chance: float, cells: int, passing: bool) -> float:
     return chance**cells if passing else chance
 
 
-def _fewest(rate: float, limit: float, power: float, confidence: float) -> int | None:
-    """Power rises in teeth: the first number of questions from which on it never falls below again."""
+def _chances(n: Array, rate: float, limit: float, alpha: float) -> Array:
+    """:func:`gate_power` of each number of questions, each asked once."""
     import numpy as np
     from scipy.special import bdtr, bdtrc
 
-    n = np.arange(1, MOST_QUESTIONS + 1)
-    reach = -NormalDist().inv_cdf(checked_alpha(confidence) / 2) * np.sqrt(n * limit * (1 - limit))
+    reach = -quantile(alpha / 2) * np.sqrt(n * limit * (1 - limit))
     if rate < limit:
         most = np.floor(n * limit - reach + 1e-12)
-        chance = np.where(most >= 0, bdtr(np.maximum(most, 0), n, rate), 0.0)
-    else:
-        least = np.floor(n * limit + reach) + 1
-        chance = np.where(least <= n, bdtrc(np.minimum(least, n) - 1, n, rate), 0.0)
+        return np.where(most >= 0, bdtr(np.maximum(most, 0), n, rate), 0.0)
+    least = np.floor(n * limit + reach) + 1
+    return np.where(least <= n, bdtrc(np.minimum(least, n) - 1, n, rate), 0.0)
+
+
+def _fewest(rate: float, limit: float, power: float, confidence: float) -> int | None:
+    """Power rises in teeth: the first number of questions from which on it never falls below again."""
+    import numpy as np
+
+    n = np.arange(1, MOST_QUESTIONS + 1)
+    chance = _chances(n, rate, limit, checked_alpha(confidence))
     enough = np.minimum.accumulate(chance[::-1])[::-1] >= power
     return int(n[enough.argmax()]) if enough.any() else None
 

@@ -17,25 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 from redinstruct.stats.by_question import wilson_by_question
 from redinstruct.stats.checks import checked_count
 from redinstruct.stats.intervals import wilson
 from redinstruct.stats.values import Interval
-from redinstruct.types import Measure, is_unscored, is_withheld
+from redinstruct.types import Measure, NoResponseReason, is_unscored, is_withheld
 
 PROVISIONAL_BELOW = 0.95
 """The coverage under which a figure is provisional."""
-
-
-class QuestionTally(NamedTuple):
-    """How the recorded attempts of one question came out, by the four ways in which an attempt can count."""
-
-    positive: int = 0
-    negative: int = 0
-    withheld: int = 0
-    unscored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +78,11 @@ def rates(
         raise ValueError(f"counts must hold exactly the six labels of {measure.name}: {missing=}, {foreign=}")
     checked = {label: checked_count(label, counts[label]) for label in measure.labels}
     kept = checked_count("withheld", withheld)
-    silent = checked["no_response"]
-    if kept > silent:
+    if kept > (silent := checked["no_response"]):
         raise ValueError(f"withheld must not exceed no_response, not {kept} of {silent}")
-    positive, negative = checked[measure.first], checked[measure.second]
-    total = sum(checked.values())
-    tally = QuestionTally(positive, negative, kept, total - positive - negative - kept)
-    return _asked_once(tally, silent - kept, confidence)
+    ways: dict[tuple[str, str | None], int] = {(label, None): count for label, count in checked.items()}
+    ways["no_response", None], ways["no_response", NoResponseReason.PROVIDER_FILTER] = silent - kept, kept
+    return rates_of(ways, measure, confidence)
 
 
 def rates_by_question(
@@ -122,13 +111,13 @@ def rates_by_question(
         row[way] += 1
         unread += way == 3 and label == "no_response"
     questions = list(tallies.values())
-    whole = QuestionTally(*map(sum, zip(*questions, strict=True))) if questions else QuestionTally()
+    whole = [sum(row[way] for row in questions) for way in range(4)]
     if sum(whole) == len(questions):
         return _asked_once(whole, unread, confidence)
     hits, sizes = [row[0] for row in questions], [sum(row) for row in questions]
     scored, worst = [row[0] + row[1] for row in questions], [row[0] + row[3] for row in questions]
     found = [wilson_by_question(x, n, confidence) for x, n in ((hits, scored), (hits, sizes), (worst, sizes))]
-    return _rates(whole, unread, len(questions), found)
+    return _rates(whole, unread, len(questions), *found)
 
 
 def rates_of(ways: Mapping[tuple[str, str | None], int], measure: Measure, confidence: float = 0.95) -> Rates:
@@ -142,17 +131,18 @@ def rates_of(ways: Mapping[tuple[str, str | None], int], measure: Measure, confi
         way = _way(label, reason, measure)
         whole[way] += checked_count(label, count)
         unread += count * (way == 3 and label == "no_response")
-    return _asked_once(QuestionTally(*whole), unread, confidence)
+    return _asked_once(whole, unread, confidence)
 
 
-def _asked_once(tally: QuestionTally, unread: int, confidence: float) -> Rates:
-    p, total = tally.positive, sum(tally)
-    found = (p, p + tally.negative), (p, total), (p + tally.unscored, total)
-    return _rates(tally, unread, total, [wilson(x, n, confidence) for x, n in found])
+def _asked_once(counts: Sequence[int], unread: int, confidence: float) -> Rates:
+    positive, negative, _, unscored = counts
+    total = sum(counts)
+    found = (positive, positive + negative), (positive, total), (positive + unscored, total)
+    return _rates(counts, unread, total, *(wilson(x, n, confidence) for x, n in found))
 
 
 def _way(label: str, reason: str | None, measure: Measure) -> int:
-    """Which field of a :class:`QuestionTally` an attempt counts in."""
+    """What an attempt counts as, by place: positive, negative, withheld or unscored."""
     if label in measure.labels[:2]:
         return measure.labels.index(label)
     if is_withheld(label, reason):
@@ -162,25 +152,16 @@ def _way(label: str, reason: str | None, measure: Measure) -> int:
     raise ValueError(f"{label!r} is not a label of {measure.name}")
 
 
-def _rates(tally: QuestionTally, unread: int, questions: int, intervals: Sequence[Interval]) -> Rates:
-    total = sum(tally)
-    coverage = (tally.positive + tally.negative) / total if total else 0.0
-    judged, every, worst = intervals
+def _rates(
+    counts: Sequence[int], unread: int, questions: int, judged: Interval, every: Interval, worst: Interval
+) -> Rates:
+    positive, negative, withheld, unscored = counts
+    total = sum(counts)
+    coverage = (positive + negative) / total if total else 0.0
     return Rates(
-        positive=tally.positive,
-        negative=tally.negative,
-        withheld=tally.withheld,
-        unread=unread,
-        unscored=tally.unscored,
-        total=total,
-        questions=questions,
-        judged=judged,
-        all=every,
-        worst=worst,
-        bounds=bounds(tally.positive, tally.negative, tally.unscored, tally.withheld),
-        coverage=coverage,
-        provisional=coverage < PROVISIONAL_BELOW,
-    )
+        positive, negative, withheld, unread, unscored, total, questions, judged, every, worst,
+        bounds(positive, negative, unscored, withheld), coverage, coverage < PROVISIONAL_BELOW,
+    )  # fmt: skip
 
 
 def bounds(
