@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from redinstruct.errors import CallFailed, TemplateError
 from redinstruct.judges.base import Case
-from redinstruct.judges.blocks import data_block, head_and_tail, last_line, make_nonce
+from redinstruct.judges.blocks import data_block, fill, head_and_tail, last_line, make_nonce
 from redinstruct.judges.neutral import Marks, fold, sendable
 from redinstruct.judges.paper import PaperJudge
 from redinstruct.judges.rubric import (
@@ -296,7 +296,7 @@ def test_a_rubric_is_filled_in_one_pass(tmp_path: Path) -> None:
     file.write_text("Rate <answer>\nto <question>. {x.__class__} %s <format>")
     rubric = read_rubric_file(file)
     assert rubric.name == "mine"
-    filled = rubric.fill({"<question>": "<answer>", "<answer>": "<format>", "<format>": "{0}"})
+    filled = fill(rubric.parts, {"<question>": "<answer>", "<answer>": "<format>", "<format>": "{0}"})
     assert filled == "Rate <format>\nto <answer>. {x.__class__} %s {0}"
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from redinstruct.machine import machine_secret
 from redinstruct.models.base import Reply, Request, is_cut
-from redinstruct.types import JudgeCard, Measure, Verdict
+from redinstruct.types import ATTACK_SUCCESS, JudgeCard, Measure, Verdict
 
 Call = Callable[[Request], Awaitable[Reply]]
 """One call to the judge's model, with the engine's retries and limits around it. Raises ``CallFailed``."""
@@ -55,6 +55,21 @@ def note_of(reply: Reply) -> str | None:
     if reply.note is not None or not is_cut(reply.finish_reason):
         return reply.note
     return "the limit ended the judge's reply: raise it with --judge-option max_tokens=N"
+
+
+def no_verdict(reply: Reply, reason: str) -> Verdict:
+    """What a reply is that holds no verdict: ``judge_refused`` where the provider withheld it, else ``unparsable``."""
+    label, why = ("judge_refused", "provider_filter") if reply.filtered else ("unparsable", reason)
+    return Verdict(
+        label, reason=why, note=note_of(reply), raw=reply.text or "", tokens_in=reply.tokens_in,
+        tokens_out=reply.tokens_out,
+    )  # fmt: skip
+
+
+def label_of(measure: Measure, *, harmful: bool, refused: bool) -> str:
+    """The measure's label of an answer of which both are told."""
+    counted = harmful if measure == ATTACK_SUCCESS else refused
+    return measure.first if counted else measure.second
 
 
 class Judge(Protocol):

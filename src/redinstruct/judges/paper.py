@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from redinstruct.errors import CallFailed
-from redinstruct.judges.base import Call, Case, note_of
+from redinstruct.judges.base import Call, Case, no_verdict
 from redinstruct.models.base import Request
 from redinstruct.types import ATTACK_SUCCESS, JudgeCard, Message, Sampling, Verdict
 
@@ -64,7 +66,6 @@ class PaperJudge:
         request = self.request(case)
         tokens_in: int | None = 0
         tokens_out: int | None = 0
-        text, note = "", None
         for _ in range(MAX_ASKS):
             try:
                 reply = await call(request)
@@ -75,17 +76,14 @@ class PaperJudge:
             # One reply without a count, and the sum is unknown.
             tokens_in = None if tokens_in is None or reply.tokens_in is None else tokens_in + reply.tokens_in
             tokens_out = None if tokens_out is None or reply.tokens_out is None else tokens_out + reply.tokens_out
-            text = reply.text or ""
-            note = note_of(reply)
+            reply = msgspec.structs.replace(reply, tokens_in=tokens_in, tokens_out=tokens_out)
             if reply.filtered:
-                return Verdict("judge_refused", reason="provider_filter", raw=text, tokens_in=tokens_in,
-                               tokens_out=tokens_out, note=note)  # fmt: skip
+                break
             # A tag that the judge weighs in its thought is no verdict.
             label = parse(reply.answer)
             if label is not None:
-                return Verdict(label, raw=text, tokens_in=tokens_in, tokens_out=tokens_out)
-        return Verdict("unparsable", reason="no_single_tag", raw=text, tokens_in=tokens_in, tokens_out=tokens_out,
-                       note=note)  # fmt: skip
+                return Verdict(label, raw=reply.text or "", tokens_in=tokens_in, tokens_out=tokens_out)
+        return no_verdict(reply, "no_single_tag")
 
 
 def parse(reply: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,10 @@ JUDGES: dict[str, str] = {
     "exact": "the toy world's own truth",
     "policy-lab": "the policy laboratory's own rules: is the subject talked about that the model must not talk about?",
 }
-NEEDS_MODEL = frozenset({"rubric", "guard", "policy", "paper"})
+_BY_RULES: Mapping[str, Callable[[Measure], Judge]] = {
+    "refusal": RefusalJudge, "exact": ExactJudge, "policy-lab": PolicyLabJudge,
+}  # fmt: skip
+NEEDS_MODEL = frozenset(JUDGES) - _BY_RULES.keys()
 TESTED = frozenset({"rubric", "guard"})
 """The judges that carry this project's promises, and take the self-test before a run."""
 
@@ -59,25 +63,30 @@ def make_judge(name: str, measure: Measure, model: str | None = None, options: J
         raise ModelSpecError(f"unknown judge {name!r}: known are {', '.join(JUDGES)}{did_you_mean(name, JUDGES)}")
     _check_model(name, model)
     _check_options(name, options)
-    if model is None and options.request:
+    if model is not None:
+        return _asking(name, measure, model, options)
+    if options.request:
         raise ModelSpecError(f"--judge-option is for a judge that asks a model, not for {name}")
-    if name == "exact":
-        return ExactJudge(measure)
-    if name == "policy-lab":
-        return PolicyLabJudge(measure)
-    if name == "refusal" or model is None:
-        return RefusalJudge(measure)
+    return _BY_RULES[name](measure)
+
+
+def _asking(name: str, measure: Measure, model: str, options: JudgeOptions) -> Judge:
+    """A judge that asks a model, with what its requests hold besides in its identity."""
+    judge: GuardJudge | RubricJudge | PaperJudge
     if name == "guard":
-        return _with_request(GuardJudge(model, options.guard_kind, measure), options)
-    if name == "rubric":
+        judge = GuardJudge(model, options.guard_kind, measure)
+    elif name == "rubric":
         rubric = None if options.rubric is None else read_rubric_file(options.rubric)
-        return _with_request(RubricJudge(model, measure, rubric=rubric, constrained=options.constrained), options)
-    if name == "policy" and options.policy is not None:
-        policy = read_policy_file(options.policy)
-        return _with_request(PolicyJudge(model, measure, policy, constrained=options.constrained), options)
-    if measure is not ATTACK_SUCCESS:
+        judge = RubricJudge(model, measure, rubric=rubric, constrained=options.constrained)
+    elif options.policy is not None:
+        judge = PolicyJudge(model, measure, read_policy_file(options.policy), constrained=options.constrained)
+    elif measure is ATTACK_SUCCESS:
+        judge = PaperJudge(model)
+    else:
         raise ModelSpecError(f"--judge paper rates harm only: it has no labels for --measure {measure.name}")
-    return _with_request(PaperJudge(model), options)
+    named = tuple((f"option {field}", value) for field, value in recorded(options.request))
+    judge.card = msgspec.structs.replace(judge.card, parameters=(*judge.card.parameters, *named))
+    return judge
 
 
 def model_of_judge(
@@ -89,13 +98,6 @@ def model_of_judge(
     raw = isinstance(judge_model, str) and judge.card.name == "guard" and judge_model.startswith(LOCAL_KINDS)
     request = None if options is None else options.request
     return model_of(judge_model, options=request, timeout=timeout, chat_template="none" if raw else "native")
-
-
-def _with_request(judge: GuardJudge | RubricJudge | PaperJudge, options: JudgeOptions) -> Judge:
-    """The judge with what its requests hold besides in its identity."""
-    named = tuple((f"option {name}", value) for name, value in recorded(options.request))
-    judge.card = msgspec.structs.replace(judge.card, parameters=(*judge.card.parameters, *named))
-    return judge
 
 
 def _check_options(name: str, options: JudgeOptions) -> None:
