@@ -17,7 +17,7 @@ from pathlib import Path
 
 from redinstruct.errors import BankError, UsageError
 from redinstruct.files import limits
-from redinstruct.files.buffer import Buffer
+from redinstruct.files.buffer import Buffer, LongLine
 from redinstruct.files.csv_rows import csv_records, delimiter_of
 from redinstruct.files.json_blocks import RowBlock
 from redinstruct.files.json_rows import WRAPPERS, Doubled, FilePart, JsonRow, Leaf, json_rows, json_values
@@ -122,15 +122,15 @@ class RowFile:
             yield JsonRow(where, dict(zip(columns, cells, strict=True)))
 
     def _text_lines(self, buffer: Buffer) -> Iterator[JsonRow]:
-        """One text a line, blank lines left out; a long line comes in pieces and is refused."""
-        whole = True
-        for number, piece in enumerate(buffer.lines(), 1):
-            if not whole:
-                raise limits.too_long(f"line {number - 1} ")
-            whole = piece[-1] in "\r\n" or buffer.at >= len(buffer.text)
-            if piece.strip():
-                limits.check_rows(number, buffer.consumed)
-                yield JsonRow(f"line {number}", piece)
+        """One text a line, blank lines left out."""
+        number = 0
+        try:
+            for number, line in enumerate(buffer.lines(), 1):
+                if line.strip():
+                    limits.check_rows(number, buffer.consumed)
+                    yield JsonRow(f"line {number}", line)
+        except LongLine:
+            raise limits.too_long(f"line {number + 1} ") from None
 
 
 class JsonFile:

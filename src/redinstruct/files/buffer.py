@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_LINE_END = re.compile("[\r\n]")
+from redinstruct.files import limits
+
+_LINE_END = re.compile("\r\n?|\n")
+
+
+class LongLine(Exception):
+    """A line that is longer than a row may be."""
 
 
 class Buffer:
@@ -58,23 +64,19 @@ class Buffer:
     def lines(self) -> Iterator[str]:
         """The lines from the place on, each with its end: a newline, a carriage return, or both.
 
-        A line longer than the buffer's chunks is given in pieces.
+        Raises:
+            LongLine: one is longer than a row may be.
         """
         while True:
-            self.fill(2)
+            self.fill(1)
             if self.at >= len(self.text):
                 return
             found = _LINE_END.search(self.text, self.at)
-            end = -1 if found is None else found.start()
-            if self.text[end : end + 1] == "\r" and end + 1 == len(self.text) and not self.ended:
-                self.fill(end + 2 - self.at)
+            end = len(self.text) if found is None else found.end()
+            if end - self.at > limits.MAX_ROW:
+                raise LongLine
+            if end == len(self.text) and not self.ended:  # its end is not there yet, or the half of it
+                self.fill(max(2 * (end - self.at), 2**16))
                 continue
-            if end < 0:
-                if not self.ended and len(self.text) - self.at < 2**16:
-                    self.fill(len(self.text) - self.at + 2**16)
-                    continue
-                end = len(self.text) - 1
-            elif self.text.startswith("\r\n", end):
-                end += 1
-            piece, self.at = self.text[self.at : end + 1], end + 1
-            yield piece
+            line, self.at = self.text[self.at : end], end
+            yield line

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from redinstruct.errors import BankError
 from redinstruct.files import limits
-from redinstruct.files.buffer import Buffer
+from redinstruct.files.buffer import Buffer, LongLine
 
 Record = tuple[int, list[str]]
 """The line at which a record begins, from 1, and its cells."""
@@ -66,15 +66,25 @@ def _first_line(buffer: Buffer) -> str:
 
 
 def _read(buffer: Buffer, delimiter: str) -> Iterator[Record]:
-    lines = _Lines(buffer)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    size = count = 0
+
+    def lines() -> Iterator[str]:
+        """The text's lines, as long as one record of them is not too long."""
+        nonlocal size, count
+        for text in buffer.lines():
+            size, count = size + len(text), count + 1
+            if size > limits.MAX_ROW or count > limits.MAX_LINES:
+                raise LongLine
+            yield text
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     number, line = 0, 1
     try:
         while (cells := _next(reader)) is not None:
             yield line, cells
             number, line = number + 1, reader.line_num + 1
-            lines.begin()
-    except _Endless:
+            size = count = 0
+    except LongLine:
         raise BankError(f"{_place(number, line)} does not end where a row would: is a quote left open?") from None
     except csv.Error as error:
         raise BankError(f"{_place(number, line)}: broken CSV: {error}") from None
@@ -82,41 +92,6 @@ def _read(buffer: Buffer, delimiter: str) -> Iterator[Record]:
 
 def _place(number: int, line: int) -> str:
     return f"{f'row {number}' if number else 'the header'} (line {line})"
-
-
-class _Endless(Exception):
-    """A record that is longer than a row may be."""
-
-
-class _Lines:
-    """A text's lines, as long as one record of them is not too long."""
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._lines, self._size, self._count = buffer.lines(), 0, 0
-
-    def begin(self) -> None:
-        """A new record begins."""
-        self._size = self._count = 0
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        parts: list[str] = []
-        while not parts or parts[-1][-1] not in "\r\n":
-            piece = next(self._lines, None)
-            if piece is None:
-                break
-            parts.append(piece)
-            self._size += len(piece)
-            if self._size > limits.MAX_ROW:
-                raise _Endless
-        self._count += 1
-        if self._count > limits.MAX_LINES:
-            raise _Endless
-        if not parts:
-            raise StopIteration
-        return "".join(parts)
 
 
 def _next(reader: Iterator[list[str]]) -> list[str] | None:

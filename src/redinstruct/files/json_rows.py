@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from redinstruct.errors import BankError
 from redinstruct.files import limits
-from redinstruct.files.buffer import Buffer
+from redinstruct.files.buffer import Buffer, LongLine
 from redinstruct.files.json_blocks import BlockReader, RowBlock
 from redinstruct.files.words import fold, kind_of, twice
 
@@ -22,9 +22,7 @@ WRAPPERS = frozenset({"data", "rows", "questions", "prompts", "examples", "insta
 """Keys of an object that say nothing of the rows in the list that they hold: they are no topics."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_BLANK = re.compile(r"[ \t]*")
 _LINE_END = re.compile(r"[\r\n]")
-_ONE_END = re.compile(r"(?:\r\n|\r|\n)?")
 
 
 class JsonRow(NamedTuple):
@@ -187,66 +185,44 @@ class _JsonReader:
 
     def _lines(self) -> Iterator[JsonRow | RowBlock]:
         buffer = self._buffer
-        while True:
-            while (block := self._block()) is not None:
+        lines = buffer.lines()
+        while self._followed(buffer.at):
+            if (block := self._block()) is not None:
                 yield block
-            yield from self._plain_lines()
-            if not self._next_line():
-                return
-            self.number += 1
-            where = f"row {self.number}"
-            if buffer.text[buffer.at] in "\r\n":
-                raise BankError(f"{where} is an empty line, expected JSON")
-            line, end = self._line(f"{where} ")
-            limits.check_rows(self.number, buffer.consumed + len(line))
-            value = self._one(line.strip(" \t\r\n"), where)
-            buffer.at = end
-            yield JsonRow(where, value)
+                continue
+            # One by one, as many as a block would hold.
+            until = buffer.consumed + limits.SMALL_ROW
+            while buffer.consumed < until and (line := self._line(lines)) is not None:
+                yield line
 
     def _block(self) -> RowBlock | None:
         """The whole lines that the buffer holds, as far as all are alike and within the limits; else None."""
         buffer = self._buffer
-        start = buffer.at
-        if self.number and buffer.text.startswith("\n", start):
-            start += 1
-        last = buffer.text.rfind("\n", start, start + limits.SMALL_ROW)
-        if last <= start or buffer.text.find("\r", start, last) >= 0:
+        buffer.fill(limits.SMALL_ROW)
+        last = buffer.text.rfind("\n", buffer.at, buffer.at + limits.SMALL_ROW)
+        if last <= buffer.at or buffer.text.find("\r", buffer.at, last) >= 0:
             return None
-        lines = buffer.text[start:last]
+        lines = buffer.text[buffer.at : last]
         number = self.number + lines.count("\n") + 1
-        if not limits.may_be(number, buffer.passed + start) or (columns := self._blocks.read(lines)) is None:
+        if not limits.may_be(number, buffer.consumed) or (columns := self._blocks.read(lines)) is None:
             return None
         block = RowBlock(self.number + 1, columns)
-        self.number, buffer.at = number, last
+        self.number, buffer.at = number, last + 1
         return block
 
-    def _plain_lines(self) -> Iterator[JsonRow]:
-        """The whole lines that the buffer holds, as far as they are as nearly all are; the first other one ends it."""
-        buffer = self._buffer
-        start, last = buffer.at, buffer.text.rfind("\n")
-        if self.number and buffer.text.startswith("\n", start):
-            start += 1
-        if last <= start or buffer.text.find("\r", start, last) >= 0:
-            return
-        decode = self._decoder.raw_decode
-        for line in buffer.text[start:last].split("\n"):
-            size = len(line)
-            if not 0 < size <= limits.SMALL_ROW or line[0] in " \t":
-                break
-            try:
-                value, end = decode(line)
-            except (ValueError, RecursionError):
-                break
-            if end < size or self._doubled is not None or (isinstance(value, dict) and len(value) > limits.MAX_COLUMNS):
-                break
-            self.number += 1
-            start += size + 1
-            limits.check_rows(self.number, buffer.passed + start - 1)
-            yield JsonRow(f"row {self.number}", value)
-        self._doubled = None
-        buffer.at = start - 1 if self.number else start
-
-    def _one(self, line: str, where: str) -> object:
+    def _line(self, lines: Iterator[str]) -> JsonRow | None:
+        """The next line's value; None where only space is left."""
+        where = f"row {self.number + 1}"
+        try:
+            line = next(lines, "").strip(" \t\r\n")
+        except LongLine:
+            raise limits.too_long(f"{where} ") from None
+        if not line and not self._followed(self._buffer.at):
+            return None
+        self.number += 1
+        if not line:
+            raise BankError(f"{where} is an empty line, expected JSON")
+        limits.check_rows(self.number, self._buffer.consumed)
         if len(line) > limits.SMALL_ROW:
             limits.check_values(line, 0, f"{where} ")
         try:
@@ -259,31 +235,7 @@ class _JsonReader:
             raise BankError(f"{where}: something follows the end of the JSON value, expected one a line")
         limits.check_keys(value, where)
         self._refuse_doubled(where)
-        return value
-
-    def _next_line(self) -> bool:
-        """Go to where the next line's value begins, or where it ends if it is blank; False if only space is left."""
-        buffer = self._buffer
-        buffer.fill(2)
-        if self.number:
-            buffer.at = _at(_ONE_END, buffer.text, buffer.at)
-        if not self._followed(buffer.at):
-            return False
-        buffer.at = _at(_BLANK, buffer.text, buffer.at)
-        return True
-
-    def _line(self, where: str) -> tuple[str, int]:
-        """The line at the place, without its end, and where the end begins."""
-        buffer, size = self._buffer, limits.SMALL_ROW
-        while True:
-            buffer.fill(size)
-            found = _LINE_END.search(buffer.text, buffer.at)
-            if found is not None or buffer.ended:
-                end = found.start() if found is not None else len(buffer.text)
-                return buffer.text[buffer.at : end], end
-            if size >= limits.MAX_ROW:
-                raise limits.too_long(where)
-            size *= 2
+        return JsonRow(where, value)
 
     # ---- a list ----
 
