@@ -376,6 +376,27 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert ".redinstruct-part" not in str(told.value)
 
 
+@pytest.mark.parametrize("then", ["purge", "shard"])
+def test_what_a_killed_shard_left_is_overwritten_by_purge_and_by_the_same_command(tmp_path: Path, then: str) -> None:
+    evaluate(tmp_path / "run", max_calls=0)
+    shard(tmp_path / "run", 2, tmp_path / "shards")
+    (tmp_path / "shards" / "notes.md").write_text("mine")
+    (tmp_path / "shards").rename(tmp_path / ".shards.redinstruct-part")
+    with contextlib.ExitStack() as opened:
+        stores = [
+            opened.enter_context(p.open("rb")) for p in (tmp_path / ".shards.redinstruct-part").glob("*/*.sqlite")
+        ]
+        assert all(b"the colour of item" in store.read() for store in stores)
+        if then == "purge":
+            purge(tmp_path / "run")
+            assert [p.name for p in tmp_path.rglob("*")] == [".shards.redinstruct-part", "notes.md"]
+        else:
+            shard(tmp_path / "run", 2, tmp_path / "shards")
+        for store in stores:
+            store.seek(0)
+            assert not store.read().strip(b"\0")
+
+
 def test_too_many_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="more than 200 at once"):
         merge([tmp_path / str(number) for number in range(201)], tmp_path / "m")

@@ -2,7 +2,7 @@
 
 The folder takes a name of its own first (``.NAME.purging``), so that a kill at any moment leaves either the run or
 something that the next ``purge NAME`` knows and finishes. What a killed import left (``.NAME.importing``) goes too, and
-so do temporary files beside the run whose writer was killed.
+so do temporary files beside the run whose writer was killed, and the runs in what a killed ``shard`` left there.
 """
 
 from __future__ import annotations
@@ -90,11 +90,21 @@ def purge(folder: Path) -> int:
         try:
             removed = sum(_remove_whole(place, _purging_place(real)) for place in places)
             for left in leftovers(real.parent):
-                if not left.is_dir():
+                if left.is_dir():
+                    removed += purge_runs_in(left)
+                else:
                     overwrite_and_remove(left)
                     removed += 1
         except OSError as error:
             raise StoreError(f"{folder}: could not be removed whole ({error.strerror}); run purge again") from error
+    return removed
+
+
+def purge_runs_in(left: Path) -> int:
+    """The runs in a folder that a kill left, overwritten and removed; the number of files. Other things there stay."""
+    removed = sum(_empty_and_remove(run) for run in list(left.iterdir()) if _is_folder(run) and _is_ours(run))
+    with contextlib.suppress(OSError):
+        left.rmdir()
     return removed
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from redinstruct.errors import ConfigError, DamagedStore, RedInstructError, StoreError, UsageError
-from redinstruct.files.atomic import open_plain, temporary, whole_folder
+from redinstruct.files.atomic import leftovers, open_plain, temporary, whole_folder
 from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.run.config import RunConfig
 from redinstruct.run.connection import reading
@@ -34,7 +34,7 @@ from redinstruct.run.folder import (
     make_private_file,
     make_private_folder,
 )
-from redinstruct.run.purging import purge
+from redinstruct.run.purging import purge, purge_runs_in
 from redinstruct.run.rows import INSERT_QUESTION, blob
 
 MOST_SHARDS = 10_000
@@ -200,6 +200,10 @@ def _standing(store: Store, out: Path, of: int) -> Shards:
 
 def _deal(store: Store, out: Path, parts: Sequence[array[int]], tell: OnProgress) -> None:
     done, total = 0, sum(map(len, parts))
+    with _written(out):
+        left = temporary(out)
+        if left.is_dir() and left in leftovers(out.parent):
+            purge_runs_in(left)  # what a killed call left is overwritten, and not merely removed
     with _written(out), whole_folder(out, mode=0o700) as place, _no_bytes_left(place):
         base = place / ".base"
         with sealing(store.sealed), Store.open_for_writing(base) as fresh:
