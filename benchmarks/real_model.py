@@ -26,7 +26,7 @@ from typing import Any
 from redinstruct.rounds.laboratory import WHOLE
 from redinstruct.stats import clustered
 
-PREFIX, STEPS, BITS, DEPTH = 5, (4, 14, 40), 4, 60
+PREFIX, STEPS, BITS, DEPTH = 5, (4, 14, 40, 80), 4, 60
 ATTACKED = ("base", "blue", "npo-len", "robust")
 ITEMS = 24
 DEMO = """
@@ -78,8 +78,9 @@ def stress(seed: int, folder: Path) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Forbidden answered, harmless answered and refused, by model and frame: over all seeds."""
-    titles = [row["model"] for row in rows[0]["rows"]]
+    """Forbidden answered, harmless answered and refused, by frame, of every model that all seeds have."""
+    measured = [{row["model"] for row in one["rows"]} for one in rows]
+    titles = [row["model"] for row in rows[0]["rows"] if row["model"] in set.intersection(*measured)]
     frames = list(rows[0]["rows"][0]["asr"])
 
     def lines(name: str, items: str) -> list[str]:
