@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from redinstruct.toyworld.held_out import FAMILIES, UNLIKE
 from tests.support.cli import run
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
@@ -49,6 +50,14 @@ def test_the_demo_shows_the_effect_and_keeps_its_contract(demo_folder: Path, cac
     # The toy world's own suite: what it is good for, beside.
     assert document["suite_items"].keys() == {"toy_how_to", "toy_how_to_in_frame", "toy_borderline", "toy_facts"}
     assert base["facts"] > 0.5 > abs(best["facts"] - base["facts"])
+    # Topics held out: other families than its rows are about, and every figure of both models.
+    held = document["held_out"]
+    assert [row["model"] for row in held["rows"]] == ["base", "npo-len"]
+    assert not set(held["families"]) & set(FAMILIES["train"])
+    assert all(row["asr"].keys() == {"standard", "cot", "cou", *UNLIKE} for row in held["rows"])
+    assert all(row["harmless"].keys() == {"standard", "cou", *UNLIKE} for row in held["rows"])
+    assert held["rows"][0]["asr"]["standard"] + 0.3 < held["rows"][0]["asr"]["cou"]
+    assert held["items"] >= 60
     assert document["verdicts"]["npo-len"].keys() >= {"forbidden/cou", "toy_how_to_in_frame"}
 
 
@@ -56,13 +65,14 @@ def test_the_same_command_again_asks_nothing(demo_folder: Path, cache: dict[str,
     first = run("demo", "--quick", "--out", demo_folder, "--json", env=cache, timeout=600)
     assert first.code == 0, first.err
     runs = {path: path.stat().st_mtime_ns for path in demo_folder.rglob("run.sqlite")}
-    # Two runs of each model (attacks, usefulness), and the collection.
-    assert len(runs) == 3 * 2 + 1
+    # Two runs of each model (attacks, usefulness), and the collection; three of each of two, and another collection.
+    assert len(runs) == 3 * 2 + 1 + 2 * 3 + 1
     again = run("demo", "--quick", "--out", demo_folder, env=cache, timeout=600)
     assert again.code == 0
     assert {path: path.stat().st_mtime_ns for path in demo_folder.rglob("run.sqlite")} == runs
     assert "standard" in again.out
     assert "What the data of each alignment held" in again.out
+    assert "Topics held out" in again.out
     assert "How sure it is" in again.out
     assert (demo_folder / "demo.svg").read_text().startswith("<svg")
     assert (demo_folder / "report.html").is_file()

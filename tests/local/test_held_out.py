@@ -61,6 +61,17 @@ def test_no_row_names_an_item_that_is_tested(folder: Path) -> None:
                 assert family_split(about.item) == split
 
 
+def test_a_smaller_world_is_held_out_alike(tmp_path: Path) -> None:
+    """What a quick model does not know is neither asked nor taught."""
+    small = write_held_out(tmp_path / "small", 50)
+    known = {item.name for item in world.part(50).items}
+    for split in ("dev", "test"):
+        for bank in (f"forbidden-{split}.json", f"benign-{split}.json"):
+            asked = [world.understand(question.text) for question in read_bank(small / "banks" / bank).questions]
+            assert {about.item.name for about in asked if about and about.item} <= known
+            assert {family_split(about.item) for about in asked if about and about.item} == {split}
+
+
 def test_the_unlike_frames_are_made_of_the_toy_s_words_and_stand_in_no_other_text(folder: Path) -> None:
     known = set(vocabulary())
     for name, text in UNLIKE.items():

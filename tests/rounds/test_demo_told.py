@@ -15,6 +15,7 @@ import pytest
 from redinstruct.cli import demo_command, main
 from redinstruct.progress import Progress, StagePart
 from redinstruct.rounds.demo import Demo, DemoRow, best_of
+from redinstruct.rounds.held_out import HeldOut, HeldOutRow
 from redinstruct.rounds.plot import PlotLine, frames_svg
 from redinstruct.rounds.run import stages_of
 from redinstruct.rounds.telling import answers, legend
@@ -35,6 +36,16 @@ def a_row(model: str, cou: float, **more: Any) -> DemoRow:
     )  # fmt: skip
 
 
+def a_held_out() -> HeldOut:
+    def row(model: str, cou: float) -> HeldOutRow:
+        rates = {"standard": 0.03, "cou": cou, "a-list": cou / 2}
+        intervals = {frame: (rate / 2, min(1.0, rate + 0.1)) for frame, rate in rates.items()}
+        return HeldOutRow(model, rates, dict.fromkeys(rates, 0.01), intervals, {"standard": 0.97, "a-list": 0.45})
+
+    rows = (row("base", 0.98), row("npo-len", 0.17))
+    return HeldOut(160, 150, ("thra", "xan"), ("a-list",), rows)
+
+
 def a_demo(folder: Path = Path("runs/demo"), *, quick: bool = False) -> Demo:
     rows = (
         a_row("base", 0.91), a_row("general", 0.88), a_row("blue", 0.70), a_row("blue-red", 0.43),
@@ -46,7 +57,7 @@ def a_demo(folder: Path = Path("runs/demo"), *, quick: bool = False) -> Demo:
         verdicts={row.model: {"forbidden/cou": "better", "toy_facts": "no difference shown"} for row in rows[1:]},
         reasons={row.model: {"forbidden/cou": WHY} for row in rows[1:]},
         stages={"1-base-forbidden": 30.0}, runs={row.model: folder / f"1-{row.model} run" for row in rows},
-        checks={}, folder=folder,
+        checks={}, folder=folder, held_out=a_held_out(),
     )  # fmt: skip
 
 
@@ -64,6 +75,7 @@ def test_a_stranger_learns_five_things_each_with_its_figures() -> None:
     assert "facts: 91 -> 89 %" in cost
     assert f"better ({WHY})" in sure
     assert "seed 0" in sure
+    assert "held out of its alignment npo-len goes from 98 -> 17 % there" in sure
     assert "--quick" not in sure
     assert "not the figures" in answers(a_demo(quick=True))[-1].answer
 

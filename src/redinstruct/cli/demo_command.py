@@ -20,6 +20,7 @@ from redinstruct.run.encryption import check_sealing
 
 if TYPE_CHECKING:
     from redinstruct.rounds import Demo, DemoRow
+    from redinstruct.rounds.held_out import HeldOut
 
 
 @click.command("demo")
@@ -78,6 +79,7 @@ def _say(found: Demo) -> None:
 
     _say_other_frames(found)
     _say_what_was_learnt(found)
+    _say_held_out(found.held_out)
     _say_rates(found)
     console.say_list(legend(found))
     console.say()
@@ -174,9 +176,29 @@ def _say_what_was_learnt(found: Demo) -> None:
         "Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about the questions asked; "
         "whether topics in general show the same is a second word of `compare`."
     )
+    console.remark("the things asked about stand in the alignments' data, asked otherwise; not so in the next table.")
+    console.say()
+
+
+def _say_held_out(found: HeldOut) -> None:
+    """A repair holds less for topics that it was not told of: here no row speaks of what is asked about."""
+    console.say_heading(
+        f"Topics held out, in per cent of {found.items} forbidden and {found.harmless_items} harmless questions",
+        "about families and plain things that no row of the alignment speaks of",
+    )
+    rows = []
+    for frame in found.rows[0].asr:
+        row = {"frame": frame}
+        for one in found.rows:
+            row |= {
+                f"{one.model}:\nforbidden": share_cell(one.asr[frame], one.garbled[frame]),
+                f"{one.model}:\nharmless": f"{100 * one.harmless[frame]:.0f}" if frame in one.harmless else "",
+            }
+        rows.append(row)
+    console.say_table(rows, right=[name for name in rows[0] if name != "frame"], indent=2)
     console.remark(
-        "the things asked about stand in the alignments' data, asked otherwise: a repair holds less for topics that "
-        "were held out (`redinstruct toyworld held-out`; figures in docs/experiments/held-out.md)."
+        f"unlike all that an alignment is given: {', '.join(found.unlike_frames)}; over ten base models: "
+        "docs/experiments/held-out.md"
     )
     console.say()
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.figures.comparison import Result
-from redinstruct.figures.report import ResultFigures
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress, StagePart, unheard
+from redinstruct.rounds.held_out import HeldOut, held_out_config, hold_out
 from redinstruct.rounds.run import BASE, LoopResult, carry_out, stages_of
-from redinstruct.rounds.toy import FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, reform, toy_config, usefulness
+from redinstruct.rounds.shares import attacks
+from redinstruct.rounds.toy import BEST, FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, reform, toy_config, usefulness
+from redinstruct.toyworld.held_out import write_held_out
 from redinstruct.types import Json, JsonObject
 
 if TYPE_CHECKING:
@@ -82,13 +84,15 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
 class Demo(DemoResult, frozen=True, kw_only=True):
     """The toy demo's result. ``suite_items`` is the number of each task of the suite.
 
-    ``reasons`` say why a verdict is what it is.
+    ``reasons`` say why a verdict is what it is. ``held_out``: the demo's own recipe, aligned on some topics and
+    asked about others.
     """
 
     suite_items: dict[str, int]
     benign_only_frames: tuple[str, ...]
     reasons: dict[str, dict[str, str]]
     checks: dict[str, Path]
+    held_out: HeldOut
 
 
 def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnProgress | None = None) -> Demo:
@@ -107,19 +111,22 @@ def demo(folder: Path, seed: int = 0, *, quick: bool = False, on_progress: OnPro
     began = time.monotonic()
     name = f"seed-{seed}{'-quick' if quick else ''}"
     checkpoint = folder / f"toy-{name}"
-    toy = ToyLoop(items=ITEMS, recipes=QUICK_RECIPES if quick else RECIPES, suite=True)
-    expected = stages_of(toy_config(checkpoint, folder, toy))
-    _built(checkpoint, seed, quick, expected + 1, on_progress or unheard)
+    recipes = QUICK_RECIPES if quick else RECIPES
+    best = [recipe for recipe in recipes if recipe.title == BEST]
+    toy = ToyLoop(items=ITEMS, recipes=recipes, suite=True)
+    main = stages_of(toy_config(checkpoint, folder, toy))
+    more = stages_of(held_out_config(checkpoint, folder, best, folder))
+    _built(checkpoint, seed, quick, 1 + main + more, on_progress or unheard)
     manifest = read_manifest(checkpoint)
     assert manifest is not None
-    config = toy_config(
-        checkpoint,
-        # The digest is in the name: a checkpoint that was built anew is another model, and gets a loop of its own.
-        folder / f"loop-{name}-{manifest.digest[:8]}",
-        toy,
-    )
-    result = carry_out(config, on_progress=on_progress, reform=reform(manifest.items), before=1)
-    found = _demo(seed, quick, time.monotonic() - began, result, manifest, folder)
+    # The digest is in the name: a checkpoint that was built anew is another model, and gets a loop of its own.
+    own = f"{name}-{manifest.digest[:8]}"
+    config = toy_config(checkpoint, folder / f"loop-{own}", toy)
+    result = carry_out(config, on_progress=on_progress, reform=reform(manifest.items), before=1, after=more)
+    data = write_held_out(folder / f"held-out-{name}", manifest.items)
+    apart = held_out_config(checkpoint, folder / f"loop-held-out-{own}", best, data)
+    held_out = hold_out(apart, manifest.items, on_progress, before=1 + main)
+    found = _demo(seed, quick, time.monotonic() - began, result, manifest, folder, held_out)
     _write_pictures(found)
     return found
 
@@ -155,7 +162,9 @@ def _built(checkpoint: Path, seed: int, quick: bool, of: int, tell: OnProgress) 
     tell(Progress(1, 1, part=msgspec.structs.replace(part, seconds=time.monotonic() - began, skipped=not told)))
 
 
-def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: Manifest, folder: Path) -> Demo:
+def _demo(
+    seed: int, quick: bool, seconds: float, result: LoopResult, manifest: Manifest, folder: Path, held_out: HeldOut
+) -> Demo:
     recipes = {recipe.title: recipe for recipe in (QUICK_RECIPES if quick else RECIPES)}
     took = {stage.name: stage.seconds for stage in result.stages}
     rows = []
@@ -187,6 +196,7 @@ def _demo(seed: int, quick: bool, seconds: float, result: LoopResult, manifest: 
         stages=took,
         runs={model.title: model.runs[FORBIDDEN] for model in result.models},
         checks={model.title: model.utility for model in result.models if model.utility is not None},
+        held_out=held_out,
         folder=folder,
     )
 
@@ -206,23 +216,6 @@ def _trained(forms: Sequence[str], *, general_only: bool) -> dict[str, str]:
 def _kind(bank: str) -> str:
     """``forbidden`` of ``forbidden-test``."""
     return bank.split("-")[0]
-
-
-class AttackShares(TypedDict):
-    """How often a model gave in, and how that looked, by the way of asking: shares, and 95 % intervals of the first."""
-
-    asr: dict[str, float]
-    garbled: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-
-
-def attacks(results: Mapping[str, ResultFigures]) -> AttackShares:
-    """The figures of the forbidden questions, given by the way of asking."""
-    return {
-        "asr": {name: one.counts.first / one.counts.total for name, one in results.items()},
-        "garbled": {name: one.details.garbled / one.counts.total for name, one in results.items()},
-        "intervals": {name: (one.rate.all.low, one.rate.all.high) for name, one in results.items()},
-    }
 
 
 def of_cells(

@@ -15,7 +15,7 @@ from redinstruct.policy import subject
 from redinstruct.policy.files import COU, STANDARD, TURNS, write_laboratory
 from redinstruct.progress import OnProgress, unheard
 from redinstruct.rounds.beside import measured_beside, truthful_slice
-from redinstruct.rounds.demo import PLOT, REPORT, DemoResult, DemoRow, attacks, of_cells
+from redinstruct.rounds.demo import PLOT, REPORT, DemoResult, DemoRow, of_cells
 from redinstruct.rounds.laboratory import (
     BORDERLINE,
     FACTS,
@@ -32,6 +32,7 @@ from redinstruct.rounds.laboratory import (
 )
 from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.run import LoopResult, Measured, carry_out
+from redinstruct.rounds.shares import attacks
 
 Beside = tuple[float, float | None]
 """Perplexity per word, and the share of TruthfulQA's slice that is right."""

@@ -85,16 +85,17 @@ def carry_out(
     reform: Reform | None = None,
     force: bool = False,
     before: int = 0,
+    after: int = 0,
 ) -> LoopResult:
     """Carry out every stage that is not done yet.
 
-    ``reform`` puts the collected rows into more forms, for the recipes that want them. ``before``: how many parts of a
-    longer work stand before the first stage, for who listens.
+    ``reform`` puts the collected rows into more forms, for the recipes that want them. ``before`` and
+    ``after``: how many parts of a longer work stand before the first stage and behind the last, for who listens.
 
     Raises:
         RedInstructError: a stage cannot be carried out; the stages before it stand.
     """
-    ledger = Ledger(Path(config.folder), on_progress or unheard, stages_of(config), before)
+    ledger = Ledger(Path(config.folder), on_progress or unheard, stages_of(config) + after, before)
     return _LoopRun(config, ledger, reform, force).run()
 
 

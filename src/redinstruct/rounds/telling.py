@@ -33,6 +33,7 @@ class DemoAnswer(msgspec.Struct, frozen=True):
 def answers(found: Demo) -> tuple[DemoAnswer, ...]:
     """What was asked, how bad it was, what helped, what that cost, how sure that is; each figure with its number."""
     base, best = found.rows[0], best_of(found.rows)
+    apart, held = found.held_out.rows[0], found.held_out.rows[-1]
     low, high = best.intervals["cou"]
     verdict = found.verdicts.get(best.model, {}).get("forbidden/cou", "not compared")
     why = found.reasons.get(best.model, {}).get("forbidden/cou", "")
@@ -61,7 +62,8 @@ def answers(found: Demo) -> tuple[DemoAnswer, ...]:
         ),
         DemoAnswer(
             "How sure it is",
-            f"In the dialogue {verdict}{f' ({why})' if why else ''}. One tiny model, seed "
+            f"In the dialogue {verdict}{f' ({why})' if why else ''}; on topics that were held out of its alignment "
+            f"{held.model} goes from {_change(apart.asr['cou'], held.asr['cou'])} there. One tiny model, seed "
             f"{found.seed}: a direction, no promise for yours."
             + (" With --quick it is smaller still: not the figures of the whole demo." if found.quick else ""),
         ),

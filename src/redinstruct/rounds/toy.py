@@ -136,7 +136,7 @@ def reform(items: int, seed: int = 0, *, held_out: bool = False) -> Reform:
 
     ``held_out``: with harmless turns about the train families' items alone.
     """
-    of = part_of("train") if held_out else world.part(items)
+    of = part_of("train", items) if held_out else world.part(items)
     forms = (*alignment.FORMS, alignment.IN_COU) if held_out else alignment.FORMS
 
     def more(rows: Sequence[MessagesRow]) -> Mapping[str, Sequence[MessagesRow]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from redinstruct import world
 from redinstruct.files.atomic import write_file
 from redinstruct.toyworld import alignment, frames
-from redinstruct.world import Item, Pair, Split, ToyQuestion, World
+from redinstruct.world import ITEMS_PER_KIND, Item, Pair, Split, ToyQuestion, World
 
 FAMILIES: Mapping[Split, tuple[str, ...]] = {
     "train": ("blo", "mor", "ska", "gru", "vel"),
@@ -47,12 +47,14 @@ def family_split(item: Item) -> Split:
     return next(split for split, tenths in PLAIN_TENTHS.items() if place in tenths)
 
 
-def part_of(split: Split) -> World:
-    """The world of one split's items. Of train only the pairs that stand in train; of the others all that do not.
+def part_of(split: Split, items: int = ITEMS_PER_KIND) -> World:
+    """One split of the world of the first ``items`` things of each kind.
+
+    Of train only the pairs that stand in train; of the others all that do not.
 
     The pairs of another split's name are empty: nobody can draw from them by mistake.
     """
-    whole = world.world()
+    whole = world.part(items)
     kept = {item for item in whole.items if family_split(item) == split}
     seen: tuple[Split, ...] = ("train",) if split == "train" else ("dev", "test")
 
@@ -73,12 +75,12 @@ def part_of(split: Split) -> World:
     )
 
 
-def write_held_out(folder: Path) -> Path:
+def write_held_out(folder: Path, items: int = ITEMS_PER_KIND) -> Path:
     """Write ``data/`` (of train), ``banks/`` (of dev and test) and ``prompts/`` (the unlike frames)."""
     folder.mkdir(parents=True, exist_ok=True)
-    alignment.write_data(folder / "data", part_of("train"))
+    alignment.write_data(folder / "data", part_of("train", items))
     for split in ("dev", "test"):
-        world.write_banks(folder / "banks", part_of(split), splits=(split,))
+        world.write_banks(folder / "banks", part_of(split, items), splits=(split,))
     (folder / "prompts").mkdir(exist_ok=True)
     for name, text in UNLIKE.items():
         write_file(folder / "prompts" / f"{name}.txt", text, public=True)
