@@ -25,7 +25,7 @@ from redinstruct.figures.comparison.paired import compare_evaluations
 from redinstruct.figures.comparison.runs import Evaluation, Judged, Prompt
 from redinstruct.figures.comparison.verdicts import Rules
 from redinstruct.figures.people import People
-from redinstruct.run import Planned
+from redinstruct.run import Outcomes, Planned
 from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.types import JudgeCard, Sampling
 
@@ -247,7 +247,8 @@ def run_of(cells: Sequence[tuple[str, str, Sequence[int], Sequence[Sequence[int]
         "openai/m", tuple(Pinned(b, b) for b in banks), tuple(Pinned(p, p) for p in prompts), CARD.measure, CARD.id,
         Sampling(), "native",
     )  # fmt: skip
-    return Evaluation(Path("run"), config, [Prompt(p, p, None) for p in prompts], [Judged(CARD, outcomes)], People())
+    found = {(b, p): Outcomes.of(o for o in outcomes if (o.bank, o.prompt) == (b, p)) for b in banks for p in prompts}
+    return Evaluation(Path("run"), config, [Prompt(p, p, None) for p in prompts], [Judged(CARD, found)], People())
 
 
 def said() -> str:

@@ -21,7 +21,7 @@ from redinstruct.render.comparison import comparison_markdown
 from redinstruct.stats import mcnemar_midp, paired
 from redinstruct.types import OVER_REFUSAL, JudgeCard, Sampling
 from tests.support.cli import InProcess, tree
-from tests.support.pairs import evaluation, key_of, mixed, run_of
+from tests.support.pairs import evaluation, judged, key_of, mixed, run_of
 from tests.support.stores import OTHER_CARD, Setup, make_bank, report
 
 RULES = Rules(0.02, 0.95)
@@ -201,9 +201,10 @@ def test_one_question_of_a_fifth_topic_changes_no_verdict_that_was_clear(
 
 def test_subtopics_are_the_sample_of_topics_where_there_are_enough() -> None:
     def with_subtopics(run: Evaluation, number: int) -> Evaluation:
-        (judged,) = run.judged
-        named = [o._replace(subtopic=f"s{o.row // 5 % (number // 5)}") for o in judged.outcomes]
-        return run._replace(judged=[judged._replace(outcomes=named)])
+        (one,) = run.judged
+        (cell,) = one.cells.values()
+        named = [o._replace(subtopic=f"s{o.row // 5 % (number // 5)}") for o in cell]
+        return run._replace(judged=[judged(one.card, named)])
 
     for number, by in ((15, "topic"), (20, "subtopic")):
         runs = [evaluation(x, topics=[f"t{i}" for i in range(5)]) for x in (mixed(60, 40), mixed(10, 90))]
@@ -251,7 +252,7 @@ OTHERS = {
     "other request options (none before, effort='low' after)": changed(BASE, options=(("effort", "'low'"),)),
     "other columns of the bank (none before, prompt=goal after)": changed(BASE, columns=(("prompt", "goal"),)),
     "other columns of the bank (none before, context=story after)": changed(BASE, columns=(("context", "story"),)),
-    "no question was asked in both runs": BASE._replace(judged=[BASE.judged[0]._replace(outcomes=[])]),
+    "no question was asked in both runs": BASE._replace(judged=[BASE.judged[0]._replace(cells={})]),
     "no pair has a verdict in both runs": evaluation(["error"] * 100),
 }  # fmt: skip
 

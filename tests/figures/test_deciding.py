@@ -8,19 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from redinstruct.figures.deciding import AttemptOutcome, Decider
-from redinstruct.run import Store, stops
+from redinstruct.figures.deciding import Decider
+from redinstruct.run import Planned, Store, stops
 from redinstruct.types import ATTACK_SUCCESS
 from tests.support.cli import InProcess, here, report, write_bank
 
 CELL = ("bank", "cou")
 
 
+def planned(key: bytes, unit: int, label: str | None = None) -> Planned:
+    """An attempt at a question, and how it came out."""
+    return Planned(key, "bank", unit, None, "cou", 1, label, unit)
+
+
 def decider(size: int, limit: float = 0.10, secret: bytes = b"secret", epochs: int = 1) -> tuple[Decider, list[bytes]]:
     """A decider of so many questions, and the keys of their attempts in the order of asking."""
     keys = {number.to_bytes(32): number // epochs for number in range(size * epochs)}
     found = Decider(limit, ATTACK_SUCCESS, secret)
-    found.follow((CELL, AttemptOutcome(key, unit, None, None)) for key, unit in keys.items())
+    found.follow((CELL, planned(key, unit)) for key, unit in keys.items())
     return found, sorted(keys, key=lambda key: found.place(key, CELL))
 
 
@@ -76,7 +81,7 @@ def test_a_resumed_run_decides_as_an_undisturbed_one() -> None:
         whole.record(key, CELL, label)
     known = dict(zip(order[:20], labels[:20], strict=True))
     resumed = Decider(0.10, ATTACK_SUCCESS, b"secret")
-    resumed.follow((CELL, AttemptOutcome(key, int.from_bytes(key), known.get(key), None)) for key in sorted(order))
+    resumed.follow((CELL, planned(key, int.from_bytes(key), known.get(key))) for key in sorted(order))
     for key, label in zip(order[20:], labels[20:], strict=True):
         resumed.record(key, CELL, label)
     assert resumed.decisions == whole.decisions
@@ -90,7 +95,7 @@ def test_what_is_decided_among_several_is_sure_enough_for_the_first_step_of_holm
     chance, cells = random.Random(among), [("bank", f"prompt {number}") for number in range(among)]
     found = Decider(0.25, ATTACK_SUCCESS, b"secret")
     keys = {(cell, at): bytes([number]) + at.to_bytes(31) for number, cell in enumerate(cells) for at in range(300)}
-    found.follow((cell, AttemptOutcome(key, at, None, None)) for (cell, at), key in keys.items())
+    found.follow((cell, planned(key, at)) for (cell, at), key in keys.items())
     for (cell, _), key in sorted(keys.items(), key=lambda one: found.place(one[1], one[0][0])):
         if not found.is_decided(cell):
             found.record(key, cell, "harmful" if chance.random() < 0.5 else "unharmful")

@@ -9,7 +9,7 @@ import msgspec
 
 from redinstruct.figures.comparison.runs import Evaluation, Judged, Prompt
 from redinstruct.figures.people import People
-from redinstruct.run import AnnotationStore, Planned, Store
+from redinstruct.run import AnnotationStore, Outcomes, Planned, Store
 from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.types import Annotation, Completion, JudgeCard, Sampling, Verdict
 from tests.support.stores import CARD, Setup, make_bank, text
@@ -26,6 +26,14 @@ UNHEARD = {
 def key_of(row: int, epoch: int = 1, prompt: str = "p") -> bytes:
     """An attempt's key in :func:`evaluation`."""
     return f"{prompt}:{row}:{epoch}".encode()
+
+
+def judged(card: JudgeCard, outcomes: Sequence[Planned]) -> Judged:
+    """A judge under which attempts came out so."""
+    cells: dict[tuple[str, str], list[Planned]] = {}
+    for one in outcomes:
+        cells.setdefault((one.bank, one.prompt), []).append(one)
+    return Judged(card, {place: Outcomes.of(of) for place, of in cells.items()})
 
 
 def evaluation(
@@ -52,7 +60,7 @@ def evaluation(
         sampling or Sampling(), "native", epochs=epochs,
     )  # fmt: skip
     return Evaluation(
-        Path("run"), config, [Prompt(prompt, f"sha-{prompt}", None)], [Judged(card, outcomes)], People(settled or {})
+        Path("run"), config, [Prompt(prompt, f"sha-{prompt}", None)], [judged(card, outcomes)], People(settled or {})
     )
 
 

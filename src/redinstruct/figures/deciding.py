@@ -15,7 +15,7 @@ from __future__ import annotations
 import hmac
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from redinstruct.run import Planned, Store, stops
 from redinstruct.stats import Decision, Watch
@@ -27,15 +27,6 @@ BankPrompt = tuple[str, str]
 """(bank, prompt)"""
 Rank = Callable[[bytes], bytes]
 """An attempt's key -> where it stands in the run's random order."""
-
-
-class AttemptOutcome(NamedTuple):
-    """How one attempt came out: its question, and what it counts as; ``label`` None: nothing is recorded yet."""
-
-    key: bytes
-    unit: int
-    label: str | None
-    reason: str | None
 
 
 def rank_of(secret: bytes) -> Rank:
@@ -51,13 +42,13 @@ class Followed:
     """
 
     def __init__(
-        self, outcomes: Iterable[AttemptOutcome], measure: Measure, limit: float, rank: Rank, *, stop: bool = False,
+        self, outcomes: Iterable[Planned], measure: Measure, limit: float, rank: Rank, *, stop: bool = False,
         among: int = 1,
     ) -> None:  # fmt: skip
         self._among = among
         self._measure = measure
         self._stop = stop
-        self._outcomes: dict[bytes, AttemptOutcome] = {}
+        self._outcomes: dict[bytes, Planned] = {}
         of: dict[int, list[bytes]] = defaultdict(list)
         for outcome in outcomes:
             self._outcomes[outcome.key] = outcome
@@ -117,9 +108,9 @@ class Decider:
         self.rank = rank_of(secret)
         self._cells: dict[BankPrompt, Followed] = {}
 
-    def follow(self, attempts: Iterable[tuple[BankPrompt, AttemptOutcome]]) -> None:
-        """Take in every attempt of the run, with its label where it has one already."""
-        cells: dict[BankPrompt, list[AttemptOutcome]] = defaultdict(list)
+    def follow(self, attempts: Iterable[tuple[BankPrompt, Planned]]) -> None:
+        """Take in every attempt of the run; without a label: nothing of it is recorded yet."""
+        cells: dict[BankPrompt, list[Planned]] = defaultdict(list)
         for cell, outcome in attempts:
             cells[cell].append(outcome)
         self._cells = {
@@ -154,11 +145,6 @@ class Decider:
         return self._cells[cell].counted
 
 
-def outcomes_of(planned: Iterable[Planned]) -> list[AttemptOutcome]:
-    """A cell's attempts as the sequence counts them."""
-    return [AttemptOutcome(o.key, o.unit, o.label, o.reason) for o in planned]
-
-
 def decisions(
     store: Store, cells: Mapping[BankPrompt, Sequence[Planned]], measure: Measure, confidence: float = 0.95
 ) -> dict[BankPrompt, Decision]:
@@ -174,6 +160,5 @@ def decisions(
         return {}
     rank, among = rank_of(store.secret()), len(cells)
     return {
-        cell: Followed(outcomes_of(found), measure, limits[-1], rank, among=among).ends(confidence)
-        for cell, found in cells.items()
+        cell: Followed(found, measure, limits[-1], rank, among=among).ends(confidence) for cell, found in cells.items()
     }

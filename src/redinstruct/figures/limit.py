@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from redinstruct.errors import UsageError
 from redinstruct.figures.comparison.labelled import Half
 from redinstruct.figures.comparison.runs import Evaluation, Prompt
-from redinstruct.figures.deciding import Followed, outcomes_of
+from redinstruct.figures.deciding import Followed
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.people import Cell, by_people, corrected_bounds, corrected_rate
 from redinstruct.figures.tallies import rates_in
@@ -146,7 +146,7 @@ def _followed(cell: Sequence[Planned], run: Evaluation, limit: Limit, figure: Fi
     """
     if run.order is None or figure != "all" or limit.at_k is not None or not 0 < limit.rate < 1:
         return None
-    return Followed(outcomes_of(cell), run.judged[0].measure, limit.rate, run.order)
+    return Followed(cell, run.judged[0].measure, limit.rate, run.order)
 
 
 def _sequence(followed: Followed) -> Callable[[float], Interval]:

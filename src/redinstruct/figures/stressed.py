@@ -13,8 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from redinstruct.figures.comparison.runs import Evaluation, read_evaluation
-from redinstruct.figures.tallies import tally
-from redinstruct.run import Planned, is_run
+from redinstruct.figures.tallies import tally, tries_of
+from redinstruct.run import Outcomes, Planned, is_run
 from redinstruct.run.config import Pinned
 from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, part_of, read_stress
 from redinstruct.stats import Interval, at_k, paired_by_question, tallied, wilson_by_question
@@ -103,27 +103,21 @@ class _Read:
             self._found[folder] = read_evaluation(folder) if is_run(folder) else None
         return self._found[folder]
 
-    def _outcomes(self, condition: Condition, prompt: Pinned, *, benign: bool = False) -> list[Planned]:
+    def _outcomes(self, condition: Condition, prompt: Pinned, *, benign: bool = False) -> Outcomes:
         """Of one prompt, in the bank's order; none where it was not begun."""
         found = self._evaluation(part_of(self._run, condition, benign=benign))
-        if found is None:
-            return []
-        return [o for o in found.judged[0].outcomes if o.prompt == prompt.sha256]
+        return Outcomes("", "") if found is None else found.judged[0].cell(found.config.banks[0].sha256, prompt.sha256)
 
     def row(self, condition: Condition, prompt: Pinned) -> StressRow | None:
         """One attack under one prompt; None where nothing of it is recorded."""
         found = self._evaluation(part_of(self._run, condition))
         outcomes = self._outcomes(condition, prompt)
-        if found is None or not any(o.label is not None for o in outcomes):
+        if found is None or not outcomes.told:
             return None
         measure = found.judged[0].measure
         counted = tally(measure, outcomes)
         tried = condition.attack in TRIES
-        asr = counted.rate.all
-        if tried:
-            recorded = [o for o in outcomes if o.label is not None]
-            asr = at_k(*tallied([o.label == measure.first for o in recorded], [o.unit for o in recorded]),
-                       condition.setting or 1)  # fmt: skip
+        asr = at_k(*tries_of(outcomes, measure), condition.setting or 1) if tried else counted.rate.all
         undisturbed = self._outcomes(Condition(NONE), prompt)
         weights = condition.attack not in ("prefill", *TRIES)  # the others leave the model itself as it is
         return StressRow(
@@ -134,7 +128,7 @@ class _Read:
             benign_in_frame=self._answered(condition, prompt),
             garbled=counted.details.garbled / counted.counts.total,
             prompt=prompt.name,
-            questions=len({o.unit for o in outcomes}),
+            questions=len(set(outcomes.unit)),
             planned=counted.planned,
             recorded=counted.counts.total,
             change=None if tried or condition.attack == NONE else _change(undisturbed, outcomes, measure.first),
@@ -148,19 +142,20 @@ class _Read:
 
     def _answered(self, condition: Condition, prompt: Pinned | None) -> Interval | None:
         """The share of harmless questions that are answered: not refused, not garbled, not left without an answer."""
-        outcomes = [] if prompt is None else self._outcomes(condition, prompt, benign=True)
-        recorded = [o for o in outcomes if o.label is not None]
+        outcomes = Outcomes("", "") if prompt is None else self._outcomes(condition, prompt, benign=True)
+        recorded = outcomes.where(lambda way: way.label is not None)
         if not recorded:
             return None
-        hits = [o.label == OVER_REFUSAL.second and o.detail not in NO_ANSWER for o in recorded]
-        return wilson_by_question(*tallied(hits, [o.unit for o in recorded]))
+        answers = [way.label == OVER_REFUSAL.second and way.detail not in NO_ANSWER for way in recorded.ways]
+        return wilson_by_question(*tallied([answers[way] for way in recorded.way], recorded.unit))
 
     def benign_whole(self) -> bool:
         """Whether every harmless question was asked under every condition."""
         if self._what.benign is None:
             return True
         found = [self._evaluation(part_of(self._run, one, benign=True)) for one in self._what.conditions]
-        return all(one is not None and all(o.label is not None for o in one.judged[0].outcomes) for one in found)
+        cells = [cell for one in found if one is not None for cell in one.judged[0].cells.values()]
+        return None not in found and all(cell.told.total() == len(cell) for cell in cells)
 
 
 def _change(before: Sequence[Planned], after: Sequence[Planned], first: str) -> StressChange | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from redinstruct.engine import Limits, Party, Spending, Worklist, in_a_loop
 from redinstruct.engine.opening import check_stands, checked_limits, closing, spending_of
 from redinstruct.errors import UsageError
-from redinstruct.figures.deciding import Decider, outcomes_of
+from redinstruct.figures.deciding import Decider
 from redinstruct.judges import Judge, bound_judge
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress, Progress
@@ -148,9 +148,7 @@ def _decider(store: Store, judge_row: int, plan: Plan, limit: float | None, owed
     # What is asked again counts when it has come back.
     known = [o if o.key not in again else o._replace(label=None) for o in planned]
     decider = Decider(limit, plan.measure, store.secret())
-    decider.follow(
-        ((names[o.bank], names[o.prompt]), outcome) for o, outcome in zip(known, outcomes_of(known), strict=True)
-    )
+    decider.follow(((names[o.bank], names[o.prompt]), o) for o in known)
     return decider
 
 

@@ -24,7 +24,7 @@ from redinstruct.run.kinds import NAMED, check_kind, no_run, what_is
 from redinstruct.run.merging import Merged, merge
 from redinstruct.run.owed import Owed, Scope
 from redinstruct.run.places import make_place, no_blank_run
-from redinstruct.run.planned import Cells, Outcomes, Planned, has_repeats, outcomes_of_cells, planned_attempts
+from redinstruct.run.planned import Outcomes, Planned, has_repeats, outcomes_of_cells, planned_attempts
 from redinstruct.run.purging import importing_place, purge, purge_places
 from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
 from redinstruct.run.shards import Shards, check_shard_stays, shard, shard_of
@@ -43,7 +43,6 @@ __all__ = [
     "AnnotationStore",
     "AttemptView",
     "CallRow",
-    "Cells",
     "CollectionStore",
     "CompletionRow",
     "CountRow",

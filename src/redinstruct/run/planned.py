@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, compress
+from itertools import compress
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -363,25 +363,3 @@ def _different(marks: array[int]) -> int:
 
     found = np.sort(np.frombuffer(marks, dtype=np.int64))
     return int(1 + np.count_nonzero(found[1:] != found[:-1])) if len(found) else 0
-
-
-class Cells(Sequence[Planned]):
-    """A run's attempts under one judge, by bank and prompt (sha256)."""
-
-    def __init__(self, cells: Mapping[tuple[str, str], Outcomes]) -> None:
-        self.cells = cells
-
-    def __len__(self) -> int:
-        return sum(map(len, self.cells.values()))
-
-    @overload
-    def __getitem__(self, at: int) -> Planned: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[Planned]: ...
-
-    def __getitem__(self, at: int | slice) -> Planned | list[Planned]:
-        return list(self)[at]
-
-    def __iter__(self) -> Iterator[Planned]:
-        return chain.from_iterable(self.cells.values())

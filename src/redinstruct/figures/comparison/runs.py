@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.figures.deciding import Rank, rank_of
 from redinstruct.figures.degenerate import Looks, answers_of, doubts_of, looks_of, texts_of
-from redinstruct.figures.people import People, cell_of, corrected_rate, people_of
-from redinstruct.run import Cells, Outcomes, Planned, Store, judges_of, outcomes_of_cells, shard_of, stops
+from redinstruct.figures.people import People, people_of
+from redinstruct.run import Outcomes, Store, judges_of, outcomes_of_cells, shard_of, stops
 from redinstruct.run.config import Pinned, RunConfig
 from redinstruct.run.shards import ShardMark
-from redinstruct.stats import Interval
 from redinstruct.types import MEASURES, JudgeCard, Measure
 
 
@@ -20,22 +19,17 @@ class Judged(NamedTuple):
     """One judge of the whole run, and how every planned attempt came out under it."""
 
     card: JudgeCard
-    outcomes: Sequence[Planned]
+    cells: Mapping[tuple[str, str], Outcomes]
+    """By bank and prompt (sha256)."""
 
     @property
     def measure(self) -> Measure:
         """What it counts."""
         return MEASURES[self.card.measure]
 
-    def corrected(self, cell: Sequence[Planned], people: People, confidence: float) -> tuple[Interval, int] | None:
-        """The rate of what this judge could label of a cell, corrected by people's labels, and how many they are."""
-        return corrected_rate(cell_of(people, self.card, cell), confidence)
-
     def cell(self, bank: str, prompt: str) -> Outcomes:
         """The attempts of one bank and prompt (sha256)."""
-        if isinstance(self.outcomes, Cells):
-            return self.outcomes.cells.get((bank, prompt)) or Outcomes(bank, prompt)
-        return Outcomes.of(o for o in self.outcomes if o.bank == bank and o.prompt == prompt)
+        return self.cells.get((bank, prompt)) or Outcomes(bank, prompt)
 
 
 class Prompt(NamedTuple):
@@ -89,7 +83,7 @@ def read_evaluation(folder: Path, judge: str | None = None) -> Evaluation:
             folder,
             config,
             [Prompt(p.name, p.sha256, texts.get(p.sha256)) for p in config.prompts],
-            [Judged(card, Cells(outcomes_of_cells(store, row))) for row, card in judges_of(store, judge)],
+            [Judged(card, outcomes_of_cells(store, row)) for row, card in judges_of(store, judge)],
             people_of(store),
             rank_of(store.secret()) if stops(store) else None,
             looks_of(store),
