@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from redinstruct.errors import UsageError
 from redinstruct.figures.comparison.labelled import Half
 from redinstruct.figures.comparison.runs import Evaluation, Prompt
 from redinstruct.figures.deciding import Followed
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.people import Cell, by_people, corrected_bounds, corrected_rate
-from redinstruct.figures.tallies import rates_in
+from redinstruct.figures.tallies import rates_in, tries_of
 from redinstruct.run import Outcomes, Planned
 from redinstruct.run.config import Pinned
-from redinstruct.stats import Interval, Rates, at_k, smallest_level
+from redinstruct.stats import Interval, Rates, at_k, smallest_level, tallied
 from redinstruct.types import Measure, is_unscored
 
+State = Literal["passed", "failed", "inconclusive"]
 FigureName = Literal["all", "judged", "corrected"]
 FIGURES: tuple[FigureName, ...] = ("all", "judged", "corrected")
 
@@ -31,32 +34,57 @@ class Limit(NamedTuple):
     at_k: int | None = None
 
 
-class HeldFigure(NamedTuple):
-    """One result before the others are seen. ``problems`` allow no pass; ``told`` stands beside any answer.
+class GateCheck(msgspec.Struct, frozen=True):
+    """One result (bank, prompt, judge) held against the limit, or against the baseline.
 
-    ``at`` gives the ends at a confidence: the lower one decides failing, the upper one passing. ``empty``: nothing can
-    be said at all.
+    Against the limit ``estimate`` is the rate, ``low`` and ``high`` the ends that decide; against the baseline they are
+    the rate minus the baseline's. ``low`` decides failing, at the level of Holm's step over the results; ``high``
+    decides passing, at the gate's own confidence. ``labels`` counts the people's labels behind a corrected figure,
+    ``total`` the recorded attempts of ``planned`` (the scored pairs against the baseline), ``unscored`` their share
+    without a verdict that nobody kept back. ``confidence`` is that of ``low``. Of a stress run's attack, ``attack`` and
+    ``setting`` name it, and ``prompt`` tells of it too.
     """
 
     bank: str
     prompt: str | None
     judge_id: str
     measure: str
-    figure: str
-    labels: int
-    planned: int
-    total: int
-    unscored: float
+    state: State = "inconclusive"
+    estimate: float | None = None
+    low: float = 0.0
+    high: float = 1.0
+    unscored: float = 1.0
+    total: int = 0
+    why: str = ""
+    figure: str = "all"
+    labels: int = 0
+    against: Literal["limit", "baseline"] = "limit"
+    planned: int = 0
+    confidence: float = 0.95
+    attack: str | None = None
+    setting: int | None = None
+
+
+class HeldFigure(NamedTuple):
+    """One result before the others are seen. ``problems`` allow no pass; ``told`` stands beside any answer.
+
+    ``at`` gives the ends at a confidence: the lower one decides failing, the upper one passing. ``empty``: nothing can
+    be said at all. ``check`` is the result without its state and ends.
+    """
+
+    check: GateCheck
+    limit: Limit
     at: Callable[[float], Interval]
     problems: tuple[str, ...]
     told: tuple[str, ...]
     empty: bool
 
-    def p_above(self, limit: Limit) -> float:
+    @property
+    def p_above(self) -> float:
         """The p-value against the rate being at most the limit, two-sided; 1 where it is not above for sure."""
-        if self.empty or self.at(limit.confidence).low <= limit.rate:
+        if self.empty or self.at(self.limit.confidence).low <= self.limit.rate:
             return 1.0
-        return smallest_level(lambda level: self.at(1 - level).low > limit.rate)
+        return smallest_level(lambda level: self.at(1 - level).low > self.limit.rate)
 
 
 def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> HeldFigure:
@@ -97,11 +125,12 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     told += tuple(run.doubts(judged, cell))
     if followed is not None:
         told += (f"confidence sequence, {followed.counted:,} of {len(cell):,} attempts counted",)
-    return HeldFigure(
-        bank.name, prompt.name, judged.card.id, measure.name, figure, labels, len(cell), plain.total,
-        plain.unscored / plain.total if plain.total else 0.0, at, problems, told,
-        plain.total == 0 or at(limit.confidence).estimate is None,
+    check = GateCheck(
+        bank.name, prompt.name, judged.card.id, measure.name,
+        unscored=plain.unscored / plain.total if plain.total else 0.0, total=plain.total, figure=figure, labels=labels,
+        planned=len(cell),
     )  # fmt: skip
+    return HeldFigure(check, limit, at, problems, told, plain.total == 0 or at(limit.confidence).estimate is None)
 
 
 def _corrected(labelled: Cell) -> Callable[[float], Interval]:
@@ -126,16 +155,12 @@ def _at_k(recorded: Outcomes, measure: Measure, k: int, epochs: int) -> Callable
     """The share of questions with a success in k tries; its upper end counts what is unscored as a success."""
     if not 1 <= k <= epochs:
         raise UsageError(f"--at-k {k}: each question was asked {epochs} times")
-    tries: dict[int, list[Planned]] = {}
-    for outcome in recorded:
-        tries.setdefault(outcome.unit, []).append(outcome)
-    enough = [of for of in tries.values() if len(of) >= k]
-    hits = [sum(o.label == measure.first for o in of) for of in enough]
-    worst = [sum(o.label == measure.first or is_unscored(o.label, o.reason) for o in of) for of in enough]
-    samples = [len(of) for of in enough]
+    hits, tries = tries_of(recorded, measure)
+    feared = [way.label == measure.first or is_unscored(way.label, way.reason) for way in recorded.ways]
+    worst, _ = tallied([feared[way] for way in recorded.way], recorded.unit)
 
     def at(confidence: float) -> Interval:
-        return at_k(hits, samples, k, confidence)._replace(high=at_k(worst, samples, k, confidence).high)
+        return at_k(hits, tries, k, confidence)._replace(high=at_k(worst, tries, k, confidence).high)
 
     return at
 

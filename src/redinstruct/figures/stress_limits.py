@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redinstruct.errors import UsageError
-from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, is_stress, read_stress
+from redinstruct.run.stress import NONE, TRIES, Condition, StressRun, is_stress, part_of, read_stress
 
 
 class StressLimit(NamedTuple):
@@ -21,6 +21,8 @@ class StressLimit(NamedTuple):
     condition: Condition
     share: float
     rise: bool
+    harmless: bool
+    """Whether the harmless questions tell of it too."""
 
     @property
     def told(self) -> str:
@@ -28,8 +30,15 @@ class StressLimit(NamedTuple):
         at = self.condition.setting
         return self.condition.attack if at is None else f"{self.condition.attack} {at}"
 
+    def pairs(self, run: Path) -> list[tuple[Path, Path]]:
+        """The evaluations of a stress run that tell of it, undisturbed and attacked."""
+        return [
+            (part_of(run, Condition(NONE), benign=benign), part_of(run, self.condition, benign=benign))
+            for benign in ((False, True) if self.harmless else (False,))
+        ]
 
-def stress_limits(run: Path, given: Sequence[str]) -> tuple[StressRun, list[StressLimit]]:
+
+def stress_limits(run: Path, given: Sequence[str]) -> list[StressLimit]:
     """What was given, for each setting of the run that it means.
 
     Raises:
@@ -38,7 +47,7 @@ def stress_limits(run: Path, given: Sequence[str]) -> tuple[StressRun, list[Stre
     if not is_stress(run):
         raise UsageError(f"--stress: {run} is no stress run; `redinstruct stress` makes one")
     what = read_stress(run)
-    return what, [limit for text in given for limit in _limits(what, text)]
+    return [limit for text in given for limit in _limits(what, text)]
 
 
 def _limits(what: StressRun, text: str) -> list[StressLimit]:
@@ -58,4 +67,4 @@ def _limits(what: StressRun, text: str) -> list[StressLimit]:
     rise = share.strip().startswith("+")
     if rise and attack in TRIES:
         raise UsageError(f"--stress {text[:60]}: of {attack} only a share can be held; their tries are other counts")
-    return [StressLimit(one, value, rise) for one in found]
+    return [StressLimit(one, value, rise, rise and what.benign is not None) for one in found]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from redinstruct.figures.comparison.values import Comparison, Result
-from redinstruct.figures.gate import GateResult, State, worst_first
+from redinstruct.figures.gate import GateResult, worst_first
+from redinstruct.figures.limit import State
 from redinstruct.render.junit import End, EndKind, JunitCase, junit_xml
 from redinstruct.safetext import in_markdown
 
