@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -57,7 +57,10 @@ CHATTER = re.compile(
 )
 _LABEL = re.compile(r"(?:question|topic|subtopic|category|answer|q)\s{0,2}[:：]\s{0,4}", re.IGNORECASE)
 _RULE = re.compile(r"[\s|:*_=+~-]*")
-_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*+)"(\s{0,4}:)?')
+_STRING = re.compile(r'("(?:[^"\\\n]|\\.)*+")(\s{0,4}:)?')
+_COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*+")|//[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/')
+_BETWEEN_VALUES = re.compile(r"[\s,]*+(?=\{)")
+_TAGGED = re.compile(r"^[ \t]*<(\w{1,20})[^<>\n]{0,60}>(.*?)</\1>[ \t]*$", re.MULTILINE)
 _WRAPS = (
     ("**", "**"),
     ("__", "__"),
@@ -89,7 +92,7 @@ def parse_list(reply: str, *, wanted: int | None = None) -> list[str]:
     Raises:
         Unparsable: ``empty``, ``refused`` (no list, and it opens like a refusal) or ``no_list``.
     """
-    text = prepared(reply)
+    text = _TAGGED.sub(r"\2", prepared(reply))
     for found in (_from_json(text), _from_table(text), _from_markers(text)):
         if items := [item for item in map(clean, found) if item]:
             return items[:wanted] if wanted else items
@@ -127,27 +130,52 @@ def clean(item: str) -> str:
 
 def json_in(text: str) -> object:
     """The first JSON array or object in a text that is more than a bracketed word; None if there is none."""
-    decoder = json.JSONDecoder()
+    return next(iter(_values(text)), None)
+
+
+def _values(text: str) -> Sequence[object]:
+    """That value, and the objects right behind it (one a line, say). Comments in it are passed over."""
+    text = _uncommented(text)
     for start in islice(re.finditer(r"[\[{]", text), 12):
+        values = list(_decoded(text, start.start()))
+        if values and any(isinstance(part, (str, dict, list)) for part in values[0]):
+            return values
+    return []
+
+
+def _decoded(text: str, at: int) -> Iterator[Collection[object]]:
+    decoder, following = json.JSONDecoder(), True
+    while following:
         try:
-            value = decoder.raw_decode(text, start.start())[0]
+            value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            continue
-        if any(isinstance(part, (str, dict, list)) for part in value):
-            found: object = value
-            return found
-    return None
+            return
+        yield value
+        found = _BETWEEN_VALUES.match(text, end)
+        at, following = end if found is None else found.end(), found is not None
+
+
+def _uncommented(text: str) -> str:
+    return _COMMENT.sub(lambda found: found[1] or " ", text) if "//" in text or "/*" in text else text
 
 
 def _from_json(text: str) -> list[str]:
-    if (value := json_in(text)) is not None:
-        return list(_texts(value))
+    if values := list(_values(text)):
+        return list(_texts(values))
+    text = _uncommented(text)
     head = text[text.index("```") :] if "```" in text else text
     # An array that was cut at the limit, or that has a comma too many: its whole strings are still items.
     if (opened := re.search(r"[\[{]\s{0,40}[\"{]", head[:2000])) is None:
         return []
     strings = [match[1] for match in _STRING.finditer(head, opened.start()) if not match[2]]
-    return [string.replace('\\"', '"').replace("\\\\", "\\") for string in strings if string]
+    return list(filter(None, map(_string, strings)))
+
+
+def _string(quoted: str) -> str:
+    try:
+        return str(json.loads(quoted, strict=False))
+    except ValueError:
+        return quoted[1:-1].replace('\\"', '"')
 
 
 def _texts(value: object, depth: int = 0) -> Iterator[str]:
