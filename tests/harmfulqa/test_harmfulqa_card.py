@@ -22,6 +22,7 @@ from redinstruct.harmfulqa.diversity import Diversity, distinct_n, self_bleu, to
 from redinstruct.harmfulqa.formats import to_messages
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Turn
 from redinstruct.safetext import Secret
+from redinstruct.types import JsonObject
 
 WORDS = ("sky", "sea", "rain", "cloud", "wind", "stone", "river", "tree", "leaf", "moss", "sand", "snow")
 LABELS = (None, "harmful", "unharmful", "unparsable")
@@ -57,7 +58,7 @@ def card_of(rows: Sequence[Collected]) -> DataCard:
 
 
 def diversity_of(rows: Sequence[Collected]) -> Diversity:
-    found = card_of(rows).document.diversity["questions"]
+    found = card_of(rows).diversity["questions"]
     assert isinstance(found, Diversity)
     return found
 
@@ -68,7 +69,7 @@ def diversity_of(rows: Sequence[Collected]) -> Diversity:
 @pytest.mark.parametrize("seed", range(8))
 def test_every_count_agrees_with_a_recount(seed: int) -> None:
     rows = collection(seed)
-    counts = card_of(rows).document.counts
+    counts = card_of(rows).counts
     assert counts.questions == 12
     assert counts.topics == len({r.question.topic for r in rows})
     assert counts.subtopics == len({r.question.topic + r.question.subtopic for r in rows})
@@ -93,7 +94,7 @@ def test_every_count_agrees_with_a_recount(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_topics_add_up(seed: int) -> None:
     rows = collection(seed)
-    document = card_of(rows).document
+    document = card_of(rows)
     for part in document.by_topic:
         own = [r for r in rows if r.question.topic == part.topic]
         assert part.questions == len(own)
@@ -106,7 +107,7 @@ def test_the_topics_add_up(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_what_learns_is_what_the_messages_export_says(seed: int) -> None:
     rows = collection(seed)
-    document = card_of(rows).document
+    document = card_of(rows)
     exported = {"blue": Counter[str](), "red": Counter[str]()}
     for made in to_messages(rows, include_red=True):
         for message in made["messages"]:
@@ -120,7 +121,7 @@ def test_what_learns_is_what_the_messages_export_says(seed: int) -> None:
 
 def test_a_collection_of_nothing_has_a_card() -> None:
     card = card_of([])
-    assert card.document.counts.questions == 0
+    assert card.counts.questions == 0
     assert diversity_of([]).self_bleu is None
     assert "None was recorded." in card.markdown
 
@@ -128,7 +129,7 @@ def test_a_collection_of_nothing_has_a_card() -> None:
 def test_the_same_rows_give_the_same_card_and_their_order_moves_no_diversity() -> None:
     rows = collection(1, questions=300)
     assert card_of(rows) == card_of(collection(1, questions=300))
-    assert card_of(rows).document.diversity == card_of(rows[::-1]).document.diversity
+    assert card_of(rows).diversity == card_of(rows[::-1]).diversity
     assert diversity_of(rows).self_bleu_sample == 200
 
 
@@ -137,14 +138,14 @@ def test_the_same_rows_give_the_same_card_and_their_order_moves_no_diversity() -
 
 def test_provenance_is_shown_and_what_is_not_known_is_said_so() -> None:
     Secret("hunter2hunter2")
-    stated = {"teacher": "openai/x", "prompts": {"b": "02", "a": "01"}, "extra": ("hunter2hunter2", 1, object)}
+    stated: JsonObject = {"teacher": "openai/x", "prompts": {"b": "02", "a": "01"}, "extra": ["hunter2hunter2", 1]}
     card = data_card([], provenance=stated, dropped={"near": 3, "exact": 2})
-    document = card.document
-    assert list(document.provenance)[: len(PROVENANCE)] == list(PROVENANCE)
-    assert document.provenance["teacher"] == "openai/x"
+    document = json.loads(card.json)
+    assert list(document["provenance"])[: len(PROVENANCE)] == list(PROVENANCE)
+    assert document["provenance"]["teacher"] == "openai/x"
     assert "- licence: not recorded" in card.markdown
-    assert document.provenance["extra"] == ["***", 1, str(object)]
-    assert document.screens == {"exact": 2, "near": 3}
+    assert document["provenance"]["extra"] == ["***", 1]
+    assert document["screens"] == {"exact": 2, "near": 3}
     assert "| near | 3 |" in card.markdown
     assert "hunter2" not in card.markdown + card.json
 
@@ -162,7 +163,7 @@ def test_the_json_is_the_document(topic: str) -> None:
     rows = [Collected(CollectedQuestion("0", topic, topic, "Why?"))]
     card = data_card(rows, provenance={"teacher": topic, topic: topic}, dropped={topic: 1})
     back = json.loads(card.json.encode("utf-8"))
-    assert back["counts"] == msgspec.to_builtins(card.document.counts)
+    assert back["counts"] == msgspec.to_builtins(card.counts)
     card.markdown.encode("utf-8")
 
 

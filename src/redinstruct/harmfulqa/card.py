@@ -10,20 +10,18 @@ Source: the headings follow data statements (Gebru et al. 2021, Datasheets for D
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from redinstruct.files.words import Fields
 from redinstruct.harmfulqa.diversity import SEED, Diversity, diversity_of
 from redinstruct.harmfulqa.files import json_line
 from redinstruct.harmfulqa.formats import trainable, turn_weight
 from redinstruct.harmfulqa.rows import Collected, Colour, Dialogue
 from redinstruct.questions import same_text
-from redinstruct.safetext import in_markdown, redact
+from redinstruct.safetext import in_json, in_markdown
 from redinstruct.types import Json, JsonObject
 
 SCHEMA = "redinstruct.card/1"
@@ -76,7 +74,7 @@ class TopicCounts(msgspec.Struct, frozen=True):
     red: int
 
 
-class CardDocument(msgspec.Struct, frozen=True):
+class DataCard(msgspec.Struct, frozen=True):
     """A data card (schema ``redinstruct.card/1``). ``diversity`` has the seed of the samples beside the kinds of text.
 
     ``file``: the exported file that the card stands beside, its name and sha256.
@@ -94,51 +92,40 @@ class CardDocument(msgspec.Struct, frozen=True):
     deletion: tuple[str, ...]
     file: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
-
-class DataCard(msgspec.Struct, frozen=True):
-    """A data card, and the same as Markdown."""
-
-    document: CardDocument
-    markdown: str
-
     @property
     def json(self) -> str:
-        """The document as a JSON text that UTF-8 can hold."""
-        return json.dumps(json.loads(json_line(msgspec.to_builtins(self.document))), indent=2) + "\n"
+        """The card as a JSON text, registered secrets masked."""
+        return json.dumps(in_json(msgspec.to_builtins(self)), indent=2) + "\n"
+
+    @property
+    def markdown(self) -> str:
+        """The card for people."""
+        return _markdown(self)
 
 
-def data_card(rows: Sequence[Collected], *, provenance: Fields, dropped: Mapping[str, int]) -> DataCard:
+def data_card(rows: Sequence[Collected], *, provenance: JsonObject, dropped: Mapping[str, int]) -> DataCard:
     """The card of these rows.
 
-    ``provenance`` holds JSON values by name (:data:`PROVENANCE` first); registered secrets in it are masked.
-    ``dropped`` says how many things each screen left out.
+    ``provenance`` holds values by name (:data:`PROVENANCE` first); ``dropped`` says how many things each screen left
+    out.
     """
-    document = CardDocument(
+    return DataCard(
         schema=SCHEMA,
-        provenance=dict.fromkeys(PROVENANCE) | {redact(key): _plain(value) for key, value in provenance.items()},
+        provenance=dict.fromkeys(PROVENANCE) | {name: _sorted(value) for name, value in provenance.items()},
         counts=_counts(rows),
         by_topic=_by_topic(rows),
         turns={"blue": _learning(rows, "blue"), "red": _learning(rows, "red")},
         diversity=_diversity(rows),
-        screens={redact(name): int(count) for name, count in sorted(dropped.items())},
+        screens=dict(sorted(dropped.items())),
         intended_use=_USE,
         limits=_LIMITS,
         deletion=_DELETION,
     )
-    return DataCard(document=document, markdown=_markdown(document))
 
 
-def _plain(value: object) -> Json:
-    """A JSON value of whatever was stated, its keys sorted, registered secrets masked."""
-    if isinstance(value, str):
-        return redact(value)
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, Mapping):
-        return {redact(str(key)): _plain(held) for key, held in sorted(value.items(), key=lambda item: str(item[0]))}
-    if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
-    return redact(str(value))
+def _sorted(value: Json) -> Json:
+    """The same with its keys in order."""
+    return json.loads(json.dumps(value, sort_keys=True))  # type: ignore[no-any-return]
 
 
 # ---- counts ----
@@ -169,11 +156,11 @@ def _conversations(dialogues: Sequence[Dialogue]) -> ConversationCounts:
     return ConversationCounts(
         conversations=len(dialogues),
         incomplete=sum(not dialogue.complete for dialogue in dialogues),
-        sources=dict(sorted(Counter(redact(dialogue.source) for dialogue in dialogues).items())),
+        sources=dict(sorted(Counter(dialogue.source for dialogue in dialogues).items())),
         turns=len(turns),
         empty_turns=sum(not turn.text.strip() for turn in turns),
         answers=len(answers),
-        labels=dict(sorted(Counter(redact(turn.label or "none") for turn in answers).items())),
+        labels=dict(sorted(Counter(turn.label or "none" for turn in answers).items())),
         turns_per_conversation=_middle(len(dialogue.turns) for dialogue in dialogues),
         words=sum(len(turn.text.split()) for turn in turns),
         words_per_conversation=_middle(sum(len(turn.text.split()) for turn in d.turns) for d in dialogues),
@@ -193,7 +180,7 @@ def _by_topic(rows: Sequence[Collected]) -> tuple[TopicCounts, ...]:
         topics.setdefault(row.question.topic, []).append(row)
     return tuple(
         TopicCounts(
-            topic=redact(topic),
+            topic=topic,
             subtopics=len({row.question.subtopic for row in held}),
             questions=len(held),
             distinct_questions=len({same_text(row.question.text) for row in held}),
@@ -278,7 +265,7 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> list[str]:
     return [*made, *(f"| {_text(line[0])} | {' | '.join(map(_figure, line[1:]))} |" for line in lines), ""]
 
 
-def _markdown(document: CardDocument) -> str:
+def _markdown(document: DataCard) -> str:
     counts = document.counts
     lines = ["# Data card", "", "Every count below was made from the rows.", "", "## Provenance", ""]
     lines += [f"- {_text(key.replace('_', ' '))}: {_text(value)}" for key, value in document.provenance.items()]

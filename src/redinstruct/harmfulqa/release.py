@@ -22,7 +22,6 @@ from redinstruct.harmfulqa.screens import screen
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.prompts.forms import check_forms, made, read_general
-from redinstruct.safetext import redact
 from redinstruct.settings import check_needs
 from redinstruct.types import Bank, JsonObject
 from redinstruct.version import __version__
@@ -82,8 +81,8 @@ def write_release(release: Release, to: str, out: Path, *, include_red: bool) ->
     """
     write_rows(out, release.rows, as_list=to in _AS_LIST, private=include_red)
     paths = card_paths(out)
-    named = {"name": redact(out.name), "sha256": digest_of(out)}
-    card = msgspec.structs.replace(release.card, document=msgspec.structs.replace(release.card.document, file=named))
+    named = {"name": out.name, "sha256": digest_of(out)}
+    card = msgspec.structs.replace(release.card, file=named)
     for path, text in zip(paths, (card.markdown, card.json), strict=True):
         try:
             write_file(path, text, public=not include_red)
