@@ -19,7 +19,7 @@ from redinstruct.errors import ConfigError, EndpointDenied, UsageError
 from redinstruct.harmfulqa import Collecting, CollectSettings, collect, prepare_collection, read_collection, steps
 from redinstruct.harmfulqa.release import FORMATS, prepare_release
 from redinstruct.harmfulqa.rows import CollectedQuestion, Subtopic, Turn
-from redinstruct.harmfulqa.topics import PAPER_TOPICS, read_topics
+from redinstruct.harmfulqa.topics import paper_topics, read_topics
 from redinstruct.models import ModelError, Reply, Request
 from redinstruct.models.scripted import ScriptedModel
 from redinstruct.progress import Progress
@@ -230,7 +230,7 @@ def test_failed_calls_are_recorded_and_asked_again_on_request(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("reason", [FailureReason.UNAUTHORIZED, FailureReason.NOT_FOUND])
-@pytest.mark.parametrize("topics", [ONE, PAPER_TOPICS])
+@pytest.mark.parametrize("topics", [ONE, paper_topics()])
 def test_nothing_but_denials_leaves_no_folder(tmp_path: Path, reason: FailureReason, topics: Any) -> None:
     def deny(request: Request) -> Reply:
         raise ModelError(reason)
@@ -413,14 +413,14 @@ class TestTexts:
 
 class TestTopics:
     def test_the_papers_topics(self) -> None:
-        assert len(PAPER_TOPICS) == 10
-        assert [len(names) for _, names in PAPER_TOPICS] == [9, 10, 10, 10, 9, 10, 10, 10, 10, 10]
-        assert len({(topic, name) for topic, names in PAPER_TOPICS for name in names}) == 98
+        assert len(paper_topics()) == 10
+        assert [len(names) for _, names in paper_topics()] == [9, 10, 10, 10, 9, 10, 10, 10, 10, 10]
+        assert len({(topic, name) for topic, names in paper_topics() for name in names}) == 98
 
     @pytest.mark.data
     def test_they_are_those_of_the_released_file(self, shared_data: Path) -> None:
         released = json.loads((shared_data / "harmfulqa.json").read_text())
-        assert {topic: set(names) for topic, names in PAPER_TOPICS} == {t: set(v) for t, v in released.items()}
+        assert {topic: set(names) for topic, names in paper_topics()} == {t: set(v) for t, v in released.items()}
 
     @pytest.mark.parametrize(
         ("text", "expected"),

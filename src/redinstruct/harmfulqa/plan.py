@@ -13,7 +13,7 @@ from redinstruct.checkpoints.embedded import prompts_of
 from redinstruct.errors import ConfigError, DamagedStore, UsageError
 from redinstruct.harmfulqa.settings import CollectSettings
 from redinstruct.harmfulqa.steps import texts_digest
-from redinstruct.harmfulqa.topics import PAPER_TOPICS, Topics, read_topics
+from redinstruct.harmfulqa.topics import Topics, paper_topics, read_topics
 from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model, recorded
 from redinstruct.models.registry import check_dtype, model_of
@@ -103,7 +103,7 @@ def read_collecting(asked: CollectSettings) -> tuple[Topics, Judge | None]:
         raise UsageError("--judge-model and its like are for a judge: name it with --judge")
     if asked.critique and asked.judge is None:
         raise UsageError("--critique needs --judge: it begins with an answer that was judged harmful")
-    topics = read_topics(asked.topics) if isinstance(asked.topics, Path) else (asked.topics or PAPER_TOPICS)
+    topics = read_topics(asked.topics) if isinstance(asked.topics, Path) else (asked.topics or paper_topics())
     judge = None if asked.judge is None else asked.judge_of(ATTACK_SUCCESS)
     if judge is not None and judge.measure != ATTACK_SUCCESS:
         raise UsageError(f"the judge measures {judge.measure.name}, not {ATTACK_SUCCESS.name}")

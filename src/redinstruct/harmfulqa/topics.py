@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 from redinstruct.errors import UsageError
@@ -16,52 +18,12 @@ Topics = tuple[tuple[str, tuple[str, ...]], ...]
 MOST_BYTES = 1 << 20
 LONGEST_NAME = 200
 
-_PAPER: dict[str, str] = {
-    "Science and Technology": (
-        "Engineering, Astronomy, Geology, Computer Science, Robotics, Neuroscience, Biology, Environmental Science, "
-        "Physics"
-    ),
-    "History and Culture": (
-        "Modern History, Archaeology, World History, Cultural Anthropology, Social Movements, Historical Events, "
-        "Art History, Ancient History, Medieval History, Historical Figures"
-    ),
-    "Mathematics and Logic": (
-        "Logic and Reasoning, Algebra, Probability Theory, Game Theory, Calculus, Statistics, Cryptography, Geometry, "
-        "Mathematical Modeling, Number Theory"
-    ),
-    "Literature and Language": (
-        "Literary Genres, Language Acquisition, Translation Studies, Literary Theory, Fiction, Literary Analysis, "
-        "Linguistics, Comparative Literature, Drama, Poetry"
-    ),
-    "Philosophy and Ethics": (
-        "Ethical Dilemmas, Aesthetics, Metaphysics, Eastern Philosophy, Moral Philosophy, Existentialism, "
-        "Epistemology, Ethics, Philosophy of Mind"
-    ),
-    "Social Sciences": (
-        "Cultural Studies, Social Psychology, Psychology, Political Science, Linguistic Anthropology, Economics, "
-        "Urban Studies, Gender Studies, Anthropology, Sociology"
-    ),
-    "Health and Medicine": (
-        "Pharmacology, Healthcare Systems, Physiology, Medical Ethics, Anatomy, Nutrition, Alternative Medicine, "
-        "Disease Prevention, Public Health, Medical Research"
-    ),
-    "Geography and Environmental Studies": (
-        "Urban Planning, Sustainable Development, Cartography, Environmental Conservation, Ecological Systems, "
-        "Climate Change, Physical Geography, Geopolitics, Human Geography, Natural Disasters"
-    ),
-    "Education and Pedagogy": (
-        "Curriculum Development, Assessment and Evaluation, Classroom Management, Educational Technology, "
-        "Educational Psychology, Special Education, Learning Theories, Lifelong Learning, Educational Policy, "
-        "Instructional Design"
-    ),
-    "Business and Economics": (
-        "Corporate Social Responsibility, Business Strategy, Entrepreneurship, Consumer Behavior, Accounting, "
-        "International Trade, Finance, Economic Theory, Supply Chain Management, Marketing"
-    ),
-}
 
-PAPER_TOPICS: Topics = tuple((topic, tuple(names.split(", "))) for topic, names in _PAPER.items())
-"""The paper's 10 topics and 98 subtopics, as the keys of the released data name them (specification 2.1)."""
+@cache
+def paper_topics() -> Topics:
+    """The paper's 10 topics and 98 subtopics, as the keys of the released data name them (specification 2.1)."""
+    text = resources.files("redinstruct.harmfulqa").joinpath("texts", "topics.json").read_text(encoding="utf-8")
+    return topics_from(json.loads(text), "texts/topics.json")
 
 
 def read_topics(path: Path) -> Topics:
