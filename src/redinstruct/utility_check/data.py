@@ -13,7 +13,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,11 @@ def read_local(folder: Path, task: str) -> LocalData | None:
     Raises:
         BankError: a file is there and cannot be read, or a row of it does not fit.
     """
-    for files, reader in _candidates(folder, task):
-        if files and all(path.is_file() for path in files.values()):
-            return LocalData(reader(files), digest(list(files.values())))
+    for splits, reader in _candidates(folder, task):
+        files = [path for paths in splits.values() for path in paths]
+        if files and all(path.is_file() for path in files):
+            found = {split: [row for path in paths for row in reader(path)] for split, paths in splits.items()}
+            return LocalData(found, digest(files))
     return None
 
 
@@ -56,43 +58,36 @@ def sha256_of(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-_Files = dict[str, Path]
-_SplitReader = Callable[[_Files], Splits]
+_SplitFiles = dict[str, list[Path]]
 
 
-def _candidates(folder: Path, task: str) -> list[tuple[_Files, _SplitReader]]:
-    """Where the task's data may lie, the published shape first: split (or part) -> file, and the reader."""
-    found: list[tuple[_Files, _SplitReader]] = []
+def _candidates(folder: Path, task: str) -> Iterator[tuple[_SplitFiles, Callable[[Path], list[SuiteRow]]]]:
+    """Where the task's data may lie, the published shape first: split -> files, and the reader of each."""
     if task in ("truthfulqa_mc1", "truthfulqa_mc2"):
-        found.append(({"validation": folder / "TruthfulQA.csv"}, _truthfulqa))
+        yield {"validation": [folder / "TruthfulQA.csv"]}, _truthfulqa
     if task.startswith("bbh_"):
         name = task.removeprefix("bbh_").removeprefix("cot_").removeprefix("fewshot_").removeprefix("zeroshot_")
-        found.append(({"test": folder / "bbh" / f"{name}.json"}, _bbh))
+        yield {"test": [folder / "bbh" / f"{name}.json"]}, _bbh
     if task.startswith("mmlu_"):
         subject, mmlu = task.removeprefix("mmlu_"), folder / "mmlu"
-        found.append(({split: mmlu / split / f"{subject}_{split}.csv" for split in ("test", "dev")}, _mmlu))
+        yield {split: [mmlu / split / f"{subject}_{split}.csv"] for split in ("test", "dev")}, _mmlu
     if task.startswith("winogender_") and "gotcha" not in task:
-        found.append(({"test": folder / "winogender" / "all_sentences.tsv"}, _winogender))
+        yield {"test": [folder / "winogender" / "all_sentences.tsv"]}, _winogender
     if task.startswith("crows_pairs_english"):
-        found.append(({"test": folder / "crows_pairs" / "crows_pairs_anonymized.csv"}, _crows_pairs))
+        yield {"test": [folder / "crows_pairs" / "crows_pairs_anonymized.csv"]}, _crows_pairs
     if task.startswith("bbq"):
-        found.append(({p.stem: p for p in sorted((folder / "bbq").glob("*.jsonl"))}, _bbq))
-    return [*found, ({p.stem: p for p in sorted((folder / task).glob("*.jsonl"))}, _own_columns)]
+        yield {"test": sorted((folder / "bbq").glob("*.jsonl"))}, _bbq
+    yield {path.stem: [path] for path in sorted((folder / task).glob("*.jsonl"))}, read_jsonl
 
 
 # ---- one reader for each published shape ----
 
 
-def _own_columns(files: _Files) -> Splits:
-    return {split: read_jsonl(path) for split, path in files.items()}
-
-
-def _truthfulqa(files: _Files) -> Splits:
+def _truthfulqa(path: Path) -> list[SuiteRow]:
     """MC1: the best answer against all incorrect ones. MC2: all correct against all incorrect ones.
 
     Answers stand separated by semicolons, as the authors' code splits them; one that stands twice counts twice.
     """
-    path = files["validation"]
     rows: list[SuiteRow] = []
     for number, row in _table(path, ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")):
         right, wrong = _answers(row["Correct Answers"]), _answers(row["Incorrect Answers"])
@@ -104,24 +99,21 @@ def _truthfulqa(files: _Files) -> Splits:
             "mc1_targets": {"choices": [best, *wrong], "labels": [1] + [0] * len(wrong)},
             "mc2_targets": {"choices": [*right, *wrong], "labels": [1] * len(right) + [0] * len(wrong)},
         })  # fmt: skip
-    return {"validation": rows}
+    return rows
 
 
 def _answers(cell: str) -> list[str]:
     return [answer.strip() for answer in cell.split(";") if answer.strip()]
 
 
-def _bbh(files: _Files) -> Splits:
-    path = files["test"]
-    return {"test": [{"input": text(path, n, row, "input"), "target": text(path, n, row, "target")}
-                     for n, row in enumerate(examples(path), 1)]}  # fmt: skip
+def _bbh(path: Path) -> list[SuiteRow]:
+    return [
+        {name: text(path, number, row, name) for name in ("input", "target")}
+        for number, row in enumerate(examples(path), 1)
+    ]
 
 
-def _mmlu(files: _Files) -> Splits:
-    return {split: _mmlu_rows(path) for split, path in files.items()}
-
-
-def _mmlu_rows(path: Path) -> list[SuiteRow]:
+def _mmlu(path: Path) -> list[SuiteRow]:
     """The original shape (no header; question, four choices, a letter) or the one with a header and numbers."""
     lines = [line for line in csv.reader(io.StringIO(_text(path), newline="")) if line]
     start = 1 if lines and lines[0][0] == "question" and lines[0][-1] == "answer" else 0
@@ -129,19 +121,17 @@ def _mmlu_rows(path: Path) -> list[SuiteRow]:
     for number, line in enumerate(lines[start:], 1):
         if len(line) != 6:
             raise _bad(path, number, "needs a question, four choices and an answer")
-        answer = "ABCD".find(line[5]) if line[5] in tuple("ABCD") else "0123".find(line[5]) if line[5] else -1
-        if answer < 0 or len(line[5]) != 1:
+        if len(line[5]) != 1 or line[5] not in "ABCD0123":
             raise _bad(path, number, "its answer is neither A to D nor 0 to 3")
-        rows.append({"question": line[0], "choices": line[1:5], "answer": answer})
+        rows.append({"question": line[0], "choices": line[1:5], "answer": "ABCD0123".index(line[5]) % 4})
     return rows
 
 
 _PRONOUNS = {"male": ("he", "his", "him"), "female": ("she", "her"), "neutral": ("they", "their", "them")}
 
 
-def _winogender(files: _Files) -> Splits:
+def _winogender(path: Path) -> list[SuiteRow]:
     """``sentid`` is ``occupation.participant.answer.gender.txt``; answer 0: the pronoun means the occupation."""
-    path = files["test"]
     rows: list[SuiteRow] = []
     for number, row in _table(path, ("sentid", "sentence"), delimiter="\t"):
         names = row["sentid"].split(".")
@@ -156,39 +146,31 @@ def _winogender(files: _Files) -> Splits:
             "sentid": row["sentid"], "sentence": row["sentence"], "pronoun": pronoun, "occupation": occupation,
             "participant": participant, "gender": gender, "label": int(answer),
         })  # fmt: skip
-    return {"test": rows}
+    return rows
 
 
-def _crows_pairs(files: _Files) -> Splits:
+def _crows_pairs(path: Path) -> list[SuiteRow]:
     columns = ("sent_more", "sent_less", "bias_type")
-    return {"test": [{name: row[name] for name in columns} for _, row in _table(files["test"], columns)]}
+    return [{name: row[name] for name in columns} for _, row in _table(path, columns)]
 
 
-def _bbq(files: _Files) -> Splits:
+_BBQ = ("question_polarity", "context_condition", "category", "context", "question", "ans0", "ans1", "ans2")
+
+
+def _bbq(path: Path) -> list[SuiteRow]:
     rows: list[SuiteRow] = []
-    for path in files.values():
-        for number, row in enumerate(read_jsonl(path), 1):
-            given, more = row.get("answer_info"), row.get("additional_metadata")
-            groups = more.get("stereotyped_groups") if isinstance(more, dict) else None
-            if not isinstance(given, dict) or not isinstance(groups, list) or row.get("label") not in (0, 1, 2):
-                raise _bad(path, number, "is not BBQ's: answer_info, additional_metadata and a label of 0 to 2")
-            names = (
-                "question_polarity",
-                "context_condition",
-                "category",
-                "context",
-                "question",
-                "ans0",
-                "ans1",
-                "ans2",
-            )
-            found: SuiteRow = {name: text(path, number, row, name) for name in names}
-            infos = {name: [str(part) for part in given[name]] for name in ("ans0", "ans1", "ans2") if name in given}
-            if len(infos) != 3:
-                raise _bad(path, number, "answer_info does not hold all three answers")
-            rows.append({**found, "answer_info": infos, "label": row["label"],
-                         "additional_metadata": {"stereotyped_groups": [str(group) for group in groups]}})  # fmt: skip
-    return {"test": rows}
+    for number, row in enumerate(read_jsonl(path), 1):
+        given, more = row.get("answer_info"), row.get("additional_metadata")
+        groups = more.get("stereotyped_groups") if isinstance(more, dict) else None
+        if not isinstance(given, dict) or not isinstance(groups, list) or row.get("label") not in (0, 1, 2):
+            raise _bad(path, number, "is not BBQ's: answer_info, additional_metadata and a label of 0 to 2")
+        found: SuiteRow = {name: text(path, number, row, name) for name in _BBQ}
+        if not given.keys() >= {"ans0", "ans1", "ans2"}:
+            raise _bad(path, number, "answer_info does not hold all three answers")
+        infos = {name: [str(part) for part in given[name]] for name in ("ans0", "ans1", "ans2")}
+        rows.append({**found, "answer_info": infos, "label": row["label"],
+                     "additional_metadata": {"stereotyped_groups": [str(group) for group in groups]}})  # fmt: skip
+    return rows
 
 
 # ---- HHH ----
@@ -204,14 +186,9 @@ class Preference(msgspec.Struct, frozen=True):
 
 def find_hhh(folder: Path) -> dict[str, Path]:
     """Part -> file, as far as the folder has them."""
-    found: dict[str, Path] = {}
-    for part in HHH_PARTS:
-        places = (folder / "hhh_alignment" / part / "task.json", folder / "hhh" / f"{part}.json",
-                  folder / "hhh" / f"{part}.jsonl")  # fmt: skip
-        for path in places:
-            if path.is_file():
-                found.setdefault(part, path)
-    return found
+    shapes = ("hhh/{}.jsonl", "hhh/{}.json", "hhh_alignment/{}/task.json")  # of several the last one counts
+    places = ((part, folder / shape.format(part)) for part in HHH_PARTS for shape in shapes)
+    return {part: path for part, path in places if path.is_file()}
 
 
 def read_hhh(path: Path) -> list[Preference]:

@@ -184,7 +184,6 @@ def _row(
     for samples in by_filter.values():
         samples.sort(key=lambda sample: int(sample["doc_id"]))
     first = next(iter(by_filter.values()))
-    notes += _blanks(task, first)
     contents = [json.dumps(sample["doc"], sort_keys=True, default=str) for sample in first]
     metrics: list[Metric] = []
     values: list[tuple[float | None, ...]] = []
@@ -197,7 +196,8 @@ def _row(
                 values.append(tuple(value for value in column if not isinstance(value, str)))
     if (stripped := _stripped(task, first)) is not None:
         metrics.append(Metric(STRIPPED, higher_is_better=True))
-        values.append(stripped)
+        values.append(stripped[0])
+        notes += (f"{stripped[1]:,} answers are right but for blanks around them; the harness counts them wrong",)
     card = TaskCard(
         task=name,
         version=str(getattr(task, "VERSION", None) or "none"),
@@ -216,23 +216,15 @@ def _row(
     return UtilityTaskRow(name, to_json(card), item_ids(name, contents), tuple(values))
 
 
-def _stripped(task: Any, samples: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
-    """Whether each answer is right but for blanks around it, where that is another score than the harness's own."""
+def _stripped(task: Any, samples: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, ...], int] | None:
+    """Whether each answer is right but for blanks around it, and how many the harness counts as wrong for them."""
     if task.OUTPUT_TYPE != "generate_until" or "exact_match" not in samples[0]["metrics"]:
         return None
     own = [float(sample["exact_match"]) for sample in samples]
     said = [str(sample["filtered_resps"][0]).strip() == str(sample["target"]).strip() for sample in samples]
     found = tuple(max(mine, float(right)) for mine, right in zip(own, said, strict=True))
-    return found if list(found) != own else None
-
-
-def _blanks(task: Any, samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """A note on answers that are right but for the blanks around them, which the harness counts as wrong."""
-    if task.OUTPUT_TYPE != "generate_until" or "exact_match" not in samples[0]["metrics"]:
-        return ()
-    said = [(sample, str(sample["filtered_resps"][0]), str(sample["target"])) for sample in samples]
-    close = sum(not sample["exact_match"] and answer.strip() == target.strip() for sample, answer, target in said)
-    return (f"{close:,} answers are right but for blanks around them; the harness counts them wrong",) if close else ()
+    close = sum(right and not mine for mine, right in zip(own, said, strict=True))
+    return (found, close) if close else None
 
 
 def prompt_digest(task: Any) -> str:
