@@ -19,7 +19,8 @@ from redinstruct.figures.stressed import StressFigures, StressRow, read_stress_f
 from redinstruct.rounds.run import carry_out
 from redinstruct.rounds.toy import FORBIDDEN, MAX_TOKENS, RECIPES, ToyLoop, reform, toy_config
 from redinstruct.run.stress import is_stress
-from redinstruct.stressing import StressOptions, stress
+from redinstruct.stressing.carrying import stress
+from redinstruct.stressing.options import StressOptions
 from redinstruct.toyworld import build
 
 FRAMES = ("standard", "cou")

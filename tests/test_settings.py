@@ -28,7 +28,7 @@ from redinstruct.redeval import EvalSettings
 from redinstruct.redeval.settings import RejudgeSettings
 from redinstruct.render.settings import ReportSettings
 from redinstruct.settings import Bounds, check_needs, check_said, flag_of, noted, setting_of, settings_from
-from redinstruct.stressing import StressOptions
+from redinstruct.stressing.options import StressOptions
 from redinstruct.utility_check.settings import UtilitySettings
 from tests.support.cli import here, nothing_written
 

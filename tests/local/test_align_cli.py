@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from redinstruct.checkpoints.loading import load_tokenizer
 from redinstruct.models import make_model
 from redinstruct.models.base import Request
 from redinstruct.models.transformers import LocalModel
 from redinstruct.safealign.card import read_card
-from redinstruct.safealign.exports import load_tokenizer
 from redinstruct.types import Message, Sampling
 from tests.support import align_data
 from tests.support.cli import InProcess, Result, nothing_written, run, start
@@ -81,7 +81,7 @@ def test_options_of_the_chat_template_are_recorded_and_go_to_training_and_to_eva
     cli: InProcess, tiny: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     base, out = shutil.copytree(tiny, tmp_path / "base"), tmp_path / "out"
-    own = load_tokenizer(base).chat_template
+    own = load_tokenizer(base, "base").chat_template
     (base / "chat_template.jinja").write_text("{% if quiet is defined and quiet %}hello {% endif %}" + str(own))
     flags = ("align", "--base", base, "--data", data["blue"], "--strategy", "blue", "--out", out, *QUICK)
     done = cli(*flags, "--template-option", "quiet=true")

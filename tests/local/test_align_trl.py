@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.prompts.rows import kto_rows
 from redinstruct.safealign import AlignConfig, GuardRule, GuardStopped, Lora, align, with_settings
 from redinstruct.safealign.card import read_card
 from redinstruct.safealign.rows import read_rows
-from redinstruct.safealign.trl_backend import dpo_rows, kto_rows
+from redinstruct.safealign.trl_backend import dpo_rows
 from tests.support import align_data
 from tests.support.cli import InProcess
 
@@ -36,7 +37,7 @@ def config(base: Path, data: dict[str, Path], out: Path, strategy: str, **given:
 
 
 def test_kto_gets_each_weighted_answer_and_dpo_the_pairs_that_share_their_messages(data: dict[str, Path]) -> None:
-    read = read_rows([data["blue-red"]])
+    read = [row.plain for row in read_rows([data["blue-red"]]).rows]
     single, pairs = kto_rows(read), dpo_rows(read)
     assert [row["label"] for row in single] == [True] * 8 + [False] * 8
     assert len(pairs) == 8
@@ -45,7 +46,7 @@ def test_kto_gets_each_weighted_answer_and_dpo_the_pairs_that_share_their_messag
         assert pair["chosen"] != pair["rejected"]
         assert {"prompt": pair["prompt"], "completion": pair["chosen"], "label": True} in single
         assert {"prompt": pair["prompt"], "completion": pair["rejected"], "label": False} in single
-    assert dpo_rows(read_rows([data["red"]])) == []
+    assert dpo_rows(row.plain for row in read_rows([data["red"]]).rows) == []
 
 
 def test_what_they_cannot_train_on_is_one_line(tiny: Path, data: dict[str, Path], tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ def stress(
         StoreError: the run cannot be written; what was committed is safe.
     """
     with from_extra("train", "stress"):
-        from redinstruct.stressing import StressOptions
-        from redinstruct.stressing import stress as carry_out
+        from redinstruct.stressing.carrying import stress as carry_out
+        from redinstruct.stressing.options import StressOptions
 
     def several(given: int | Sequence[int]) -> tuple[int, ...]:
         return (given,) if isinstance(given, int) else tuple(given)

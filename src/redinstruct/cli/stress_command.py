@@ -20,7 +20,7 @@ from redinstruct.judges import JudgeSettings
 from redinstruct.render.stressed import ABOUT, stress_notes, stress_table
 from redinstruct.run.encryption import check_sealing
 from redinstruct.settings import settings_from
-from redinstruct.stressing import StressOptions
+from redinstruct.stressing.options import StressOptions
 
 _JUDGE = JudgeSettings.__struct_fields__
 
@@ -50,7 +50,7 @@ def command(run: Path, as_json: bool, **flags: Any) -> int:
     """
     check_sealing()
     with from_extra("train", "stress"):
-        from redinstruct.stressing import stress
+        from redinstruct.stressing.carrying import stress
     asked, limits = settings_from(StressOptions, flags), limits_from(flags)
     with stop_signals(), console.steps() as tell:
         found = stress(asked, run, limits, tell)

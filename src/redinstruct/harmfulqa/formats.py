@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from redinstruct.harmfulqa.rows import Collected, Colour, Dialogue, Speaker, Turn
-from redinstruct.prompts.rows import DpoRow, KtoRow, MessageFields, MessagesRow, PublicTurn, ShareGptRow
+from redinstruct.prompts.rows import DpoRow, KtoRow, MessageFields, MessagesRow, PublicTurn, ShareGptRow, kto_rows
 from redinstruct.types import ATTACK_SUCCESS
 
 HARMFUL, UNHARMFUL = ATTACK_SUCCESS.first, ATTACK_SUCCESS.second
@@ -129,16 +129,9 @@ def to_messages(rows: Sequence[Collected], *, include_red: bool) -> list[Message
 def to_kto(rows: Sequence[Collected], *, include_red: bool) -> list[KtoRow]:
     """``{"prompt": [message], "completion": [message], "label": bool}`` per answer that is learned (true) or penalised.
 
-    ``prompt`` is everything before the answer. Masked answers have no row (KTO, Ethayarajh et al. 2024, knows two
-    labels, no third).
+    ``prompt`` is everything before the answer.
     """
-    made: list[KtoRow] = []
-    for _, dialogue, turns in _trained(rows, include_red):
-        messages = [_message(turn) for turn in turns]
-        for i, turn in enumerate(turns):
-            if weight := turn_weight(turn, dialogue.colour):
-                made.append({"prompt": messages[:i], "completion": [messages[i]], "label": weight > 0})
-    return made
+    return kto_rows(to_messages(rows, include_red=include_red))
 
 
 def to_dpo(rows: Sequence[Collected], *, include_red: bool) -> list[DpoRow]:

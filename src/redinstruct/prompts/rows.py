@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NotRequired, TypedDict
 
 
@@ -61,3 +62,21 @@ class PublicRow(TypedDict):
     question: str
     blue_conversations: dict[str, list[PublicTurn]]
     red_conversations: dict[str, list[PublicTurn]]
+
+
+def weighted_answers(
+    rows: Iterable[MessagesRow],
+) -> Iterator[tuple[list[MessageFields], MessageFields, float]]:
+    """What was said before each answer that is learnt or penalised, the answer, and its weight."""
+    for row in rows:
+        said: list[MessageFields] = [{"role": one["role"], "content": one["content"]} for one in row["messages"]]
+        for at, message in enumerate(row["messages"]):
+            if weight := message.get("weight"):
+                yield said[:at], said[at], weight
+
+
+def kto_rows(rows: Iterable[MessagesRow]) -> list[KtoRow]:
+    """One row an answer. Masked answers have none: KTO (Ethayarajh et al. 2024) knows two labels, no third."""
+    return [
+        {"prompt": said, "completion": [answer], "label": weight > 0} for said, answer, weight in weighted_answers(rows)
+    ]

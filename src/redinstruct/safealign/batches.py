@@ -234,7 +234,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def check_packing(model: Any, vocabulary: int, length: int = 24) -> None:
+def check_packing(model: Any, vocabulary: int) -> None:
     """Prove on this very model that a packed sequence does not see its neighbour.
 
     The same sequence is read alone and packed behind two different neighbours; the logits must be the same.
@@ -243,7 +243,7 @@ def check_packing(model: Any, vocabulary: int, length: int = 24) -> None:
         UsageError: they are not (recurrent layers, an attention without such masks): train unpacked.
     """
     numbers = random.Random(2308)
-    first, second, own = ([numbers.randrange(vocabulary) for _ in range(length)] for _ in range(3))
+    first, second, own = ([numbers.randrange(vocabulary) for _ in range(24)] for _ in range(3))
     device = next(model.parameters()).device
     training = model.training
     model.eval()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from redinstruct import checkpoints
@@ -53,15 +53,6 @@ def check_base(folder: Path, flag: str = "--base") -> str:
         except UsageError as error:
             raise UsageError(f"{shown}: {error}") from None
     return f"{terminal(folder.resolve().name)}@{checkpoints.digest(folder)[:12]}"
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer.
-
-    Raises:
-        UsageError: there is none that transformers can load.
-    """
-    return loading.load_tokenizer(folder, terminal(folder.name))
 
 
 def load_model(

@@ -15,12 +15,12 @@ import torch
 from transformers import PreTrainedModel
 
 from redinstruct.errors import UsageError
-from redinstruct.safealign.losses import CHUNK, labelled_logps
+from redinstruct.safealign.losses import labelled_logps
 
 _TOLERANCE = 1e-3
 
 
-def add_labelled_forward(model: PreTrainedModel, *, chunk: int | None = CHUNK, check: bool = True) -> None:
+def add_labelled_forward(model: PreTrainedModel, *, check: bool = True) -> None:
     """Let ``model(input_ids, position_ids, attention_mask, token_weights)`` answer log-probabilities [N].
 
     ``check`` holds them against the model's own logits, which takes weights.
@@ -44,7 +44,6 @@ def add_labelled_forward(model: PreTrainedModel, *, chunk: int | None = CHUNK, c
             head.weight,
             inputs["input_ids"],
             token_weights,
-            chunk=chunk,
             bias=getattr(head, "bias", None),
             scale=float(scale),
             softcap=softcap,

@@ -15,13 +15,13 @@ from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
 from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig, TrainingFigures
-from redinstruct.checkpoints import chats
+from redinstruct.checkpoints import chats, loading
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.files.words import Fields
 from redinstruct.prompts.forms import NEED_RED, made
 from redinstruct.safealign.batches import allot
 from redinstruct.safealign.card import ModelCard, StreamLosses, check_replaceable, versions
-from redinstruct.safealign.exports import check_base, load_tokenizer
+from redinstruct.safealign.exports import check_base
 from redinstruct.safealign.fidelity import Exporter, Fidelity
 from redinstruct.safealign.losses import STRATEGIES, Strategy
 from redinstruct.safealign.mask_picture import Picture, picture
@@ -250,7 +250,7 @@ def training_data(config: AlignConfig, read: Rows, base: str) -> TrainingData:
         UsageError: no row is left.
     """
     chats.check_options(config.template_options, "--template-option")
-    tokenizer = load_tokenizer(config.base)
+    tokenizer = loading.load_tokenizer(config.base, terminal(config.base.name))
     try:
         template = choose(tokenizer, config.chat_template, config.template_options)
     except UsageError as error:

@@ -33,9 +33,8 @@ class _Result(msgspec.Struct):
     """What became of a run: a finished alignment, or why there is none."""
 
     done: Aligned | None = None
-    stopped: str | None = None
-    usage: str | None = None
-    failed: str | None = None
+    raised: str = ""
+    why: str = "the run was interrupted; the same call goes on"
 
 
 def align_in_processes(config: AlignConfig, processes: int, on_progress: OnProgress = unheard) -> Aligned:
@@ -57,13 +56,11 @@ def align_in_processes(config: AlignConfig, processes: int, on_progress: OnProgr
             raise RedInstructError(
                 f"the {processes} processes ended with exit code {code} and said nothing; what was saved is intact"
             ) from None
-    if result.stopped is not None:
-        raise GuardStopped(result.stopped, ())
-    if result.usage is not None:
-        raise UsageError(result.usage)
-    if result.done is None:
-        raise RedInstructError(result.failed or "the run was interrupted; the same call goes on")
-    return result.done
+    if result.done is not None:
+        return result.done
+    if result.raised == GuardStopped.__name__:
+        raise GuardStopped(result.why, ())
+    raise UsageError(result.why) if result.raised == UsageError.__name__ else RedInstructError(result.why)
 
 
 def _watched(folder: Path, processes: int, on_progress: OnProgress) -> int:
@@ -105,12 +102,9 @@ def main(folder: Path) -> int:
         result = _Result(done=align(config, on_step, should_stop=lambda: bool(asked)))
     except KeyboardInterrupt:
         result = _Result()
-    except GuardStopped as error:
-        result = _Result(stopped=str(error))
-    except UsageError as error:
-        result = _Result(usage=str(error))
     except RedInstructError as error:
-        result = _Result(failed=str(error))
+        kind = next(one for one in (GuardStopped, UsageError, RedInstructError) if isinstance(error, one))
+        result = _Result(raised=kind.__name__, why=str(error))
     if is_main_process() or result.done is None:
         write_file(folder / _RESULT, msgspec.json.encode(result, enc_hook=str))
     return 0 if result.done is not None else 1

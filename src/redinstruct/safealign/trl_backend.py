@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import msgspec
 from redinstruct.alignment import AlignConfig, TrainingFigures
 from redinstruct.errors import RedInstructError, UsageError, how_to_install
 from redinstruct.files.atomic import whole_folder
-from redinstruct.prompts.rows import DpoRow, KtoRow, MessageFields
+from redinstruct.prompts.rows import DpoRow, KtoRow, MessageFields, MessagesRow, kto_rows, weighted_answers
 from redinstruct.safealign import states
 from redinstruct.safealign.card import write_card
 from redinstruct.safealign.exports import check_base, load_model, with_adapter
@@ -33,50 +33,25 @@ from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import TrainingData, check_out, read_all, training_data
 from redinstruct.safealign.resuming import ResumableTrainer
-from redinstruct.safealign.rows import Rows
 from redinstruct.safealign.saving import writing
 from redinstruct.safealign.trl_loop import Keeper
 from redinstruct.safealign.unfinished import as_it_was, give_up, unfinished
 
 _SFT_SHARE = 0.5
-_Said = tuple[tuple[str, str], ...]
 
 
-def kto_rows(read: Rows) -> list[KtoRow]:
-    """One row per weighted answer: what was said before it, the answer, and whether it is desirable."""
-    return [
-        {"prompt": _messages(prompt), "completion": _messages((("assistant", text),)), "label": weight > 0}
-        for prompt, text, weight in _answers(read)
-    ]
-
-
-def dpo_rows(read: Rows) -> list[DpoRow]:
+def dpo_rows(rows: Iterable[MessagesRow]) -> list[DpoRow]:
     """One row per penalised answer to whose very messages there is a learnt one, too."""
-    chosen: dict[_Said, str] = {}
-    for prompt, text, weight in _answers(read):
+    answers = [(msgspec.json.encode(said), said, answer, weight) for said, answer, weight in weighted_answers(rows)]
+    chosen: dict[bytes, MessageFields] = {}
+    for key, _, answer, weight in answers:
         if weight > 0:
-            chosen.setdefault(prompt, text)
+            chosen.setdefault(key, answer)
     return [
-        {
-            "prompt": _messages(prompt),
-            "chosen": _messages((("assistant", chosen[prompt]),)),
-            "rejected": _messages((("assistant", text),)),
-        }
-        for prompt, text, weight in _answers(read)
-        if weight < 0 and prompt in chosen and chosen[prompt] != text
+        {"prompt": said, "chosen": [chosen[key]], "rejected": [answer]}
+        for key, said, answer, weight in answers
+        if weight < 0 and key in chosen and chosen[key] != answer
     ]
-
-
-def _answers(read: Rows) -> list[tuple[_Said, str, float]]:
-    found = []
-    for row in read.rows:
-        said = tuple((str(message.role), message.content) for message in row.messages)
-        found += [(said[:i], said[i][1], weight) for i, weight in enumerate(row.weights) if weight]
-    return found
-
-
-def _messages(said: _Said) -> list[MessageFields]:
-    return [{"role": role, "content": content} for role, content in said]
 
 
 def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
@@ -91,7 +66,7 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
     if (done := there_already(config.out, data.digest)) is not None:
         return done
     kept = {row.row_id for row in data.encoded.rows}
-    read = msgspec.structs.replace(data.read, rows=tuple(row for row in data.read.rows if row.id in kept))
+    read = [row.plain for row in data.read.rows if row.id in kept]
     rows = kto_rows(read) if config.strategy == "kto" else dpo_rows(read)
     _check_rows(config.strategy, rows)
     data.tokenizer.chat_template = data.template.text

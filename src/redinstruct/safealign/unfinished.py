@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
+from redinstruct.checkpoints.loading import without_progress_bars
 from redinstruct.errors import UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.safealign import states
@@ -26,19 +26,15 @@ RUN_NAME = "digest"
 def as_it_was(threads: int | None) -> Iterator[None]:
     """The caller's random states, thread count and progress bars stay what they are."""
     kept = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), without_progress_bars():
             yield
     finally:
         random.setstate(kept[0])
         np.random.set_state(kept[1])
         torch.set_num_threads(kept[2])
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ AnswersByQuestion = dict[str, str]
 """A question, as :func:`redinstruct.questions.same_text` compares it -> an answer that gives what it asks for."""
 
 
-def answers_in_run(run: Path, prompt: str | None = None) -> AnswersByQuestion:
-    """The answers of a run that its first judge found to give what was asked for; those under ``prompt`` win.
+def answers_in_run(run: Path) -> AnswersByQuestion:
+    """The answers of a run that its first judge found to give what was asked for, the first of each question.
 
     In a run of ``over_refusal`` they are harmless, garbled ones left out.
 
@@ -30,7 +30,7 @@ def answers_in_run(run: Path, prompt: str | None = None) -> AnswersByQuestion:
         for view in store.attempts(row, label=wanted):
             text = view.completion.judged
             asked = same_text(view.question.text)
-            if text and text.strip() and view.detail != "garbled" and (view.prompt == prompt or asked not in found):
+            if text and text.strip() and view.detail != "garbled" and asked not in found:
                 found[asked] = text
     return found
 
