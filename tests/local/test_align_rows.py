@@ -303,6 +303,36 @@ def test_a_preference_is_an_answer_to_learn_and_one_to_penalise(tmp_path: Path) 
     assert weights(read(tmp_path, {"prompt": "Where?", "completion": "There.", "label": False})) == [[-1.0]]
 
 
+@pytest.mark.parametrize(
+    ("label", "weight"), [(True, 1.0), (1, 1.0), ("true", 1.0), (0, -1.0), (0.0, -1.0), ("False", -1.0)]
+)
+def test_a_label_says_whether_an_answer_is_wanted_however_a_yes_or_a_no_is_written(
+    tmp_path: Path, label: object, weight: float
+) -> None:
+    """0 was learnt: the answer that is to be penalised."""
+    assert weights(read(tmp_path, {"prompt": "Where?", "completion": "There.", "label": label})) == [[weight]]
+
+
+def test_a_label_that_is_neither_is_not_guessed(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path, {"prompt": "Where?", "completion": "There.", "label": "bad"}, {"prompt": "A?", "completion": "B."}
+    )
+    assert (weights(rows), rows.dropped) == ([[1.0]], {"a label that is neither yes nor no": 1})
+
+
+def test_a_null_is_no_key_and_a_question_without_conversations_is_counted(tmp_path: Path) -> None:
+    """As Arrow writes rows of several kinds into one file."""
+    said = [{"role": "user", "content": "Where?", "weight": None}, {"role": "assistant", "content": "There."}]
+    kinds = dict.fromkeys(
+        ("messages", "conversations", "blue_conversations", "prompt", "completion", "stream", "label")
+    )
+    rows = read(
+        tmp_path, kinds | {"messages": said}, kinds | {"prompt": "Where?", "completion": "There."},
+        kinds | {"blue_conversations": {}}, {"red_conversations": {"0": None}, "blue_conversations": None},
+    )  # fmt: skip
+    assert (weights(rows), rows.dropped) == ([[1.0], [1.0]], {"a question without conversations": 2})
+
+
 def test_the_public_harmfulqa_schema_is_read_blue_to_learn_and_the_last_red_answer_to_penalise(tmp_path: Path) -> None:
     said = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Hello."}] * 2
     public = {"id": 7, "topic": "t", "subtopic": "s", "question": "?", "blue_conversations": {"0": said, "1": None},

@@ -24,6 +24,7 @@ import msgspec
 from redinstruct.errors import UsageError
 from redinstruct.files import Fields, JsonFile, Malformed, fold
 from redinstruct.prompts.rows import MessageFields, MessagesRow
+from redinstruct.questions.halves import sign
 from redinstruct.questions.turns import ROLES
 from redinstruct.safetext import terminal
 from redinstruct.types import Message
@@ -33,6 +34,7 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 NO_ROWS = "not an object with messages"
 NO_MESSAGES = "no messages"
+UNANSWERED = "a question without conversations"
 NO_CONVERSATIONS = "conversations that are neither an object nor a list"
 ROLE = "a message of another role than system, user and assistant"
 NO_TEXT = "a message without text"
@@ -41,6 +43,7 @@ SURROGATE = "half a surrogate pair in a message, which no tokenizer reads"
 NO_QUESTION = "an empty question"
 NO_ANSWER = "no answer of the assistant"
 WEIGHT = "a weight that is not a finite number"
+LABEL = "a label that is neither yes nor no"
 MISPLACED = "a weight on a message that is not the assistant's"
 STREAM = "a stream that is none of blue, general and red"
 MASKED = "every answer masked"
@@ -144,7 +147,8 @@ def _conversations(value: object) -> Iterator[Fields]:
     """A published row as rows of messages: one, but two for a pair to prefer in, and many for a public question."""
     if not isinstance(value, Mapping):
         raise Malformed(NO_ROWS)
-    said: Fields = {str(key): entry for key, entry in value.items()}
+    # A null is no key: where a file's rows are of several kinds, Arrow gives each the other kinds' keys.
+    said: Fields = {str(key): entry for key, entry in value.items() if entry is not None}
     if "blue_conversations" in said or "red_conversations" in said:
         yield from _published(said)
     elif "messages" in said or "conversations" in said:
@@ -153,8 +157,10 @@ def _conversations(value: object) -> Iterator[Fields]:
         for key, weight in (("chosen", 1.0), ("rejected", -1.0)):
             yield {**said, "messages": _asked(said["prompt"], said.get(key), weight)}
     elif "prompt" in said and "completion" in said:
-        weight = -1.0 if said.get("label") is False else 1.0
-        yield {**said, "messages": _asked(said["prompt"], said["completion"], weight)}
+        wished = sign(said.get("label", True))
+        if wished is None:
+            raise Malformed(LABEL)
+        yield {**said, "messages": _asked(said["prompt"], said["completion"], 1.0 if wished else -1.0)}
     elif "instruction" in said and ("output" in said or "response" in said):
         more = said.get("input") or said.get("context") or ""
         asked = f"{said['instruction']}\n\n{more}" if isinstance(more, str) and more.strip() else said["instruction"]
@@ -175,6 +181,7 @@ def _asked(prompt: object, answer: object, weight: float | None) -> list[Any]:
 
 def _published(said: Fields) -> Iterator[Fields]:
     """The conversations of a question of the public HARMFULQA schema, each a row of its colour."""
+    found = False
     for stream in ("blue", "red"):
         held = said.get(f"{stream}_conversations")
         if held is None:
@@ -183,9 +190,12 @@ def _published(said: Fields) -> Iterator[Fields]:
             raise Malformed(NO_CONVERSATIONS)
         for key, conversation in held.items() if isinstance(held, Mapping) else enumerate(held):
             if conversation is not None:
+                found = True
                 name = f"{said.get('id', '')}/{stream}/{key}"
                 turns = [t for t in conversation if t is not None] if isinstance(conversation, list) else conversation
                 yield {"conversations": turns, "stream": stream, "id": name, "source": "published"}
+    if not found:
+        raise Malformed(UNANSWERED)
 
 
 def _row(value: Fields, name: str, named: Stream | None, masked: Counter[str]) -> Row:
