@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from redinstruct.figures.report import FiguresOf, Report, ResultFigures
+from redinstruct.figures.report import FiguresOf, Report, ResultFigures, TopicFigures
 from redinstruct.safetext import in_csv
 from redinstruct.types import MEASURES
 
@@ -13,42 +13,24 @@ BASELINES = frozenset({"refusal"})
 NO_TOPIC = "(no topic)"
 
 
-_LABEL_COLUMNS = ("first", "second", "no_response", "judge_refused", "unparsable", "error")
-_ANSWERS = ("truncated", "looping", "repeated", "unread", "withheld")
-CSV_COLUMNS = (
-    "model",
-    "bank",
-    "prompt",
-    "measure",
-    "judge",
-    "judge_id",
-    "topic",
-    "planned",
-    "total",
-    "first_label",
-    *_LABEL_COLUMNS,
-    "refused_detail",
-    "complied_detail",
-    "partial",
-    "garbled",
-    "judged",
-    "judged_low",
-    "judged_high",
-    "all",
-    "all_low",
-    "all_high",
-    "bound_low",
-    "bound_high",
-    "coverage",
-    "provisional",
-    "corrected",
-    "corrected_low",
-    "corrected_high",
-    "labels",
-    *(f"run_{name}" for name in ("low", "high")),
-    *_ANSWERS,
-    "promise",
-)
+_NAMES = ("model", "bank", "prompt", "measure", "judge", "judge_id", "topic")
+_FIGURES = {
+    "planned": "planned", "total": "counts.total", "first_label": "",
+    **{label: f"counts.{label}"
+       for label in ("first", "second", "no_response", "judge_refused", "unparsable", "error")},
+    "refused_detail": "details.refused", "complied_detail": "details.complied", "partial": "details.partial",
+    "garbled": "details.garbled",
+    "judged": "rate.judged.estimate", "judged_low": "rate.judged.low", "judged_high": "rate.judged.high",
+    "all": "rate.all.estimate", "all_low": "rate.all.low", "all_high": "rate.all.high",
+    "bound_low": "", "bound_high": "", "coverage": "coverage", "provisional": "provisional",
+    "corrected": "rate.corrected.estimate", "corrected_low": "rate.corrected.low",
+    "corrected_high": "rate.corrected.high", "labels": "rate.corrected.labels",
+    "run_low": "rate.corrected_run.low", "run_high": "rate.corrected_run.high",
+    **{name: f"answers.{name}" for name in ("truncated", "looping", "repeated", "unread", "withheld")},
+    "promise": "details.promised",
+}  # fmt: skip
+"""Column -> where its figure stands in a result or topic."""
+CSV_COLUMNS = (*_NAMES, *_FIGURES)
 
 
 def csv_text(report: Report) -> str:
@@ -69,23 +51,18 @@ def csv_text(report: Report) -> str:
 
 
 def _csv_row(result: ResultFigures, part: FiguresOf, topic: str) -> list[object]:
-    measure, counts, rate = MEASURES[result.measure], part.counts, part.rate
-    names = (result.model, result.bank, result.prompt, result.measure, result.judge or "", result.judge_id)
-    figures: list[object] = []
-    for figure in (rate.judged, rate.all):
-        figures += ["" if figure.estimate is None else figure.estimate, figure.low, figure.high]
-    corrected, run = rate.corrected, rate.corrected_run
-    people: tuple[object, ...] = ("", "", "", 0)
-    if corrected is not None:
-        people = corrected.estimate, corrected.low, corrected.high, corrected.labels
-    answers = part.answers if isinstance(part, ResultFigures) else None
-    details = part.details
-    return [
-        *map(in_csv, names), in_csv(topic), part.planned, counts.total, in_csv(measure.first),
-        *counts.by_label().values(), details.refused, details.complied, details.partial, details.garbled,
-        *figures, *rate.bounds, part.coverage, int(part.provisional),
-        *people,
-        *(("", "") if run is None else (run.low, run.high)),
-        *(getattr(answers, name, "") for name in _ANSWERS),
-        details.promised,
-    ]  # fmt: skip
+    names = (result.model, result.bank, result.prompt, result.measure, result.judge or "", result.judge_id, topic)
+    low, high = part.rate.bounds
+    own = {"first_label": in_csv(MEASURES[result.measure].first), "bound_low": low, "bound_high": high,
+           "provisional": int(part.provisional), "labels": _held(part, "rate.corrected.labels") or 0}  # fmt: skip
+    return [*map(in_csv, names), *(own[name] if name in own else _held(part, at) for name, at in _FIGURES.items())]
+
+
+def _held(part: FiguresOf, place: str) -> object:
+    """The figure at a place; empty where there is none (answers are counted for the whole alone)."""
+    held: object = part
+    for name in place.split("."):
+        if held is None or (name == "answers" and isinstance(held, TopicFigures)):
+            return ""
+        held = getattr(held, name)
+    return "" if held is None else held
