@@ -20,7 +20,7 @@ from redinstruct.errors import CallFailed, UsageError
 from redinstruct.files import Fields
 from redinstruct.inspect_tasks.metrics import judged
 from redinstruct.inspect_tasks.notes import note_of
-from redinstruct.inspect_tasks.settings import TaskFlags, bound_grader, flags_of, judge_options
+from redinstruct.inspect_tasks.settings import TaskFlags, bound_grader, flags_of
 from redinstruct.inspect_tasks.solvers import asked
 from redinstruct.interop.inspect_rows import KEY
 from redinstruct.judges import Case, Judge, bound_judge, make_judge, model_of_judge
@@ -83,16 +83,16 @@ SCORERS = {
 }  # fmt: skip
 
 
-def scorer_of(flags: TaskFlags, measure: str) -> Scorer:
+_ABOUT = ("judge_model", "rubric", "guard_kind", "judge_format", "judge_option", "policy")
+
+
+def scorer_of(given: Fields, measure: str) -> Scorer:
     """The scorer that ``-T judge=...`` names, with what was chosen about it."""
-    given = {
-        "judge_model": flags.judge_model, "rubric": flags.rubric, "guard_kind": flags.guard_kind,
-        "judge_format": None if flags.judge_format == "line" else flags.judge_format,
-        "judge_option": flags.judge_option or None, "policy": flags.policy,
-    }  # fmt: skip
-    if flags.judge not in SCORERS:
-        raise UsageError(f"unknown judge {flags.judge!r}: known are {', '.join(SCORERS)}")
-    made: Scorer = SCORERS[flags.judge](measure=measure, **{key: value for key, value in given.items() if value})
+    judge = str(given.get("judge"))
+    if judge not in SCORERS:
+        raise UsageError(f"unknown judge {judge!r}: known are {', '.join(SCORERS)}")
+    named = {key.replace("-", "_"): value for key, value in given.items()}
+    made: Scorer = SCORERS[judge](measure=measure, **{key: named[key] for key in _ABOUT if named.get(key)})
     return made
 
 
@@ -151,7 +151,7 @@ def _scored(verdict: Verdict, judge: Judge, note: str | None) -> Score:
 
 def _instrument(flags: TaskFlags, measure: str) -> _Instrument:
     """The judge, and its model bound. Raises ``UsageError`` where it asks one and none is."""
-    options = judge_options(flags)
+    options = flags.judge_how
     if flags.judge not in NEEDS_MODEL:
         return _Instrument(bound_judge(make_judge(flags.judge, MEASURES[measure], None, options)), _nobody)
     if flags.judge_model is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 from inspect_ai.model import Model, get_model
@@ -11,34 +10,22 @@ from inspect_ai.model import Model, get_model
 from redinstruct.errors import UsageError
 from redinstruct.files import Fields
 from redinstruct.files.opening import NOT_JSON
-from redinstruct.judges import JudgeOptions
 from redinstruct.models.base import Reply, Request
-from redinstruct.redeval import EvalSettings, Plan, prepare, read_system
+from redinstruct.redeval import AskSettings, Plan, prepare, read_system
 
-Several = str | list[str]
+_SEVERAL = {"bank": "banks", "prompt": "prompts", "column": "columns", "judge_option": "judge_options"}
+"""Flags that may be given several times, as a list (``-T prompt=standard,cou``), and their fields."""
+_NOT_HERE = ("measure", "protocol", "chat_template", "stop", "model_options", "dtype")
+"""Settings of ``eval`` that the task says, or Inspect itself."""
 
 
-class TaskFlags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``eval``'s flags, as Inspect hands them on. Several of one are a list (``-T prompt=standard,cou``)."""
+class TaskFlags(AskSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``eval``'s flags, as Inspect hands them on."""
 
-    bank: Several
+    banks: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
     judge: str
     judge_model: str | None = None
-    prompt: Several = []
-    column: Several = []
-    rubric: str | None = None
-    policy: str | None = None
-    judge_format: str = "line"
-    guard_kind: str | None = None
-    judge_option: Several = []
-    limit: int | None = None
-    epochs: int = 1
-    dedupe: bool = False
-    max_tokens: int = 500
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    system: str | None = None
 
 
 def flags_of(given: Fields) -> TaskFlags:
@@ -47,14 +34,40 @@ def flags_of(given: Fields) -> TaskFlags:
     Raises:
         UsageError: a name that ``eval`` does not have, a value of another kind, no bank, or no judge.
     """
-    named = {key.replace("-", "_"): value for key, value in given.items()}
-    missing = next((key for key in ("bank", "judge") if named.get(key) in (None, "", [])), None)
-    if missing is not None:
-        raise UsageError(f"-T {missing}=... is needed, as --{missing} is for `redinstruct eval`")
+    spelled = {key.replace("-", "_"): value for key, value in given.items()}
+    named = {
+        _SEVERAL.get(name, name): [value] if name in _SEVERAL and isinstance(value, str) else value
+        for name, value in spelled.items()
+    }
+    for field, flag in (("banks", "bank"), ("judge", "judge")):
+        if named.get(field) in (None, "", [], [""]):
+            raise UsageError(f"-T {flag}=... is needed, as --{flag} is for `redinstruct eval`")
+    if (other := next((name for name in _NOT_HERE if name in named), None)) is not None:
+        raise UsageError(f"-T {other}: the task says it, or Inspect's own flags")
+    for field in ("columns", "judge_options"):
+        if field in named:
+            named[field] = _pairs(named[field], json=field == "judge_options")
+    if "system" in named:
+        named["system"] = read_system(str(named["system"]))
     try:
-        return msgspec.convert(named, type=TaskFlags, strict=False)
+        return msgspec.convert(named, type=TaskFlags, strict=False, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as odd:
         raise UsageError(f"-T: {odd}") from None
+
+
+def _pairs(given: object, *, json: bool) -> Fields:
+    pairs = [str(pair).partition("=") for pair in (given if isinstance(given, list) else ())]
+    if not all(key and sign for key, sign, _ in pairs):
+        example = "judge_option=KEY=JSON, for example max_tokens=64" if json else "column=PURPOSE=NAME"
+        raise UsageError(f"-T {example}")
+    return {key: _value(value) if json else value for key, _, value in pairs}
+
+
+def _value(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except NOT_JSON:
+        return text
 
 
 def plan_of(flags: TaskFlags, measure: str, grader: str | None) -> Plan:
@@ -63,40 +76,8 @@ def plan_of(flags: TaskFlags, measure: str, grader: str | None) -> Plan:
     Raises:
         UsageError: anything that is wrong with the flags, in one line.
     """
-    return prepare(
-        EvalSettings(
-            model=_Asked(),
-            banks=tuple(_listed(flags.bank)),
-            judge=flags.judge,
-            judge_model=flags.judge_model if grader is None else _Asked(grader),
-            prompts=tuple(_listed(flags.prompt)),
-            measure=measure,
-            limit=flags.limit,
-            epochs=flags.epochs,
-            dedupe=flags.dedupe,
-            max_tokens=flags.max_tokens,
-            temperature=flags.temperature,
-            top_p=flags.top_p,
-            seed=flags.seed,
-            system=read_system(flags.system),
-            columns=dict(pair.split("=", 1) for pair in _listed(flags.column) if "=" in pair),
-        ).with_judge_how(judge_options(flags))
-    )
-
-
-def judge_options(flags: TaskFlags) -> JudgeOptions:
-    """What was chosen about the judge."""
-    request: list[tuple[str, object]] = []
-    for pair in _listed(flags.judge_option):
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError("-T judge_option=KEY=JSON, for example max_tokens=64")
-        try:
-            request.append((key, msgspec.json.decode(value)))
-        except NOT_JSON:
-            request.append((key, value))
-    rubric, policy = (None if given is None else Path(given) for given in (flags.rubric, flags.policy))
-    return JudgeOptions(rubric, flags.judge_format == "json", flags.guard_kind, dict(request), policy)
+    asked = msgspec.structs.replace(flags.of_model(_Asked()), measure=measure)
+    return prepare(asked if grader is None else msgspec.structs.replace(asked, judge_model=_Asked(grader)))
 
 
 def bound_grader() -> Model | None:
@@ -107,10 +88,6 @@ def bound_grader() -> Model | None:
         return get_model(role="grader", required=True)
     except PrerequisiteError:
         return None
-
-
-def _listed(value: Several) -> list[str]:
-    return [value] if isinstance(value, str) else value
 
 
 class _Asked:

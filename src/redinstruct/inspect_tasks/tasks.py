@@ -63,7 +63,7 @@ def _task(measure: str, given: Fields) -> Task:
     return Task(
         dataset=MemoryDataset(samples, name="+".join(bank.name for bank in plan.banks)),
         solver=prompted(),
-        scorer=scorer_of(flags, measure),
+        scorer=scorer_of(given, measure),
         metrics=[judged(), grouped(judged(), "prompt", all=False), by_question(tries), at_k(tries), corrected()],
         epochs=Epochs(tries, [share()]),
         config=GenerateConfig(max_tokens=flags.max_tokens, temperature=flags.temperature, top_p=flags.top_p),
