@@ -108,7 +108,7 @@ def test_an_unlabelled_run_shows_dashes_and_no_point(tmp_path: Path) -> None:
         Setup().plan(store)
         store.commit_completions([(1, 0, Completion("error", reason="timeout"))])
     run = redinstruct.Run(tmp_path / "run")
-    assert "- [0.0, 100.0]" in run._repr_html_()
+    assert ">-</td>" in run._repr_html_()
     assert "<circle" not in str(run.plot())
 
 

@@ -466,7 +466,7 @@ def test_no_name_breaks_out_of_its_markdown_cell(name: str) -> None:
     named = msgspec.structs.replace(found, results=(msgspec.structs.replace(found.results[0], name=name),))
     lines = comparison_markdown(named).splitlines()
     assert len(lines) == 5
-    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", lines[4])) == 7
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", lines[4])) == 9
     told = re.sub(r"\[-?[\d.]+, -?[\d.]+\]", "", lines[0] + lines[4].replace("**", ""))  # our own intervals
     assert not re.search(r"(?<!\\)(?:\\\\)*[`<>\[\]]", told)
 

@@ -6,15 +6,13 @@ from typing import Any
 
 import msgspec
 
-from redinstruct.figures.comparison.values import Comparison, Result
-from redinstruct.figures.comparison.words import change_in_words
-from redinstruct.figures.gate import GateResult, worst_first
-from redinstruct.figures.numbers import in_column, p_value
+from redinstruct.figures.comparison.values import Comparison
+from redinstruct.figures.gate import GateResult
+from redinstruct.figures.numbers import in_column
 from redinstruct.figures.report import Report, ResultFigures, plain
-from redinstruct.render.comparison import figures, held
-from redinstruct.render.notebook import html_table
+from redinstruct.render.comparison import comparison_rows, gate_rows
+from redinstruct.render.tables import html_table, rate_rows
 from redinstruct.safetext import terminal
-from redinstruct.types import MEASURES
 
 
 class ReportDocument(dict[str, Any]):
@@ -33,15 +31,7 @@ class ReportDocument(dict[str, Any]):
         return f"Report({len(self.figures)} results, % of judged: {told})"
 
     def _repr_html_(self) -> str:
-        head = ("model", "measure", "judge", "bank", "prompt", "attempts", "the measured", "no verdict", "% of judged",
-                "% of all", "% corrected")  # fmt: skip
-        rows = [
-            [r.model, r.measure.replace("_", " "), r.judge or "people", r.bank, r.prompt, f"{r.counts.total:,}",
-             f"{r.counts.first:,} {MEASURES[r.measure].first}", f"{r.counts.total - r.counts.judged:,}",
-             *map(in_column, (r.rate.judged, r.rate.all, r.rate.corrected))]
-            for r in self.figures
-        ]  # fmt: skip
-        return html_table("rates in per cent, with 95 % intervals", head, rows)
+        return html_table("rates in per cent, with 95 % intervals", rate_rows(self.figures))
 
 
 def _named(result: ResultFigures) -> str:
@@ -71,16 +61,8 @@ class ComparisonShown(Comparison, frozen=True):
         return f"Comparison({terminal(self.before)} before, {terminal(self.after)} after: {told})"
 
     def _repr_html_(self) -> str:
-        rows = [[r.verdict, r.name, *figures(r), *_change(r), held(r), r.why] for r in self.results]
-        under = f"loss under {100 * self.margin:g} points"
-        head = ("verdict", "of", "before", "after", "change [interval]", "p", under, "because")
-        return html_table(f"{self.before} before, {self.after} after", head, rows)
-
-
-def _change(result: Result) -> tuple[str, str]:
-    if result.difference is None:
-        return "-", "-"
-    return change_in_words(result), p_value(result.difference.p_holm)
+        rows = comparison_rows(self.results, self.margin)
+        return html_table(f"{self.before} before, {self.after} after", rows)
 
 
 class GateShown(GateResult, frozen=True):
@@ -104,10 +86,4 @@ class GateShown(GateResult, frozen=True):
         return f"GateResult({self.state}, {terminal(self.model)}: {told or 'nothing is recorded'})"
 
     def _repr_html_(self) -> str:
-        rows = [
-            [c.state, c.bank, c.prompt or "", c.judge_id.partition("@")[0],
-             "change" if c.against == "baseline" else c.figure, c.why]
-            for c in worst_first(self.checks)
-        ]  # fmt: skip
-        head = ("", "bank", "prompt", "judge", "figure", "because")
-        return html_table(f"{self.model}: {self.state}; at most {100 * self.max_rate:g} %", head, rows)
+        return html_table(f"{self.model}: {self.state}; at most {100 * self.max_rate:g} %", gate_rows(self))

@@ -14,8 +14,8 @@ from redinstruct.cli.kinds import FILE, RUN
 from redinstruct.cli.options import as_json, markdown_file
 from redinstruct.cli.outputs import check_files, write_whole
 from redinstruct.errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE
-from redinstruct.figures.gate import GateResult, GateSettings, gate, worst_first
-from redinstruct.render.comparison import gate_junit, gate_markdown
+from redinstruct.figures.gate import GateResult, GateSettings, gate
+from redinstruct.render.comparison import gate_junit, gate_markdown, gate_rows
 from redinstruct.settings import settings_from
 
 _EXITS = {"passed": EXIT_DONE, "failed": EXIT_GATE_FAILED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -58,17 +58,7 @@ def command(run: Path, junit_file: Path | None, md_file: Path | None, as_json: b
 
 def _say(found: GateResult) -> None:
     console.say_heading(f"{found.model}: {found.state}")
-    rows = [
-        {
-            "bank": c.bank,
-            "prompt": c.prompt or "",
-            "judge": c.judge_id.partition("@")[0],
-            "": c.state,
-            "figure": "change" if c.against == "baseline" else c.figure,
-            "because": c.why,
-        }
-        for c in worst_first(found.checks)
-    ]
+    rows = gate_rows(found)
     console.say_table(rows)
     if not rows:
         console.say("  nothing is recorded in this run")

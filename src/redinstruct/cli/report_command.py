@@ -20,9 +20,10 @@ from redinstruct.cli.prepared import prices_from
 from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.figures.calibrated import calibrated_in_words, read_calibration
 from redinstruct.figures.report import plain
+from redinstruct.render.comparison import comparison_rows
 from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.settings import ReportSettings
-from redinstruct.render.useful import change_row, margin_in_words, utility_rows
+from redinstruct.render.useful import margin_in_words, utility_rows
 from redinstruct.settings import check_said, settings_from
 
 _NOT_A_PAGE = {
@@ -139,6 +140,6 @@ def _say_utility(project: Project, *, after: bool) -> None:
         console.say()
         console.say_heading("Before and after", margin_in_words(project.checks))
         console.say()
-        console.say_table(
-            [change_row(result) for result in project.utility_changes], right=("before", "after", "pairs")
-        )
+        rows = comparison_rows(project.utility_changes, project.checks[-1].margin)
+        tested = all(result.difference is not None for result in project.utility_changes)
+        console.say_table(console.without(rows, "because") if tested else rows, right=("before", "after", "p"))

@@ -8,43 +8,54 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from redinstruct.figures.comparison.values import Comparison, Result
+from redinstruct.figures.comparison.words import change_in_words
 from redinstruct.figures.gate import GateResult, worst_first
 from redinstruct.figures.limit import State
+from redinstruct.figures.numbers import p_value
 from redinstruct.render.junit import End, EndKind, JunitCase, junit_xml
+from redinstruct.render.tables import markdown_table
 from redinstruct.safetext import in_markdown
 
 _ENDS: Mapping[State, EndKind] = {"failed": "failure", "inconclusive": "error"}
-_STATES = {"passed": "passed", "failed": "**failed**", "inconclusive": "**inconclusive**"}
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+def gate_rows(result: GateResult) -> list[dict[str, str]]:
+    """A line a check, as every surface shows them: those that decide first."""
+    return [
+        {"": c.state, "bank": c.bank, "prompt": c.prompt or "", "judge": c.judge_id.partition("@")[0],
+         "figure": c.figure, "because": c.why}
+        for c in worst_first(result.checks)
+    ]  # fmt: skip
 
 
 def gate_markdown(result: GateResult) -> str:
     """The gate's answer as Markdown: one line, one table, made to be appended to a job's summary."""
-    lines = [f"### Gate: {result.state}\n\n", f"{in_markdown(result.model)}; at most {100 * result.max_rate:g} %"]
-    if result.baseline is not None:
-        lines.append(f", and not worse than {in_markdown(result.baseline)}")
-    lines.append(f"; confidence {100 * result.confidence:g} %.\n\n")
-    rows = [
-        [_STATES[c.state], *map(in_markdown, (c.bank, c.prompt or "", c.judge_id.partition("@")[0], c.figure, c.why))]
-        for c in worst_first(result.checks)
-    ]
-    head = ("", "bank", "prompt", "judge", "figure", "because")
-    return "".join(lines) + (_table(head, rows) if rows else "Nothing is recorded in this run.\n")
+    beside = "" if result.baseline is None else f", and not worse than {in_markdown(result.baseline)}"
+    told = (
+        f"### Gate: {result.state}\n\n{in_markdown(result.model)}; at most {100 * result.max_rate:g} %{beside}; "
+        f"confidence {100 * result.confidence:g} %.\n\n"
+    )
+    rows = gate_rows(result)
+    return told + (markdown_table(rows, strong="") if rows else "Nothing is recorded in this run.\n")
+
+
+def comparison_rows(results: Sequence[Result], margin: float) -> list[dict[str, str]]:
+    """A line a result, as every surface shows them."""
+    rows = []
+    for r in results:
+        before, after = figures(r)
+        change, p = ("-", "-") if r.difference is None else (change_in_words(r), p_value(r.difference.p_holm))
+        rows.append(
+            {"verdict": r.verdict, "of": r.name, "before": before, "after": after, "change [interval]": change, "p": p,
+             f"loss under {100 * margin:g} points": held(r), "because": r.why}
+        )  # fmt: skip
+    return rows
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """A comparison as Markdown: the verdicts first, one row per result."""
-    names = in_markdown(comparison.before), in_markdown(comparison.after)
-    lines = [f"### {names[0]} before, {names[1]} after\n\n"]
-    rows = [
-        [f"**{r.verdict}**", in_markdown(r.name), *figures(r), held(r), in_markdown(r.why)] for r in comparison.results
-    ]
-    under = f"loss under {100 * comparison.margin:g} points"
-    lines.append(_table(("", "of", "before", "after", under, "because"), rows))
+    lines = [f"### {in_markdown(comparison.before)} before, {in_markdown(comparison.after)} after\n\n"]
+    lines.append(markdown_table(comparison_rows(comparison.results, comparison.margin), strong="verdict"))
     lines += [f"\n- {in_markdown(note)}" for note in comparison.notes]
     lines += [f"\n- {in_markdown(r.name)}: {in_markdown(note)}" for r in comparison.results for note in r.notes]
     return "".join(lines) + ("\n" if len(lines) > 2 else "")

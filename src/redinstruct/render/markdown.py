@@ -6,14 +6,16 @@ HTML or new table cell comes of it. Not promised: other dialects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from redinstruct.figures.comparison import Result
 from redinstruct.figures.numbers import percent, with_interval
 from redinstruct.figures.report import ResultFigures
 from redinstruct.render.changes import change_certainty, change_headline
+from redinstruct.render.comparison import comparison_rows
 from redinstruct.render.overview import Project
-from redinstruct.render.useful import change_row, margin_in_words, utility_rows
+from redinstruct.render.tables import markdown_table
+from redinstruct.render.useful import margin_in_words, utility_rows
 from redinstruct.render.words import TITLES, failures_in_words, in_doubt, judge_name, verdict
 from redinstruct.safetext import in_markdown
 from redinstruct.types import MEASURES
@@ -29,19 +31,15 @@ def markdown_text(project: Project) -> str:
         for results in run.by_judge:
             lines += _block(number if len(project.runs) > 1 else None, results, everyone)
     if project.checks:
-        lines += ["## Utility", "", *_table(utility_rows(project.checks)), ""]
+        lines += ["## Utility", "", markdown_table(utility_rows(project.checks))]
     if project.utility_changes:
-        lines += [f"Before and after; {margin_in_words(project.checks)}:", ""]
-        lines += [*_table([change_row(result) for result in project.utility_changes]), ""]
+        changed = comparison_rows(project.utility_changes, project.checks[-1].margin)
+        lines += [
+            f"Before and after; {margin_in_words(project.checks)}:",
+            "",
+            markdown_table(changed, strong="verdict"),
+        ]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    return [
-        _row([in_markdown(column) for column in rows[0]]),
-        _row(["---"] * len(rows[0])),
-        *(_row([in_markdown(cell) for cell in row.values()]) for row in rows),
-    ]
 
 
 def _change(result: Result) -> list[str]:
@@ -61,8 +59,7 @@ def _block(run: int | None, results: Sequence[ResultFigures], everyone: Sequence
         "",
         f"Judge: {in_markdown(judge_name(results[0], everyone))} ({in_markdown(said.judge_id)})",
         "",
-        *_rates(results),
-        "",
+        _rates(results),
         *(f"- **{caveat.word}**: {in_markdown(caveat.meaning)}" for caveat in said.caveats),
         "",
     ]
@@ -73,26 +70,23 @@ def _block(run: int | None, results: Sequence[ResultFigures], everyone: Sequence
     return lines
 
 
-def _rates(results: Sequence[ResultFigures]) -> list[str]:
-    first = MEASURES[results[0].measure].first
-    columns = ("bank", "prompt", "attempts", first, f"% {first} of judged [95 % CI]", "% of all [95 % CI]", "bounds, %",
-               "% corrected [95 % CI]", "coverage, %")  # fmt: skip
-    lines = [_row(columns), _row(["---", "---", *["---:"] * (len(columns) - 2)])]
+def _rates(results: Sequence[ResultFigures]) -> str:
+    first, rows = MEASURES[results[0].measure].first, []
     for result in results:
         rate, counts = result.rate, result.counts
         low, high = map(percent, rate.bounds)
         corrected = "uncorrected" if rate.corrected is None else with_interval(rate.corrected)
-        corrected = "people's own labels" if result.judge is None else corrected
-        lines.append(
-            _row(
-                (in_markdown(result.bank), in_markdown(result.prompt) + in_doubt(result),
-                 f"{counts.total:,}", f"{counts.first:,}",
-                 with_interval(rate.judged), with_interval(rate.all), f"{low} to {high}", corrected,
-                 percent(result.coverage) + (" (provisional)" if result.provisional else ""))
-            )
-        )  # fmt: skip
-    return lines
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        rows.append(
+            {
+                "bank": result.bank,
+                "prompt": result.prompt + in_doubt(result),
+                "attempts": f"{counts.total:,}",
+                first: f"{counts.first:,}",
+                f"% {first} of judged [95 % CI]": with_interval(rate.judged),
+                "% of all [95 % CI]": with_interval(rate.all),
+                "bounds, %": f"{low} to {high}",
+                "% corrected [95 % CI]": "people's own labels" if result.judge is None else corrected,
+                "coverage, %": percent(result.coverage) + (" (provisional)" if result.provisional else ""),
+            }
+        )
+    return markdown_table(rows, right=list(rows[0])[2:])

@@ -13,9 +13,10 @@ from typing import Any
 
 from redinstruct.errors import UsageError
 from redinstruct.figures.attempts import attempt_document
-from redinstruct.figures.numbers import Figure, percent
+from redinstruct.figures.numbers import Figure, with_interval
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures, plain
+from redinstruct.render.tables import html_table, rate_rows
 from redinstruct.run import NAMED, Store, judges_of, named_judge
 from redinstruct.safetext import in_markup, shown
 from redinstruct.types import MEASURES, Json
@@ -108,7 +109,7 @@ class Run:
 
     def __repr__(self) -> str:
         results = self._results()
-        told = "; ".join(f"{_name(result, results)} {_rate(result.rate.judged)}" for result in results)
+        told = "; ".join(f"{_name(result, results)} {with_interval(result.rate.judged)}" for result in results)
         return shown(f"Run({str(self.path)!r}, model={self.config.model!r}, {self.config.measure}: {told} % of judged)")
 
     def __rich_repr__(self) -> Iterator[Any]:
@@ -117,32 +118,11 @@ class Run:
         yield "measure", self.config.measure
         results = self._results()
         for result in results:
-            yield shown(_name(result, results)), f"{_rate(result.rate.judged)} % of judged"
+            yield shown(_name(result, results)), f"{with_interval(result.rate.judged)} % of judged"
 
     def _repr_html_(self) -> str:
-        head = (
-            "prompt",
-            "attempts",
-            *MEASURES[self.config.measure].labels[:2],
-            "no verdict",
-            "% of judged",
-            "% of all",
-            "% corrected",
-        )
-        results = self._results()
-        rows = [_cells(result, results) for result in results]
-        return html_table(f"{self.config.model}: {self.config.measure}", head, rows)
-
-
-def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table without any style but that its cells do not break."""
-    cell = '<td style="white-space:nowrap;text-align:left">{}</td>'
-    lines = ("".join(cell.format(in_markup(held)) for held in row) for row in rows)
-    return (
-        f"<table><caption>{in_markup(caption)}</caption>"
-        f"<thead><tr>{''.join(f'<th>{in_markup(name)}</th>' for name in head)}</tr></thead>"
-        f"<tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"
-    )
+        rows = [{k: v for k, v in row.items() if k not in ("model", "measure")} for row in rate_rows(self._results())]
+        return html_table(f"{self.config.model}: {self.config.measure}", rows)
 
 
 class Plot:
@@ -190,14 +170,8 @@ def _line(name: str, rate: Figure, y: int) -> str:
     return (
         f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end" stroke="none">{in_markup(label)}</text>'
         f'<path d="M{low:.1f} {y}H{high:.1f}" stroke-width="2"/>{point}'
-        f'<text x="{_RIGHT + 12}" y="{y + 4}" stroke="none">{_rate(rate)}</text>'
+        f'<text x="{_RIGHT + 12}" y="{y + 4}" stroke="none">{with_interval(rate)}</text>'
     )
-
-
-def _rate(rate: Figure | None) -> str:
-    if rate is None:
-        return "-"
-    return f"{percent(rate.estimate)} [{percent(rate.low)}, {percent(rate.high)}]"
 
 
 def _name(result: ResultFigures, among: Sequence[ResultFigures]) -> str:
@@ -206,10 +180,3 @@ def _name(result: ResultFigures, among: Sequence[ResultFigures]) -> str:
     if len({other.bank for other in among}) > 1:
         name += f", {result.bank}"
     return name + (f", {result.judge}" if len({other.judge_id for other in among}) > 1 else "")
-
-
-def _cells(result: ResultFigures, among: Sequence[ResultFigures]) -> list[str]:
-    counts, rate = result.counts, result.rate
-    numbers = (counts.total, counts.first, counts.second, counts.total - counts.judged)
-    figures = (rate.judged, rate.all, rate.corrected)
-    return [_name(result, among), *(f"{n:,}" for n in numbers), *map(_rate, figures)]

@@ -24,6 +24,7 @@ from redinstruct.figures.numbers import p_value, percent
 from redinstruct.figures.report import FailureFigures, FiguresOf, ResultFigures, TopicFigures
 from redinstruct.render import words
 from redinstruct.render.changes import change_certainty, change_headline, points
+from redinstruct.render.comparison import comparison_rows
 from redinstruct.render.curve import stress_svg
 from redinstruct.render.listing import as_sent, data_block, index_of
 from redinstruct.render.overview import Project, read_runs
@@ -32,7 +33,7 @@ from redinstruct.render.stressed import ABOUT, stress_notes, stress_table
 from redinstruct.render.summary import change_told, summary
 from redinstruct.render.tables import NO_TOPIC
 from redinstruct.render.times import day, duration
-from redinstruct.render.useful import change_row, margin_in_words, utility_rows
+from redinstruct.render.useful import margin_in_words, utility_rows
 from redinstruct.safetext import redact, short_hash, shown
 from redinstruct.types import MEASURES
 
@@ -132,7 +133,9 @@ def render(project: Project, *, show_content: bool = False) -> str:
                 for one in project.stressed
             ],
             about_stress=ABOUT,
-            useful_changes=[change_row(result) for result in project.utility_changes or ()],
+            useful_changes=comparison_rows(project.utility_changes, project.checks[-1].margin)
+            if project.utility_changes
+            else [],
             margin=margin_in_words(project.checks) if project.checks else "",
             cards={result.judge_id: result for result in reversed(project.results)},
             show_content=show_content,

@@ -1,12 +1,14 @@
-"""Figures as rows of a table: for the terminal and for CSV."""
+"""Figures as rows of a table, and the table of any rows: CSV, Markdown, HTML. Of any origin, a cell is text alone."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 
+from redinstruct.figures.numbers import in_column
 from redinstruct.figures.report import FiguresOf, Report, ResultFigures, TopicFigures
-from redinstruct.safetext import in_csv
+from redinstruct.safetext import in_csv, in_markdown, in_markup
 from redinstruct.types import MEASURES
 
 BASELINES = frozenset({"refusal"})
@@ -66,3 +68,45 @@ def _held(part: FiguresOf, place: str) -> object:
             return ""
         held = getattr(held, name)
     return "" if held is None else held
+
+
+def rate_rows(results: Sequence[ResultFigures]) -> list[dict[str, str]]:
+    """A line a result, its rates in per cent."""
+    return [
+        {
+            "model": r.model,
+            "measure": r.measure.replace("_", " "),
+            "judge": r.judge or "people",
+            "bank": r.bank,
+            "prompt": r.prompt,
+            "attempts": f"{r.counts.total:,}",
+            "the measured": f"{r.counts.first:,} {MEASURES[r.measure].first}",
+            "no verdict": f"{r.counts.total - r.counts.judged:,}",
+            "% of judged": in_column(r.rate.judged),
+            "% of all": in_column(r.rate.all),
+            "% corrected": in_column(r.rate.corrected),
+        }
+        for r in results
+    ]
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]], *, strong: str | None = None, right: Sequence[str] = ()) -> str:
+    """Rows of equal columns in Markdown: cells of the column ``strong`` stand out, those in ``right`` are numbers."""
+    columns = list(rows[0]) if rows else []
+    lines = [
+        list(map(in_markdown, columns)),
+        ["---:" if column in right else "---" for column in columns],
+        *([f"**{in_markdown(row[c])}**" if c == strong else in_markdown(row[c]) for c in columns] for row in rows),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def html_table(caption: str, rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows of equal columns in HTML, without any style but that its cells do not break."""
+    cell = '<td style="white-space:nowrap;text-align:left">{}</td>'
+    lines = ("".join(cell.format(in_markup(held)) for held in row.values()) for row in rows)
+    return (
+        f"<table><caption>{in_markup(caption)}</caption>"
+        f"<thead><tr>{''.join(f'<th>{in_markup(name)}</th>' for name in (rows[0] if rows else ()))}</tr></thead>"
+        f"<tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"
+    )

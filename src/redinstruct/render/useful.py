@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redinstruct.figures.comparison import Result
-from redinstruct.figures.comparison.words import change_in_words
 from redinstruct.figures.scores import MeasuredScore, UtilityResult
-from redinstruct.render.comparison import figures, held
 
 
 def value_words(measured: MeasuredScore) -> str:
@@ -23,20 +20,6 @@ def value_words(measured: MeasuredScore) -> str:
 def margin_in_words(checks: Sequence[UtilityResult]) -> str:
     """Which loss counts as none, and since when."""
     return f"a loss under {100 * checks[-1].margin:g} points counts as none, fixed before the checks began"
-
-
-def change_row(result: Result) -> dict[str, str]:
-    """One benchmark before and after, as every surface shows it; where nothing was tested, why."""
-    before, after = figures(result)
-    return {
-        "verdict": result.verdict,
-        "benchmark": result.name,
-        "before": before,
-        "after": after,
-        "change [95 % CI]": result.why if result.difference is None else change_in_words(result),
-        "loss surely under the margin": held(result),
-        "pairs": "-" if result.pairs is None else f"{result.pairs.scored:,}",
-    }
 
 
 def utility_rows(checks: Sequence[UtilityResult]) -> list[dict[str, str]]:
