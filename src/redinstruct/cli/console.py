@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 import msgspec
 
@@ -193,80 +193,59 @@ def progress(title: str) -> Iterator[OnProgress]:
 
     Whoever interrupts the work is told how far it is.
     """
+    bar = _LiveLine() if _is_terminal(sys.stderr) else None
+    # The bar redraws five times a second; telling it more often is work that nobody sees.
+    between = PLAIN_PROGRESS_SECONDS if bar is None else 0.1
     told: list[Progress] = []
-
-    def listening(tell: OnProgress) -> OnProgress:
-        def both(state: Progress) -> None:
-            told[:] = [state]
-            tell(state)
-
-        return both
-
-    try:
-        if _is_terminal(sys.stderr):
-            with _bar(title) as tell:
-                yield listening(tell)
-        else:
-            yield listening(_plainly(title))
-    except KeyboardInterrupt as stop:
-        if told:
-            stage = told[0].stage
-            far = f"{stage}: {told[0].far}" if stage else f"{told[0].far} recorded ({_labels(told[0])})"
-            stop.add_note(far)
-        raise
-
-
-def _plainly(title: str) -> OnProgress:
     last = time.monotonic()
 
     def tell(state: Progress) -> None:
         nonlocal last
+        told[:] = [state]
         now = time.monotonic()
-        if now - last >= PLAIN_PROGRESS_SECONDS:
-            last = now
-            note(f"{state.stage or title}: {state.far} ({_labels(state)})")
+        if now - last < between and (bar is None or state.done != state.total):
+            return
+        last = now
+        name = state.stage or title
+        if bar is None:
+            note(f"{name}: {state.far} ({_labels(state)})")
+        else:
+            bar.show(f"{name} ({_labels(state)})", state)
 
-    return tell
+    try:
+        with contextlib.nullcontext() if bar is None else bar.live:
+            yield tell
+    except KeyboardInterrupt as stop:
+        for state in told:
+            stop.add_note(f"{state.stage}: {state.far}" if state.stage else f"{state.far} recorded ({_labels(state)})")
+        raise
 
 
 def _labels(state: Progress) -> str:
     return ", ".join(state.outcomes) or "nothing yet"
 
 
-@contextlib.contextmanager
-def _bar(title: str) -> Iterator[OnProgress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
+class _LiveLine:
+    """One live line on a terminal: what is done, how far it is, how long it may take. What does not fit is cut."""
 
-    columns: list[Any] = [
-        TextColumn("{task.description}", markup=False, table_column=Column(max_width=30, no_wrap=True)),
-        BarColumn(bar_width=16, table_column=Column(min_width=16)),
-        MofNCompleteColumn(table_column=Column(min_width=11, no_wrap=True)),
-        TimeRemainingColumn(),
-        # What does not fit is cut here, not in the bar.
-        TextColumn("{task.fields[labels]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
-    ]
-    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-    with Progress(*columns, console=console, refresh_per_second=5, transient=True, expand=True) as bar:
-        task = bar.add_task(clean(title), total=None, labels="")
-        shown = 0.0
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
-        def tell(state: Any) -> None:
-            # The bar redraws five times a second; telling it more often is work that nobody sees.
-            nonlocal shown
-            now = time.monotonic()
-            if now - shown > 0.1 or state.done == state.total:
-                shown = now
-                bar.update(
-                    task,
-                    description=clean(state.stage or title),
-                    completed=state.done,
-                    total=state.total,
-                    labels=clean(_labels(state)),
-                )
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        told = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+        columns = (told, BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn())
+        self.live = Progress(*columns, console=console, refresh_per_second=5, transient=True, expand=True)
+        self._task = self.live.add_task("", total=None)
 
-        yield tell
+    def begin(self) -> None:
+        """Another piece of work, from its beginning."""
+        self.live.reset(self._task)
+
+    def show(self, text: str, state: Progress) -> None:
+        """How far it is."""
+        self.live.update(self._task, completed=state.done, total=state.total, description=clean(text))
 
 
 @contextlib.contextmanager
@@ -346,31 +325,21 @@ class _OnTerminal(_Steps):
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.table import Column
-
-        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-        told = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
-        columns = (told, BarColumn(bar_width=16), TaskProgressColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, refresh_per_second=5, transient=True, expand=True)
-        self._task = self._bar.add_task("", total=None)
+        self._bar = _LiveLine()
 
     def go_on(self, name: str, state: Progress) -> None:
         """The bar goes on, or begins anew."""
         if not self._said:
             self._said = True
-            self._bar.reset(self._task)
-        stage = f"; {state.stage}" if state.part is not None and state.stage else ""
-        detail = f"; {state.detail}" if state.detail else ""
-        self._bar.update(
-            self._task, completed=state.done, total=state.total, description=clean(f"{name}{stage}{detail}")
+            self._bar.begin()
+        self._bar.show(
+            "; ".join(filter(None, (name, state.stage if state.part is not None else "", state.detail))), state
         )
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """While it listens."""
-        with self._bar, super().shown():
+        with self._bar.live, super().shown():
             yield
 
 
