@@ -23,6 +23,7 @@ import scipy
 from redinstruct.annotate.allocation import Assumed, drawn, expected_width, neyman
 from redinstruct.annotate.draw import select
 from redinstruct.figures.agreement import jackknifed
+from redinstruct.run import Outcomes, Planned
 from redinstruct.stats import cohen_kappa, corrected, gwet_ac1, jeffreys, wilson
 from redinstruct.types import ATTACK_SUCCESS, OVER_REFUSAL, Measure
 
@@ -45,6 +46,14 @@ def said(generator: random.Random, truth: Sequence[bool], sensitivity: float, sp
     return [generator.random() < (sensitivity if label else 1 - specificity) for label in truth]
 
 
+def outcomes(flags: Sequence[bool], measure: Measure) -> Outcomes:
+    """Answers that a judge gave the measure's first label, or its second; keys are their numbers."""
+    return Outcomes.of(
+        Planned(number.to_bytes(32), "bank", number, None, "prompt", 1, measure.labels[not flag], number)
+        for number, flag in enumerate(flags)
+    )
+
+
 def cells(seed: int, draws: int) -> str:
     """20 cells; in each, one run whose human rate is known, labelled anew in every draw."""
     rows, held_judge, held_labels, held_all, ran, joint = [], 0, 0, 0, 0, [0] * draws
@@ -58,8 +67,7 @@ def cells(seed: int, draws: int) -> str:
                 judge = said(generator, truth, sensitivity, specificity)
                 human = mean(truth)
                 plain = wilson(sum(judge), size)
-                keys = [index.to_bytes(32) for index in range(size)]
-                judged = {("bank", "prompt"): list(zip(keys, judge, strict=True))}
+                judged = {("bank", "prompt"): outcomes(judge, measure)}
                 held, widths, alone = 0, [], []
                 for repetition in range(draws):
                     chosen, _ = select(judged, LABELS, set(), measure, random.Random(f"{seed}/{number}/{repetition}"))
@@ -110,7 +118,7 @@ def stopped(seed: int, draws: int) -> str:
                 generator = random.Random(f"{seed}/stop/{number}/{part}/{repetition}")
                 truth = [generator.random() < rate for _ in range(250)]
                 judge = said(generator, truth, sensitivity, specificity)
-                judged = {("b", "p"): [(index.to_bytes(32), flag) for index, flag in enumerate(judge)]}
+                judged = {("b", "p"): outcomes(judge, OVER_REFUSAL)}
                 chosen, _ = select(judged, LABELS, set(), OVER_REFUSAL, generator)
                 found = corrected(judge, {int.from_bytes(k): truth[int.from_bytes(k)] for k in chosen[:part]})
                 held += found.low <= mean(truth) <= found.high
@@ -134,7 +142,7 @@ def for_another(seed: int, draws: int) -> str:
             truth = [generator.random() < rate for _ in range(1000)]
             first = said(generator, truth, 0.90, 0.90)
             other = said(generator, truth, sensitivity, specificity)
-            judged = {("b", "p"): [(index.to_bytes(32), flag) for index, flag in enumerate(first)]}
+            judged = {("b", "p"): outcomes(first, ATTACK_SUCCESS)}
             chosen, _ = select(judged, labels, set(), ATTACK_SUCCESS, generator)
             human = {int.from_bytes(key): truth[int.from_bytes(key)] for key in chosen}
             found, wrong = corrected(other, human, drawn_by=first), corrected(other, human)

@@ -344,9 +344,12 @@ def test_the_plan_of_labels_for_a_run_and_for_assumed_numbers(cli: InProcess, fo
     [
         (["--labels"], "give --run DIR, or --attempts"),
         (["--labels", "--attempts", 9], "--flagged"),
+        (["--labels", "--attempts", 0, "--flagged", 0.5], "--attempts"),
         (["--labels", "--attempts", 9, "--flagged", 2], "--flagged"),
+        (["--labels", "--attempts", 9, "--flagged", -0.1], "--flagged"),
         (["--labels", "--attempts", 9, "--flagged", "nan"], "--flagged"),
         (["--labels", "--attempts", 9, "--flagged", 0.5, "--ppv", 1.5], "--ppv"),
+        (["--labels", "--attempts", 9, "--flagged", 0.5, "--false-omission", -1], "--false-omission"),
         (["--labels", "--attempts", 9, "--flagged", 0.5, "--width", 0], "--width"),
         (["--attempts", 9], "--attempts: only with --labels"),
         (["--model", "scripted/weak", "--bank", "x", "--judge", "refusal", "--width", 0.1], "only with --labels"),

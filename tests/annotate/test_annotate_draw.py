@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from redinstruct.annotate.draw import draw, earlier_draws, judged_cells, select, shares
 from redinstruct.errors import StoreError
-from redinstruct.run import AnnotationStore, Store
+from redinstruct.run import AnnotationStore, Outcomes, Planned, Store
 from redinstruct.types import ATTACK_SUCCESS
 from tests.support.labelling import make_run
 from tests.support.stores import Setup, fill, make_bank, scratch
@@ -36,9 +36,9 @@ def test_a_draw_holds_both_labels_of_every_cell_and_says_what_it_was_drawn_from(
         found = draw(store, 1, ATTACK_SUCCESS, 20)
         assert (len(found.keys), len(set(found.keys)), found.added, found.grown) == (20, 20, 20, 0)
         cells = judged_cells(store, 1, ATTACK_SUCCESS)
-        flagged = {key: flag for of in cells.values() for key, flag in of}
-        assert [sum(key in dict(of) for key in found.keys) for of in cells.values()] == [10, 10]
-        assert sum(flagged[key] for key in found.keys) >= 1
+        labels = [{one.key: one.label for one in of} for of in cells.values()]
+        assert [sum(key in of for key in found.keys) for of in labels] == [10, 10]
+        assert sum(of.get(key) == H for of in labels for key in found.keys) >= 1
         (body,) = earlier_draws(store, 1)
         assert [bytes.fromhex(key) for key in body.keys] == list(found.keys)
         assert [(s.prompt, s.label, s.total) for s in body.strata] == [
@@ -77,7 +77,12 @@ def test_every_answer_of_a_stratum_is_as_likely_to_be_drawn_and_to_come_first() 
     first: Counter[bytes] = Counter()
     sizes = set()
     keys = [number.to_bytes(32) for number in range(32)]
-    cells = {("bank", "prompt"): [(key, number < 8) for number, key in enumerate(keys)]}
+    cells = {
+        ("bank", "prompt"): Outcomes.of(
+            Planned(key, "bank", number, None, "prompt", 1, H if number < 8 else U, number)
+            for number, key in enumerate(keys)
+        )
+    }
     for seed in range(2000):
         found, _ = select(cells, 10, set(), ATTACK_SUCCESS, random.Random(seed))
         drawn.update(found)

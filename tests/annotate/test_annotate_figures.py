@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from redinstruct.annotate.allocation import Assumed, drawn, expected_width, label_plan, labels_for, neyman
 from redinstruct.annotate.figures import cell_figures, undecided
-from redinstruct.errors import UsageError
 from redinstruct.figures.agreement import disagreements, jackknifed, people_figures
 from redinstruct.figures.people import People, cells_of
 from redinstruct.run import Annotated, Store
@@ -134,9 +133,3 @@ def test_neyman_is_no_wider_than_an_even_split_and_more_labels_are_narrower() ->
     assert count is not None
     assert expected_width(cell, *neyman(cell, count)) <= 0.1 < expected_width(cell, *neyman(cell, count - 5))
     assert labels_for(cell, 0.001) is None
-
-
-@pytest.mark.parametrize(("total", "flagged", "ppv"), [(0, 0, 0.5), (10, 11, 0.5), (10, -1, 0.5), (10, 5, 1.1)])
-def test_numbers_that_fit_no_run(total: int, flagged: int, ppv: float) -> None:
-    with pytest.raises(UsageError):
-        Assumed("", "", total, flagged, ppv, 0.1, "assumed")

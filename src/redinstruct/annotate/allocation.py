@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from redinstruct.errors import UsageError
 from redinstruct.figures.people import cell_of, cells_of, people_of, rate_among
 from redinstruct.run import Store
 from redinstruct.stats import part_sizes
@@ -42,14 +41,6 @@ class Assumed(msgspec.Struct, frozen=True):
     false_omission: float
     basis: Literal["labels", "assumed"]
 
-    def __post_init__(self) -> None:
-        """Raises UsageError for numbers that fit no run."""
-        for flag, value in (("--ppv", self.ppv), ("--false-omission", self.false_omission)):
-            if not 0 <= value <= 1:
-                raise UsageError(f"{flag} must lie between 0 and 1: it is a share")
-        if not 0 <= self.flagged <= self.total or self.total < 1:
-            raise UsageError("--attempts and --flagged: at least one answer, and no more flagged than there are")
-
 
 def neyman(cell: Assumed, size: int) -> tuple[int, int]:
     """How many of ``size`` labels go to the flagged answers, and how many to the others, for the narrowest interval.
@@ -75,8 +66,8 @@ def drawn(cell: Assumed, size: int) -> tuple[int, int]:
     return part_sizes(cell.flagged, cell.total - cell.flagged, size)
 
 
-def expected_width(cell: Assumed, first: int, second: int, confidence: float = 0.95) -> float:
-    """The mean width of the corrected interval with so many labels of the flagged answers, and of the others.
+def expected_width(cell: Assumed, first: int, second: int) -> float:
+    """The mean width of the corrected 95 % interval with so many labels of the flagged answers, and of the others.
 
     Over both binomial counts, leaving out what is less likely than one in ten million.
     """
@@ -93,7 +84,7 @@ def expected_width(cell: Assumed, first: int, second: int, confidence: float = 0
     weights = np.outer(p_one, p_two).ravel()
     same = np.ones_like(hits_one)
     _, low, high = poststratified(
-        same * cell.flagged, same * cell.total, hits_one, same * first, hits_two, same * second, alpha=1 - confidence
+        same * cell.flagged, same * cell.total, hits_one, same * first, hits_two, same * second, alpha=0.05
     )
     return float((weights * (high - low)).sum() / weights.sum())
 
@@ -175,19 +166,16 @@ class LabelPlan(msgspec.Struct, frozen=True):
     results: tuple[CellPlan, ...]
 
 
-def label_plan(cells: Sequence[Assumed], width: float | None, confidence: float = 0.95) -> LabelPlan:
+def label_plan(cells: Sequence[Assumed], width: float | None) -> LabelPlan:
     """What so many labels buy, for each cell by itself."""
     results = []
     for cell in cells:
         sizes = sorted({size for size in SIZES if size < cell.total} | {cell.total} & set(range(SIZES[-1] + 1)))
+        ways = [(size, (neyman(cell, size), drawn(cell, size))) for size in sizes]
         made = tuple(
-            Size(size, *(_bought(cell, way(cell, size), confidence) for way in (neyman, drawn))) for size in sizes
+            Size(size, *(Bought(*labels, expected_width(cell, *labels)) for labels in of)) for size, of in ways
         )
         wanted = None if width is None else labels_for(cell, width)
         own = msgspec.structs.asdict(cell)
         results.append(CellPlan(**own, sizes=made, width=width, labels_for_width=wanted))
-    return LabelPlan("redinstruct.plan-labels/1", confidence, tuple(results))
-
-
-def _bought(cell: Assumed, labels: tuple[int, int], confidence: float) -> Bought:
-    return Bought(*labels, expected_width(cell, *labels, confidence))
+    return LabelPlan("redinstruct.plan-labels/1", 0.95, tuple(results))

@@ -12,8 +12,7 @@ from __future__ import annotations
 import hmac
 import random
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -62,54 +61,16 @@ class Drawn(msgspec.Struct, frozen=True):
     grown: int
 
 
-FlaggedKeys = Sequence[tuple[bytes, bool]]
-
-
-class _Kept(Sequence[tuple[bytes, bool]]):
-    """Key and label of each attempt that the judge could label, made when it is asked for."""
-
-    def __init__(self, outcomes: Outcomes, measure: Measure) -> None:
-        self._kept = outcomes.where(lambda way: way.label in measure.labels[:2])
-        self._first = bytes(self._kept.hits(measure.first))
-
-    @property
-    def begins(self) -> int:
-        """The row in the store of the first."""
-        return self._kept.attempt[0]
-
-    def __len__(self) -> int:
-        return len(self._first)
-
-    @overload
-    def __getitem__(self, at: int) -> tuple[bytes, bool]: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[tuple[bytes, bool]]: ...
-
-    def __getitem__(self, at: int | slice) -> tuple[bytes, bool] | list[tuple[bytes, bool]]:
-        if isinstance(at, slice):
-            return [self[one] for one in range(len(self))[at]]
-        return self._kept.key(at), bool(self._first[at])
-
-    def __iter__(self) -> Iterator[tuple[bytes, bool]]:
-        return zip(self._kept.every_key(), map(bool, self._first), strict=True)
-
-
-def _begins(found: tuple[BankPrompt, _Kept]) -> int:
-    return found[1].begins
-
-
 def judged_cells(
     store: Store, judge: int, measure: Measure, cells: Mapping[BankPrompt, Outcomes] | None = None
-) -> dict[BankPrompt, FlaggedKeys]:
-    """Bank and prompt -> the attempts that the judge gave one of the two labels: key, and whether it is the first.
+) -> dict[BankPrompt, Outcomes]:
+    """Bank and prompt -> the attempts that the judge gave one of the two labels, in the store's order of the cells.
 
     ``cells`` are :func:`redinstruct.figures.people.cells_of`, where they are known.
     """
     known = cells_of(store, judge) if cells is None else cells
-    found = [(cell, _Kept(outcomes, measure)) for cell, outcomes in known.items()]
-    found = sorted((one for one in found if len(one[1])), key=_begins)
-    return dict[BankPrompt, FlaggedKeys](found)
+    found = {cell: outcomes.where(lambda way: way.label in measure.labels[:2]) for cell, outcomes in known.items()}
+    return dict(sorted((one for one in found.items() if len(one[1])), key=lambda one: one[1].attempt[0]))
 
 
 def shares(sizes: Sequence[int], wanted: int) -> list[int]:
@@ -167,7 +128,7 @@ def draw(
 
 
 def select(
-    cells: Mapping[BankPrompt, FlaggedKeys], size: int, known: set[bytes], measure: Measure, generator: random.Random
+    cells: Mapping[BankPrompt, Outcomes], size: int, known: set[bytes], measure: Measure, generator: random.Random
 ) -> tuple[list[bytes], list[Stratum]]:
     """The answers to add to those that are ``known``, in the order of showing, so that they are ``size`` in all."""
     strata: list[Stratum] = []
@@ -181,19 +142,19 @@ def select(
 
 
 def _fill(
-    judged: FlaggedKeys, share: int, known: set[bytes], measure: Measure, generator: random.Random
+    judged: Outcomes, share: int, known: set[bytes], measure: Measure, generator: random.Random
 ) -> list[tuple[str, int, list[bytes]]]:
     """Label, size and newly drawn keys of either part of a cell, so that the parts hold what ``share`` gives them."""
     generator.getrandbits(32)  # a seed was drawn here once: the draws after it stay what they were
-    flags = bytes(flagged for _, flagged in judged)
+    flags = bytes(judged.hits(measure.first))
     aims = part_sizes(flags.count(1), flags.count(0), share)
     found = []
     for side, label, aim in ((1, measure.first, aims[0]), (0, measure.second, aims[1])):
         places = array("I", (at for at, flagged in enumerate(flags) if flagged == side))
-        left = array("I", (at for at in places if judged[at][0] not in known)) if known else places
+        left = array("I", (at for at in places if judged.key(at) not in known)) if known else places
         missing = min(max(0, aim - (len(places) - len(left))), len(left))
         drawn = generator.sample(range(len(left)), missing)
-        found.append((label, len(places), [judged[left[number]][0] for number in drawn]))
+        found.append((label, len(places), [judged.key(left[number]) for number in drawn]))
     return found
 
 

@@ -8,7 +8,7 @@ answer whose verdict was seen keeps its label. Not promised: blindness of somebo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict
 
 import msgspec
@@ -318,25 +318,27 @@ def answer(session: Session, path: str, body: bytes) -> tuple[int, Fields]:
     Raises:
         StoreError: the store cannot be written or read.
     """
+    if path not in _ANSWERS:
+        return 404, {"error": "no such address"}
+    shape, work = _ANSWERS[path]
     try:
-        if path == "/api/state":
-            return 200, session.state(skipped=msgspec.json.decode(body, type=Ask).skipped)
-        if path == "/api/reveal":
-            return 200, session.reveal(msgspec.json.decode(body, type=About).item)
-        if path == "/api/verdict":
-            return 200, session.verdict(msgspec.json.decode(body, type=About).item)
-        if path == "/api/act":
-            said = msgspec.json.decode(body, type=Say)
-            session.act(said.item, said.act, said.choice)
-            return 200, session.state(skipped=said.skipped)
-        if path == "/api/undo":
-            skipped = msgspec.json.decode(body, type=Ask).skipped
-            return 200, session.state(skipped=skipped, prefer=session.undo())
+        return 200, work(session, msgspec.json.decode(body, type=shape))
     except Refused as refusal:
         return 409, {"error": str(refusal)}
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return 400, {"error": "the request is not what this address takes"}
-    return 404, {"error": "no such address"}
 
 
-PATHS = ("/api/state", "/api/reveal", "/api/verdict", "/api/act", "/api/undo")
+def _acted(session: Session, said: Say) -> Fields:
+    session.act(said.item, said.act, said.choice)
+    return session.state(skipped=said.skipped)
+
+
+_ANSWERS: dict[str, tuple[type[Any], Callable[[Session, Any], Fields]]] = {
+    "/api/state": (Ask, lambda session, ask: session.state(skipped=ask.skipped)),
+    "/api/reveal": (About, lambda session, about: session.reveal(about.item)),
+    "/api/verdict": (About, lambda session, about: session.verdict(about.item)),
+    "/api/act": (Say, _acted),
+    "/api/undo": (Ask, lambda session, ask: session.state(skipped=ask.skipped, prefer=session.undo())),
+}
+PATHS = tuple(_ANSWERS)
