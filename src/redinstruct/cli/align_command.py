@@ -67,36 +67,14 @@ class _SeveralFiles(click.Command):
         return super().parse_args(ctx, spelled)
 
 
-def _own(*names: str) -> Callable[[Any], Any]:
-    """Flags of the run; what it needs is asked for by the verb, since --plan needs less."""
-    return flags_of(AlignConfig, only=names, required=False)
-
-
-def _training(*names: str) -> Callable[[Any], Any]:
-    """Flags of the training, whose numbers the preset has."""
-    return flags_of(Settings, only=names, left_out=True)
-
-
 @click.command("align", cls=_SeveralFiles)
 @flags_of(AlignConfig, only=("base",))
-@_own("data", "general", "probe", "no_general", "strategy", "parameters", "out", "preset")
-@_training("steps", "epochs", "learning_rate", "batch", "mix", "accumulation", "max_length", "deep_prefix",
-           "deep_prefix_tokens")  # fmt: skip
-@_own("seed", "lora")
-@_training("packing")
-@_own("chat_template", "forms", "template_options")
-@flags_of(GuardRule, left_out=True)
-@_own("activation_checkpointing", "quantize", "base_dtype")
-@_training("optimizer")
-@_own("attention")
-@_training("save_every")
-@_own("processes", "fsdp")
-@click.option("--plan", "plan_only", is_flag=True, help="Say what it takes and whether it fits, and load nothing.")
-@_own("memory")
-@click.option("--gpus", type=Whole(0), metavar="N", help="--plan: for so many GPUs; 0 is a CPU. Left out, as here.")
-@_own("threads", "dtype")
+@flags_of(AlignConfig, without=("base", "coefficient", "drop"), required=False)
 @flags_of(AlignConfig, only=("coefficient", "drop"), left_out=True)
-@_own("safe", "make_unsafe_model")
+@flags_of(Settings, left_out=True)
+@flags_of(GuardRule, left_out=True)
+@click.option("--plan", "plan_only", is_flag=True, help="Say what it takes and whether it fits, and load nothing.")
+@click.option("--gpus", type=Whole(0), metavar="N", help="--plan: for so many GPUs; 0 is a CPU. Left out, as here.")
 @click.option(
     "--show-mask",
     is_flag=True,

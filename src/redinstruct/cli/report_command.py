@@ -38,11 +38,9 @@ _NOT_A_PAGE = {
 
 @click.command("report")
 @click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN...")
-@flags_of(ReportSettings, only=("page",))
-@as_json
-@flags_of(ReportSettings, without=("page", "show_content"))
+@flags_of(ReportSettings)
 @prices()
-@flags_of(ReportSettings, only=("show_content",))
+@as_json
 def command(runs: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     """Figures of one or more runs, computed from their rows.
 

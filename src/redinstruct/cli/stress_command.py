@@ -26,14 +26,12 @@ _JUDGE = JudgeSettings.__struct_fields__
 
 
 @click.command("stress")
-@flags_of(StressOptions, only=("model", "bank"))
-@flags_of(StressOptions, only=_JUDGE)
+@flags_of(StressOptions, only=("model", "bank", *_JUDGE))
 @click.option(
     "--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made, or resumed if it is this run's."
 )
-@flags_of(StressOptions, without=("model", "bank", "dtype", *_JUDGE))
+@flags_of(StressOptions, without=("model", "bank", *_JUDGE))
 @seal_option
-@flags_of(StressOptions, only=("dtype",))
 @how_to_ask()
 @as_json
 def command(run: Path, as_json: bool, **flags: Any) -> int:
