@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 import click
 from click.shell_completion import CompletionItem
 
 
-def banks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """The known banks, or a file."""
+def _banks() -> Iterable[str]:
     from redinstruct.banks import KNOWN
 
-    return _completed([name for name, known in KNOWN.items() if known.kind == "bank"], incomplete)
+    return [name for name, known in KNOWN.items() if known.kind == "bank"]
 
 
-def prompts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """The shipped prompts, or a file."""
+def _prompts() -> Iterable[str]:
     from redinstruct.prompts.templates import SHIPPED
 
-    return _completed(list(SHIPPED), incomplete)
+    return SHIPPED
 
 
-def judges(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """The judges."""
+def _judges() -> Iterable[str]:
     from redinstruct.judges.registry import JUDGES
 
-    return _completed(list(JUDGES), incomplete, files=False)
+    return JUDGES
 
 
-def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """The kinds of models, and the fakes."""
+def _models() -> Iterable[str]:
     from redinstruct.models.scripted import BEHAVIOURS
 
-    kinds = ["openai/", "openai-api/", "hf/", *(f"scripted/{name}" for name in sorted(BEHAVIOURS))]
-    return _completed(kinds, incomplete, files=False)
+    return ["openai/", "openai-api/", "hf/", *(f"scripted/{name}" for name in sorted(BEHAVIOURS))]
 
 
-def _completed(names: Sequence[str], incomplete: str, *, files: bool = True) -> list[CompletionItem]:
-    """What a shell may complete: the names that begin so, or the files."""
-    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-    return [*found, *([CompletionItem(incomplete, type="file")] if files else [])]
+NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "model": _models, "banks": _banks, "prompts": _prompts, "judge": _judges,
+}  # fmt: skip
+"""Setting -> the names that it is known to take; imported when a shell asks."""
+FILES = ("banks", "prompts")
+"""Those that take a file, too."""
+
+
+def completed(_: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of a setting that begin so, or the files."""
+    found = [CompletionItem(name) for name in NAMES[param.name or ""]() if name.startswith(incomplete)]
+    return [*found, *([CompletionItem(incomplete, type="file")] if param.name in FILES else [])]

@@ -11,16 +11,11 @@ import click
 import msgspec
 
 from redinstruct.cli import completing
-from redinstruct.cli.kinds import RUN, Number, Whole, columns_from, numbers_from, parse_options
-from redinstruct.models import Options
+from redinstruct.cli.kinds import RUN, Number, Whole, numbers, pairs_of, request_fields
 from redinstruct.redeval.settings import read_system
 from redinstruct.settings import GROUPS, REST, Flags, Setting, flag_of, noted
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_COMPLETED = {
-    "model": completing.models, "banks": completing.banks, "prompts": completing.prompts, "judge": completing.judges,
-}  # fmt: skip
 
 
 class Listed(click.Option):
@@ -86,8 +81,8 @@ def _option(
     flag = flag_of(field.name, said)
     names = [flag, *([said.short] if said.short else []), field.name]
     given: Flags = {"cls": Listed, "group": said.group, "first": said.first, "help": said.help, "required": needed}
-    if field.name in _COMPLETED:
-        given["shell_complete"] = _COMPLETED[field.name]
+    if field.name in completing.NAMES:
+        given["shell_complete"] = completing.completed
     if field.name == "system":
         given["callback"] = lambda _, __, text: read_system(text)
     kinds = get_args(type_) if get_origin(type_) in (Union, types.UnionType) else (type_,)
@@ -147,26 +142,24 @@ def _kind(kind: Any, said: Setting) -> click.ParamType[Any]:
 
 
 def _pairs_as(values: Any) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """How a flag of pairs is read, by what its values are."""
-    return {object: _request, Any: _request, str: _columns, float: _numbers}.get(values, columns_of_people)
+    """How a flag of pairs is read, by what its values are: a request's fields, numbers, columns."""
+
+    def read(_: click.Context, param: click.Parameter, given: str | tuple[str, ...] | None) -> Any:
+        if given is None:
+            return None
+        entries, flag = given.split(",") if isinstance(given, str) else given, param.opts[0]
+        if values in (object, Any):
+            return request_fields(entries, flag)
+        if values is float:
+            return numbers(entries, flag)
+        if values is str:
+            return {purpose: name.strip() for purpose, (name,) in pairs_of(entries, flag, _COLUMN).items()}
+        return {
+            purpose: tuple(map(str.strip, names))
+            for purpose, names in pairs_of(entries, flag, _COLUMN, ("human",)).items()
+        }
+
+    return read
 
 
-def _request(_: click.Context, param: click.Parameter, pairs: tuple[str, ...]) -> Options:
-    return parse_options(pairs, param.opts[0])
-
-
-def _numbers(
-    _: click.Context, param: click.Parameter, given: str | tuple[str, ...] | None
-) -> Mapping[str, float] | None:
-    if given is None:
-        return None
-    return numbers_from(given.split(",") if isinstance(given, str) else given, param.opts[0])
-
-
-def _columns(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Mapping[str, str]:
-    return {purpose: names[0] for purpose, names in columns_from(pairs).items()}
-
-
-def columns_of_people(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Options:
-    """A column of people's labels may be named once a person."""
-    return columns_from(pairs, several=("human",))
+_COLUMN = "PURPOSE=NAME, each purpose once (in a table of answers human once a person)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +87,34 @@ class Number(click.ParamType[float]):
         return number
 
 
-def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> JsonObject:
-    """``KEY=JSON`` pairs; a value that is no JSON is taken as text.
+def pairs_of(given: Iterable[str], flag: str, example: str, several: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """``KEY=VALUE`` pairs as key -> values: each key once, but for those that may be given several times.
 
     Raises:
-        UsageError: a pair without ``=``, a key given twice, a value that JSON cannot carry, or one of the fields that
-            have a meaning of their own.
+        UsageError: an entry without a key or a sign, or a key given twice. No value is shown: it may be a secret.
+    """
+    found: dict[str, list[str]] = {}
+    for entry in given:
+        key, sign, value = entry.partition("=")
+        key = key.strip()
+        if not sign or not key:
+            raise UsageError(f"{flag}: expected {example}")
+        if key in found and key not in several:
+            raise UsageError(f"{flag} {key}: given twice")
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def request_fields(given: Iterable[str], flag: str) -> JsonObject:
+    """Fields of a request; a value that is no JSON is taken as text.
+
+    Raises:
+        UsageError: no pairs, a value that JSON cannot carry, or one of the fields that have a meaning of their own.
     """
     options: dict[str, Json] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            # The value is not shown: it may be a key.
-            raise UsageError(f"{flag}: expected KEY=JSON, for example reasoning_effort=low")
+    for key, (value,) in pairs_of(given, flag, "KEY=JSON, for example reasoning_effort=low").items():
         if key in ("model", "messages", "stream"):
             raise UsageError(f"{flag} {key}: this field is the tool's own")
-        if key in options:
-            raise UsageError(f"{flag} {key}: given twice")
         try:
             options[key] = json.loads(value)
         except ValueError:
@@ -118,36 +129,18 @@ def parse_options(pairs: tuple[str, ...], flag: str = "--model-option") -> JsonO
     return options
 
 
-def columns_from(given: tuple[str, ...], several: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-    """Purpose -> the columns that ``--column`` names; several only for the purposes that may have them.
+def numbers(given: Iterable[str], flag: str) -> dict[str, float]:
+    """Numbers by their names.
 
     Raises:
-        UsageError: an entry that is none, or a purpose given twice.
+        UsageError: no pairs, or a value that is no number.
     """
-    found: dict[str, tuple[str, ...]] = {}
-    for entry in given:
-        role, sign, name = (part.strip() for part in entry.partition("="))
-        if not sign or not name or (role in found and role not in several):
-            repeated = "".join(f" ({purpose} once a person)" for purpose in several)
-            raise UsageError(f"--column {entry}: expected PURPOSE=NAME, each purpose once{repeated}")
-        found[role] = (*found.get(role, ()), name)
-    return found
-
-
-def numbers_from(given: Sequence[str], flag: str) -> dict[str, float]:
-    """``NAME=NUMBER`` pairs.
-
-    Raises:
-        UsageError: an entry that is none, or a name given twice.
-    """
-    found: dict[str, float] = {}
-    for pair in given:
-        key, equals, value = pair.partition("=")
+    found = {}
+    for key, (value,) in pairs_of(given, flag, "NAME=NUMBER").items():
         try:
-            number = float(value)
+            found[key] = float(value)
         except ValueError:
-            number = float("nan")
-        if not equals or not key or key in found or math.isnan(number):
-            raise UsageError(f"{flag} {pair!r}: expected NAME=NUMBER, each name once")
-        found[key.strip()] = number
+            found[key] = math.nan
+        if math.isnan(found[key]):
+            raise UsageError(f"{flag} {key}={value[:40]}: expected NAME=NUMBER")
     return found
