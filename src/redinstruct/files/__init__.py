@@ -22,7 +22,7 @@ from redinstruct.files.csv_rows import csv_records, delimiter_of
 from redinstruct.files.json_blocks import RowBlock
 from redinstruct.files.json_rows import WRAPPERS, Doubled, FilePart, JsonRow, Leaf, json_rows, json_values
 from redinstruct.files.limits import MAX_BYTES
-from redinstruct.files.opening import decoded, digest_of, opened, stem_of, suffix_of
+from redinstruct.files.opening import decoded, digest_of, digested, opened, stem_of, suffix_of
 from redinstruct.files.words import Fields, Malformed, fold, kind_of, listed, named, twice
 from redinstruct.safetext import terminal
 
@@ -80,14 +80,8 @@ class RowFile:
     def parts(self) -> Generator[FilePart, None, None]:
         """The same, rows that are alike many at a time."""
         digest = hashlib.sha256()
-
-        def noted(chunks: Iterator[bytes]) -> Iterator[bytes]:
-            for chunk in chunks:
-                digest.update(chunk)
-                yield chunk
-
         with opened(self._path) as chunks:
-            yield from self._rows(Buffer(decoded(noted(chunks))))
+            yield from self._rows(Buffer(decoded(digested(chunks, digest))))
         self.sha256 = digest.hexdigest()
 
     def _rows(self, buffer: Buffer) -> Iterator[FilePart]:
@@ -157,13 +151,8 @@ class JsonFile:
         """
         try:
             with opened(self._path, most=sys.maxsize) as chunks:
-                buffer = Buffer(decoded(self._noted(chunks)))
+                buffer = Buffer(decoded(digested(chunks, self._digest)))
                 yield from json_values(buffer)
                 self.empty = not buffer.text.strip() and not buffer.passed
         except BankError as error:
             raise UsageError(f"{self._name}: {error}") from None
-
-    def _noted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._digest.update(chunk)
-            yield chunk

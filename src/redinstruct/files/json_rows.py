@@ -242,15 +242,7 @@ class _JsonReader:
     def _list(self, place: str = "", topic: str | None = None, subtopic: str | None = None) -> Iterator[JsonRow]:
         """The rows of the list at the place; the outermost list is followed by nothing."""
         buffer = self._buffer
-        buffer.at += 1
-        first = True
-        while (mark := self._peek()) != "]":
-            if not first:
-                self._take(",")
-                self._peek()
-            elif not mark:
-                self._take("]")
-            first = False
+        for _ in self._members("]"):
             self.number += 1
             where = f"row {self.number}" + (f" ({place})" if place else "")
             value, buffer.at = self._decode(f"row {self.number} ")
@@ -258,7 +250,6 @@ class _JsonReader:
             limits.check_keys(value, where)
             limits.check_rows(self.number, buffer.consumed)
             yield JsonRow(where, value, topic, subtopic)
-        buffer.at += 1
         line = 0 if place else buffer.line()
         if not place and self._peek():
             raise BankError(f"line {line}: something follows the end of the list")
@@ -289,13 +280,7 @@ class _JsonReader:
     def _keys(self, where: str) -> Iterator[str]:
         """The keys of the object at the place, the place before each one's value; it must be passed in between."""
         buffer, seen = self._buffer, set[str]()
-        buffer.at += 1
-        first = True
-        while self._peek() != "}":
-            if not first:
-                self._take(",")
-                self._peek()
-            first = False
+        for _ in self._members("}"):
             key, buffer.at = self._decode(where)
             if not isinstance(key, str):
                 raise BankError(f"{where}a key is {kind_of(key)}, expected a text")
@@ -307,9 +292,22 @@ class _JsonReader:
             self._take(":")
             self._peek()
             yield key
-        buffer.at += 1
 
     # ---- the text ----
+
+    def _members(self, close: str) -> Iterator[None]:
+        """Stops at each member of the list or object at the place, which must be passed before the next."""
+        buffer, first = self._buffer, True
+        buffer.at += 1
+        while (mark := self._peek()) != close:
+            if not first:
+                self._take(",")
+                self._peek()
+            elif not mark:
+                self._take(close)
+            first = False
+            yield
+        buffer.at += 1
 
     def _peek(self) -> str:
         """Pass space; the character there, empty at the end."""

@@ -42,15 +42,10 @@ def check_rows(number: int, characters: int) -> None:
         )
 
 
-def check_unpacked(packed: int, unpacked: int) -> None:
-    """Raise ``BankError`` where a packed file grows beyond what text does."""
-    if unpacked > min(MAX_BYTES, _FREE_UNPACKED + _UNPACKED_RATIO * packed):
-        raise BankError(f"unpacks to more than {unpacked:,} bytes from {packed:,}: unpack it yourself if you trust it")
-
-
-def check_growth(packed: int, unpacked: int) -> None:
-    """Raise ``BankError`` where the parts of an archive, which are read one by one, grow beyond what text does."""
-    if unpacked > _FREE_UNPACKED + _UNPACKED_RATIO * packed:
+def check_unpacked(packed: int, unpacked: int, *, whole: bool = True) -> None:
+    """Raise ``BankError`` where a packed file grows beyond what text does; ``whole``: and beyond the largest file."""
+    most = _FREE_UNPACKED + _UNPACKED_RATIO * packed
+    if unpacked > (min(MAX_BYTES, most) if whole else most):
         raise BankError(f"unpacks to more than {unpacked:,} bytes from {packed:,}: unpack it yourself if you trust it")
 
 

@@ -71,15 +71,16 @@ def opened(path: Path, most: int | None = None) -> Iterator[Iterator[bytes]]:
         file = path.open("rb")
     except FileNotFoundError:
         raise BankError("no such file") from None
-    except OSError as error:
-        raise _unreadable(error) from None
-    except ValueError:  # a NUL or a lone surrogate in the path
-        raise BankError("is not a possible file name") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(error) from None
     with file:
         yield _unpacked(file, status.st_size, most)
 
 
-def _unreadable(error: OSError) -> BankError:
+def unreadable(error: OSError | ValueError) -> BankError:
+    """What is said of a file that cannot be opened or read."""
+    if not isinstance(error, OSError):  # a NUL or a lone surrogate in the path
+        return BankError("is not a possible file name")
     return BankError(f"cannot be read: {error.strerror or type(error).__name__}")
 
 
@@ -103,7 +104,7 @@ def _unpacked(file: IO[bytes], size: int, most: int) -> Iterator[bytes]:
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise BankError("is packed by gzip, and damaged or cut short") from None
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
 
 
 def read_json(path: Path, kind: type[OwnFile]) -> OwnFile | None:
@@ -114,12 +115,19 @@ def read_json(path: Path, kind: type[OwnFile]) -> OwnFile | None:
         return None
 
 
+def digested(chunks: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    """The chunks, each noted in a digest on its way."""
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
 def digest_of(path: Path) -> str:
     """The sha256 of a file's bytes, unpacked. Raises ``BankError`` as :func:`opened` does."""
     digest = hashlib.sha256()
     with opened(path) as chunks:
-        for chunk in chunks:
-            digest.update(chunk)
+        for _ in digested(chunks, digest):
+            pass
     return digest.hexdigest()
 
 

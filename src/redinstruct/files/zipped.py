@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 
 from redinstruct.errors import BankError
 from redinstruct.files import limits
+from redinstruct.files.opening import unreadable
 from redinstruct.files.words import Malformed
 
 MARK = b"PK\x03\x04"
@@ -65,7 +66,7 @@ class ZipParts:
             self._unpacked += len(piece)
             if read > _MAX_PART:
                 raise Malformed(f"unpacks to more than {_MAX_PART:,} bytes")
-            limits.check_growth(self._size, self._unpacked)
+            limits.check_unpacked(self._size, self._unpacked, whole=False)
             whole += piece
         if zlib.crc32(whole) != about.CRC:
             raise Malformed("is damaged: its checksum differs")
@@ -160,8 +161,7 @@ def opened_zip(path: Path) -> Iterator[ZipParts]:
     try:
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) else "is not a possible file name"
-        raise BankError(f"cannot be read: {words}") from None
+        raise unreadable(error) from None
     with file:
         size = path.stat().st_size
         try:
@@ -171,7 +171,7 @@ def opened_zip(path: Path) -> Iterator[ZipParts]:
         except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError):
             raise BankError("is a zip archive, and damaged or cut short") from None
         except OSError as error:
-            raise BankError(f"cannot be read: {error.strerror or type(error).__name__}") from None
+            raise unreadable(error) from None
 
 
 def is_zip(path: Path) -> bool:
@@ -196,7 +196,7 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise BankError(f"cannot be read: {error.strerror or type(error).__name__}") from None
+        raise unreadable(error) from None
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
