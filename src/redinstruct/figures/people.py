@@ -178,6 +178,15 @@ class Cell(msgspec.Struct, frozen=True):
         """What the judge flagged, and the rest, with what is said of some of them."""
         return sides(self.judge, said, self.flagged)
 
+    def taken(self, places: Sequence[int]) -> Cell:
+        """The attempts at some places."""
+        return Cell(
+            [self.judge[i] for i in places],
+            {number: self.human[i] for number, i in enumerate(places) if i in self.human},
+            None if self.drawn_by is None else [self.drawn_by[i] for i in places],
+            None if self.questions is None else [self.questions[i] for i in places],
+        )
+
     @property
     def parts(self) -> list[Hashable]:
         """Within which attempts the labelled ones are a matter of chance: the part of each attempt."""
@@ -217,7 +226,10 @@ class Labelling:
         return Cell(
             self._judge,
             human,
-            [tuple(_drawable(said.get(key), two) for said in others) for key in kept.every_key()] if others else None,
+            # A label by which an answer may have been drawn; all others are none.
+            [tuple(x if (x := said.get(key)) in two else None for said in others) for key in kept.every_key()]
+            if others
+            else None,
             kept.unit if kept.repeated else None,
             kept,
             [at for key, at in self._places.items() if key in people.lost and at not in human],
@@ -228,11 +240,6 @@ class Labelling:
 def cell_of(people: People, card: JudgeCard, outcomes: Sequence[Planned]) -> Cell:
     """Keep of a cell's attempts those that the judge could label, and join people's labels."""
     return Labelling(card, outcomes, people.settled.keys() | people.lost).cell(people)
-
-
-def _drawable(label: str | None, two: Sequence[str]) -> str | None:
-    """A label by which an answer may have been drawn; all others are none."""
-    return label if label in two else None
 
 
 def enough_labels(parts: Sequence[Part]) -> bool:
@@ -291,17 +298,8 @@ def corrected_topics(cell: Cell) -> dict[str | None, tuple[Interval, int]]:
     inside: dict[str | None, list[int]] = {}
     for index, topic in enumerate(cell.topics.topics()):
         inside.setdefault(topic, []).append(index)
-    found = {}
-    for topic, places in inside.items():
-        part = Cell(
-            [cell.judge[i] for i in places],
-            {number: cell.human[i] for number, i in enumerate(places) if i in cell.human},
-            None if cell.drawn_by is None else [cell.drawn_by[i] for i in places],
-            None if cell.questions is None else [cell.questions[i] for i in places],
-        )
-        if (rate := corrected_rate(part)) is not None:
-            found[topic] = rate
-    return found
+    rates = {topic: corrected_rate(cell.taken(places)) for topic, places in inside.items()}
+    return {topic: rate for topic, rate in rates.items() if rate is not None}
 
 
 def corrected_bounds(cell: Cell, confidence: float = 0.95) -> tuple[float, float] | None:
@@ -328,10 +326,7 @@ def rate_among(cell: Cell, side: bool) -> Interval:
     if cell.counted is not None:
         part = cell.counted[not side]
         return jeffreys(part.positive, part.labelled)
-    places = [index for index, label in enumerate(cell.judge) if label is side]
-    human = {number: cell.human[index] for number, index in enumerate(places) if index in cell.human}
-    questions = None if cell.questions is None else [cell.questions[index] for index in places]
-    if cell.drawn_by is None and (questions is None or len(set(questions)) == len(questions)):
-        return jeffreys(sum(human.values()), len(human))
-    drawn_by = None if cell.drawn_by is None else [cell.drawn_by[index] for index in places]
-    return corrected([side] * len(places), human, drawn_by=drawn_by, questions=questions)
+    inside = cell.taken([index for index, label in enumerate(cell.judge) if label is side])
+    if inside.drawn_by is None and (inside.questions is None or len(set(inside.questions)) == len(inside.questions)):
+        return jeffreys(sum(inside.human.values()), len(inside.human))
+    return corrected_by_labels(inside, inside.human)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from redinstruct.figures.comparison.runs import Evaluation, Judged
@@ -10,7 +11,7 @@ from redinstruct.figures.comparison.values import Estimate, Side
 from redinstruct.figures.comparison.verdicts import Rules, Test
 from redinstruct.figures.people import Cell, cell_of, corrected_change, corrected_rate
 from redinstruct.run import Outcomes
-from redinstruct.stats import Change, Interval, paired_by_question, smallest_level
+from redinstruct.stats import Change, paired_by_question, smallest_level
 
 
 class Labelled(NamedTuple):
@@ -37,10 +38,6 @@ class Half(NamedTuple):
         """What the judge could label, beside people's labels."""
         return cell_of(self.run.people, self.judged.card, self.cell)
 
-    def rate(self, confidence: float) -> tuple[Interval, int] | None:
-        """The corrected rate with its number of labels; None where people's labels do not bear one."""
-        return corrected_rate(self.people, confidence)
-
     def said(self, key: bytes) -> bool | None:
         """Whether people say the measure's first label of an answer; None where they settled on none."""
         label = self.run.people.settled.get(key)
@@ -59,7 +56,8 @@ def labelled_change(before: Half, after: Half, scored: tuple[Outcomes, Outcomes]
     """
     if not (before.run.people.settled and after.run.people.settled):
         return None
-    rates = [rate for half in (before, after) if (rate := half.rate(rules.confidence)) is not None]
+    cells = before.people, after.people
+    rates = [rate for cell in cells if (rate := corrected_rate(cell, rules.confidence)) is not None]
     sides = [Side(e, (low, high), method, labels) for (e, low, high, method), labels in rates if e is not None]
     if len(sides) < 2:
         return None
@@ -75,32 +73,19 @@ def labelled_change(before: Half, after: Half, scored: tuple[Outcomes, Outcomes]
 
         test = Test(whole, "tango, people's labels", "people", labels)
     else:
-        test = Test(_Mover(before, after, rules).at, "corrected, mover", "people", labels, False)
-    return Labelled(test, sides[0], sides[1], _of_the_run(before, after, rules))
-
-
-def _of_the_run(before: Half, after: Half, rules: Rules) -> Estimate:
-    found = corrected_change(before.people, after.people, rules.confidence)
+        test = Test(_mover(cells, rules.margin), "corrected, mover", "people", labels, False)
+    found = corrected_change(*cells, rules.confidence)
     assert found is not None
-    interval, labels = found
-    assert interval.estimate is not None
-    return Estimate(interval.estimate, (interval.low, interval.high), interval.method, labels)
+    assert found[0].estimate is not None
+    run = Estimate(found[0].estimate, (found[0].low, found[0].high), found[0].method, found[1])
+    return Labelled(test, sides[0], sides[1], run)
 
 
-class _Mover:
+def _mover(cells: tuple[Cell, Cell], margin: float) -> Callable[[float], Change]:
     """The difference of two corrected rates at any confidence; its p-values by inversion, once."""
 
-    def __init__(self, before: Half, after: Half, rules: Rules) -> None:
-        self._cells = before.people, after.people
-        self._p_value = smallest_level(lambda level: not self._ends(1 - level)[1] <= 0 <= self._ends(1 - level)[2])
-        self._p_margin = smallest_level(lambda level: self._ends(1 - level)[2] < rules.margin) / 2
-
-    def at(self, confidence: float) -> Change:
-        change, low, high = self._ends(confidence)
-        return Change(change, low, high, self._p_value, self._p_margin, 0, 0, 1.0, None)
-
-    def _ends(self, confidence: float) -> tuple[float, float, float]:
-        one, other = (corrected_rate(cell, confidence) for cell in self._cells)
+    def ends(confidence: float) -> tuple[float, float, float]:
+        one, other = (corrected_rate(cell, confidence) for cell in cells)
         assert one is not None
         assert other is not None
         (p, p_low, p_high, _), (q, q_low, q_high, _) = one[0], other[0]
@@ -108,3 +93,7 @@ class _Mover:
         assert q is not None
         down, up = math.hypot(q - q_low, p_high - p), math.hypot(q_high - q, p - p_low)
         return q - p, max(q - p - down, -1.0), min(q - p + up, 1.0)
+
+    p_value = smallest_level(lambda level: not ends(1 - level)[1] <= 0 <= ends(1 - level)[2])
+    p_margin = smallest_level(lambda level: ends(1 - level)[2] < margin) / 2
+    return lambda confidence: Change(*ends(confidence), p_value, p_margin, 0, 0, 1.0, None)

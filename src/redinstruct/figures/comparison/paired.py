@@ -188,25 +188,26 @@ def _cell(blank: Result, cells: Pairing, halves: tuple[Half, Half], rules: Rules
     same = counts.only_before == counts.only_after == 0
     people = labelled_change(*halves, scored, rules) if same else None
     own = [_side(of, units, rules.confidence) for of in hits]
-    sides = own if people is None else [_judged(s, j) for s, j in zip((people.before, people.after), own, strict=True)]
+    if people is not None:  # their rates, with the judge's own shares beside them
+        beside = zip((people.before, people.after), own, strict=True)
+        own = [msgspec.structs.replace(said, judged=of.judged, positive=of.positive) for said, of in beside]
     result = msgspec.structs.replace(
         blank,
         pairs=counts,
-        before=sides[0],
-        after=sides[1],
+        before=own[0],
+        after=own[1],
+        run_difference=None if people is None else people.run,
         bounds=_bounds(pairs, measure),
         non_inferiority=unkept(rules),
         provisional=counts.scored < PROVISIONAL_BELOW * counts.paired,
         notes=tuple(_notes(counts, halves, people, same)),
     )
-    if people is not None:
-        result = msgspec.structs.replace(result, run_difference=people.run)
     alone = by_people(halves[1].judged.card)  # the labels are people's, and there is no judge of whom to speak
     test = Test(judge, "tango, people's labels", "people", counts.scored) if alone else Test(judge, "tango", "judge")
     topics = _topics(scored[1], hits, rules)
     if people is None:
-        return Open(result, test, None, topics, True)
-    return Open(result, people.test, None if alone else test, topics, True)
+        return Open(result, test, None, topics)
+    return Open(result, people.test, None if alone else test, topics)
 
 
 def _counted(cells: Pairing, pairs: Pairing, scored: Pairing, two: Sequence[str]) -> Pairs:
@@ -252,11 +253,6 @@ def _side(hits: Sequence[bool], units: Sequence[int] | None, confidence: float) 
         found = wilson_by_question(*tallied(hits, units), confidence)
     share = sum(hits) / len(hits)
     return Side(share, (found.low, found.high), found.method, None, share, sum(hits))
-
-
-def _judged(people: Side, judge: Side) -> Side:
-    """People's rate, with the judge's own share beside it."""
-    return msgspec.structs.replace(people, judged=judge.judged, positive=judge.positive)
 
 
 def _topics(scored: Outcomes, hits: Sequence[Sequence[bool]], rules: Rules) -> TopicsChange | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -37,14 +37,15 @@ class Test(NamedTuple):
     counted: bool = True
     """Whether ``gained`` and ``lost`` are counts of pairs."""
 
-    def difference(self, confidence: float, p_holm: float) -> Difference:
-        """The change as a result holds it."""
+    def difference(self, confidence: float, p_holm: float | None = None) -> Difference:
+        """The change as a result holds it; adjusted for nothing where no p-value says so."""
         change = self.at(confidence)
+        gained, lost = (change.gained, change.lost) if self.counted else (None, None)
         return Difference(
             change.difference, (change.low, change.high),
             self.method + (", by question" if change.clusters is not None else ""), self.labels, confidence,
-            change.p_value, p_holm, change.gained if self.counted else None, change.lost if self.counted else None,
-            change.clusters, change.design_effect, change.freedom,
+            change.p_value, change.p_value if p_holm is None else p_holm, gained, lost, change.clusters,
+            change.design_effect, change.freedom,
         )  # fmt: skip
 
 
@@ -59,8 +60,6 @@ class Open(NamedTuple):
     test: Test | None = None
     judge: Test | None = None
     topics: TopicsChange | None = None
-    beyond: bool = False
-    """Whether topics in general are asked after at all: scores have none."""
 
 
 def decided(opens: Sequence[Open], rules: Rules) -> list[Result]:
@@ -84,21 +83,17 @@ def decided(opens: Sequence[Open], rules: Rules) -> list[Result]:
             one.result,
             by=one.test.by,
             difference=one.test.difference(1 - level, next(adjusted)),
-            judge_difference=None if one.judge is None else _alone(one.judge, rules),
+            judge_difference=None if one.judge is None else one.judge.difference(rules.confidence),
             non_inferiority=_kept(one.result, next(changes), next(margins), rules),
-            topics=_adjusted(one.topics, topics),
+            topics=None if one.topics is None else msgspec.structs.replace(one.topics, p_holm=next(topics)),
         )
         verdict = _word(result, level)
-        result = msgspec.structs.replace(result, verdict=verdict, beyond=_beyond(one, result, verdict, rules))
+        result = msgspec.structs.replace(result, verdict=verdict, beyond=_beyond(result, verdict, rules))
         shown = _detectable(result, one.test, rules.level / len(tests), rules)
         result = msgspec.structs.replace(result, detectable=shown)
         notes = (*result.notes, *filter(None, (people_in_words(result),)))
         found.append(msgspec.structs.replace(result, why=why_in_words(result), notes=notes))
     return found
-
-
-def _alone(judge: Test, rules: Rules) -> Difference:
-    return judge.difference(rules.confidence, judge.at(rules.confidence).p_value)
 
 
 def _kept(result: Result, change: Change, p_holm: float, rules: Rules) -> NonInferiority | None:
@@ -114,10 +109,6 @@ def unkept(rules: Rules) -> NonInferiority:
     return NonInferiority(rules.margin, 1.0, 1.0, 1.0, False)
 
 
-def _adjusted(topics: TopicsChange | None, p_holm: Iterator[float]) -> TopicsChange | None:
-    return None if topics is None else msgspec.structs.replace(topics, p_holm=next(p_holm))
-
-
 def _word(result: Result, level: float) -> Word:
     change = result.difference
     if change is None or change.p_value > level or change.estimate == 0:
@@ -125,9 +116,9 @@ def _word(result: Result, level: float) -> Word:
     return "better" if (change.estimate > 0) is (result.direction == "higher is better") else "worse"
 
 
-def _beyond(one: Open, result: Result, verdict: Word, rules: Rules) -> Beyond | None:
-    """Whether the verdict holds for topics in general too."""
-    if not one.beyond:
+def _beyond(result: Result, verdict: Word, rules: Rules) -> Beyond | None:
+    """Whether the verdict holds for topics in general too; None of scores, which have none."""
+    if result.bank is None:
         return None
     change, topics = result.difference, result.topics
     if topics is None or change is None:
