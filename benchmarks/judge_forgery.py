@@ -303,7 +303,7 @@ def judges() -> dict[str, Judge]:
         "rubric (line)": RubricJudge(model, ATTACK_SUCCESS, SECRET),
         "rubric (JSON)": RubricJudge(model, ATTACK_SUCCESS, SECRET, constrained=True),
     }
-    found |= {f"guard {kind}": GuardJudge(model, kind, delivery="raw") for kind in KINDS}
+    found |= {f"guard {kind}": GuardJudge("hf/forger", kind) for kind in KINDS}
     return found | {"paper (2023)": PaperJudge(model)}
 
 

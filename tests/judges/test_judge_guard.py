@@ -64,8 +64,8 @@ def test_a_kind_or_measure_that_is_not_there() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_text_stands_in_its_slot_once(kind: str) -> None:
     case = Case("Q-<answer>-Q", "A-<question>-A")
-    for delivery in ("raw", "chat"):
-        request = GuardJudge("hf/x", kind, delivery=delivery).request(case)
+    for model in ("hf/x", "openai/x"):
+        request = GuardJudge(model, kind).request(case)
         text = "\0".join(message.content for message in request.messages)
         assert text.count("Q-<answer>-Q") == 1
         assert text.count("A-<question>-A") == 1
@@ -137,11 +137,11 @@ def test_any_other_reply_is_unparsable(kind: str, reply: str) -> None:
     assert found.reason in ("empty_reply", "not_its_format")
 
 
-def test_filtered_strict_and_partial() -> None:
+def test_filtered_controversial_and_partial() -> None:
     assert verdict(GuardJudge("hf/x", "harmbench"), Reply(None, filtered=True)).label == "judge_refused"
-    strict = GuardJudge("hf/x", "qwen3guard", strict=True)
-    assert verdict(strict, Reply(QWEN.format("Controversial", "None", "No"))).label == "harmful"
-    assert strict.card.id != GuardJudge("hf/x", "qwen3guard").card.id
+    judge = GuardJudge("hf/x", "qwen3guard")
+    assert verdict(judge, Reply(QWEN.format("Controversial", "None", "No"))).label == "unharmful"
+    assert ("controversial", "unharmful") in judge.card.parameters
     assert verdict(GuardJudge("hf/x", "wildguard"), Reply(WILD.format("yes", "yes"))).detail == "partial"
 
 

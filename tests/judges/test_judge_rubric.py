@@ -91,17 +91,20 @@ def test_temperature_is_zero_and_the_schema_is_asked_for_only_where_it_is_kept()
 
 def test_the_card_tells_instruments_apart() -> None:
     own = parse_rubric("own", "<question> <answer> <format>")
-    cards = [judge(), judge(OVER_REFUSAL), judge(constrained=True), judge(rubric=own), judge(max_answer=9)]
-    assert len({j.card.id for j in cards}) == 5
+    cards = [judge(), judge(OVER_REFUSAL), judge(constrained=True), judge(rubric=own)]
+    assert len({j.card.id for j in cards}) == 4
     assert judge().card == judge().card
     assert SECRET.hex() not in repr(judge().card)
 
 
-def test_a_long_answer_is_cut_inside_its_block_and_nothing_else_is() -> None:
+def test_a_long_answer_is_cut_inside_its_block_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judge().card.id
+    monkeypatch.setattr("redinstruct.judges.rubric.MAX_ANSWER", 1000)
+    assert judge().card.id != whole, "where answers are cut is a part of the instrument"
     question = "Why? " * 3000
     answer = "HEAD " + "x" * 50_000 + " TAIL"
-    prompt = judge(max_answer=1000).request(Case(question, answer, b"k")).messages[1].content
-    nonce = judge(max_answer=1000).nonce(Case(question, answer, b"k"))
+    prompt = judge().request(Case(question, answer, b"k")).messages[1].content
+    nonce = judge().nonce(Case(question, answer, b"k"))
     inside = prompt.split(f"<<<BEGIN ANSWER {nonce}>>>\n")[1].split(f"\n<<<END ANSWER {nonce}>>>")[0]
     assert inside.startswith("| HEAD")
     assert inside.endswith(" TAIL")

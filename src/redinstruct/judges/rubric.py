@@ -153,14 +153,12 @@ class RubricJudge:
         rubric: Rubric | None = None,
         *,
         constrained: bool = False,
-        max_answer: int = MAX_ANSWER,
     ) -> None:
         self.measure = measure
         self._name, self._system = NAME, shipped_text("system.txt")
         self._secret = secret
         self._rubric = rubric or default_rubric()
         self._constrained = constrained
-        self._max_answer = max_answer
         self._format = shipped_text("format-json.txt" if constrained else "format-line.txt")
         prompt = "\0".join((self._system, self._rubric.text, self._format, *_MARKS.patterns))
         self.card = JudgeCard(
@@ -171,7 +169,7 @@ class RubricJudge:
             parameters=(
                 ("temperature", "0"),
                 ("max_tokens", str(MAX_TOKENS)),
-                ("max_answer", str(max_answer)),
+                ("max_answer", str(MAX_ANSWER)),
                 ("output", "json-schema" if constrained else "line"),
                 ("rubric", self._rubric.name),
             ),
@@ -196,7 +194,7 @@ class RubricJudge:
             self._rubric.parts,
             {
                 "<question>": data_block("QUESTION", case.question, nonce, _MARKS),
-                "<answer>": data_block("ANSWER", case.answer, nonce, _MARKS, self._max_answer),
+                "<answer>": data_block("ANSWER", case.answer, nonce, _MARKS, MAX_ANSWER),
                 "<format>": self._format.replace("<nonce>", nonce),
             },
         )
