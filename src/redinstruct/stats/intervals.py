@@ -9,6 +9,7 @@ clusters, and these intervals are then too narrow.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import SupportsIndex
 
@@ -108,6 +109,13 @@ def quantile(share: float, freedom: float | None = None) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, share))
+
+
+def edge(holds: Callable[[float], bool], inside: float, outside: float) -> tuple[float, float]:
+    """The neighbouring floats between which something ceases to hold that holds inside, and outside does not."""
+    while inside != (middle := (inside + outside) / 2) != outside:
+        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+    return inside, outside
 
 
 def log_confidence(alpha: float) -> float:

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from redinstruct.stats.checks import check_as_many, checked_alpha, checked_rate
-from redinstruct.stats.intervals import quantile
+from redinstruct.stats.intervals import edge, quantile
 from redinstruct.stats.pairs import mcnemar_midp, paired_by_question
 from redinstruct.stats.values import Change
 
@@ -188,12 +188,7 @@ def detectable(
         share = max(changed, change)
         return change * root >= z_test * math.sqrt(share) + z_power * math.sqrt(max(share - change**2, 0.0))
 
-    low, high = 0.0, 1.0
-    if not shown(high):
-        return 1.0
-    while low < (middle := (low + high) / 2) < high:
-        low, high = (low, middle) if shown(middle) else (middle, high)
-    return high
+    return edge(lambda change: not shown(change), 0.0, 1.0)[1] if shown(1.0) else 1.0
 
 
 def detectable_mean(low: float, high: float, *, confidence: float = 0.95, level: float, power: float = POWER) -> float:

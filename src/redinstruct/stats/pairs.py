@@ -16,7 +16,7 @@ from typing import SupportsIndex
 
 from redinstruct.stats.checks import check_as_many, checked_alpha, checked_count, checked_labels
 from redinstruct.stats.clusters import robust
-from redinstruct.stats.intervals import quantile
+from redinstruct.stats.intervals import edge, quantile
 from redinstruct.stats.values import Change, Paired
 
 _NOTHING = 1e-9
@@ -268,14 +268,8 @@ def _tango(gained: float, lost: float, n: float, z: float) -> tuple[float, float
 
 
 def _tango_high(gained: float, lost: float, n: float, z: float) -> float:
-    """The largest difference that the score test does not reject, by bisection down to neighbouring floats."""
-    low, high = (gained - lost) / n, 1.0
-    while low < (middle := (low + high) / 2) < high:
-        if _tango_score(gained, lost, n, middle) > -z:
-            low = middle
-        else:
-            high = middle
-    return high
+    """The largest difference that the score test does not reject."""
+    return edge(lambda difference: _tango_score(gained, lost, n, difference) > -z, (gained - lost) / n, 1.0)[1]
 
 
 def _tango_score(gained: float, lost: float, n: float, difference: float) -> float:

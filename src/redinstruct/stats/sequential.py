@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, SupportsIndex
 
 from redinstruct.stats.checks import checked_alpha, checked_counts, checked_rate
+from redinstruct.stats.intervals import edge
 from redinstruct.stats.values import Decision
 
 STRENGTH = 8.0
@@ -176,12 +177,9 @@ def _log_likelihood(x: int, n: int, rate: float) -> float:
 
 def _end(x: int, n: int, threshold: float, *, upwards: bool) -> float:
     """The rate farthest from x/n, on one side, whose likelihood still exceeds the threshold."""
-    inside, outside = (x / n if n else 0.5), float(upwards)
-    if _log_likelihood(x, n, outside) > threshold:
-        return outside
-    while inside != (middle := (inside + outside) / 2) != outside:
-        if _log_likelihood(x, n, middle) > threshold:
-            inside = middle
-        else:
-            outside = middle
-    return inside
+
+    def likely(rate: float) -> bool:
+        return _log_likelihood(x, n, rate) > threshold
+
+    outside = float(upwards)
+    return outside if likely(outside) else edge(likely, x / n if n else 0.5, outside)[0]
