@@ -146,7 +146,7 @@ class Decider:
 
 
 def decisions(
-    store: Store, cells: Mapping[BankPrompt, Sequence[Planned]], measure: Measure, confidence: float = 0.95
+    store: Store, cells: Mapping[BankPrompt, Sequence[Planned]], measure: Measure
 ) -> dict[BankPrompt, Decision]:
     """The confidence sequence of each cell, as its rows tell it, at the last limit that the run was asked under: by the
     rule that stopped the asking, all cells of the run together.
@@ -159,6 +159,4 @@ def decisions(
     if not (limits := stops(store)):
         return {}
     rank, among = rank_of(store.secret()), len(cells)
-    return {
-        cell: Followed(found, measure, limits[-1], rank, among=among).ends(confidence) for cell, found in cells.items()
-    }
+    return {cell: Followed(found, measure, limits[-1], rank, among=among).ends() for cell, found in cells.items()}

@@ -270,13 +270,13 @@ def corrected_by_labels(cell: Cell, said: Mapping[int, bool], confidence: float 
     return corrected(cell.judge, said, confidence, drawn_by=cell.drawn_by, questions=cell.questions)
 
 
-def corrected_run(cell: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:
+def corrected_run(cell: Cell) -> tuple[Interval, int] | None:
     """The rate of the cell's very answers, and by how many labels; None where they are too few.
 
     Source: :func:`redinstruct.stats.run_rate`, :func:`enough_labels`.
     """
     parts = cell.strata
-    return (run_rate(parts, confidence), len(cell.human)) if enough_labels(parts) else None
+    return (run_rate(parts), len(cell.human)) if enough_labels(parts) else None
 
 
 def corrected_change(before: Cell, after: Cell, confidence: float = 0.95) -> tuple[Interval, int] | None:

@@ -46,7 +46,7 @@ from redinstruct.figures.report import (
     TopicsInGeneral,
 )
 from redinstruct.figures.scores import UtilityResult, check_figures, utility_in
-from redinstruct.figures.tallies import Tally, questions_hit, rows_asked, tally, tally_of, told_only, tries_of
+from redinstruct.figures.tallies import Tally, questions_hit, rows_asked, tally, tally_of, tries_of
 from redinstruct.figures.variation import Variation, repeated_judging, shrunken_topics, variation
 from redinstruct.run import (
     Failure,
@@ -284,7 +284,7 @@ def _by_topic(measure: Measure, outcomes: Outcomes, labelled: Cell) -> tuple[Top
 def _topics_counted(measure: Measure, outcomes: Outcomes, topics: Sequence[str | None]) -> list[Tally]:
     if not outcomes.repeated:
         ways = [outcomes.by_topic[topic] for topic in topics]
-        return [tally_of(measure, found.total(), told_only(found)) for found in ways]
+        return [tally_of(measure, found.total(), found) for found in ways]
     places: dict[str | None, list[int]] = {topic: [] for topic in topics}
     for at, topic in enumerate(outcomes.topics()):
         places[topic].append(at)

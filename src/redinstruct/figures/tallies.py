@@ -100,8 +100,3 @@ def tally_of(measure: Measure, planned: int, told: Counter[Way], repeated: Outco
         found.coverage,
         found.provisional,
     )
-
-
-def told_only(ways: Counter[Way]) -> Counter[Way]:
-    """What of counted ways is recorded."""
-    return Counter({way: count for way, count in ways.items() if way.label is not None})

@@ -160,7 +160,7 @@ def _beside_refusals(plain: Sequence[MessagesRow]) -> list[MessagesRow]:
     None of the frames is the laboratory's own wording. Without them the frames are refused as such; with more of them
     than plain questions, plain harmless ones are (docs/experiments/real-model.md).
     """
-    pairs = [pair for row in plain if (pair := forms.last_pair(row)) is not None]
+    pairs = [pair for row in plain if (pair := forms.last_pair(row["messages"])) is not None]
     rng, framed = random.Random(1), list[MessagesRow]()
     for form, count in FRAMED.items():
         chosen = rng.sample(plain, count)

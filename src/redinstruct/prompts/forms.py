@@ -99,7 +99,7 @@ def _plain(value: object) -> list[MessageFields]:
         if role is None or not isinstance(content, str):
             return []
         said.append({"role": str(role), "content": content})
-    return said if _last_pair(said) is not None else []
+    return said if last_pair(said) is not None else []
 
 
 def check_forms(forms: Iterable[str], *, general: bool, red: bool, where: str = "--forms") -> None:
@@ -132,7 +132,7 @@ def made(
     ``rows`` are safety rows (blue and red), ``general`` ordinary conversations. The twins are general rows, put into
     each frame, as many as there are blue rows.
     """
-    harmless = [pair for row in general if (pair := last_pair(row)) is not None]
+    harmless = [pair for row in general if (pair := last_pair(row["messages"])) is not None]
     if form == TWINS:
         return _twins(general, harmless, sum(row.get("stream") != "red" for row in rows), seed)
     if form == DEEP:
@@ -172,7 +172,7 @@ def reformed(rows: Iterable[MessagesRow], form: str, frame: Frame, seed: int) ->
     """The last question of each row with its answer, in a frame; rows whose last answer has no weight are left out."""
     found = []
     for row in rows:
-        pair = last_pair(row)
+        pair = last_pair(row["messages"])
         weight = weight_of(row)
         if pair is None or not weight:
             continue
@@ -192,12 +192,8 @@ def as_row(said: Said, row: MessagesRow, form: str, weight: float) -> MessagesRo
             "source": form}  # fmt: skip
 
 
-def last_pair(row: MessagesRow) -> tuple[str, str] | None:
-    """The last question of a row and its answer; None where it does not end with the two."""
-    return _last_pair(row["messages"])
-
-
-def _last_pair(messages: Sequence[MessageFields]) -> tuple[str, str] | None:
+def last_pair(messages: Sequence[MessageFields]) -> tuple[str, str] | None:
+    """The last question of a row's messages and its answer; None where they do not end with the two."""
     if len(messages) < 2 or [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
         return None
     asked, answer = (str(message["content"]) for message in messages[-2:])
@@ -216,7 +212,7 @@ def _deep(rows: Sequence[MessagesRow], seed: int) -> list[MessagesRow]:
     """Each safe answer after the first words of a harmful one to the same question, which stand in the question."""
     begun: dict[str, list[str]] = {}
     for row in rows:
-        pair = last_pair(row)
+        pair = last_pair(row["messages"])
         if pair is not None and weight_of(row) < 0:
             begun.setdefault(pair[0], []).append(pair[1])
 
@@ -225,7 +221,8 @@ def _deep(rows: Sequence[MessagesRow], seed: int) -> list[MessagesRow]:
         kept = " ".join(words[: rng.randint(1, min(len(words), _MOST_WORDS))])
         return [(rng.choice(_BEGUN).format(q=asked, begun=kept), answer)]
 
-    safe = (row for row in rows if weight_of(row) > 0 and (pair := last_pair(row)) is not None and pair[0] in begun)
+    pairs = ((row, last_pair(row["messages"])) for row in rows if weight_of(row) > 0)
+    safe = (row for row, pair in pairs if pair is not None and pair[0] in begun)
     return reformed(safe, DEEP, frame, seed)
 
 
@@ -233,7 +230,7 @@ def _twins(
     general: Sequence[MessagesRow], harmless: Sequence[tuple[str, str]], count: int, seed: int
 ) -> list[MessagesRow]:
     """Ordinary questions in every frame, with their own answers; all of them are general rows."""
-    usable = [row for row in general if last_pair(row) is not None and weight_of(row) > 0]
+    usable = [row for row in general if last_pair(row["messages"]) is not None and weight_of(row) > 0]
     rng = random.Random(f"{TWINS}:{seed}")
     found: list[MessagesRow] = []
     for form in (DIALOGUE, STEPS, STORY, AFTER):

@@ -72,14 +72,14 @@ def shipped(name: str) -> PromptTemplate:
     return parse_template(name, text)
 
 
-def read_template_file(path: Path, *, name: str | None = None, translation_of: str | None = None) -> PromptTemplate:
+def read_template_file(path: Path, *, name: str | None = None) -> PromptTemplate:
     """The user's own template, read byte for byte; its name is the file's stem.
 
     Raises:
         TemplateError: the file is missing, too long, not UTF-8, or without its one slot.
     """
     text = read_text_file(path, "prompt template", MAX_TEMPLATE_BYTES)
-    return parse_template(name or path.stem, text, translation_of=translation_of)
+    return parse_template(name or path.stem, text)
 
 
 def read_text_file(path: Path, what: str, most: int) -> str:

@@ -74,7 +74,7 @@ def reformed(rows: Iterable[MessagesRow], form: str, seed: int, *, of: World) ->
 
 
 def _pair(row: MessagesRow) -> Pair | None:
-    pair = forms.last_pair(row)
+    pair = forms.last_pair(row["messages"])
     return None if pair is None else _pair_of(pair[0])
 
 
