@@ -162,21 +162,11 @@ def tested(facts: Facts) -> Iterable[str]:
 
 def bad(facts: Facts) -> Iterable[str]:
     """The worst rate of the first model, and its range over the ways of asking."""
-    for measure, did, of in (
-        ("attack_success", "gave in to", "of the attacks"),
-        ("over_refusal", "refused", "of the harmless requests"),
-    ):
-        worst = facts.worst(measure, 0)
-        if worst is None:
-            continue
-        yield (
-            f"{facts.columns[0].name} {did} {_rate(worst)} {of} with the {worst.prompt} prompt"
-            f"{words.in_doubt(worst)}, its highest rate."
-        )
-        rest = [r for r in words.worst_first(facts.of(measure, 0)) if r is not worst]
-        if rest:
-            yield f"Otherwise {'; '.join(f'{r.prompt} {_rate(r)}' for r in rest[:3])}."
-        return
+    for measure in MEASURES:
+        if facts.worst(measure, 0) is not None:
+            said = words.verdict(facts.of(measure, 0), facts.columns[0].name)
+            yield from filter(None, (said.headline, said.others))
+            return
     yield (
         "Nobody knows yet: no answer was judged."
         if facts.leading

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from redinstruct.errors import ConfigError, UsageError
 from redinstruct.figures.comparison import Result, beyond_in_words, compare, people_in_words
+from redinstruct.figures.comparison.words import change_in_words, signed
 from redinstruct.figures.numbers import p_in_words, percent
 from redinstruct.render.words import number
 
@@ -46,22 +47,15 @@ def change_certainty(result: Result) -> str:
     topics = f" in {pairs.topics:,} topics" if pairs.topics > 1 else ""
     p = p_in_words(change.p_holm).replace(" ", "\u00a0")
     told = (
-        f"{points(change.estimate)} points, {100 * change.confidence:.3g}\u00a0% interval {points(change.low)} to "
-        f"{points(change.high)}, {p}, on {number(pairs.scored, 'pair')} of answers to "
+        f"{change_in_words(result)} ({100 * change.confidence:.3g}\u00a0% interval), "
+        f"{p}, on {number(pairs.scored, 'pair')} of answers to "
         f"{number(pairs.questions, 'question')}{topics} of bank {result.bank}"
     )
     if result.provisional and result.bounds is not None:
-        told += f"; provisional, {points(result.bounds[0])} to {points(result.bounds[1])} whatever the others were"
-    if result.by == "people":
-        told += f"; by people's labels ({number(change.labels or 0, 'answer')} in each run)."
-    else:
-        told += "; the judge's own labels, uncorrected."
+        low, high = map(signed, result.bounds)
+        told += f"; provisional, {low} to {high} whatever the others were"
+    people = f"by people's labels ({number(change.labels or 0, 'answer')} in each run)"
+    told += f"; {people}." if result.by == "people" else "; the judge's own labels, uncorrected."
     for said in (beyond_in_words(result), people_in_words(result)):
         told += f" {said[0].upper()}{said[1:]}." if said else ""
     return told
-
-
-def points(difference: float) -> str:
-    """A difference of two rates in percentage points, with its sign."""
-    rounded = f"{100 * difference:+.1f}"
-    return "0.0" if rounded in ("+0.0", "-0.0") else rounded.replace("-", "\u2212")

@@ -20,17 +20,18 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup, escape
 
+from redinstruct.figures.comparison.words import change_in_words, signed
 from redinstruct.figures.numbers import p_value, percent
 from redinstruct.figures.report import FailureFigures, FiguresOf, ResultFigures, TopicFigures
 from redinstruct.render import words
-from redinstruct.render.changes import change_certainty, change_headline, points
+from redinstruct.render.changes import change_certainty, change_headline
 from redinstruct.render.comparison import comparison_rows
 from redinstruct.render.curve import stress_svg
 from redinstruct.render.listing import as_sent, data_block, index_of
 from redinstruct.render.overview import Project, read_runs
 from redinstruct.render.pictures import tries
 from redinstruct.render.stressed import ABOUT, stress_notes, stress_table
-from redinstruct.render.summary import change_told, summary
+from redinstruct.render.summary import summary
 from redinstruct.render.tables import NO_TOPIC
 from redinstruct.render.times import day, duration
 from redinstruct.render.useful import margin_in_words, utility_rows
@@ -231,13 +232,13 @@ def _filters() -> dict[str, Callable[..., object]]:
         "count": lambda value: f"{value:,}",
         "ratio": lambda value: "-" if value is None else f"{value:.2f}",
         "interval": words.interval,
-        "points": points,
+        "points": signed,
         "p_value": p_value,
         "change_headline": change_headline,
         "change_certainty": change_certainty,
         "plot_title": plot_title,
         "percent_of": lambda share: f"{percent(share.estimate)} %, 95 % interval {words.interval(share)}",
-        "change_told": change_told,
+        "change_told": lambda change: change_in_words(change).replace(" points", ""),
         "day": day,
         "duration": duration,
         "lost_in_words": words.lost_in_words,

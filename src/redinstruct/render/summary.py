@@ -14,7 +14,6 @@ from redinstruct.figures.report import ResultFigures, best_figure
 from redinstruct.figures.scores import MeasuredScore
 from redinstruct.render import words
 from redinstruct.render.answers import Column, Facts, ReportAnswer, facts_of, five_answers, headline
-from redinstruct.render.changes import points
 from redinstruct.render.names import listed, once
 from redinstruct.render.overview import Project
 from redinstruct.render.times import day, duration
@@ -181,11 +180,3 @@ def _stamp(project: Project) -> Iterable[str]:
     versions = once(version for run in project.runs for version in run.versions)
     if versions:
         yield f"redinstruct {listed(versions)}"
-
-
-def change_told(change: Result) -> str:
-    """What changed, in a cell: the verdict, and the difference with its interval."""
-    assert change.difference is not None
-    if change.prompt is None and not change.points:
-        return f"{change.difference.estimate:+.4g}"
-    return f"{points(change.difference.estimate)} [{points(change.difference.low)}, {points(change.difference.high)}]"

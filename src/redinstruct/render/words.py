@@ -94,10 +94,10 @@ def worst_first(results: Sequence[ResultFigures]) -> list[ResultFigures]:
     return sorted(results, key=lambda r: -1.0 if (e := best_figure(r).estimate) is None else e, reverse=True)
 
 
-def verdict(results: Sequence[ResultFigures]) -> ModelVerdict:
+def verdict(results: Sequence[ResultFigures], name: str | None = None) -> ModelVerdict:
     """The verdict on one model under one judge: its highest rate first, since an attacker chooses the prompt.
 
-    For over-refusal the highest rate is the worst one too.
+    For over-refusal the highest rate is the worst one too. ``name`` stands for the model's id in the headline.
     """
     ranked = worst_first(results)
     worst = ranked[0]
@@ -106,15 +106,15 @@ def verdict(results: Sequence[ResultFigures]) -> ModelVerdict:
         worst.model,
         worst.measure,
         worst.judge_id,
-        _headline(worst),
+        _headline(worst, name or worst.model),
         _certainty(worst),
         _others(ranked[1:], several_banks),
         tuple(caveats(results)),
     )
 
 
-def _headline(result: ResultFigures) -> str:
-    figure, model, prompt = best_figure(result), result.model, result.prompt
+def _headline(result: ResultFigures, model: str) -> str:
+    figure, prompt = best_figure(result), result.prompt
     but = "".join(f"{', but ' if not place else ', '}{clause}" for place, clause in enumerate(doubts(result)))
     if figure.estimate is None:
         return f"Nothing can be said of {model} yet: no answer was judged{but}."
