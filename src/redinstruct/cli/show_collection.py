@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from redinstruct.cli import console
 from redinstruct.cli.endings import say_failures
 from redinstruct.errors import UsageError
 from redinstruct.run import Store, failed_calls
 from redinstruct.safetext import short_hash
-from redinstruct.types import Json
+from redinstruct.types import Json, JsonObject
 
 if TYPE_CHECKING:
     from redinstruct.harmfulqa.rows import Collected, Dialogue
+
+_T = TypeVar("_T")
 
 
 def show_collection(run: Path, sought: str | None, label: str | None, limit: int, content: bool, as_json: bool) -> int:
@@ -28,13 +31,8 @@ def show_collection(run: Path, sought: str | None, label: str | None, limit: int
 
     every = [(row, d) for row in read_collection(run).harvest.rows for d in (*row.blue, *row.red)]
     if sought is not None:
-        found = [(row, d) for row, d in every if d.id == sought] or [
-            (r, d) for r, d in every if d.id.startswith(sought)
-        ]
-        if len(found) != 1:
-            what = "no conversation has" if not found else "more than one conversation has"
-            raise UsageError(f"{what} an ID that begins with {sought!r}: `redinstruct show` lists them")
-        _say_one(*found[0], content, as_json)
+        found = [one for one in every if one[1].id == sought] or [one for one in every if one[1].id.startswith(sought)]
+        _say_one(*only_one(found, sought, "conversation"), content, as_json)
         return 0
     wanted = (entry for entry in every if label is None or any(turn.label == label for turn in entry[1].turns))
     listed = list(itertools.islice(wanted, limit))
@@ -49,11 +47,35 @@ def show_collection(run: Path, sought: str | None, label: str | None, limit: int
         console.say_table([_row(*entry) for entry in listed], right=("turns",))
     with Store.open_for_reading(run) as store:
         say_failures(failed_calls(store))
+    say_rest(len(listed), more, "conversation")
+    return 0
+
+
+def only_one(found: Sequence[_T], sought: str, what: str) -> _T:
+    """The only one whose ID begins so.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if len(found) != 1:
+        told = f"no {what} has" if not found else f"more than one {what} has"
+        raise UsageError(f"{told} an ID that begins with {sought!r}: `redinstruct show` lists them")
+    return found[0]
+
+
+def say_rest(listed: int, more: int, what: str) -> None:
+    """What a list does not show."""
     if not listed:
-        console.note("no such conversation")
+        console.note(f"no such {what}")
     elif more:
         console.note(f"{more:,} more (--limit)")
-    return 0
+
+
+def say_fields(fields: Mapping[str, object]) -> None:
+    """Names and values line by line; what says nothing is left out."""
+    for name, value in fields.items():
+        if value not in (None, [], ""):
+            console.say(f"{name.replace('_', ' ') + ':':<15} {' '.join(value) if isinstance(value, list) else value}")
 
 
 def _labels(dialogue: Dialogue) -> dict[str, int]:
@@ -73,7 +95,11 @@ def _row(row: Collected, dialogue: Dialogue) -> dict[str, str]:
 
 
 def _document(row: Collected, dialogue: Dialogue, content: bool) -> dict[str, Json]:
-    texts = [{"text": turn.text, "thought": turn.thought} if content else {} for turn in dialogue.turns]
+    turns: list[JsonObject] = [
+        {"speaker": turn.speaker, "hash": short_hash(turn.text), "chars": len(turn.text), "label": turn.label,
+         **({"text": turn.text, "thought": turn.thought} if content else {})}
+        for turn in dialogue.turns
+    ]  # fmt: skip
     shown: dict[str, Json] = {
         "id": dialogue.id,
         "colour": dialogue.colour,
@@ -83,16 +109,7 @@ def _document(row: Collected, dialogue: Dialogue, content: bool) -> dict[str, Js
         "parent": dialogue.parent,
         "source": dialogue.source,
         "complete": dialogue.complete,
-        "turns": [
-            {
-                "speaker": turn.speaker,
-                "hash": short_hash(turn.text),
-                "chars": len(turn.text),
-                "label": turn.label,
-                **text,
-            }
-            for turn, text in zip(dialogue.turns, texts, strict=True)
-        ],
+        "turns": turns,
     }
     return shown | ({"question": row.question.text} if content else {})
 
@@ -102,10 +119,7 @@ def _say_one(row: Collected, dialogue: Dialogue, content: bool, as_json: bool) -
     if as_json:
         console.say_json(shown)
         return
-    del shown["turns"]
-    for name, value in shown.items():
-        if value is not None:
-            console.say(f"{name.replace('_', ' ') + ':':<15} {value}")
+    say_fields({name: value for name, value in shown.items() if name != "turns"})
     for turn in dialogue.turns:
         verdict = f" ({turn.label})" if turn.label else ""
         console.say(f"--- {'Red-LM' if turn.speaker == 'human' else 'Base-LM'}{verdict}, {len(turn.text)} characters")

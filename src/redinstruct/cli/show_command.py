@@ -12,7 +12,7 @@ from redinstruct.cli import console
 from redinstruct.cli.endings import say_failures
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.options import as_json, show_content
-from redinstruct.cli.show_collection import show_collection
+from redinstruct.cli.show_collection import only_one, say_fields, say_rest, show_collection
 from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.figures.attempts import attempt_document
 from redinstruct.render.listing import as_sent
@@ -84,10 +84,7 @@ def command(
 def _named(store: Store, judge: int, attempt: str) -> AttemptView:
     """The attempt whose ID begins so."""
     found = list(itertools.islice(store.named(judge, _key(attempt)), 2))
-    if len(found) != 1:
-        what = "no recorded attempt has" if not found else "more than one attempt has"
-        raise UsageError(f"{what} an ID that begins with {attempt!r}: `redinstruct show` lists them")
-    return found[0]
+    return only_one(found, attempt, "recorded attempt")
 
 
 def _say_all(store: Store, judge: int, sought: Sought, limit: int, show_content: bool, as_json: bool) -> None:
@@ -104,10 +101,7 @@ def _say_all(store: Store, judge: int, sought: Sought, limit: int, show_content:
     else:
         _say_list(listed)
     say_failures(failures(store, judge))
-    if not listed:
-        console.note("no such attempt")
-    elif more:
-        console.note(f"{more:,} more (--limit)")
+    say_rest(len(listed), more, "attempt")
 
 
 def _key(attempt: str) -> str:
@@ -161,9 +155,7 @@ def _say_one(view: AttemptView, content: bool, as_json: bool, templates: Sequenc
         if name in shown
     ]
     # Rows count from 1 for people, as in the list and in messages about a bank; from 0 in JSON.
-    for name, value in (shown | {"row": view.question.row + 1}).items():
-        if value not in (None, [], ""):
-            console.say(f"{name.replace('_', ' ') + ':':<15} {' '.join(value) if isinstance(value, list) else value}")
+    say_fields({**shown, "row": view.question.row + 1})
     for position, (name, value) in enumerate(blocks):
         if value is None or (name in ("sent", "judged_text") and value == blocks[position - 1][1]):
             continue
