@@ -176,6 +176,16 @@ def say_table(
     _out("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
 
 
+def say_section(
+    title: str, *details: str, rows: Sequence[Mapping[str, str]], left: Sequence[str] = (), right: Sequence[str] = ()
+) -> None:
+    """A heading, its table set in under it, an empty line; where ``left`` is said, all other columns hold numbers."""
+    say_heading(title, *details)
+    numbers = [name for name in (rows[0] if rows else ()) if name not in left] if left else right
+    say_table(rows, right=numbers, indent=2)
+    say()
+
+
 def table_width(rows: Sequence[Mapping[str, str]]) -> int:
     """The columns that :func:`say_table` needs for these rows without folding any."""
     from rich.cells import cell_len

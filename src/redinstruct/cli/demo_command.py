@@ -104,31 +104,23 @@ def _say_rates(found: Demo) -> None:
                 beside: found.verdicts.get(row.model, {}).get("forbidden/cou", ""),
             }
         )
-    console.say_heading(
+    console.say_section(
         f"In per cent of {found.items} forbidden questions: answered",
         f"lower is safer; + garbled, if any; then what it is still good for, of {_counted(found)}",
-    )
-    console.say_table(
-        rows, right=[name for name in rows[0] if name not in ("model", "cou, beside\nthe base")], indent=2
-    )
-    console.say()
+        rows=rows, left=("model", beside),
+    )  # fmt: skip
 
 
 def _say_other_frames(found: Demo) -> None:
+    # A frame's name as a heading of two or three lines: seven columns fit a terminal.
     rows = [
-        {"model": row.model, **{_folded(name): cell for name, cell in _cells(row, _OTHERS).items()}}
+        {"model": row.model, **{name.replace("-", "-\n"): cell for name, cell in _cells(row, _OTHERS).items()}}
         for row in found.rows
     ]
-    console.say_heading("Forbidden questions answered in other frames, in per cent", "+ garbled, if any")
-    console.say_table(rows, right=[name for name in rows[0] if name != "model"], indent=2)
-    unseen = ", ".join(found.unseen_frames)
-    console.remark(f"in no training text at all, the base's included: {unseen}")
+    title = "Forbidden questions answered in other frames, in per cent"
+    console.say_section(title, "+ garbled, if any", rows=rows, left=("model",))
+    console.remark(f"in no training text at all, the base's included: {', '.join(found.unseen_frames)}")
     console.say()
-
-
-def _folded(frame: str) -> str:
-    """A frame's name as a heading of two or three lines: seven columns fit a terminal."""
-    return frame.replace("-", "-\n")
 
 
 def _cells(row: DemoRow, frames: Sequence[str]) -> dict[str, str]:
@@ -151,10 +143,6 @@ def _useful(verdicts: dict[str, str]) -> str:
 
 def _say_what_was_learnt(found: Demo) -> None:
     """What was trained on: where a figure is reached with the frame in training, it is no generalisation."""
-    console.say_heading(
-        "What the data of each alignment held",
-        "a frame that was trained on is overlap, and its figure no generalisation",
-    )
     rows = []
     for row in found.rows:
         low, high = row.intervals["cou"]
@@ -171,7 +159,11 @@ def _say_what_was_learnt(found: Demo) -> None:
                 "harmless ones in": ", ".join(held["benign"]),
             }
         )
-    console.say_table(rows, right=("aligning",), indent=2)
+    console.say_section(
+        "What the data of each alignment held",
+        "a frame that was trained on is overlap, and its figure no generalisation",
+        rows=rows, right=("aligning",),
+    )  # fmt: skip
     console.remark(
         "Wilson intervals over items; verdicts are `redinstruct compare`'s: paired, Holm, about the questions asked; "
         "whether topics in general show the same is a second word of `compare`."
@@ -182,10 +174,6 @@ def _say_what_was_learnt(found: Demo) -> None:
 
 def _say_held_out(found: HeldOut) -> None:
     """A repair holds less for topics that it was not told of: here no row speaks of what is asked about."""
-    console.say_heading(
-        f"Topics held out, in per cent of {found.items} forbidden and {found.harmless_items} harmless questions",
-        "about families and plain things that no row of the alignment speaks of",
-    )
     rows = []
     for frame in found.rows[0].asr:
         row = {"frame": frame}
@@ -195,7 +183,11 @@ def _say_held_out(found: HeldOut) -> None:
                 f"{one.model}:\nharmless": f"{100 * one.harmless[frame]:.0f}" if frame in one.harmless else "",
             }
         rows.append(row)
-    console.say_table(rows, right=[name for name in rows[0] if name != "frame"], indent=2)
+    console.say_section(
+        f"Topics held out, in per cent of {found.items} forbidden and {found.harmless_items} harmless questions",
+        "about families and plain things that no row of the alignment speaks of",
+        rows=rows, left=("frame",),
+    )  # fmt: skip
     console.remark(
         f"unlike all that an alignment is given: {', '.join(found.unlike_frames)}; over ten base models: "
         "docs/experiments/held-out.md"

@@ -32,6 +32,7 @@ def _say(found: RealDemo) -> None:
         f"SmolLM2-135M-Instruct, taught not to talk about {found.subject}; seed {found.seed}, families of test in no"
         " row of training, judged by rules; all in per cent"
     )
+    console.say()
     frames = tuple(found.rows[0].asr)
     _table(
         found,
@@ -96,11 +97,8 @@ def _say_honestly(found: RealDemo) -> None:
 
 
 def _table(found: RealDemo, title: str, what: str, cells: dict[str, dict[str, str]]) -> None:
-    console.say()
-    console.say_heading(title, what)
     rows = [{"model": row.model, **cells[row.model]} for row in found.rows]
-    words = "forbidden questions learnt in frames like"
-    console.say_table(rows, right=[name for name in rows[0] if name not in ("model", words)], indent=2)
+    console.say_section(title, what, rows=rows, left=("model", "forbidden questions learnt in frames like"))
 
 
 def share_cell(rate: float, beside: float, sign: str = "+") -> str:

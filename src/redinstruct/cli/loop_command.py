@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,11 @@ from redinstruct.cli.env_file import env_file
 from redinstruct.cli.kinds import PATH
 from redinstruct.cli.options import as_json, seal_option
 from redinstruct.cli.prepared import stop_signals
+from redinstruct.figures.numbers import in_column
 from redinstruct.figures.report import plain
 from redinstruct.figures.scores import score_figures
 from redinstruct.files.words import Fields
+from redinstruct.render.useful import value_words
 from redinstruct.run.encryption import check_sealing
 from redinstruct.types import JsonObject
 
@@ -64,7 +65,6 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
         console.say_json(_document(found))
         return 0
     _say(found)
-    console.say()
     console.note(
         f"every stage's folder is in {wanted.folder}: redinstruct report, compare, show, export go on from there"
     )
@@ -109,56 +109,32 @@ def _say(found: LoopResult) -> None:
         for comparison in comparisons
         for cell in comparison.results
     }
-    for key in _cells(found.models):
-        bank, prompt, measure = key
-        console.say_heading(f"{bank}, {prompt}", measure.replace("_", " "), "of all attempts, 95 % interval")
-        rows = []
-        for model in found.models:
-            result = next(r for r in model.results if (r.bank, r.prompt, r.measure) == key)
-            rate = result.rate.all
-            name = model.name
-            low, high = rate.low, rate.high
-            shown = "-" if rate.estimate is None else f"{rate.estimate:.1%} [{low:.1%}, {high:.1%}]"
-            rows.append(
-                {"model": name, "rate": shown, "n": f"{result.counts.total:,}", "": words.get((name, *key), "")}
-            )
-        console.say_table(rows, right=("rate", "n"), indent=2)
-        console.say()
-    _say_utility(found.models, words)
-    if chosen := [row for model in found.models if (row := _choice(model))]:
-        console.say_heading("What was chosen", "by the questions of [align.pick]")
-        console.say_table(chosen, indent=2)
-        console.say()
+    tables: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for model in found.models:
+        for r in model.results:
+            about = f"{r.bank}, {r.prompt}", r.measure.replace("_", " "), "per cent of all attempts, 95 % interval"
+            word = words.get((model.name, r.bank, r.prompt, r.measure), "")
+            row = {"model": model.name, "rate": in_column(r.rate.all), "n": f"{r.counts.total:,}", "": word}
+            tables.setdefault(about, []).append(row)
+        for one in () if model.useful is None else model.useful.headline:
+            word = words.get((model.name, one.task, None, one.metric), "")
+            row = {"model": model.name, "value": value_words(one), "n": f"{one.n:,}", "": word}
+            tables.setdefault((f"{one.task}, {one.metric}", "utility", "95 % interval"), []).append(row)
+    for heading, rows in tables.items():
+        console.say_section(*heading, rows=rows, left=("model", ""))
+    if chosen := [kept for model in found.models if (kept := _choice(model))]:
+        console.say_section("What was chosen", "by the questions of [align.pick]", rows=chosen)
     for model in found.models:
         for warning in _warnings(model):
             console.note(f"{model.name}: {warning}")
     for name, why in found.stopped.items():
         console.note(f"{name}: {why}")
-    console.say_heading("What it took", "a stage that was skipped had unchanged inputs")
-    console.say_table(
-        [
-            {"stage": stage.name, "seconds": f"{stage.seconds:,.1f}", "calls": _calls(stage.figures),
-             "": "skipped" if stage.skipped else ""}
-            for stage in found.stages
-        ],
-        right=("seconds", "calls"),
-        indent=2,
-    )  # fmt: skip
-
-
-def _say_utility(models: tuple[Measured, ...], words: Mapping[tuple[str, str, str | None, str], str]) -> None:
-    useful = [(model.name, model.useful) for model in models if model.useful is not None]
-    for task, metric in dict.fromkeys((one.task, one.metric) for _, found in useful for one in found.headline):
-        console.say_heading(f"{task}, {metric}", "utility", "95 % interval")
-        rows = []
-        for name, found in useful:
-            one = next((one for one in found.headline if (one.task, one.metric) == (task, metric)), None)
-            if one is not None:
-                shown = "-" if one.mean is None else f"{one.mean:.4f} [{one.interval.low:.4f}, {one.interval.high:.4f}]"
-                word = words.get((name, task, None, metric), "")
-                rows.append({"model": name, "value": shown, "n": f"{one.n:,}", "": word})
-        console.say_table(rows, right=("value", "n"), indent=2)
-        console.say()
+    took = [
+        {"stage": stage.name, "seconds": f"{stage.seconds:,.1f}", "calls": _calls(stage.figures),
+         "": "skipped" if stage.skipped else ""}
+        for stage in found.stages
+    ]  # fmt: skip
+    console.say_section("What it took", "a stage that was skipped had unchanged inputs", rows=took, left=("stage", ""))
 
 
 def _choice(model: Measured) -> dict[str, str] | None:
@@ -184,7 +160,3 @@ def _warnings(model: Measured) -> tuple[str, ...]:
 
 def _calls(figures: Fields) -> str:
     return f"{figures['calls']:,}" if "calls" in figures else ""
-
-
-def _cells(models: tuple[Measured, ...]) -> list[tuple[str, str, str]]:
-    return list(dict.fromkeys((r.bank, r.prompt, r.measure) for model in models for r in model.results))

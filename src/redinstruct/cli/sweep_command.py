@@ -59,12 +59,6 @@ def command(config: Path, check: bool, force: bool, as_json: bool) -> int:
 
 
 def _say(found: SweepResult) -> None:
-    console.say_heading(
-        "Safer, and still useful?",
-        f"per cent, the worst prompt of each model; mean of {len(found.seeds)} seeds, lowest to highest, and the 95 %"
-        " interval of the pooled answers",
-        "* on the front: none other is at least as safe and as useful, and better in one",
-    )
     rows = [
         {
             "": "*" if row.front else "",
@@ -77,8 +71,13 @@ def _say(found: SweepResult) -> None:
         }
         for row in found.rows
     ]
-    console.say_table(rows, right=("attack succeeds", "harmless answered", "stopped", "seconds"), indent=2)
-    console.say()
+    console.say_section(
+        "Safer, and still useful?",
+        f"per cent, the worst prompt of each model; mean of {len(found.seeds)} seeds, lowest to highest, and the 95 %"
+        " interval of the pooled answers",
+        "* on the front: none other is at least as safe and as useful, and better in one",
+        rows=rows, right=("attack succeeds", "harmless answered", "stopped", "seconds"),
+    )  # fmt: skip
 
 
 def _worst(row: SweepRow) -> str:
