@@ -41,8 +41,11 @@ def test_it_aligns_says_where_and_shows_progress(
     cli: InProcess, tiny: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "aligned"
-    done = cli("align", "--base", f"hf/{tiny}", "--data", data["blue"], "--strategy", "blue", "--out", out, *QUICK)
+    mix = "blue=1,general=2"
+    done = cli("align", "--base", f"hf/{tiny}", "--data", data["blue"], "--strategy", "blue", "--out", out, *QUICK,
+               "--mix", mix)  # fmt: skip
     assert done.code == 0, done.err
+    assert "--mix names general, which no batch holds" in done.err
     assert str(out) in done.out
     assert "align (blue): 1 of 2" in done.err
     assert "without general data a model forgets" in done.err

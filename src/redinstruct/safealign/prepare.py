@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
 
-from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig, TrainingFigures
+from redinstruct.alignment import PRESETS, RESTA, TRL_STRATEGIES, AlignConfig, TrainingFigures
 from redinstruct.checkpoints import chats, loading
 from redinstruct.errors import UsageError, how_to_install
 from redinstruct.files.words import Fields
@@ -284,6 +284,12 @@ def streams_of(config: AlignConfig, strategy: Strategy, encoded: EncodedRows) ->
             raise UsageError(f"--strategy {config.strategy} trains on {stream} rows, and there are none in the data")
     if not streams:
         raise UsageError(f"--strategy {config.strategy}: nothing is left to train on")
+    mix = config.chosen.mix
+    idle = [name for name in mix if name not in streams] if mix != PRESETS[str(config.preset)].mix else []
+    if idle:
+        warnings.append(
+            f"--mix names {' and '.join(map(terminal, idle))}, which no batch holds: the others share its part"
+        )
     if config.chosen.deep_prefix and "blue" in streams and not encoded.of("red"):
         warnings.append("no red rows: no refusal is learnt after the beginning of a harmful answer (deep prefix)")
     return streams, warnings
