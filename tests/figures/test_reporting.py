@@ -23,7 +23,6 @@ from redinstruct.figures.degenerate import Looks
 from redinstruct.figures.people import People
 from redinstruct.figures.rates import BankFigures, JudgeContext, RunContext, read_report, result_of, result_rows
 from redinstruct.figures.report import SCHEMA, Report, ResultFigures, SampleSize, plain
-from redinstruct.figures.variation import Variation
 from redinstruct.render.tables import CSV_COLUMNS, NO_TOPIC, csv_text
 from redinstruct.render.words import caveats, topics_in_words
 from redinstruct.run import Planned, Store
@@ -481,7 +480,7 @@ def test_five_hundred_multisets_of_verdicts_against_the_definitions() -> None:
             for row, (topic, label) in enumerate(outcomes)
         ]
         run = RunContext(setup.config, People(), Looks(), (), frozenset())
-        of_bank = BankFigures(wilson(0, 0), SampleSize(0, None), None, Variation(None, None))
+        of_bank = BankFigures(wilson(0, 0), SampleSize(0, None), None, None, None)
         result = plain(result_of(run, JudgeContext(setup.card), cell, rows, of_bank))
         check(result, oracle([label for _, label in outcomes], measure))
         for part in result["by_topic"]:

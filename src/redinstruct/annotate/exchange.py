@@ -30,7 +30,7 @@ from redinstruct.errors import BankError, UsageError
 from redinstruct.figures.people import follow_people
 from redinstruct.files import RowFile, fold, kind_of
 from redinstruct.files.words import Fields
-from redinstruct.run import NAMED, Annotated, AnnotationStore, AttemptView, Store, is_run, no_run
+from redinstruct.run import NAMED, Annotated, AnnotationStore, AttemptView, Store, by_answer, is_run, no_run
 from redinstruct.safetext import csv_cell, in_csv, redact, terminal
 from redinstruct.settings import check_said
 from redinstruct.types import MEASURES, Annotation, JsonObject, Measure
@@ -50,9 +50,7 @@ def exported(store: Store, judge: int, kind: str, *, content: bool) -> tuple[str
     """
     keys = [key for body in earlier_draws(store, judge) for key in body.keys]
     order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    said: dict[bytes, list[Annotation]] = {}
-    for entry in AnnotationStore(store).standing():
-        said.setdefault(entry.key, []).append(entry.annotation)
+    said = by_answer(AnnotationStore(store).standing())
     measure = next(MEASURES[card.measure] for row, card in store.judges() if row == judge)
     views = [
         view

@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import msgspec
 
 from redinstruct.figures.people import Cell, Labels, People, by_people, corrected_by_labels, enough_labels
-from redinstruct.run import UNANIMOUS, Annotated, Outcomes, SettleRule, by_annotator, settle
+from redinstruct.run import UNANIMOUS, Annotated, Outcomes, SettleRule, by_annotator, by_answer, settle
 from redinstruct.stats import Interval, cohen_kappa, gwet_ac1, krippendorff_alpha, wilson
-from redinstruct.types import MEASURES, Annotation, JudgeCard
+from redinstruct.types import MEASURES, JudgeCard
 
 Ratings = Sequence[Sequence[Hashable | None]]
 """One row per answer, one column per person; None: that person did not label it."""
@@ -246,11 +246,8 @@ def jackknifed(coefficient: Callable[[Ratings], float | None], rows: Ratings) ->
 
 def disagreements(standing: Sequence[Annotated], rule: SettleRule = UNANIMOUS) -> dict[bytes, dict[str, int]]:
     """Attempt key -> how many people gave each label, where they differ and nobody, nor the rule, settled it."""
-    said: dict[bytes, list[Annotation]] = {}
-    for entry in standing:
-        said.setdefault(entry.key, []).append(entry.annotation)
     found: dict[bytes, dict[str, int]] = {}
-    for key, acts in said.items():
+    for key, acts in by_answer(standing).items():
         if settle(acts, rule) is not None:
             continue
         votes = Counter(sorted(a.label for a in acts if a.act == "label" and a.label is not None))

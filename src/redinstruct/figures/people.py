@@ -21,10 +21,22 @@ from redinstruct.run import (
     SettleRule,
     Store,
     by_annotator,
+    by_answer,
     outcomes_of_cells,
     settle,
 )
-from redinstruct.stats import Interval, Part, corrected, corrected_of, jeffreys, run_difference, run_rate, sides, strata
+from redinstruct.stats import (
+    Interval,
+    Part,
+    corrected,
+    corrected_of,
+    grouped,
+    jeffreys,
+    run_difference,
+    run_rate,
+    sides,
+    strata,
+)
 from redinstruct.types import MEASURES, Annotation, JudgeCard, Verdict
 
 Labels = Mapping[bytes, str]
@@ -103,10 +115,7 @@ def follow_people(store: Store) -> None:
     judges = store.judges()
     if config is None or any(store.has_verdicts(row) for row, card in judges if not by_people(card)):
         return
-    said: dict[bytes, list[Annotation]] = {}
-    for entry in annotations.standing():
-        said.setdefault(entry.key, []).append(entry.annotation)
-    rule = annotations.rule()
+    said, rule = by_answer(annotations.standing()), annotations.rule()
     verdicts = {key: verdict for key, acts in said.items() if (verdict := verdict_of_people(acts, rule)) is not None}
     row = next((row for row, card in judges if by_people(card)), None)
     if row is None and verdicts:
@@ -295,9 +304,7 @@ def corrected_topics(cell: Cell) -> dict[str | None, tuple[Interval, int]]:
     """The same for each topic that has labels enough, by its own attempts and labels alone."""
     if not cell.human or cell.topics is None:
         return {}
-    inside: dict[str | None, list[int]] = {}
-    for index, topic in enumerate(cell.topics.topics()):
-        inside.setdefault(topic, []).append(index)
+    inside = grouped(cell.topics.topics(), range(len(cell.topics)))
     rates = {topic: corrected_rate(cell.taken(places)) for topic, places in inside.items()}
     return {topic: rate for topic, rate in rates.items() if rate is not None}
 

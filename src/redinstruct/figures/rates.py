@@ -47,7 +47,7 @@ from redinstruct.figures.report import (
 )
 from redinstruct.figures.scores import UtilityResult, check_figures, utility_in
 from redinstruct.figures.tallies import Tally, questions_hit, rows_asked, tally, tally_of, tries_of
-from redinstruct.figures.variation import Variation, repeated_judging, shrunken_topics, variation
+from redinstruct.figures.variation import Variation, Wording, repeated_judging, shrunken_topics, variation
 from redinstruct.run import (
     Failure,
     Outcomes,
@@ -65,6 +65,7 @@ from redinstruct.run.rows import from_json
 from redinstruct.stats import (
     Decision,
     Interval,
+    Shares,
     at_k,
     clustered,
     design_effect,
@@ -131,12 +132,6 @@ class JudgeContext(NamedTuple):
     strong: Sequence[tuple[list[Planned], JudgeCard]] = ()
     """The judges that read a random part of its answers, with their outcomes."""
 
-    def failures_in(self, where: str) -> tuple[FailureFigures, ...]:
-        """What failed in ``bank/prompt``."""
-        return tuple(
-            FailureFigures(f.label, f.reason, f.count, f.words or None) for f in self.failed if f.where == where
-        )
-
 
 class BankFigures(NamedTuple):
     """What is said of a bank over all prompts."""
@@ -144,7 +139,8 @@ class BankFigures(NamedTuple):
     any_prompt: Interval
     sampled: SampleSize
     left_out: LeftOut | None
-    variation: Variation
+    variance: Shares | None
+    wording: Wording | None
 
 
 def result_rows(store: Store, wanted: str | None = None) -> list[ResultFigures]:
@@ -175,7 +171,7 @@ def result_rows(store: Store, wanted: str | None = None) -> list[ResultFigures]:
                 wilson(*questions_hit(asked, measure)),
                 _sampled(config, bank.name, asked),
                 _left_out(config, bank.name),
-                _variation(measure, asked, names, judge.history),
+                *_variation(measure, asked, names, judge.history),
             )
             for prompt in config.prompts:
                 if outcomes := cells.get((bank.name, prompt.name)):
@@ -220,7 +216,7 @@ def result_of(
     )
     return ResultFigures(
         config.model, bank.name, prompt.name, measure.name, None if by_people(card) else card.name, *whole,
-        reasons=dict(sorted(_reasons(outcomes).items())),
+        reasons=_reasons(outcomes),
         by_topic=_by_topic(measure, outcomes, labelled),
         judge_id=card.id,
         judge_notes=card.notes,
@@ -238,12 +234,12 @@ def result_of(
         answers=answers_of(outcomes, run.looks, measure),
         at_k=_at_k(measure, outcomes, config.epochs),
         decided=side,
-        failures=judge.failures_in(f"{bank.name}/{prompt.name}"),
-        any_prompt=over_prompts.any_prompt,
-        sampled=over_prompts.sampled,
-        left_out=over_prompts.left_out,
-        variance=over_prompts.variation.variance,
-        wording=over_prompts.variation.wording,
+        failures=tuple(
+            FailureFigures(f.label, f.reason, f.count, f.words or None)
+            for f in judge.failed
+            if f.where == f"{bank.name}/{prompt.name}"
+        ),
+        **over_prompts._asdict(),
     )  # fmt: skip
 
 
@@ -255,12 +251,12 @@ def _corrected(found: tuple[Interval, int] | None, bounds: tuple[float, float] |
     return None if found is None else CorrectedRate(*found[0], found[1], msgspec.UNSET if bounds is None else bounds)
 
 
-def _reasons(outcomes: Outcomes) -> Counter[str]:
+def _reasons(outcomes: Outcomes) -> dict[str, int]:
     found = Counter[str]()
     for way, count in outcomes.told.items():
         if way.reason is not None:
             found[way.reason] += count
-    return found
+    return dict(sorted(found.items()))
 
 
 def _by_topic(measure: Measure, outcomes: Outcomes, labelled: Cell) -> tuple[TopicFigures, ...]:

@@ -23,7 +23,7 @@ from redinstruct.errors import ConfigError
 from redinstruct.run import NAMED, Store, UtilityStore, UtilityTaskRow
 from redinstruct.run.rows import from_json
 from redinstruct.settings import Kept
-from redinstruct.stats import Interval, wilson
+from redinstruct.stats import Interval, grouped, wilson
 
 Average = Literal["items", "parts"]
 """What a group's mean is of: all items alike, or its parts alike however many items they hold."""
@@ -145,9 +145,7 @@ class MeasuredScore(msgspec.Struct, frozen=True):
 
         None where a part has fewer than two items.
         """
-        strata: dict[str, list[float]] = {}
-        for part, value in zip(self.parts, self.values, strict=True):
-            strata.setdefault(part if self.average == "parts" else "", []).append(value)
+        strata = grouped(self.parts if self.average == "parts" else [""] * self.n, self.values)
         if not strata or any(len(values) < 2 for values in strata.values()):
             return None
         return math.sqrt(math.fsum(_variance(values) / len(values) for values in strata.values())) / len(strata)

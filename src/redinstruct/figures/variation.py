@@ -9,7 +9,16 @@ from typing import NamedTuple
 import msgspec
 
 from redinstruct.run import Planned
-from redinstruct.stats import Interval, RepeatedVerdict, Shares, shrunken, tallied, variance_shares, wilson_by_question
+from redinstruct.stats import (
+    Interval,
+    RepeatedVerdict,
+    Shares,
+    grouped,
+    shrunken,
+    tallied,
+    variance_shares,
+    wilson_by_question,
+)
 from redinstruct.types import Measure
 
 FEWEST_TO_SHRINK = 5
@@ -77,17 +86,13 @@ def variation(
 
 
 def _wording(readings: Sequence[RepeatedVerdict], names: Mapping[str, str]) -> Wording | None:
-    rates: dict[str, list[int]] = {}
-    for reading in readings:
-        row = rates.setdefault(names[str(reading.prompt)], [0, 0])
-        row[0] += reading.hit
-        row[1] += 1
-    if len(rates) < 2:
+    hits = grouped([names[str(reading.prompt)] for reading in readings], [reading.hit for reading in readings])
+    if len(hits) < 2:
         return None
-    found = [hits / total for hits, total in rates.values()]
+    found = [sum(of) / len(of) for of in hits.values()]
     shares = variance_shares(readings)
     between = 0.0 if shares is None or shares.prompt is None else shares.prompt * shares.total
-    return Wording(tuple(rates), sum(found) / len(found), (min(found), max(found)), math.sqrt(between))
+    return Wording(tuple(hits), sum(found) / len(found), (min(found), max(found)), math.sqrt(between))
 
 
 def shrunken_topics(counts: Sequence[tuple[int, int]], effect: float = 1.0) -> list[Interval | None]:

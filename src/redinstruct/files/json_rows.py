@@ -168,18 +168,11 @@ class _JsonReader:
 
     def values(self) -> Iterator[object]:
         """What a list holds, or the values that follow one another."""
-        buffer = self._buffer
         if self._peek() == "[":
             yield from (row.value for row in self._list())
             return
         while self._peek():
-            self.number += 1
-            value, buffer.at = self._decode(f"row {self.number} ")
-            where = f"row {self.number}"
-            self._refuse_doubled(where)
-            limits.check_keys(value, where)
-            limits.check_rows(self.number, buffer.consumed)
-            yield value
+            yield self._row()[1]
 
     # ---- one value a line ----
 
@@ -243,13 +236,7 @@ class _JsonReader:
         """The rows of the list at the place; the outermost list is followed by nothing."""
         buffer = self._buffer
         for _ in self._members("]"):
-            self.number += 1
-            where = f"row {self.number}" + (f" ({place})" if place else "")
-            value, buffer.at = self._decode(f"row {self.number} ")
-            self._refuse_doubled(where)
-            limits.check_keys(value, where)
-            limits.check_rows(self.number, buffer.consumed)
-            yield JsonRow(where, value, topic, subtopic)
+            yield JsonRow(*self._row(f" ({place})" if place else ""), topic, subtopic)
         line = 0 if place else buffer.line()
         if not place and self._peek():
             raise BankError(f"line {line}: something follows the end of the list")
@@ -292,6 +279,16 @@ class _JsonReader:
             self._take(":")
             self._peek()
             yield key
+
+    def _row(self, place: str = "") -> tuple[str, object]:
+        """The next row's name, and its value at the place."""
+        self.number += 1
+        where = f"row {self.number}{place}"
+        value, self._buffer.at = self._decode(f"row {self.number} ")
+        self._refuse_doubled(where)
+        limits.check_keys(value, where)
+        limits.check_rows(self.number, self._buffer.consumed)
+        return where, value
 
     # ---- the text ----
 

@@ -10,6 +10,7 @@ from redinstruct.run.annotations import (
     Draw,
     SettleRule,
     by_annotator,
+    by_answer,
     settle,
 )
 from redinstruct.run.answers import answers_in_lots, attempt_views, verdict_history
@@ -74,6 +75,7 @@ __all__ = [
     "attempt_index",
     "attempt_views",
     "by_annotator",
+    "by_answer",
     "calls_by_step",
     "check_kind",
     "check_outside",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -110,10 +110,7 @@ class AnnotationStore:
     def settled(self) -> dict[bytes, Annotation]:
         """Attempt key -> the label that people settled on, by the run's :meth:`rule` (:func:`settle`)."""
         rule = self.rule()
-        said: dict[bytes, list[Annotation]] = {}
-        for entry in self.standing():
-            if entry.annotation.label is not None:
-                said.setdefault(entry.key, []).append(entry.annotation)
+        said = by_answer(entry for entry in self.standing() if entry.annotation.label is not None)
         found = {key: settle(labels, rule) for key, labels in said.items()}
         return {key: settled for key, settled in found.items() if settled is not None}
 
@@ -173,6 +170,14 @@ class AnnotationStore:
                 Draw(row, judge, str(body))
                 for row, judge, body in db.execute("SELECT id, judge, body FROM draws ORDER BY id")
             ]
+
+
+def by_answer(standing: Iterable[Annotated]) -> dict[bytes, list[Annotation]]:
+    """Attempt key -> what was said of it, by everybody."""
+    found: dict[bytes, list[Annotation]] = {}
+    for entry in standing:
+        found.setdefault(entry.key, []).append(entry.annotation)
+    return found
 
 
 def by_annotator(standing: Sequence[Annotated]) -> Mapping[str, dict[bytes, Annotation]]:

@@ -35,16 +35,16 @@ from redinstruct.stats.parts import Part, sides, strata, tallied
 from redinstruct.stats.power import Need, gate_power, questions_needed
 from redinstruct.stats.rates import PROVISIONAL_BELOW, Rates, bounds, rates, rates_by_question, rates_of
 from redinstruct.stats.sequential import Watch, decide
-from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge
+from redinstruct.stats.values import Calibration, Change, Decision, Interval, Paired, WeakJudge, grouped
 from redinstruct.stats.variation import RepeatedVerdict, Shares, shrunken, variance_shares
 
 __all__ = [
     "PROVISIONAL_BELOW", "ROUNDING", "Calibration", "Change", "Decision", "Interval", "Need", "Paired", "Part", "Rates",
     "RepeatedVerdict", "Shares", "Watch", "WeakJudge", "at_k", "bounds", "clustered", "cohen_kappa", "corrected",
     "corrected_by", "corrected_of", "decide", "design_effect", "detectable", "detectable_mean", "draw_part",
-    "gate_power", "gwet_ac1", "hit_at_k", "holm", "holm_levels", "jeffreys", "krippendorff_alpha", "mcnemar_midp",
-    "paired", "paired_by_cluster", "paired_by_question", "paired_means", "part_sizes", "question_effect",
-    "questions_needed", "rates", "rates_by_question", "rates_of", "rogan_gladen", "run_difference", "run_rate",
-    "shrunken", "sides", "smallest_level", "strata", "tallied", "two_judges", "unlike_from", "variance_shares",
-    "wilson", "wilson_by_question",
+    "gate_power", "grouped", "gwet_ac1", "hit_at_k", "holm", "holm_levels", "jeffreys", "krippendorff_alpha",
+    "mcnemar_midp", "paired", "paired_by_cluster", "paired_by_question", "paired_means", "part_sizes",
+    "question_effect", "questions_needed", "rates", "rates_by_question", "rates_of", "rogan_gladen", "run_difference",
+    "run_rate", "shrunken", "sides", "smallest_level", "strata", "tallied", "two_judges", "unlike_from",
+    "variance_shares", "wilson", "wilson_by_question",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ from redinstruct.stats.by_question import question_effect
 from redinstruct.stats.checks import check_as_many, checked_alpha, checked_count, checked_human, checked_labels
 from redinstruct.stats.intervals import log_confidence
 from redinstruct.stats.parts import Part, checked_part, repeats, sides, strata, tallied
-from redinstruct.stats.values import Interval
+from redinstruct.stats.values import Interval, grouped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -195,9 +195,6 @@ def corrected_by(
     known = checked_human(human, len(labels))
     for name, column in (("groups", groups), ("drawn_by", drawn_by), ("questions", questions)):
         check_as_many(f"{name} and judge must be as many", labels if column is None else column, labels)
-    places: dict[Hashable, list[int]] = {}
-    for index, group in enumerate(groups):
-        places.setdefault(group, []).append(index)
     return {
         group: corrected(
             [labels[i] for i in inside],
@@ -206,7 +203,7 @@ def corrected_by(
             drawn_by=None if drawn_by is None else [drawn_by[i] for i in inside],
             questions=None if questions is None else [questions[i] for i in inside],
         )
-        for group, inside in places.items()
+        for group, inside in grouped(groups, range(len(labels))).items()
     }
 
 

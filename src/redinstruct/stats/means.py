@@ -14,7 +14,7 @@ from typing import NamedTuple
 from redinstruct.stats.checks import check_as_many, checked_alpha, checked_rate
 from redinstruct.stats.intervals import edge, quantile
 from redinstruct.stats.pairs import mcnemar_midp, paired_by_question
-from redinstruct.stats.values import Change
+from redinstruct.stats.values import Change, grouped
 
 ROUNDING = 1e-6
 """What batches of another size, or another order of summing, do to a score; relative where scores are large."""
@@ -101,9 +101,7 @@ def _change(before: float, after: float) -> float:
 def _mean_of(changes: Sequence[float], parts: Sequence[Hashable] | None) -> _Mean:
     """The mean of the parts' means. Its variance is None where a part has one item, and 0 where all changed alike."""
     check_as_many("parts must be as many as the items", changes if parts is None else parts, changes)
-    strata: dict[Hashable, list[float]] = {}
-    for change, part in zip(changes, parts or [None] * len(changes), strict=True):
-        strata.setdefault(part, []).append(change)
+    strata = grouped(parts or [None] * len(changes), changes)
     means = [math.fsum(values) / len(values) for values in strata.values()]
     found = _Mean(
         math.fsum(means) / len(means), None, len(changes) - len(strata), sum(c > 0 for c in changes),

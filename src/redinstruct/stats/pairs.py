@@ -17,7 +17,7 @@ from typing import SupportsIndex
 from redinstruct.stats.checks import check_as_many, checked_alpha, checked_count, checked_labels
 from redinstruct.stats.clusters import robust
 from redinstruct.stats.intervals import edge, quantile
-from redinstruct.stats.values import Change, Paired
+from redinstruct.stats.values import Change, Paired, grouped
 
 _NOTHING = 1e-9
 """A design effect that rounding makes: clusters that moved alike hold no variance."""
@@ -151,13 +151,10 @@ def _checked_changes(
     changes = _changes(before, after)
     if not 0.0 <= margin < 1.0:
         raise ValueError(f"the margin must lie in [0, 1), not {margin!r}")
-    of: dict[Hashable, list[int]] = {}
     if groups is None:
-        return changes, of
+        return changes, {}
     check_as_many("clusters must be as many as the pairs", groups, changes)
-    for change, name in zip(changes, groups, strict=True):
-        of.setdefault(name, []).append(change)
-    return changes, of
+    return changes, grouped(groups, changes)
 
 
 def _by_question(changes: Sequence[int], of: Mapping[Hashable, Sequence[int]], margin: float, alpha: float) -> Change:

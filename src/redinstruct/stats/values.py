@@ -1,8 +1,20 @@
-"""What the statistics return. Frozen values; nothing here computes."""
+"""What the statistics return, and how they group what they are given. Frozen values; nothing here computes."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Hashable, Iterable
+from typing import Literal, NamedTuple, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+def grouped(keys: Iterable[K], values: Iterable[V]) -> dict[K, list[V]]:
+    """The values of each key, both in the order of first appearance."""
+    found: dict[K, list[V]] = {}
+    for key, value in zip(keys, values, strict=True):
+        found.setdefault(key, []).append(value)
+    return found
 
 
 class Interval(NamedTuple):
