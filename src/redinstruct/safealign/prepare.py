@@ -32,7 +32,7 @@ from redinstruct.safealign.steps import Process, Steps
 from redinstruct.safealign.templates import Template, choose, told_of
 from redinstruct.safetext import terminal
 
-_TEXTS = {"name", "paper", "equation", "red", "own", "pooled", "granularity", "needs_reference", "reads"}
+_TEXTS = {"name", "red", "pooled", "needs_reference", "reads"}
 _NUMBERS = tuple(field.name for field in fields(Strategy) if field.name not in _TEXTS)
 
 

@@ -15,12 +15,4 @@ def npo(strategy: Strategy, red: RedSequences, totals: Totals) -> Tensor:
     return red.mean_of(2 / beta * functional.softplus(beta * red.above_reference() / red.scale), totals)
 
 
-STRATEGY = Strategy(
-    "npo",
-    "Zhang et al. 2024, arXiv 2404.05868",
-    "-(2/beta) log sigmoid(-beta (S - S_ref)), beta 0.1, weight 1",
-    npo,
-    beta=0.1,
-    needs_reference=True,
-    reads=("beta",),
-)
+STRATEGY = Strategy("npo", npo, beta=0.1, needs_reference=True, reads=("beta",))

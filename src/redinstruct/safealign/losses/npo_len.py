@@ -15,13 +15,4 @@ def npo_len(strategy: Strategy, red: RedSequences, totals: Totals) -> Tensor:
     return red.mean_of(functional.softplus(strategy.beta * apart / (red.scale * red.size)), totals)
 
 
-STRATEGY = Strategy(
-    "npo-len",
-    "Safe Unlearning: Zhang et al. 2024, arXiv 2407.02855",
-    "-log sigmoid(-beta (S - S_ref)/n), beta 1, weight 0.3, refusals 0.5",
-    npo_len,
-    red_weight=0.3,
-    blue_weight=0.5,
-    needs_reference=True,
-    reads=("beta",),
-)
+STRATEGY = Strategy("npo-len", npo_len, red_weight=0.3, blue_weight=0.5, needs_reference=True, reads=("beta",))

@@ -14,29 +14,20 @@ from torch import Tensor
 from redinstruct.safealign.losses.strategy import RedSequences, Strategy
 from redinstruct.safealign.losses.totals import Totals
 
-PAPER = "Bhardwaj & Poria 2023, arXiv 2308.09662"
 ASCENT = ("below", "above")
-_B = "L_A - mean over red samples of w(l) l, w(l) = below if l <= tau else above, no gradient through w"
 
 
 def ascent(strategy: Strategy, red: RedSequences, totals: Totals) -> Tensor:
-    """-w(l) l of each red sequence; by token, -w(nll) nll of each token."""
-    if strategy.granularity == "token":
-        return (_climb(strategy, red.nll) * red.weight).sum() / max(1, totals.red)
-    return red.mean_of(_climb(strategy, red.mean), totals)
-
-
-def _climb(strategy: Strategy, nll: Tensor) -> Tensor:
-    below = torch.full_like(nll, strategy.below).detach()
-    return -torch.where(nll.detach() <= strategy.threshold, below, strategy.above) * nll
+    """-w(l) l of each red sequence."""
+    below = torch.full_like(red.mean, strategy.below).detach()
+    return red.mean_of(-torch.where(red.mean.detach() <= strategy.threshold, below, strategy.above) * red.mean, totals)
 
 
 STRATEGIES = (
-    Strategy("general", PAPER, "the control Vicuna-FT: mean nll of general tokens", blue_weight=0.0, pooled=True),
-    Strategy("blue", PAPER, "strategy A: mean nll of blue and general tokens together", pooled=True),
-    Strategy("blue-red", PAPER, f"{_B}; as paper-s", ascent, pooled=True, below=0.1, above=0.0, reads=ASCENT),
-    Strategy("paper-s", PAPER, f"{_B}; below 0.1, above 0, tau 1, at every step", ascent, pooled=True,
-             below=0.1, above=0.0, reads=ASCENT),
-    Strategy("paper-r", PAPER, f"{_B}; below 1, above 0.1, tau 1, in the first 200 steps", ascent, pooled=True,
-             below=1.0, above=0.1, steps=200, reads=ASCENT),
-)  # fmt: skip
+    Strategy("general", blue_weight=0.0, pooled=True),
+    Strategy("blue", pooled=True),
+    Strategy("blue-red", ascent, pooled=True, below=0.1, above=0.0, reads=ASCENT),
+    Strategy("paper-s", ascent, pooled=True, below=0.1, above=0.0, reads=ASCENT),
+    Strategy("paper-r", ascent, pooled=True, below=1.0, above=0.1, steps=200, reads=ASCENT),
+)
+"""The control Vicuna-FT; strategy A; B as ``paper-s``, at every step, and as ``paper-r``, in the first 200 steps."""

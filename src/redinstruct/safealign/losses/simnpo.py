@@ -15,12 +15,4 @@ def simnpo(strategy: Strategy, red: RedSequences, totals: Totals) -> Tensor:
     return red.mean_of(2 / beta * functional.softplus(strategy.gamma - beta * red.mean), totals)
 
 
-STRATEGY = Strategy(
-    "simnpo",
-    "Fan et al. 2024, arXiv 2410.07163",
-    "-(2/beta) log sigmoid(beta l - gamma), beta 2.5, gamma 0, weight 0.125",
-    simnpo,
-    beta=2.5,
-    red_weight=0.125,
-    reads=("beta", "gamma"),
-)
+STRATEGY = Strategy("simnpo", simnpo, beta=2.5, red_weight=0.125, reads=("beta", "gamma"))

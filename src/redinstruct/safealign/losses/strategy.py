@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -56,19 +55,17 @@ class Strategy:
     """What is minimised: ``blue_weight`` B + ``general_weight`` G + ``red_weight`` R.
 
     ``pooled``: B and G are means over blue and general tokens together, as in the paper's strategy A; else each is the
-    mean over its own. R is ``red``, a mean over red sequences (``granularity`` sample) or tokens (ascent only); None
-    is no red term. Which of the further numbers it reads, its own file says (``reads``).
+    mean over its own. R is ``red``, a mean over red sequences; None is no red term. Which of the further numbers it
+    reads, its own file says (``reads``), and where it comes from.
 
     ``kl_weight`` adds so many times the mean over general tokens of (nll - nll_base)^2 / 2, which is close to the KL
     divergence from the base while the two are close (Schulman 2020, "Approximating KL divergence", k2).
 
     ``steps``: R counts in the first so many steps only (None: always). ``needs_reference``: R compares with the frozen
-    base model. ``paper`` and ``equation`` say where it comes from, ``own`` which of its numbers do not.
+    base model.
     """
 
     name: str
-    paper: str
-    equation: str
     red: RedTerm | None = None
     blue_weight: float = 1.0
     general_weight: float = 1.0
@@ -81,9 +78,7 @@ class Strategy:
     gamma: float = 0.0
     kl_weight: float = 0.0
     steps: int | None = None
-    granularity: Literal["sample", "token"] = "sample"
     needs_reference: bool = False
-    own: str = ""
     reads: tuple[str, ...] = ()
 
     @property

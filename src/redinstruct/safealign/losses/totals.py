@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -72,20 +73,13 @@ class Totals(msgspec.Struct, frozen=True):
     red: int = 0
     red_sequences: int = 0
 
-    def __add__(self, other: Totals) -> Totals:
-        return Totals(
-            self.blue + other.blue,
-            self.general + other.general,
-            self.red + other.red,
-            self.red_sequences + other.red_sequences,
-        )
-
 
 def totals(rows: Iterable[Encoded]) -> Totals:
     """Count a step's rows. Every process knows all of them, so that nothing need be sent."""
-    counts = Totals()
+    counts = Counter[str]()
     for row in rows:
-        learnt, red = sum(w > 0 for w in row.weights), sum(w < 0 for w in row.weights)
-        general = row.stream == "general"
-        counts += Totals(0 if general else learnt, learnt if general else 0, red, int(red > 0))
-    return counts
+        red = sum(weight < 0 for weight in row.weights)
+        counts["general" if row.stream == "general" else "blue"] += sum(weight > 0 for weight in row.weights)
+        counts["red"] += red
+        counts["red_sequences"] += red > 0
+    return Totals(**counts)

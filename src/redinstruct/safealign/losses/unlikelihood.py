@@ -18,11 +18,5 @@ def unlikelihood(_: Strategy, red: RedSequences, totals: Totals) -> Tensor:
     return red.mean_of(red.per_sequence(red.weight * unlikely) / (red.scale * red.size), totals)
 
 
-STRATEGY = Strategy(
-    "unlikelihood",
-    "Welleck et al. 2020, arXiv 1908.04319",
-    "mean of -log(1 - p)",
-    unlikelihood,
-    red_weight=0.3,
-    own="red weight",
-)
+STRATEGY = Strategy("unlikelihood", unlikelihood, red_weight=0.3)
+"""Our own: the red weight."""
