@@ -41,7 +41,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What a strategy's training does not know, by its field: refused there, since an ignored guard would be trusted."""
 _TRAINED_BY = {**dict.fromkeys(TRL_STRATEGIES, "is trained by TRL's own loop"), RESTA: "learns red answers alone"}
-NEUTRAL = ("save_every", "threads", "reference_cache", "processes", "memory")
+NEUTRAL = ("save_every", "threads", "processes", "memory")
 """What may differ between a run and its resumption: it changes no figure."""
 
 
@@ -279,7 +279,6 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     threads: Annotated[int | None, Setting("Threads of torch on a CPU.", "N", least=1)] = None
-    reference_cache: Path | None = None
     dtype: Annotated[
         str | None,
         Setting(

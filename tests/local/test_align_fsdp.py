@@ -43,7 +43,6 @@ def one_process(base: Path, data: dict[str, Path], out: Path, lora: Lora | None 
     config = AlignConfig(
         base=base, data=(data["blue-red"],), general=(data["general"],), strategy="npo-len", out=out, preset="toy",
         settings=with_settings("toy", steps=STEPS, batch=BATCH, accumulation=2), threads=1, lora=lora,
-        reference_cache=out.parent / "references",
     )  # fmt: skip
     align(config)
     return history(out)

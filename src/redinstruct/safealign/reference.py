@@ -1,9 +1,8 @@
-"""What the frozen base thinks of the red answers: computed once, kept on disk under the hash of all that decides it."""
+"""What the frozen base thinks of the red answers: computed once a run, and kept in its folder."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,55 +24,35 @@ REFERENCE_NAME = "reference.safetensors"
 """In a run's folder: a sharded policy that was trained on can not be asked about its base any more."""
 
 
-def digest_of(rows: Sequence[Encoded], base: str, kind: str) -> str:
-    """sha256 over the base, the precision, and every row's tokens and weights."""
-    digest = hashlib.sha256(f"{base} {kind}\n".encode())
-    for row in rows:
-        digest.update(f"{row.input_ids} {row.weights}\n".encode())
-    return digest.hexdigest()
-
-
 def reference_logps(
     model: Any,
     rows: Sequence[Encoded],
     *,
-    base: str,
     pad_id: int,
-    folder: Path | None = None,
-    kept: Path | None = None,
-    computing: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    kept: Path,
+    computing: Callable[[], AbstractContextManager[Any]],
     on_progress: OnProgress | None = None,
 ) -> list[torch.Tensor]:
     """For each row the log-probability of each of its tokens [length], 0 where a token has no weight.
 
     ``model`` is the base, or the base under an adapter that is switched off for this; ``computing`` is the precision
-    that the policy is computed in. Several processes share the rows, and each gets all results. With ``folder``, what
-    another run computed for the same base and rows is read instead, and so is the run's own file ``kept``; a file that
-    cannot be read is computed again.
+    that the policy is computed in. Several processes share the rows, and each gets all results. What the run's own file
+    ``kept`` holds is read instead; one that cannot be read is computed again.
     """
     if not rows:
         return []
-    with computing():
-        autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else ""
-    kind = f"{next(model.parameters()).dtype}{autocast}"
-    cached = folder / f"{digest_of(rows, base, kind)}.safetensors" if folder is not None else None
-    flat = _known([path for path in (kept, cached) if path is not None], sum(len(row) for row in rows))
+    found = [_read(kept, sum(map(len, rows)))]
+    if world()[1] > 1:  # the first process's disk counts for all
+        torch.distributed.broadcast_object_list(found)
+    flat = found[0]
     if flat is None:
         with computing():
             flat = torch.cat(_shared_out(model, rows, pad_id, on_progress))
-    if world()[0] == 0:
-        for path in (kept, cached):
-            if path is not None and not path.is_file():
-                _write(path, flat)
+        # A file that cannot be written (a full disk) is no reason not to train.
+        with contextlib.suppress(OSError, SafetensorError):
+            if world()[0] == 0:
+                write_file(kept, save({"logps": flat}))
     return list(flat.split([len(row) for row in rows]))
-
-
-def _known(paths: Sequence[Path], size: int) -> torch.Tensor | None:
-    """What the first process finds on its disk, for all processes."""
-    found = [next((flat for path in paths if (flat := _read(path, size)) is not None), None)]
-    if world()[1] > 1:
-        torch.distributed.broadcast_object_list(found)
-    return found[0]
 
 
 def _shared_out(model: Any, rows: Sequence[Encoded], pad_id: int, on_progress: OnProgress | None) -> list[torch.Tensor]:
@@ -117,10 +96,3 @@ def _read(path: Path, size: int) -> torch.Tensor | None:
         return None
     flat = tensors.get("logps")
     return flat if flat is not None and flat.shape == (size,) else None
-
-
-def _write(path: Path, flat: torch.Tensor) -> None:
-    """A cache that cannot be written (read-only home, full disk) is no reason not to train."""
-    with contextlib.suppress(OSError, SafetensorError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, save({"logps": flat}))

@@ -13,7 +13,6 @@ import msgspec
 import torch
 
 from redinstruct.alignment import TrainingFigures
-from redinstruct.banks import cache_dir
 from redinstruct.errors import RedInstructError
 from redinstruct.files.atomic import whole_folder, write_file
 from redinstruct.files.opening import read_json
@@ -132,9 +131,7 @@ class TrainingRun:
         made = reference_logps(
             model,
             [data.rows[i] for i in compared],
-            base=f"{self._prepared.base} {self._config.quantize or ''}".strip(),
             pad_id=data.pad_id,
-            folder=self._config.reference_cache or cache_dir() / "reference",
             kept=kept,
             computing=trainer.compute_loss_context_manager,
             on_progress=self._listeners.on_progress,

@@ -58,7 +58,7 @@ from redinstruct.stressing.begun import (
 from redinstruct.stressing.options import StressOptions, check_options
 from redinstruct.stressing.ranked import RankedModel
 from redinstruct.stressing.rounding import GROUP, round_weights
-from redinstruct.stressing.tuning import PLACE, prepared_tuning, tuned_weights, tuning_of
+from redinstruct.stressing.tuning import PLACE, batch_of, prepared_tuning, rate_of, tuned_weights
 from redinstruct.types import OVER_REFUSAL, Bank, Message
 
 WEIGHTS = ("tune", "quantize", "ablate")
@@ -118,12 +118,11 @@ def check(asked: StressOptions, run: Path) -> ReadyStress:
     if not isinstance(model, LocalModel):
         raise UsageError("--device: stress works with one copy of the model: name one device")
     benign = None if asked.benign is None else _benign(asked, forbidden)
-    tuning = tuning_of(asked.folder, asked.tune_data, asked.tune_rate, asked.tune_batch, asked.seed)
     tunings, rows = {}, ""
     for steps in asked.tune:
-        tunings[steps], rows = prepared_tuning(tuning, steps, run.absolute() / PLACE)
+        tunings[steps], rows = prepared_tuning(asked, steps, run.absolute() / PLACE)
     given = {} if asked.prefill_from is None else given_answers(asked.prefill_from)
-    settings = _settings(asked, given, rows, tuning.rate, tuning.batch)
+    settings = _settings(asked, given, rows)
     what = StressRun(
         SCHEMA,
         forbidden.config.model,
@@ -181,9 +180,7 @@ def _harmless_judge(asked: StressOptions) -> str:
     return name
 
 
-def _settings(
-    asked: StressOptions, given: AnswersByQuestion, rows: str, rate: float, batch: int
-) -> tuple[tuple[str, str], ...]:
+def _settings(asked: StressOptions, given: AnswersByQuestion, rows: str) -> tuple[tuple[str, str], ...]:
     """The flags that decide the run, beside model, banks, prompts, judges and attacks; contents by their hash."""
     found = [("--max-tokens", f"{asked.max_tokens}"), ("--limit", f"{asked.limit or 'all'}"),
              ("--chat-template", asked.chat_template), ("--dtype", asked.dtype or "left out")]  # fmt: skip
@@ -194,7 +191,8 @@ def _settings(
     if asked.samples:
         found.append(("--temperature", f"{asked.temperature}"))
     if asked.tune:
-        found += [("--tune-data", f"sha256 {rows[:12]}"), ("--tune-lr", f"{rate}"), ("--tune-batch", f"{batch}")]
+        found += [("--tune-data", f"sha256 {rows[:12]}"), ("--tune-lr", f"{rate_of(asked)}")]
+        found.append(("--tune-batch", f"{batch_of(asked)}"))
     if asked.samples or asked.tune or asked.ranks:
         found.append(("--seed", f"{asked.seed}"))
     if asked.quantize:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,10 @@ from redinstruct.settings import Columns, Dtype, Setting, check_said
 from redinstruct.types import Bank
 
 BITS = (2, 3, 4, 5, 6, 8)
-MOST_TOKENS, MOST_TRIES, MOST_STEPS, MOST_RANKS = 10_000, 10_000, 1_000_000, 100
+ATTACKS: Mapping[str, int] = {
+    "prefill": 10_000, "samples": 10_000, "ranks": 100, "tune": 1_000_000, "quantize": max(BITS), "ablate": 100,
+}  # fmt: skip
+"""In the order of their rows, each with the highest setting that it takes."""
 
 
 class StressOptions(JudgeSettings, frozen=True, kw_only=True):
@@ -87,9 +91,7 @@ class StressOptions(JudgeSettings, frozen=True, kw_only=True):
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """The undisturbed model, and every attack at every setting."""
-        names = ("prefill", "samples", "ranks", "tune", "quantize", "ablate")
-        attacks: dict[str, tuple[int, ...]] = {name: getattr(self, name) for name in names}
-        return (Condition(NONE), *(Condition(name, at) for name, settings in attacks.items() for at in settings))
+        return (Condition(NONE), *(Condition(name, at) for name in ATTACKS for at in getattr(self, name)))
 
 
 def check_options(asked: StressOptions) -> None:
@@ -103,23 +105,15 @@ def check_options(asked: StressOptions) -> None:
     if not asked.folder.is_dir():
         raise UsageError(f"--model {asked.model}: no such folder; stress needs a checkpoint on this machine")
     check_said(asked)
-    _check_settings("--prefill", asked.prefill, MOST_TOKENS)
-    _check_settings("--samples", asked.samples, MOST_TRIES)
-    _check_settings("--tune", asked.tune, MOST_STEPS)
-    _check_settings("--quantize", asked.quantize, max(BITS))
-    _check_settings("--ranks", asked.ranks, MOST_RANKS)
-    _check_settings("--ablate", asked.ablate, 100)
+    for name, most in ATTACKS.items():
+        given: tuple[int, ...] = getattr(asked, name)
+        if strange := [value for value in given if not 1 <= value <= most]:
+            raise UsageError(f"--{name} {strange[0]}: expected whole numbers from 1 to {most:,}")
+        if len(set(given)) < len(given):
+            raise UsageError(f"--{name}: names a setting twice")
     if asked.ablate and asked.benign is None:
         raise UsageError("--ablate: the direction is told from forbidden and harmless questions: give --benign")
     if strange := [bits for bits in asked.quantize if bits not in BITS]:
         raise UsageError(f"--quantize {strange[0]}: expected bits, one of {', '.join(map(str, BITS))}")
     if asked.prefill_from is not None and not asked.prefill_from.exists():
         raise UsageError(f"--prefill-from {asked.prefill_from}: neither a run's folder nor a file of rows")
-
-
-def _check_settings(flag: str, given: tuple[int, ...], most: int) -> None:
-    for value in given:
-        if not 1 <= value <= most:
-            raise UsageError(f"{flag} {value}: expected whole numbers from 1 to {most:,}")
-    if len(set(given)) < len(given):
-        raise UsageError(f"{flag}: names a setting twice")

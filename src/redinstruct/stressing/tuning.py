@@ -29,6 +29,7 @@ from redinstruct.safealign.prepare import Prepared, prepare
 from redinstruct.safealign.training import TrainingRun
 from redinstruct.safealign.unfinished import as_it_was
 from redinstruct.safealign.unsafe import secret_folder
+from redinstruct.stressing.options import StressOptions
 from redinstruct.toyworld.alignment import general_rows
 
 NEVER = 10**9
@@ -41,32 +42,22 @@ PLACE = "tuned"
 """The name beside which, in the run's folder, the trainer works."""
 
 
-class Tuning(NamedTuple):
-    """How a checkpoint is tuned: the rows' file (None: harmless rows of our own), learning rate and rows a step."""
-
-    base: Path
-    data: Path | None
-    rate: float
-    batch: int
-    seed: int
-    threads: int | None = None
+def rate_of(asked: StressOptions) -> float:
+    """The learning rate; where it was left out, by the kind of model."""
+    return RATES.get(preset_for(asked.folder), RATE) if asked.tune_rate is None else asked.tune_rate
 
 
-def tuning_of(base: Path, data: Path | None, rate: float | None, batch: int | None, seed: int) -> Tuning:
-    """The tuning with what was left out filled in, by the kind of model."""
-    toy = preset_for(base) == "toy"
-    own = RATES.get(preset_for(base), RATE)
-    return Tuning(
-        base, data, own if rate is None else rate, BATCH if batch is None else batch, seed, 1 if toy else None
-    )
+def batch_of(asked: StressOptions) -> int:
+    """Rows a step."""
+    return BATCH if asked.tune_batch is None else asked.tune_batch
 
 
 @contextmanager
-def rows_of(tuning: Tuning) -> Iterator[Path]:
+def rows_of(asked: StressOptions) -> Iterator[Path]:
     """The file of rows: the user's, else the toy world's for a toy model, else two dozen short ones of our own."""
-    if tuning.data is not None:
-        yield tuning.data
-    elif preset_for(tuning.base) == "toy":
+    if asked.tune_data is not None:
+        yield asked.tune_data
+    elif preset_for(asked.folder) == "toy":
         with TemporaryDirectory() as folder:
             path = Path(folder) / "toy-harmless.jsonl"
             rows = general_rows(1, TOY_ROWS, of=world.world())
@@ -77,26 +68,27 @@ def rows_of(tuning: Tuning) -> Iterator[Path]:
             yield path
 
 
-def prepared_tuning(tuning: Tuning, steps: int, place: Path) -> tuple[Prepared, str]:
+def prepared_tuning(asked: StressOptions, steps: int, place: Path) -> tuple[Prepared, str]:
     """What the training needs, checked, and the sha256 of its rows; nothing is written.
 
     Raises:
         UsageError: the rows cannot be read, or none can be trained on.
     """
-    with rows_of(tuning) as data:
+    preset = preset_for(asked.folder)
+    with rows_of(asked) as data:
         config = AlignConfig(
-            base=tuning.base,
+            base=asked.folder,
             data=(data,),
             strategy="general",
             out=place,
             forms=(),
             settings=with_settings(
-                preset_for(tuning.base), steps=steps, batch=tuning.batch, learning_rate=tuning.rate, warm_up=0.0,
+                preset, steps=steps, batch=batch_of(asked), learning_rate=rate_of(asked), warm_up=0.0,
                 schedule="constant", deep_prefix=0.0, save_every=NEVER,
             ),
-            seed=tuning.seed,
+            seed=asked.seed,
             guard=GuardRule(rise=None),
-            threads=tuning.threads,
+            threads=1 if preset == "toy" else None,
         )  # fmt: skip
         prepared = prepare(config.resolved())
     return prepared, prepared.read.files[0][1]
