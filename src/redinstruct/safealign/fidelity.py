@@ -16,10 +16,9 @@ import torch
 
 from redinstruct.checkpoints import loading
 from redinstruct.errors import RedInstructError, UsageError
-from redinstruct.safealign.batches import MODEL_KEYS, collate
 from redinstruct.safealign.card import StreamLosses
 from redinstruct.safealign.exports import base_dtype, write_checkpoint
-from redinstruct.safealign.forward import add_labelled_forward, evaluating
+from redinstruct.safealign.forward import add_labelled_forward, logps_of_rows
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.rows import STREAMS
 
@@ -63,22 +62,13 @@ def losses(model: Any, rows: Sequence[Encoded], pad_id: int) -> Losses:
     return {stream: total / count for stream, (total, count) in sums.items()}
 
 
-@torch.no_grad()
 def row_losses(model: Any, rows: Sequence[Encoded], pad_id: int) -> list[tuple[float, int]]:
     """Each row's negative log-likelihood in nats, and how many tokens it is summed over."""
-    device = next(model.parameters()).device
-    found = [(0.0, 0)] * len(rows)
-    with evaluating(model):
-        for part in _parts_of(rows):
-            batch = collate([rows[i] for i in part], pad_id)
-            inputs = {key: batch[key] for key in (*MODEL_KEYS, "token_weights")}
-            logps = model(**{key: value.to(device) for key, value in inputs.items() if value is not None}).double()
-            weights = torch.as_tensor(batch["token_weights"])
-            numbers = torch.as_tensor(batch["sequence_ids"])[weights != 0]
-            for at, row in enumerate(part):
-                own = logps[(numbers == at).to(device)]
-                found[row] = (-float(own.sum()), len(own))
-    return found
+    found = {
+        row: (-float(logps.double().sum()), len(logps))
+        for row, logps in logps_of_rows(model, rows, pad_id, _parts_of(rows))
+    }
+    return [found[row] for row in range(len(rows))]
 
 
 def _parts_of(rows: Sequence[Encoded]) -> list[list[int]]:

@@ -8,14 +8,16 @@ wrappers of several processes (DDP, FSDP2) work in the call of the module that t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from redinstruct.errors import UsageError
+from redinstruct.safealign.batches import MODEL_KEYS, collate
 from redinstruct.safealign.losses import labelled_logps
+from redinstruct.safealign.masks import Encoded
 
 _TOLERANCE = 1e-3
 
@@ -72,6 +74,25 @@ def _check_same(model: PreTrainedModel) -> None:
     expected = logits.log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1)).reshape(-1)
     if not torch.allclose(found.float(), expected, atol=_TOLERANCE, rtol=_TOLERANCE):
         raise UsageError(f"{type(model).__name__}: makes its logits in a way that is not known here; not trained")
+
+
+@torch.no_grad()
+def logps_of_rows(
+    model: Any, rows: Sequence[Encoded], pad_id: int, parts: Iterable[Sequence[int]]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The number of each row, and the log-probabilities of its labelled tokens, asked in these parts of the rows.
+
+    ``model`` has the labelled forward; where it is sharded, a collective.
+    """
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for part in parts:
+            batch = collate([rows[i] for i in part], pad_id)
+            inputs = {key: batch[key] for key in (*MODEL_KEYS, "token_weights")}
+            logps = model(**{key: value.to(device) for key, value in inputs.items() if value is not None})
+            sequences = torch.as_tensor(batch["sequence_ids"])[torch.as_tensor(batch["token_weights"]) != 0]
+            for at, number in enumerate(part):
+                yield number, logps[(sequences == at).to(device)]
 
 
 @contextlib.contextmanager

@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save
 
 from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress
-from redinstruct.safealign.batches import MODEL_KEYS, collate
-from redinstruct.safealign.forward import evaluating
+from redinstruct.safealign.forward import logps_of_rows
 from redinstruct.safealign.launch import world
 from redinstruct.safealign.masks import Encoded
 
@@ -67,23 +66,15 @@ def _shared_out(model: Any, rows: Sequence[Encoded], pad_id: int, on_progress: O
     return [one for part in parts for one in part][: len(rows)]
 
 
-@torch.no_grad()
 def _computed(model: Any, rows: Sequence[Encoded], pad_id: int, on_progress: OnProgress | None) -> list[torch.Tensor]:
     """In batches of rows of like length."""
-    device = next(model.parameters()).device
     found: dict[int, torch.Tensor] = {}
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    adapter = model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
-    with evaluating(model), adapter:
-        for start in range(0, len(rows), _BATCH):
-            part = order[start : start + _BATCH]
-            batch = collate([rows[i] for i in part], pad_id)
-            inputs = {key: batch[key].to(device) for key in (*MODEL_KEYS, "token_weights")}  # type: ignore[union-attr]
-            logps = model(**inputs).float().cpu()
-            weights = torch.as_tensor(batch["token_weights"])
-            full = torch.zeros(weights.shape)
-            full[weights != 0] = logps
-            found |= {row: full[at, : len(rows[row])].clone() for at, row in enumerate(part)}
+    parts = [order[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    with model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext():
+        for row, logps in logps_of_rows(model, rows, pad_id, parts):
+            weights = torch.tensor(rows[row].weights)
+            found[row] = torch.zeros(len(weights)).masked_scatter(weights != 0, logps.float().cpu())
             if on_progress is not None:
                 on_progress(Progress(len(found), len(rows), "reference"))
     return [found[i] for i in range(len(rows))]
