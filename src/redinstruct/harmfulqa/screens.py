@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from redinstruct.harmfulqa.rows import Collected, Dialogue
+from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Dialogue
 from redinstruct.harmfulqa.similarity import NEAR, NearIndex, normalise
 from redinstruct.judges.refusal import opens_with_refusal
 from redinstruct.types import ATTACK_SUCCESS, Bank
@@ -25,8 +25,6 @@ Reason = Literal[
     "red_harmless",
 ]  # fmt: skip
 HARMFUL, HARMLESS = ATTACK_SUCCESS.first, ATTACK_SUCCESS.second
-Sieved = tuple[tuple[Collected, ...], dict[str, int]]
-"""What is left, and how many were left out, by reason."""
 
 
 SHORTEST_QUESTION, LONGEST_QUESTION, LONGEST_TURN = 8, 600, 20_000
@@ -48,118 +46,90 @@ def screen(rows: Sequence[Collected], *, banks: Sequence[Bank] = (), near: float
     A dropped question's conversations are not counted apart. Every reason that dropped nothing is absent.
     """
     dropped: Counter[str] = Counter()
-    kept = tuple(rows)
-    steps: tuple[Callable[[tuple[Collected, ...]], Sieved], ...] = (
-        by_question,
-        exact_duplicates,
-        lambda some: bank_overlap(some, banks),
-        lambda some: near_duplicates(some, near),
-        by_conversation,
-    )
-    for step in steps:
-        kept, counts = step(kept)
-        dropped.update(counts)
-    return Screened(kept, dict(sorted(dropped.items())))
+    reasons = (out_of_form, repeated(), in_a_bank(banks), near_an_earlier(near))
 
+    def sift(dialogues: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
+        found = [(dialogue, malformed(dialogue) or misjudged(dialogue)) for dialogue in dialogues]
+        dropped.update(why for _, why in found if why is not None)
+        return tuple(dialogue for dialogue, why in found if why is None)
 
-# --- Questions ----------------------------------------------------------------------------------------------------
-
-
-def _sieve(rows: Sequence[Collected], reason: Callable[[Collected], Reason | None]) -> Sieved:
-    kept: list[Collected] = []
-    counts: Counter[str] = Counter()
+    kept = []
     for row in rows:
-        if (why := reason(row)) is None:
-            kept.append(row)
+        why = next((found for reason in reasons if (found := reason(row.question)) is not None), None)
+        if why is None:
+            # A red conversation stays though its blue parent goes: it may still name it.
+            kept.append(msgspec.structs.replace(row, blue=sift(row.blue), red=sift(row.red)))
         else:
-            counts[why] += 1
-    return tuple(kept), dict(counts)
+            dropped[why] += 1
+    return Screened(tuple(kept), dict(sorted(dropped.items())))
 
 
-def by_question(rows: Sequence[Collected]) -> Sieved:
+# --- Questions: each is asked of the questions that those before it have kept, in their order ---------------------
+
+
+Why = Callable[[CollectedQuestion], Reason | None]
+"""Why a question is left out; None if it stays."""
+
+
+def out_of_form(question: CollectedQuestion) -> Reason | None:
     """Questions without a letter, too short or too long."""
-
-    def reason(row: Collected) -> Reason | None:
-        text = row.question.text.strip()
-        if not normalise(text):
-            return "question_empty"
-        # A character of Chinese or Japanese says as much as three letters.
-        if len(text) * (3 if _is_dense(text) else 1) < SHORTEST_QUESTION:
-            return "question_too_short"
-        return "question_too_long" if len(text) > LONGEST_QUESTION else None
-
-    return _sieve(rows, reason)
+    text = question.text.strip()
+    if not normalise(text):
+        return "question_empty"
+    # A character of Chinese or Japanese says as much as three letters.
+    if len(text) * (3 if _is_dense(text) else 1) < SHORTEST_QUESTION:
+        return "question_too_short"
+    return "question_too_long" if len(text) > LONGEST_QUESTION else None
 
 
-def exact_duplicates(rows: Sequence[Collected]) -> Sieved:
+def repeated() -> Why:
     """Questions equal to an earlier one when normalised."""
     seen: set[str] = set()
 
-    def reason(row: Collected) -> Reason | None:
-        text = normalise(row.question.text)
+    def why(question: CollectedQuestion) -> Reason | None:
+        text = normalise(question.text)
         if text in seen:
             return "exact_duplicate"
         seen.add(text)
         return None
 
-    return _sieve(rows, reason)
+    return why
 
 
-def near_duplicates(rows: Sequence[Collected], threshold: float = NEAR) -> Sieved:
+def near_an_earlier(threshold: float) -> Why:
     """Questions near an earlier one that was kept: a chain of small changes does not drop its far end."""
     index = NearIndex()
 
-    def reason(row: Collected) -> Reason | None:
-        found = index.nearest(row.question.text)
+    def why(question: CollectedQuestion) -> Reason | None:
+        found = index.nearest(question.text)
         if found is not None and found[1] >= threshold:
             return "near_duplicate"
-        index.add(row.question.id, row.question.text)
+        index.add(question.id, question.text)
         return None
 
-    return _sieve(rows, reason)
+    return why
 
 
-def bank_overlap(rows: Sequence[Collected], banks: Sequence[Bank]) -> Sieved:
+def in_a_bank(banks: Sequence[Bank]) -> Why:
     """Questions that an evaluation bank holds, equal when normalised or near: training on them spoils the measure."""
     index = NearIndex()
     equal: set[str] = set()
     for bank in banks:
-        for question in bank.questions:
-            if (text := normalise(question.text)) not in equal:
+        for held in bank.questions:
+            if (text := normalise(held.text)) not in equal:
                 equal.add(text)
-                index.add(question.id, question.text)
+                index.add(held.id, held.text)
 
-    def reason(row: Collected) -> Reason | None:
-        if normalise(row.question.text) in equal:
+    def why(question: CollectedQuestion) -> Reason | None:
+        if normalise(question.text) in equal:
             return "bank_equal"
-        found = index.nearest(row.question.text)
+        found = index.nearest(question.text)
         return "bank_near" if found is not None and found[1] >= NEAR else None
 
-    return _sieve(rows, reason)
+    return why
 
 
 # --- Conversations ------------------------------------------------------------------------------------------------
-
-
-def by_conversation(rows: Sequence[Collected]) -> Sieved:
-    """Conversations by their form and their verdicts.
-
-    A red conversation stays though its blue parent goes: it may still name it.
-    """
-    counts: Counter[str] = Counter()
-
-    def sift(dialogues: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
-        kept: list[Dialogue] = []
-        for dialogue in dialogues:
-            why = malformed(dialogue) or misjudged(dialogue)
-            if why is None:
-                kept.append(dialogue)
-            else:
-                counts[why] += 1
-        return tuple(kept)
-
-    kept = tuple(msgspec.structs.replace(row, blue=sift(row.blue), red=sift(row.red)) for row in rows)
-    return kept, dict(counts)
 
 
 def malformed(dialogue: Dialogue) -> Reason | None:

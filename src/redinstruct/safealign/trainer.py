@@ -51,8 +51,8 @@ def rate_at(settings: Settings, step: int, steps: int) -> float:
     return settings.final_rate_share + (1 - settings.final_rate_share) * left
 
 
-class AlignTrainer(ResumableTrainer):
-    """Carries out one alignment."""
+class AlignTrainer(ResumableTrainer, TrainerCallback):
+    """Carries out one alignment; told of its steps by itself."""
 
     cut: Cut
 
@@ -80,7 +80,7 @@ class AlignTrainer(ResumableTrainer):
         self.probed: ProbeFigures | None = None
         self.on_candidate: Callable[[int], None] | None = None
         self.before_training: Callable[[Any], None] | None = None
-        self.add_callback(_EachStep(self))
+        self.add_callback(self)
 
     # ---- data, schedule ----
 
@@ -188,7 +188,7 @@ class AlignTrainer(ResumableTrainer):
             self._sums[name] += float(part)
         return made.total * self.args.world_size
 
-    def end_of_gradients(self) -> None:
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Before the optimizer moves: the step's figures over all processes, which all must be finite.
 
         Raises:
@@ -232,7 +232,7 @@ class AlignTrainer(ResumableTrainer):
             )
         )
 
-    def end_of_step(self, control: TrainerControl) -> None:
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **__: Any) -> None:  # noqa: ARG002
         """After the optimizer moved: the guard, the saved state, the candidate."""
         step = self.state.global_step
         watched = self._figures["general" if self.data.of_step(step - 1)[1].general else "blue"]
@@ -252,7 +252,7 @@ class AlignTrainer(ResumableTrainer):
         self.guard.see_probe(step, found)
         return found
 
-    def begin(self) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The wrapped model is checked, and asked what has to be known of it before it is trained."""
         check_engaged(self.model_wrapped, self.args.world_size, fsdp=self.sharded)
         if self.before_training is not None:
@@ -266,22 +266,6 @@ class AlignTrainer(ResumableTrainer):
         self.optimizer = self.lr_scheduler = None
         self.model_wrapped.zero_grad(set_to_none=True)
         free_memory()
-
-
-class _EachStep(TrainerCallback):
-    """Trainer's hooks, passed on to the trainer itself."""
-
-    def __init__(self, trainer: AlignTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._trainer.begin()
-
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self._trainer.end_of_gradients()
-
-    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **__: Any) -> None:  # noqa: ARG002
-        self._trainer.end_of_step(control)
 
 
 def _only(items: list[Any]) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,8 @@ from redinstruct.safealign.outcome import Aligned, GuardStopped, Listeners, ther
 from redinstruct.safealign.plan import this_machine
 from redinstruct.safealign.planning import plan_alignment
 from redinstruct.safealign.prepare import TrainingData, check_out, read_all, training_data
-from redinstruct.safealign.resuming import ResumableTrainer
 from redinstruct.safealign.saving import writing
-from redinstruct.safealign.trl_loop import Keeper
+from redinstruct.safealign.trl_loop import GuardedTrainer
 from redinstruct.safealign.unfinished import as_it_was, give_up, unfinished
 
 _SFT_SHARE = 0.5
@@ -72,9 +71,10 @@ def train_with_trl(config: AlignConfig, listeners: Listeners) -> Aligned:
     data.tokenizer.chat_template = data.template.text
     with as_it_was(config.threads), unfinished(config.out, data.digest) as folder:
         ordinary = data.encoded.of("general") or data.encoded.of("blue")
-        trainer = _trained(
-            config, rows, data.tokenizer, folder, lambda made: Keeper(made, config, listeners, ordinary, data.pad_id)
-        )
+        trainer = _trainer(config, rows, data.tokenizer, folder)
+        trainer.watch(config, listeners, ordinary, data.pad_id)
+        with _quiet():
+            trainer.resume()
         _check_end(trainer)
         figures: TrainingFigures = {
             "steps": trainer.state.global_step, "pairs or answers": len(rows),
@@ -95,8 +95,10 @@ def _check_end(trainer: Any) -> None:
     """Pass when all steps were made.
 
     Raises:
-        GuardStopped, KeyboardInterrupt: they were not.
+        GuardStopped, KeyboardInterrupt, RedInstructError: they were not.
     """
+    if not trainer.history:
+        raise RedInstructError("TRL made no step; nothing was written")
     state = trainer.guard.state
     if state.stopped_at is not None:
         give_up(trainer.folder)
@@ -131,16 +133,14 @@ def _check_rows(strategy: str, rows: Sequence[KtoRow] | Sequence[DpoRow]) -> Non
         raise UsageError("--strategy kto needs answers to learn and answers to penalise; one kind is missing")
 
 
-def _trained(
-    config: AlignConfig,
-    rows: Sequence[KtoRow] | Sequence[DpoRow],
-    tokenizer: Any,
-    folder: Path,
-    guarded: Callable[[Any], Keeper],
-) -> Any:
-    """The trainer after its last step, or where it was told to stop."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TRL warns of its own coming changes
+def _quiet() -> warnings.catch_warnings[None]:
+    """TRL warns of its own coming changes."""
+    return warnings.catch_warnings(action="ignore")
+
+
+def _trainer(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tokenizer: Any, folder: Path) -> Any:
+    """TRL's trainer, guarded and resumable."""
+    with _quiet():
         try:
             # Untyped on purpose: TRL's types move with its releases, and only two of its names are used.
             datasets: Any = importlib.import_module("datasets")
@@ -167,14 +167,9 @@ def _trained(
         data = datasets.Dataset.from_list(rows)
         # The adapter switched off is the reference; else a second copy of the base.
         reference = None if config.lora else load_model(config.base, seed=config.seed)
-        trainer: Any = type(trainer_class.__name__, (ResumableTrainer, trainer_class), {})(
+        return type(trainer_class.__name__, (GuardedTrainer, trainer_class), {})(
             model=made, ref_model=reference, args=arguments, train_dataset=data, processing_class=tokenizer
         )
-        guarded(trainer)
-        trainer.resume()
-    if not trainer.history:
-        raise RedInstructError("TRL made no step; nothing was written")
-    return trainer
 
 
 def _balanced(rows: Sequence[Any]) -> dict[str, float]:

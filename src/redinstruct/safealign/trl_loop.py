@@ -23,33 +23,31 @@ from redinstruct.safealign.forward import labelled_by
 from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.masks import Encoded
 from redinstruct.safealign.outcome import Listeners, StepFigures
+from redinstruct.safealign.resuming import ResumableTrainer
 
 _LOOKS, _LEAST_BETWEEN = 20, 5
 """Looks at the ordinary rows in a run, and the fewest steps between two."""
 
 
-class Keeper(TrainerCallback):
-    """Takes what TRL logs of each step, passes a stop on, and guards. Its trainer's model gains the labelled forward.
+class GuardedTrainer(ResumableTrainer, TrainerCallback):
+    """To stand before TRL's class: takes what that logs of each step, passes a stop on, guards, and keeps states."""
 
-    ``trainer`` is TRL's, a :class:`redinstruct.safealign.resuming.ResumableTrainer` too. ``ordinary`` are the rows
-    whose loss may not rise: general ones, or where there are none the safe answers.
-    """
+    def watch(self, config: AlignConfig, listeners: Listeners, ordinary: Sequence[Encoded], pad_id: int) -> None:
+        """Before it trains; its model gains the labelled forward.
 
-    def __init__(
-        self, trainer: Any, config: AlignConfig, listeners: Listeners, ordinary: Sequence[Encoded], pad_id: int
-    ) -> None:
-        self._config, self._listeners = config, listeners
+        ``ordinary`` are the rows whose loss may not rise: general ones, or where there are none the safe answers.
+        """
+        self._config = config
         self._ordinary, self._pad_id = sampled(ordinary), pad_id
-        self._trainer = trainer
         # One look is one mean over the same rows each time: there is no noise to be smoothed away.
         rule = msgspec.structs.replace(config.guard, action="stop", start_steps=1, smoothing=0.0)
-        trainer.begin_run(Guard(rule), listeners)
-        labelled_by(trainer.model)
-        trainer.add_callback(self)
+        self.begin_run(Guard(rule), listeners)
+        labelled_by(self.model)
+        self.add_callback(self)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The first look is the start's."""
-        if not self._trainer.guard.state.seen:
+        if not self.guard.state.seen:
             self._look(0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **__: Any) -> None:  # noqa: ARG002
@@ -68,9 +66,9 @@ class Keeper(TrainerCallback):
         for what, value in (("loss", loss), ("gradient", gradient)):
             if not math.isfinite(value):
                 raise RedInstructError(
-                    f"the {what} is not finite at step {state.global_step}; {self._trainer.intact()}; lower --lr"
+                    f"the {what} is not finite at step {state.global_step}; {self.intact()}; lower --lr"
                 )
-        self._trainer.note_step(
+        self.note_step(
             StepFigures(
                 step=state.global_step,
                 steps=state.max_steps,
@@ -85,11 +83,10 @@ class Keeper(TrainerCallback):
         step = state.global_step
         if step == state.max_steps or step % max(_LEAST_BETWEEN, state.max_steps // _LOOKS) == 0:
             self._look(step)
-        stopped = self._listeners.should_stop() or self._trainer.guard.state.stopped_at is not None
-        self._trainer.decide(control, self._config.chosen.save_every, stopped=stopped)
+        stopped = self.listeners.should_stop() or self.guard.state.stopped_at is not None
+        self.decide(control, self._config.chosen.save_every, stopped=stopped)
 
     def _look(self, step: int) -> None:
-        guard = self._trainer.guard
-        if guard.rule.rise is not None:
-            ((_, loss),) = losses(self._trainer.model, self._ordinary, self._pad_id).items()
-            guard.see(step, loss)
+        if self.guard.rule.rise is not None:
+            ((_, loss),) = losses(self.model, self._ordinary, self._pad_id).items()
+            self.guard.see(step, loss)

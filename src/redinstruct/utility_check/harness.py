@@ -6,14 +6,14 @@ Promised: without ``download``, nothing goes over the network; a task that runs 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def run(task: Any, lm: Any, *, limit: int | None, chat_template: str, source: st
     torch.manual_seed(FEWSHOT_SEED)
     templated = chat_template == "native"
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):
             found = evaluate(
                 lm=lm,
                 task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
@@ -163,15 +163,6 @@ def run(task: Any, lm: Any, *, limit: int | None, chat_template: str, source: st
         said = terminal(str(error).strip().splitlines()[0])[:200] if str(error).strip() else "no reason given"
         raise RedInstructError(f"{name}: the harness stopped ({type(error).__name__}: {said})") from error
     return _row(task, found, limit, chat_template, source, lm.tally.told())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _row(
