@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,20 @@ def test_a_prompt_that_does_not_fit_is_a_typed_error(model: LocalModel) -> None:
         model.answer([Request((Message("user", "bread " * 600),), GREEDY)])
     assert caught.value.reason is FailureReason.BAD_REQUEST
     assert not caught.value.transient
+
+
+def test_a_token_that_the_tokenizer_gained_and_the_model_did_not_is_a_typed_error(tiny: Path, tmp_path: Path) -> None:
+    grown = shutil.copytree(tiny, tmp_path / "grown")
+    tokenizer: Any = AutoTokenizer.from_pretrained(grown)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|gained|>"], "pad_token": "<|gained|>"})
+    tokenizer.save_pretrained(grown)
+    model = LocalModel.load(grown)
+    asked = [Request((Message("user", text),), GREEDY) for text in ("bread", "How do I make bread?", "a <|gained|> b")]
+    assert [reply.text is not None for reply in model.answer(asked[:2])] == [True, True]
+    for ask in (lambda: model.answer(asked[2:]), lambda: model.likelihoods([("bread", "<|gained|>")])):
+        with pytest.raises(ModelError, match="bad_request") as caught:
+            ask()
+        assert "of its tokenizer, the model has" in (caught.value.note or "")
 
 
 # ---- templates ----

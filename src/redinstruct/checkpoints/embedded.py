@@ -49,11 +49,16 @@ def folder_of(checkpoint: str | Path, on_progress: OnProgress | None = None) -> 
     """The folder that a user named: a path, ``hf/PATH``, or ``smollm2`` (unless a folder of that name is there).
 
     Raises:
-        ModelSpecError: the embedded model is named and cannot be had.
+        ModelSpecError: the embedded model is named and cannot be had, or no folder can have that name.
     """
     name = str(checkpoint)
     name = name.removeprefix(next((kind for kind in LOCAL_KINDS if name.startswith(kind)), ""))
     path = Path(name).expanduser()
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ModelSpecError(f"{name[:40]}...: {error.strerror}") from None
     return smollm2(on_progress) if name == SMOLLM2 and not path.is_dir() else path
 
 

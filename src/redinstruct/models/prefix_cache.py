@@ -160,6 +160,8 @@ class CausalModel:
         self.config = model.config.get_text_config(decoder=True)
         parameters = inspect.signature(model.forward).parameters
         self.positions = int(getattr(self.config, "max_position_embeddings", None) or 2**31)
+        embeddings: Any = model.get_input_embeddings()
+        self.tokens = int(embeddings.weight.shape[0])
         self._cache_name = "cache" if "cache" in parameters else "past_key_values"
         self._takes = frozenset(parameters)
         self._attention = self.config._attn_implementation

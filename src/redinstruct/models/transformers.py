@@ -79,7 +79,8 @@ class LocalModel:
         if not self._causal.takes_cache:
             raise ModelSpecError(f"{name}: its architecture has no attention cache, which batched generation needs")
         chat = self._chat
-        self._generator = Generator(self._causal, chat.ends, chat.pad, chat.text)
+        pad = chat.pad if chat.pad < self._causal.tokens else 0
+        self._generator = Generator(self._causal, chat.ends, pad, chat.text)
         small = sum(weights.numel() for weights in model.parameters()) < SMALL
         self._threads = threads or (1 if small else torch.get_num_threads())
         self._worker: ThreadPoolExecutor | None = None
@@ -148,7 +149,19 @@ class LocalModel:
 
     def prompts(self, batch: Sequence[Request]) -> list[Ids]:
         """The tokens that the model reads of each request. Raises ``ModelError``."""
-        return [self._chat.prompt(request) for request in batch]
+        return [self._known(self._chat.prompt(request)) for request in batch]
+
+    def _known(self, ids: Ids) -> Ids:
+        """The same tokens, of which the model has an embedding each: a tokenizer may have gained some that it has not.
+
+        Raises:
+            ModelError: it has not.
+        """
+        for token in ids:
+            if token >= self._causal.tokens:
+                note = f"the prompt holds token {token} of its tokenizer, the model has {self._causal.tokens} tokens"
+                raise ModelError(FailureReason.BAD_REQUEST, note=note)
+        return ids
 
     async def generate(self, batch: Sequence[Request]) -> Sequence[Reply]:
         """Answer a batch, in order, in the model's own thread.
@@ -201,7 +214,7 @@ class LocalModel:
         blanks = len(head) - len(head.rstrip())
         if blanks:
             head, answer = head[:-blanks], head[-blanks:] + answer
-        context, whole = self._chat.ids(head), self._chat.ids(head + answer)
+        context, whole = self._chat.ids(head), self._known(self._chat.ids(head + answer))
         over = len(whole) - 1 - self._causal.positions  # the last token is not read, only predicted
         if over > 0 and not (cut and over < len(context)):
             note = f"question and answer have {len(whole)} tokens, the model reads {self._causal.positions}"
