@@ -61,6 +61,9 @@ TRIED: Mapping[str, Recipe] = {
     "in-cou": _varied("in-cou", forms=(IN_COU,)),
     "in-cou-lora": _varied("in-cou-lora", forms=(IN_COU,), lora=8, learning_rate=5e-3),
     "in-cou-lora-2": _varied("in-cou-lora-2", forms=(IN_COU,), lora=2, learning_rate=5e-3),
+    "in-cou-short": _varied("in-cou-short", forms=(IN_COU,), steps=90),
+    "in-cou-lora-2-short": _varied("in-cou-lora-2-short", forms=(IN_COU,), lora=2, learning_rate=5e-3, steps=90),
+    "in-cou-lora-2-long": _varied("in-cou-lora-2-long", forms=(IN_COU,), lora=2, learning_rate=5e-3, steps=360),
 }
 FRAMES = ("standard", "cot", "cou", "cou-paraphrase-1", "story")
 ITEMS = 160
