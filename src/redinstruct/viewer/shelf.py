@@ -14,7 +14,6 @@ import msgspec
 from redinstruct.errors import RedInstructError
 from redinstruct.figures.scores import utility_in
 from redinstruct.run import STORE_NAME, CollectionStore, CountRow, Store, is_run, judges_of, times_of
-from redinstruct.run.config import RunConfig
 from redinstruct.safetext import shown
 from redinstruct.stats import wilson
 from redinstruct.types import MEASURES, JudgeCard
@@ -117,29 +116,23 @@ def line_of(run: Path, place: str) -> ShelfLine:
     """One run in a line, whatever it holds."""
     try:
         with Store.open_for_reading(run) as store:
-            return _line(store, place)
+            times = times_of(store)
+            return msgspec.structs.replace(_line(store, place), began=times.began, seconds=times.seconds)
     except (RedInstructError, OSError) as error:
         return ShelfLine(place, "unreadable", problem=shown(str(error).replace(str(run), place)))
 
 
 def _line(store: Store, place: str) -> ShelfLine:
-    times = times_of(store)
-    began, seconds = times.began, times.seconds
     if (check := utility_in(store)) is not None:
         told = ", ".join(f"{m.task} {'-' if m.mean is None else f'{m.mean:.3g}'}" for m in check.headline[:4])
-        done, tasks = len(check.cards), len(check.config.tasks)
         return ShelfLine(
-            place, "utility", check.model, done=done, planned=tasks, told=told, began=began, seconds=seconds
+            place, "utility", check.model, done=len(check.cards), planned=len(check.config.tasks), told=told
         )
     if store.kind == "collection":
-        return ShelfLine(place, "collection", done=CollectionStore(store).answered(), began=began, seconds=seconds)
+        return ShelfLine(place, "collection", done=CollectionStore(store).answered())
     config = store.config()
     if config is None:
-        return ShelfLine(place, "empty", began=began)
-    return _evaluation(store, place, config, began, seconds)
-
-
-def _evaluation(store: Store, place: str, config: RunConfig, began: float | None, seconds: float | None) -> ShelfLine:
+        return ShelfLine(place, "empty")
     row, card = judges_of(store)[0]
     counts = store.counts(row)
     return ShelfLine(
@@ -153,8 +146,6 @@ def _evaluation(store: Store, place: str, config: RunConfig, began: float | None
         sum(one.count for one in counts if one.label is not None),
         sum(one.count for one in counts),
         _worst(counts, card),
-        began=began,
-        seconds=seconds,
     )
 
 
