@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+from msgspec.structs import astuple
 
 from redinstruct.figures.comparison.values import Comparison
 from redinstruct.figures.gate import GateResult
@@ -38,21 +38,17 @@ def _named(result: ResultFigures) -> str:
     return f"{result.bank}/{result.prompt}"
 
 
-def _same(one: msgspec.Struct, other: msgspec.Struct) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in one.__struct_fields__)
-
-
 class ComparisonShown(Comparison, frozen=True):
     """A comparison that shows itself: verdicts as text, a table in a notebook."""
 
     @classmethod
     def of(cls, found: Comparison) -> ComparisonShown:
         """The same comparison."""
-        return cls(**{name: getattr(found, name) for name in found.__struct_fields__})
+        return cls(*astuple(found))
 
     def __eq__(self, other: object) -> bool:
         """Equal to the same comparison, shown or not."""
-        return isinstance(other, Comparison) and _same(self, other)
+        return isinstance(other, Comparison) and astuple(self) == astuple(other)
 
     __hash__ = Comparison.__hash__
 
@@ -71,11 +67,11 @@ class GateShown(GateResult, frozen=True):
     @classmethod
     def of(cls, found: GateResult) -> GateShown:
         """The same answer."""
-        return cls(**{name: getattr(found, name) for name in found.__struct_fields__})
+        return cls(*astuple(found))
 
     def __eq__(self, other: object) -> bool:
         """Equal to the same answer, shown or not."""
-        return isinstance(other, GateResult) and _same(self, other)
+        return isinstance(other, GateResult) and astuple(self) == astuple(other)
 
     __hash__ = GateResult.__hash__
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from redinstruct.cli import console
@@ -17,12 +16,12 @@ MOST_LINES = 12
 """Distinct failures that are listed; what is beyond is counted."""
 
 
-def say_failures(failures: Failures, say: Callable[[str], None] = console.note) -> None:
+def say_failures(failures: Failures) -> None:
     """Each distinct reason with its count and the endpoint's own words, in every bank and prompt, or step."""
     for failure in failures[:MOST_LINES]:
-        say(f"{failure.where}: {failure}")
+        console.note(f"{failure.where}: {failure}")
     if more := failures[MOST_LINES:]:
-        say(f"and {sum(failure.count for failure in more):,} more, in {len(more):,} other ways")
+        console.note(f"and {sum(failure.count for failure in more):,} more, in {len(more):,} other ways")
 
 
 def say_ending(outcome: Outcome | Collecting) -> int:

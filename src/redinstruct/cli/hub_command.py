@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.kinds import PATH
 from redinstruct.cli.options import as_json
-from redinstruct.errors import EXIT_DONE, UsageError, how_to_install
+from redinstruct.errors import EXIT_DONE, from_extra
 
 if TYPE_CHECKING:
     from redinstruct.publishing import RepositoryKind
@@ -43,8 +42,8 @@ def push_command(source: Path, repository: str, public: bool, include_red: bool,
 
     to = named(repository)
     parcel = pack(source, include_red=include_red)
-    _check_installed()
-    from redinstruct.publishing.client import push
+    with from_extra("hub", "hub push"):
+        from redinstruct.publishing.client import push
 
     sent = push(parcel, to, public=public)
     if as_json:
@@ -76,8 +75,8 @@ def pull_command(repository: str, kind: RepositoryKind, files: tuple[str, ...], 
     from redinstruct.publishing import repository as named
 
     source = named(repository)
-    _check_installed()
-    from redinstruct.publishing.client import pull
+    with from_extra("hub", "hub pull"):
+        from redinstruct.publishing.client import pull
 
     with console.steps() as tell:
         done = pull(source, out, kind=kind, only=files, on_progress=tell)
@@ -94,8 +93,3 @@ def pull_command(repository: str, kind: RepositoryKind, files: tuple[str, ...], 
         more = ", ..." if len(done.left) > 5 else ""
         console.note(f"left there: {', '.join(done.left[:5])}{more}")
     return EXIT_DONE
-
-
-def _check_installed() -> None:
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UsageError(f"the hub needs huggingface_hub: {how_to_install('hub')}")

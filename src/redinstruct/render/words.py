@@ -57,9 +57,9 @@ def between(figure: Figure | SideOfLimit) -> str:
     return f"{percent(figure.low)} and {percent(figure.high)}\u00a0%"
 
 
-def number(count: int, noun: str, plural: str | None = None) -> str:
+def number(count: int, noun: str) -> str:
     """``1 attempt``, ``1,960 attempts``."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 def judge_name(result: ResultFigures, among: Sequence[ResultFigures] = ()) -> str:
