@@ -78,8 +78,8 @@ def test_the_command_shows_them_and_writes_every_file(
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert any(line.split()[:2] == ["mmlu", "hf/before"] and "75.0 % [70.5, 79.0]" in line for line in lines)
-    assert any(line.startswith("worse") and "mmlu" in line for line in lines)
-    assert any(line.startswith("no difference shown") and "facts" in line for line in lines)
+    assert any(line.strip().startswith("worse") and "mmlu" in line for line in lines)
+    assert any(line.strip().startswith("no difference shown") and "facts" in line for line in lines)
     # The formats of attempts and rates hold these alone.
     assert {row["bank"] for row in csv.DictReader(io.StringIO(names["csv"].read_text()))} == {"bank"}
     attempts = [json.loads(line) for line in names["jsonl"].read_text().splitlines()]

@@ -8,7 +8,6 @@ import msgspec
 from redinstruct.cli import console
 from redinstruct.cli.options import as_json, bank_columns
 from redinstruct.errors import BankError, UsageError, did_you_mean
-from redinstruct.safetext import terminal
 
 
 @click.group("banks", invoke_without_command=True)
@@ -96,8 +95,6 @@ def show_command(bank: str, columns: dict[str, str], as_json: bool) -> int:
     if as_json:
         console.say_json(msgspec.to_builtins(found))
         return 0
-    console.say_heading(f"bank {found.name}", f"sha256 {found.sha256[:12]}")
-    console.say()
     counts = {
         "questions": found.questions,
         "unsafe: asked for attack success": found.unsafe,
@@ -108,12 +105,10 @@ def show_command(bank: str, columns: dict[str, str], as_json: bool) -> int:
         "topics": len(found.topics),
     }
     rows = [{"what": what, "how many": f"{count:,}"} for what, count in counts.items() if count]
-    console.say_table(rows, right=("how many",))
-    if found.topics:
-        console.say()
-        console.say_table(
-            [{"topic": terminal(name), "questions": f"{n:,}"} for name, n in found.topics], right=("questions",)
-        )
+    console.say_section(f"bank {found.name}", f"sha256 {found.sha256[:12]}", rows=rows, right=("how many",))
+    console.say_table(
+        [{"topic": name, "questions": f"{n:,}"} for name, n in found.topics], right=("questions",), indent=2
+    )
     if not (found.safe or found.unsafe):
         console.say_folded("No column tells safe questions from unsafe ones: all are asked for either measure.")
     return 0

@@ -82,8 +82,9 @@ def say_collection(collection: Collection) -> None:
     thin = [cell for cell in cells if cell.questions < cell.wanted]
     if thin:
         console.say()
-        console.say_heading("Thin subtopics", "fewer questions than wanted; --until-covered asks on")
-        console.say_table([_row(f"{cell.topic} / {cell.subtopic}", (cell,)) for cell in thin], right=_RIGHT)
+        rows = [_row(f"{cell.topic} / {cell.subtopic}", (cell,)) for cell in thin]
+        why = "fewer questions than wanted; --until-covered asks on"
+        console.say_section("Thin subtopics", why, rows=rows, right=_RIGHT)
     for step, reasons in collection.harvest.unparsable.items():
         told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
         console.note(f"{step}: replies that could not be used: {told}")

@@ -25,6 +25,5 @@ def command(as_json: bool) -> int:
         if kind.reads:
             console.say_folded(f"reads {kind.reads}", indent="      ")
     console.say()
-    console.say_heading("judges")
-    console.say_table([{"judge": name, "what": what} for name, what in JUDGES.items()], indent=2)
+    console.say_section("judges", rows=[{"judge": name, "what": what} for name, what in JUDGES.items()])
     return 0

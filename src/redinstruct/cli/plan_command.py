@@ -82,10 +82,8 @@ def _plan_eval(run: Path | None, flags: Flags, *, as_json: bool) -> int:
     ]
     dropped = [name for name, empty in (("recorded", "0"), ("cost <=", "")) if all(r[name] == empty for r in rows)]
     rows = console.without(rows, *dropped)
-    console.say_heading(f"plan for {plan.config.model}", f"judge {cast.judge.rpartition('@')[0]}")
-    console.say()
-    console.say_table(rows, right=[column for column in rows[0] if column not in ("bank", "prompt")])
-    console.say()
+    judge = f"judge {cast.judge.rpartition('@')[0]}"
+    console.say_section(f"plan for {plan.config.model}", judge, rows=rows, left=("bank", "prompt"))
     console.remark(
         "Calls: target and judge together, each tried up to 6 times when it fails. Tokens at 4 bytes each, answers at "
         + (

@@ -131,13 +131,11 @@ def _say_utility(project: Project, *, after: bool) -> None:
         return
     if after:
         console.say()
-    console.say_heading("Utility: still useful?", "higher is better unless it says otherwise")
-    console.say()
-    console.say_table(utility_rows(project.checks), right=("value [95 % CI]", "items"))
+    better, numbers = "higher is better unless it says otherwise", ("value [95 % CI]", "items")
+    console.say_section("Utility: still useful?", better, rows=utility_rows(project.checks), right=numbers)
     if project.utility_changes:
-        console.say()
-        console.say_heading("Before and after", margin_in_words(project.checks))
-        console.say()
         rows = comparison_rows(project.utility_changes, project.checks[-1].margin)
         tested = all(result.difference is not None for result in project.utility_changes)
-        console.say_table(console.without(rows, "because") if tested else rows, right=("before", "after", "p"))
+        rows = console.without(rows, "because") if tested else rows
+        said = margin_in_words(project.checks)
+        console.say_section("Before and after", said, rows=rows, right=("before", "after", "p"))
