@@ -259,26 +259,6 @@ def _records(path: Path, kind: str) -> Iterator[Fields]:
         raise UsageError(f"--import {terminal(path.name)}: {error}") from None
 
 
-def take_labels(
-    run: Path, source: Path, kind: str, annotator: str | None = None, judge: str | None = None
-) -> tuple[int, int]:
-    """Take a file's labels into a run, all of them or nothing: how many were new, and how many the file holds.
-
-    Raises:
-        UsageError: the file does not fit the run (:func:`imported`).
-        StoreError: the store cannot be written.
-    """
-    if annotator is not None:
-        checked_name(annotator)
-    with Store.open_for_reading(run) as store:
-        _, card = judge_of(store, judge)
-        rows = imported(source, kind, MEASURES[card.measure], annotator, store)
-    with Store.open_for_writing(run) as store:
-        added = store_labels(store, rows)
-        follow_people(store)
-    return added, len(rows)
-
-
 def format_of(kind: Format | None, path: Path) -> Format:
     """The format of a file of labels.
 
@@ -305,7 +285,14 @@ def take_in(run: Path, asked: LabelsSettings) -> tuple[int, int] | None:
     taken = None
     if asked.source is not None:
         kind = format_of(asked.kind, asked.source)
-        taken = take_labels(run, asked.source, kind, asked.annotator, asked.judge)
+        if asked.annotator is not None:
+            checked_name(asked.annotator)
+        with Store.open_for_reading(run) as store:
+            _, card = judge_of(store, asked.judge)
+            rows = imported(asked.source, kind, MEASURES[card.measure], asked.annotator, store)
+        with Store.open_for_writing(run) as store:
+            taken = store_labels(store, rows), len(rows)
+            follow_people(store)
     if asked.settle is not None:
         with Store.open_for_writing(run) as store:
             AnnotationStore(store).set_rule(asked.settle)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from redinstruct.annotate.draw import Drawn, draw
-from redinstruct.annotate.figures import ADJUDICATING, LabelsFigures, cell_figures, summary
+from redinstruct.annotate.figures import ADJUDICATING, cell_figures
 from redinstruct.errors import UsageError
 from redinstruct.figures.agreement import disagreements, people_figures
 from redinstruct.figures.people import Labelling, People, cells_of, drawn_labels, settled_labels
@@ -168,12 +168,11 @@ class Session:
             "unsure": acts.count("unsure"),
             "undo": last is not None and last not in self._seen,
             "last": None if last is None or done.get(last) in (None, "skip") else last.hex(),
-            "cells": [_shown(plain(f)) for f in cell_figures(self._cells, self.card, self._people(settled))],
+            "cells": [
+                _shown(plain(f)) for f in cell_figures(self._cells, self.card, People(settled, drawn=self._draws))
+            ],
             "end": self._end(standing) if key is None else None,
         }
-
-    def _people(self, settled: dict[bytes, str]) -> People:
-        return People(settled, drawn=self._draws)
 
     def _own(self, standing: Sequence[Annotated]) -> dict[bytes, str]:
         if self.adjudicate:
@@ -196,12 +195,8 @@ class Session:
 
     def _end(self, standing: Sequence[Annotated]) -> JsonObject:
         """What is shown when nothing is left: with everybody's labels together."""
-        together = cell_figures(self._cells, self.card, self._people(settled_labels(self.store)))
+        together = cell_figures(self._cells, self.card, People(settled_labels(self.store), drawn=self._draws))
         return {"settled": [_shown(plain(f)) for f in together], "people": plain(people_figures(standing))}
-
-    def summary(self) -> LabelsFigures:
-        """What everybody's labels say by now (see :func:`redinstruct.annotate.figures.summary`)."""
-        return summary(self.store, self.judge, self.card)
 
     # ---- what the page may ask for -------------------------------------------------------------------------------
 

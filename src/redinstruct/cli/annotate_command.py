@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from redinstruct.annotate.figures import summary
 from redinstruct.annotate.session import Session
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN, Whole
@@ -61,7 +62,7 @@ def command(
         serve(session, port, ready)
         follow_people(session.store)
         left = session.owed()
-        say_labels(session.summary())
+        say_labels(summary(store, session.judge, session.card))
         if left:
             console.note(f"{left:,} left; the same command goes on")
     return EXIT_INTERRUPTED if left else EXIT_DONE
