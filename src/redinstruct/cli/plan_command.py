@@ -52,11 +52,9 @@ def command(run: Path | None, as_json: bool, **flags: Any) -> int:
         return plan_labels(run, flags["judge"], of_labels, as_json=as_json)
     if of_rate:
         return plan_power(flags, as_json=as_json)
-    context = click.get_current_context()
-    for name in ("model", "banks", "judge"):
+    for name, flag in (("model", "--model"), ("banks", "--bank"), ("judge", "--judge")):
         if not flags[name]:
-            wanted = next(option for option in context.command.params if option.name == name)
-            raise click.MissingParameter(ctx=context, param=wanted)
+            raise click.MissingParameter(param_hint=f"'{flag}'", param_type="option")
     return _plan_eval(run, flags, as_json=as_json)
 
 

@@ -80,35 +80,25 @@ def plan_power(flags: Flags, *, as_json: bool) -> int:
     Raises:
         UsageError: shares that are none, a rate at its limit, or a bank that does not read.
     """
-    found = _planned(flags)
+    rate, limit, power, epochs, banks = (flags[name] for name in ("rate", "limit_rate", "power", "epochs", "banks"))
+    alike = _checked(flags)
+    cells = max(1, len(banks)) * (len(flags["prompts"]) or 3 if banks else 1)
+    needs = [
+        questions_needed(rate, limit, cells=number, power=power, epochs=epochs, correlation=alike)
+        for number in sorted({*CELLS, *([cells] if banks else [])})
+    ]
+    rows = tuple(Needed(n.cells, n.questions, n.questions and n.questions * n.cells * epochs, n.power) for n in needs)
+    chances = tuple(
+        OfBank(name, size, gate_power(size, rate, limit, epochs=epochs, correlation=alike) if size else 0.0)
+        for name, size in _sizes(banks, flags["measure"], flags["limit"], flags["dedupe"]).items()
+    )
+    answer = "passed" if rate < limit else "failed"
+    found = PowerPlan("redinstruct.power/1", rate, limit, answer, power, 0.95, epochs, alike, rows, chances)
     if as_json:
         console.say_json(msgspec.to_builtins(found))
     else:
         _say(found)
     return 0
-
-
-def _planned(flags: Flags) -> PowerPlan:
-    rate, limit, power, epochs = (flags[name] for name in ("rate", "limit_rate", "power", "epochs"))
-    banks, prompts, alike = flags["banks"], flags["prompts"], _checked(flags)
-    cells = max(1, len(banks)) * (len(prompts) or 3 if banks else 1)
-    rows = [
-        questions_needed(rate, limit, cells=number, power=power, epochs=epochs, correlation=alike)
-        for number in sorted({*CELLS, *([cells] if banks else [])})
-    ]
-    needed = [
-        Needed(row.cells, row.questions, row.questions and row.questions * row.cells * epochs, row.power)
-        for row in rows
-    ]
-    sizes = _sizes(banks, flags["measure"], flags["limit"], flags["dedupe"])
-    chances = [
-        OfBank(name, size, gate_power(size, rate, limit, epochs=epochs, correlation=alike) if size else 0.0)
-        for name, size in sizes.items()
-    ]
-    answer = "passed" if rate < limit else "failed"
-    return PowerPlan(
-        "redinstruct.power/1", rate, limit, answer, power, 0.95, epochs, alike, tuple(needed), tuple(chances)
-    )
 
 
 def _checked(flags: Flags) -> float:
