@@ -153,6 +153,12 @@ def is_given(settings: msgspec.Struct, field: msgspec.structs.FieldInfo) -> bool
     return bool(value is not made and value != made)
 
 
+def given_flags(settings: msgspec.Struct, *, but: tuple[str, ...] = ()) -> list[str]:
+    """The flags of what was said, other fields than these."""
+    fields = [field for field in msgspec.structs.fields(type(settings)) if field.name not in but]
+    return [flag_of(field.name, setting_of(field)) for field in fields if is_given(settings, field)]
+
+
 def why_outside(value: Any, kinds: set[type], bounds: Bounds) -> str | None:
     """What a number must do to be of these kinds and within its bounds, to stand after "must"; None: it is."""
     known = tuple(kinds | {int} if float in kinds else kinds)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
@@ -16,7 +15,7 @@ from redinstruct.errors import EXIT_DONE, UsageError
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.interop.inspect_export import export_inspect
 from redinstruct.render.bundle import bundle
-from redinstruct.settings import flag_of, setting_of, settings_from
+from redinstruct.settings import given_flags, settings_from
 
 
 @click.command("export")
@@ -36,7 +35,7 @@ def command(run: Path, out: Path, **flags: Any) -> int:
     """
     asked = settings_from(ExportSettings, flags)
     if asked.to in _OF_AN_EVALUATION:
-        return _OF_AN_EVALUATION[asked.to](run, out, asked.include_red, _rows_alone(asked))
+        return _OF_AN_EVALUATION[asked.to](run, out, asked.include_red, given_flags(asked, but=("to", "include_red")))
     from redinstruct.harmfulqa.release import card_paths, export
 
     check_files({"--out": out, **{f"--out ({path.suffix} of its data card)": path for path in card_paths(out)}})
@@ -51,15 +50,6 @@ def command(run: Path, out: Path, **flags: Any) -> int:
     if not asked.banks:
         console.note("screened against no evaluation bank: name those in use with --bank")
     return EXIT_DONE
-
-
-def _rows_alone(asked: ExportSettings) -> list[str]:
-    """The flags that were given and have a meaning for a collection's rows alone."""
-    return [
-        flag_of(field.name, setting_of(field))
-        for field in msgspec.structs.fields(ExportSettings)
-        if field.name not in ("to", "include_red") and getattr(asked, field.name) != field.default
-    ]
 
 
 def _bundle(run: Path, out: Path, include_red: bool, others: list[str]) -> int:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
@@ -19,7 +18,7 @@ from redinstruct.figures.report import plain
 from redinstruct.interop import Imported, import_file
 from redinstruct.interop.settings import ImportSettings
 from redinstruct.run import SettleRule
-from redinstruct.settings import flag_of, setting_of, settings_from
+from redinstruct.settings import given_flags, settings_from
 
 
 @click.command("import")
@@ -44,7 +43,10 @@ def command(file: Path, run: Path, as_json: bool, **flags: Any) -> int:
 
     asked = settings_from(ImportSettings, flags)
     if is_public(file):
-        _refuse_what_is_for_answers(asked)
+        if others := given_flags(asked, but=("model",)):
+            raise UsageError(
+                f"{others[0]}: is for files of answers, and this one holds conversations (HARMFULQA's schema)"
+            )
         return _collection(file, run, asked.model, as_json)
 
     with console.steps() as tell:
@@ -56,14 +58,6 @@ def command(file: Path, run: Path, as_json: bool, **flags: Any) -> int:
         say_figures(report)
     _note(done, run, asked.settle)
     return 0
-
-
-def _refuse_what_is_for_answers(asked: ImportSettings) -> None:
-    for field in msgspec.structs.fields(ImportSettings):
-        value = getattr(asked, field.name)
-        if field.name != "model" and value and value != field.default:
-            flag = flag_of(field.name, setting_of(field))
-            raise UsageError(f"{flag}: is for files of answers, and this one holds conversations (HARMFULQA's schema)")
 
 
 def _collection(file: Path, run: Path, model: str | None, as_json: bool) -> int:
