@@ -75,25 +75,14 @@ def json_values(buffer: Buffer) -> Iterator[object]:
     """
 
     def no_constant(_: str) -> object:
-        raise _NotANumber
+        raise BankError("holds NaN or Infinity: JSON knows finite numbers only")
 
     reader = _JsonReader(buffer, ".json", bool, no_constant)
-    values = reader.values()
-    while True:
-        try:
-            value = next(values)
-        except StopIteration:
-            return
-        except _NotANumber:
-            raise BankError(f"row {reader.number}: holds NaN or Infinity: JSON knows finite numbers only") from None
-        except BankError as error:
-            told = str(error).removeprefix(f"row {reader.number} ").removeprefix(f"row {reader.number}: ")
-            raise BankError(f"row {reader.number}: {told}") from None
-        yield value
-
-
-class _NotANumber(Exception):
-    """NaN or Infinity in a text that is held to be JSON."""
+    try:
+        yield from reader.values()
+    except BankError as error:
+        row = f"row {reader.number}"
+        raise BankError(f"{row}: {str(error).removeprefix(f'{row} ').removeprefix(f'{row}: ')}") from None
 
 
 class _JsonReader:

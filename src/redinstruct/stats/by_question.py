@@ -13,8 +13,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import SupportsIndex
 
 from redinstruct.stats.checks import checked_alpha
-from redinstruct.stats.clusters import checked_clusters, robust, wilson_low
-from redinstruct.stats.intervals import quantile, wilson
+from redinstruct.stats.clusters import checked_clusters, robust
+from redinstruct.stats.intervals import quantile, score_low, wilson
 from redinstruct.stats.multiplicity import hit_at_k
 from redinstruct.stats.values import Interval
 
@@ -168,7 +168,7 @@ def _effect(pairs: Sequence[tuple[int, int]]) -> tuple[float, float | None]:
 
 
 def _low(rate: float, size: float, t: float, alpha: float) -> float:
-    low = wilson_low(rate, size, t)
+    low = score_low(rate, 1 - rate, t * t / size)
     if rate == 0 or rate > 0.5 or round(rate * size) > _RARE:
         return low
     from scipy.special import gammaincinv

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, SupportsIndex
 
 from redinstruct.stats.checks import check_as_many, checked_alpha, checked_counts
-from redinstruct.stats.intervals import quantile
+from redinstruct.stats.intervals import quantile, score_low
 from redinstruct.stats.values import Interval
 
 METHOD = "clustered wilson"
@@ -86,7 +86,8 @@ def clustered(
     effect, freedom = _effect(pairs)
     # At least 1, and with Student's quantile all the same: rare successes hide how unlike the clusters are.
     effective, t = size / max(1.0, effect), -quantile(alpha / 2, freedom)
-    low, high = wilson_low(estimate, effective, t), 1.0 - wilson_low(1 - estimate, effective, t)
+    w, missed = t * t / effective, 1 - estimate
+    low, high = score_low(estimate, missed, w), 1.0 - score_low(missed, 1 - missed, w)
     return Interval(estimate, min(low, estimate), max(high, estimate), METHOD)
 
 
@@ -130,11 +131,3 @@ def _effect(pairs: Sequence[tuple[int, int]]) -> tuple[float, float]:
     variance, freedom = robust([x - n * rate for x, n in pairs], [n for _, n in pairs])
     independent = rate * (1 - rate) / size
     return (variance / independent if independent > 0 else 1.0), freedom
-
-
-def wilson_low(rate: float, size: float, t: float) -> float:
-    """The lower score limit at a size that need not be whole; see ``intervals._wilson_low`` for the form."""
-    if rate == 0:
-        return 0.0
-    w = t * t / size
-    return rate * rate / (rate + w / 2 + math.sqrt(w * (rate * (1 - rate) + w / 4)))

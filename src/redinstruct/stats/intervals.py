@@ -41,21 +41,19 @@ def wilson(successes: SupportsIndex, total: SupportsIndex, confidence: float = 0
     z = -quantile(alpha / 2)
     estimate = x / n
     # The interval always holds the estimate; where it is narrower than a float's rounding, that must be said.
-    low, high = min(_wilson_low(x, n, z), estimate), max(1.0 - _wilson_low(n - x, n, z), estimate)
-    return Interval(estimate, low, high, "wilson")
+    # The division of integers comes first, so that no count is too large for a float.
+    missed, w = (n - x) / n, z * z * (1 / n)
+    low, high = score_low(estimate, missed, w), 1.0 - score_low(missed, estimate, w)
+    return Interval(estimate, min(low, estimate), max(high, estimate), "wilson")
 
 
-def _wilson_low(x: int, n: int, z: float) -> float:
-    """The smaller root of (1 + z²/n) π² - (2p + z²/n) π + p² = 0, with p = x/n.
+def score_low(p: float, q: float, w: float) -> float:
+    """The lower score limit of a rate p; q is 1 - p, w is z²/n. The smaller root of (1 + w) π² - (2p + w) π + p² = 0.
 
     As p² over the larger root's numerator (Vieta) instead of a difference of two nearly equal numbers, so that small
-    rates keep their digits. The division of integers comes first, so that no count is too large for a float.
+    rates keep their digits.
     """
-    if x == 0:
-        return 0.0
-    p, q, w = x / n, (n - x) / n, z * z * (1 / n)
-    root = math.sqrt(w * (p * q + w / 4))
-    return p * p / (p + w / 2 + root)
+    return p * p / (p + w / 2 + math.sqrt(w * (p * q + w / 4))) if p else 0.0
 
 
 def jeffreys(successes: SupportsIndex, total: SupportsIndex, confidence: float = 0.95) -> Interval:
