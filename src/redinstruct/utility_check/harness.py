@@ -32,8 +32,6 @@ _PROMPT_KEYS = ("description", "doc_to_text", "doc_to_target", "doc_to_choice", 
                 "fewshot_config", "output_type", "filter_list", "process_docs", "process_results")  # fmt: skip
 PROBABILITIES = frozenset({"multiple_choice", "loglikelihood", "loglikelihood_rolling"})
 """Output types that need a text's own log-probabilities."""
-LoadedTasks = dict[str, Any]
-"""The harness's tasks, loaded, by name."""
 
 
 def needs_tokens(task: Any) -> bool:

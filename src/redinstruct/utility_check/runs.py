@@ -32,18 +32,26 @@ from redinstruct.utility_check.settings import UtilitySettings
 from redinstruct.utility_check.suites import Catalogue, SuiteSelection, TaskPlan, needs_harness, present, select
 
 
+class ReadyTask(msgspec.Struct):
+    """A task whose data is here: ``source`` says which. ``loaded`` is the harness's own, ``local`` what it asks of."""
+
+    plan: TaskPlan
+    source: str = ""
+    preferences: Sequence[data.Preference] = ()
+    local: data.LocalData | None = None
+    loaded: Any = None
+
+
 class ReadyCheck(msgspec.Struct):
-    """A check that can begin: its configuration, its model, and what each task needs.
+    """A check that can begin: its configuration, its model, and its tasks.
 
     ``lm`` is the model as the harness wants it, None where no task needs that.
     """
 
     config: UtilityConfig
-    selection: SuiteSelection
+    tasks: Sequence[ReadyTask]
     asker: Asker
     lm: Any
-    loaded: harness.LoadedTasks
-    preferences: dict[str, list[data.Preference]]
     absent: tuple[tuple[str, int, int], ...]
 
 
@@ -113,11 +121,11 @@ def _check_harness() -> None:
 
 def _checked(wanted: UtilitySettings, run: Path, limits: Limits, temporary: Path) -> ReadyCheck:
     catalogue = Catalogue()
-    selection = select(wanted.suite, wanted.shots, catalogue)
-    local, preferences, absent = _read_data(wanted, selection)
-    lacking = _lacking(selection, absent)
-    selection = present(selection, absent)
-    if not selection.tasks:
+    asked = select(wanted.suite, wanted.shots, catalogue)
+    tasks = _with_data(wanted, asked)
+    absent = [task.name for task in asked.tasks if task.name not in {ready.plan.name for ready in tasks}]
+    selection = present(asked, absent)
+    if not tasks:
         place = "" if wanted.data is None else f" in {wanted.data.name}"
         raise UsageError(f"--suite {wanted.suite}: there is no data for any of its tasks{place}")
     template = _template(wanted, selection)
@@ -125,76 +133,61 @@ def _checked(wanted: UtilitySettings, run: Path, limits: Limits, temporary: Path
     model = _model(wanted, template, limits.timeout)
     asker = Asker(model, limits, spending_of(run, limits, lambda store: (*UtilityStore(store).tokens(), 0, 0)))
     lm = _harness_model(model, asker, wanted.batch, template) if by_harness else None
-    loaded = _loaded(wanted, selection, catalogue, local, temporary)
-    _check_probabilities(wanted, selection, loaded, asker)
+    _load(tasks, catalogue, temporary, download=wanted.download)
+    _check_probabilities(wanted, tasks, asker)
     if asker.computes and not computes_here(model):
-        _check_answers(loaded)
+        _check_answers(tasks)
     config = UtilityConfig(
         model=model.id,
-        tasks=tuple(task.name for task in selection.tasks),
+        tasks=tuple(task.plan.name for task in tasks),
         groups=selection.groups,
         margin=wanted.margin,
         harness=harness.version() if by_harness else toy.HARNESS,
         chat_template=template if model.id.startswith("hf/") else "endpoint",
-        data=tuple((task.name, _source(task, wanted, local, loaded)) for task in selection.tasks),
+        data=tuple((task.plan.name, task.source) for task in tasks),
         shots=wanted.shots,
         limit=wanted.limit,
     )
-    return ReadyCheck(config, selection, asker, lm, loaded, preferences, lacking)
+    return ReadyCheck(config, tasks, asker, lm, _lacking(asked, absent))
 
 
-def _loaded(
-    wanted: UtilitySettings,
-    selection: SuiteSelection,
-    catalogue: Catalogue,
-    local: dict[str, data.LocalData],
-    temporary: Path,
-) -> harness.LoadedTasks:
-    """The harness's tasks, loaded, by name."""
-    tasks = [task for task in selection.tasks if task.kind == "harness"]
-    if not tasks:
-        return {}
-    harness.make_ready(download=wanted.download)
-    found = {}
-    for task in tasks:
-        own = catalogue.file(task.name)
-        file = harness.write_local(temporary, task.name, own, local[task.name]) if task.name in local else own
-        found[task.name] = harness.load(task.name, file, task.shots)
-    return found
+def _load(tasks: Sequence[ReadyTask], catalogue: Catalogue, temporary: Path, *, download: bool) -> None:
+    """Let the harness load its own tasks."""
+    own = [task for task in tasks if task.plan.kind == "harness"]
+    if own:
+        harness.make_ready(download=download)
+    for task in own:
+        name, file = task.plan.name, catalogue.file(task.plan.name)
+        if task.local is not None:
+            file = harness.write_local(temporary, name, file, task.local)
+        task.loaded = harness.load(name, file, task.plan.shots)
+        task.source = task.source or f"{task.loaded.DATASET_PATH}/{task.loaded.DATASET_NAME or 'default'}"
 
 
-def _read_data(
-    wanted: UtilitySettings, selection: SuiteSelection
-) -> tuple[dict[str, data.LocalData], dict[str, list[data.Preference]], tuple[str, ...]]:
-    """Local data by task, HHH's parts, and the tasks that have none.
+def _with_data(wanted: UtilitySettings, selection: SuiteSelection) -> list[ReadyTask]:
+    """The tasks that have data.
 
     Raises:
-        UsageError: a task that was named itself has no data.
+        UsageError: a task that was named itself has none.
     """
-    local: dict[str, data.LocalData] = {}
-    preferences: dict[str, list[data.Preference]] = {}
-    absent: list[TaskPlan] = []
+    found: list[ReadyTask] = []
     parts = {} if wanted.data is None else data.find_hhh(wanted.data)
     for task in selection.tasks:
-        if task.kind == "hhh":
-            path = parts.get(task.name.removeprefix("hhh_"))
-            if path is None:
-                absent.append(task)
-            else:
-                preferences[task.name] = data.read_hhh(path)
-        elif task.kind == "harness" and wanted.data is not None:
-            found = data.read_local(wanted.data, task.name)
-            if found is None:
-                absent.append(task)
-            else:
-                local[task.name] = found
-    gone = {task.name for task in absent}
-    for task in absent:
-        whole = all(other.name in gone for other in selection.tasks if other.asked == task.asked)
-        if task.required and whole:
+        if task.kind == "toy":
+            found.append(ReadyTask(task, "world"))
+        elif task.kind == "hhh":
+            if (path := parts.get(task.name.removeprefix("hhh_"))) is not None:
+                found.append(ReadyTask(task, f"sha256:{data.digest([path])}", data.read_hhh(path)))
+        elif wanted.data is None:
+            found.append(ReadyTask(task))
+        elif (local := data.read_local(wanted.data, task.name)) is not None:
+            found.append(ReadyTask(task, f"sha256:{local.sha256}", local=local))
+    here = {ready.plan.asked for ready in found}
+    for task in selection.tasks:
+        if task.required and task.asked not in here:
             where = "" if wanted.data is None else f" in {wanted.data.name}"
             raise UsageError(f"--suite {task.asked}: no data for it{where}; {_place(task)}")
-    return local, preferences, tuple(task.name for task in absent)
+    return found
 
 
 def _lacking(selection: SuiteSelection, absent: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
@@ -209,20 +202,6 @@ def _place(task: TaskPlan) -> str:
     if task.kind == "hhh":
         return f"put BIG-bench's hhh_alignment/{task.name.removeprefix('hhh_')}/task.json into a folder for --data"
     return f"{task.name}/<split>.jsonl in its own columns would do (see docs/utility.md)"
-
-
-def _source(
-    task: TaskPlan, wanted: UtilitySettings, local: dict[str, data.LocalData], loaded: harness.LoadedTasks
-) -> str:
-    if task.kind == "toy":
-        return "world"
-    if task.kind == "hhh":
-        assert wanted.data is not None
-        return f"sha256:{data.digest([data.find_hhh(wanted.data)[task.name.removeprefix('hhh_')]])}"
-    if task.name in local:
-        return f"sha256:{local[task.name].sha256}"
-    found = loaded[task.name]
-    return f"{found.DATASET_PATH}/{found.DATASET_NAME or 'default'}"
 
 
 def _template(wanted: UtilitySettings, selection: SuiteSelection) -> str:
@@ -263,16 +242,13 @@ def _harness_model(model: Model, asker: Asker, batch: int | None, template: str)
     return RemoteLM(asker)
 
 
-def _check_probabilities(
-    wanted: UtilitySettings, selection: SuiteSelection, loaded: harness.LoadedTasks, asker: Asker
-) -> None:
-    need = [task for task in selection.tasks if _needs_probabilities(task, loaded)]
+def _check_probabilities(wanted: UtilitySettings, tasks: Sequence[ReadyTask], asker: Asker) -> None:
+    need = [task.plan.name for task in tasks if _needs_probabilities(task)]
     why = asker.why_no_probabilities() if need else None
     if why is None:
         return
-    names = [task.name for task in need]
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    rest = [task.name for task in selection.tasks if task not in need]
+    shown = ", ".join(need[:8]) + (f" and {len(need) - 8} more" if len(need) > 8 else "")
+    rest = [task.plan.name for task in tasks if task.plan.name not in need]
     hint = f"; the others can: --suite {','.join(rest[:8])}{',...' if len(rest) > 8 else ''}" if rest else ""
     raise UsageError(
         f"{wanted.model}: gives no log-probabilities of a text (/completions with echo: {why}), without which these "
@@ -280,9 +256,9 @@ def _check_probabilities(
     )
 
 
-def _check_answers(loaded: harness.LoadedTasks) -> None:
+def _check_answers(tasks: Sequence[ReadyTask]) -> None:
     """A worker tells how likely an answer is as a whole, and not whether each of its tokens is the likeliest."""
-    whole = [name for name, task in loaded.items() if harness.needs_tokens(task)]
+    whole = [task.plan.name for task in tasks if task.loaded is not None and harness.needs_tokens(task.loaded)]
     if whole:
         raise UsageError(
             f"--engine ray: a worker says how likely an answer is as a whole, and these are scored token by token: "
@@ -290,10 +266,10 @@ def _check_answers(loaded: harness.LoadedTasks) -> None:
         )
 
 
-def _needs_probabilities(task: TaskPlan, loaded: harness.LoadedTasks) -> bool:
-    if task.kind != "harness":
-        return task.kind == "hhh" or task.name == toy.FACTS
-    return str(loaded[task.name].OUTPUT_TYPE) in harness.PROBABILITIES
+def _needs_probabilities(task: ReadyTask) -> bool:
+    if task.loaded is None:
+        return task.plan.kind == "hhh" or task.plan.name == toy.FACTS
+    return str(task.loaded.OUTPUT_TYPE) in harness.PROBABILITIES
 
 
 def _check_same(store: Store, config: UtilityConfig, run: Path) -> None:
@@ -315,13 +291,14 @@ def _carry_out(
     done = {name: from_json(card, TaskCard) for name, card in rows.cards().items()}
     asked: list[str] = []
     rows.spend(checked.asker.tally.read, checked.asker.tally.written)
-    for task in checked.selection.tasks:
-        card = done.get(task.name)
+    for task in checked.tasks:
+        name = task.plan.name
+        card = done.get(name)
         if card is not None and not is_short(card, wanted.limit):
             continue
         before = {"tasks done": len(done) + len(asked)}
 
-        def told(rows: Progress, task: str = task.name, before: dict[str, int] = before) -> None:
+        def told(rows: Progress, task: str = name, before: dict[str, int] = before) -> None:
             on_progress(msgspec.structs.replace(rows, stage=task, labels=before))
 
         tally = checked.asker.tally = TaskTally(told)
@@ -333,23 +310,21 @@ def _carry_out(
             break
         finally:
             rows.spend(tally.read, tally.written)
-        asked.append(task.name)
+        asked.append(name)
     return tuple(asked)
 
 
-def _row(task: TaskPlan, checked: ReadyCheck, wanted: UtilitySettings) -> UtilityTaskRow:
+def _row(task: ReadyTask, checked: ReadyCheck, wanted: UtilitySettings) -> UtilityTaskRow:
     template = checked.config.chat_template
-    source = dict(checked.config.data)[task.name]
-    if task.kind == "harness":
-        loaded = checked.loaded[task.name]
-        return harness.run(loaded, checked.lm, limit=wanted.limit, chat_template=template, source=source)
-    if task.kind == "hhh":
-        return _hhh_row(task.name, checked, wanted.limit, source)
-    return _toy_row(task.name, checked, wanted)
+    if task.loaded is not None:
+        return harness.run(task.loaded, checked.lm, limit=wanted.limit, chat_template=template, source=task.source)
+    if task.plan.kind == "hhh":
+        return _hhh_row(task, checked, wanted.limit)
+    return _toy_row(task.plan.name, checked, wanted)
 
 
-def _hhh_row(name: str, checked: ReadyCheck, limit: int | None, source: str) -> UtilityTaskRow:
-    every = checked.preferences[name]
+def _hhh_row(task: ReadyTask, checked: ReadyCheck, limit: int | None) -> UtilityTaskRow:
+    name, every = task.plan.name, task.preferences
     items = every[:limit]
     contexts = [prompt for item in items for prompt in hhh.prompts(item)]
     pairs = [(context, f" {letter}") for context in contexts for letter in hhh.LETTERS]
@@ -363,7 +338,7 @@ def _hhh_row(name: str, checked: ReadyCheck, limit: int | None, source: str) -> 
         output_type="multiple_choice",
         shots=0,
         chat_template=checked.config.chat_template,
-        source=source,
+        source=task.source,
         total=len(every),
         limit=limit,
         metrics=(Metric("wins", higher_is_better=True, reported=counts.rate),),
