@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ from redinstruct.checkpoints.host import give_back
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures
 from redinstruct.models import id_of
-from redinstruct.progress import OnProgress, Progress, unheard
+from redinstruct.progress import OnProgress, Progress
 from redinstruct.rounds.asking import ask, identity
-from redinstruct.rounds.config import EvalPart, PickPart, digest_of
+from redinstruct.rounds.config import EvalPart, digest_of
 from redinstruct.types import PromptTemplate
+
+PickAsking = tuple[EvalPart, Sequence[PromptTemplate]]
+"""An evaluation, and its prompts as they are read for the loop's first model."""
 
 
 class Picker:
@@ -24,30 +27,16 @@ class Picker:
     """
 
     def __init__(
-        self,
-        part: PickPart,
-        folder: Path,
-        safety: list[PromptTemplate],
-        utility: list[PromptTemplate],
-        *,
-        on_progress: OnProgress = unheard,
-        force: bool = False,
+        self, margin: float, folder: Path, asked: Mapping[str, PickAsking], tell: OnProgress, *, force: bool = False
     ) -> None:
-        self._part, self._folder, self._on_progress, self._force = part, folder, on_progress, force
-        self._templates = {"safety": safety, "utility": utility}
-
-    @property
-    def margin(self) -> float:
-        """How much utility may be lost."""
-        return self._part.margin
+        """``margin``: how much utility may be lost; ``asked``: what ``safety`` and ``utility`` are the figures of."""
+        self.margin = margin
+        self._folder, self._asked, self._tell, self._force = folder, asked, tell, force
 
     @property
     def identity(self) -> Any:
         """Plain values that decide its figures."""
-        return [self.margin, *(identity(part, self._templates[what]) for what, part in self._parts().items())]
-
-    def _parts(self) -> dict[str, EvalPart]:
-        return {"safety": self._part.safety, "utility": self._part.utility}
+        return [self.margin, *(identity(part, templates) for part, templates in self._asked.values())]
 
     def __call__(self, checkpoint: Path, step: int) -> Mapping[str, float]:
         """``safety`` and ``utility`` of a checkpoint, both in [0, 1], higher is better."""
@@ -57,15 +46,15 @@ class Picker:
         """The same, its runs under a name of their own."""
         found = {}
         model = f"hf/{checkpoint}"
-        for what, part in self._parts().items():
-            inputs = digest_of(id_of(model), identity(part, self._templates[what]))
+        for what, (part, templates) in self._asked.items():
+            inputs = digest_of(id_of(model), identity(part, templates))
             run = self._folder / f"{name}-{what}-{inputs[:8]}"
             title = f"trying {name}: {what}"
 
             def on_progress(state: Progress, title: str = title) -> None:
-                self._on_progress(state.staged(title))
+                self._tell(state.staged(title))
 
-            ask(model, run, part, self._templates[what], on_progress, force=self._force)
+            ask(model, run, part, templates, on_progress, force=self._force)
             give_back()  # the training goes on beside it
             results = read_report([run]).results
             shares = [_good(result) for result in results]

@@ -233,8 +233,9 @@ class _LoopRun:
         picker = None
         if (pick := align.pick) is not None:
             folder = self._folder / f"{number}-pick-{recipe.title}"
-            safety, utility = (self._templates(part.prompts) for part in (pick.safety, pick.utility))
-            picker = Picker(pick, folder, safety, utility, on_progress=self._ledger.tell, force=self._force)
+            parts = {"safety": pick.safety, "utility": pick.utility}
+            asked = {what: (part, self._templates(part.prompts)) for what, part in parts.items()}
+            picker = Picker(pick.margin, folder, asked, self._ledger.tell, force=self._force)
         formed = self._reform is not None
         return aligned(self._ledger, number, align, recipe, current.model, self._data, picker, own_forms=formed)
 

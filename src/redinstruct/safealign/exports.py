@@ -27,14 +27,13 @@ from redinstruct.alignment import DTYPES, Lora
 from redinstruct.checkpoints import loading
 from redinstruct.errors import UsageError, from_extra, how_to_install
 from redinstruct.files.atomic import write_file
-from redinstruct.safealign.resta import header
+from redinstruct.safealign.resta import PRECISIONS, header
 from redinstruct.safetext import terminal
 
 _FOLDERS = ("prompts", "banks")
 """What a toy checkpoint has beside its weights, and its evaluation needs."""
 _LEFT = (".md", ".bin", ".pt", ".pth", ".safetensors", ".lock")
 _NOT_THE_BASES = ("align.json", "history.jsonl", "toyworld.json", checkpoints.INDEX, "trainer_state.json")
-_PRECISIONS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def check_base(folder: Path, flag: str = "--base") -> str:
@@ -126,8 +125,8 @@ def base_dtype(folder: Path) -> torch.dtype:
     """The precision of the checkpoint's files: that of their first floating-point tensor."""
     for path in checkpoints.weight_files(folder, terminal(folder.name)):
         for entry in header(path)[0].values():
-            if entry["dtype"] in _PRECISIONS:
-                return _PRECISIONS[entry["dtype"]]
+            if entry["dtype"] in PRECISIONS:
+                return PRECISIONS[entry["dtype"]]
     return torch.float32
 
 

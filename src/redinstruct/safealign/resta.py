@@ -210,24 +210,24 @@ def merge_weights(
         write_file(out / checkpoints.INDEX, (model / checkpoints.INDEX).read_bytes(), public=True)
 
 
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+PRECISIONS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Those of floating-point tensors, by their names in a safetensors file."""
 
 
 def header_in(path: Path, dtype: torch.dtype | None) -> bytes:
     """The header's bytes of a safetensors file, as it would be with its floating-point tensors in another precision."""
     entries, raw = header(path)
-    kinds = {entry["dtype"] for entry in entries.values()} & set(_WIDTHS)
-    if dtype is None or kinds <= {_NAMES[dtype]}:
+    wanted = next((name for name, kind in PRECISIONS.items() if kind == dtype), None)
+    if wanted is None or {entry["dtype"] for entry in entries.values()} & set(PRECISIONS) <= {wanted}:
         return raw
     held: dict[str, Entry] = {}
     at = 0
     for name, entry in entries.items():
         begin, end = entry["data_offsets"]
         size = end - begin
-        if entry["dtype"] in _WIDTHS:
-            size = size // _WIDTHS[entry["dtype"]] * _WIDTHS[_NAMES[dtype]]
-            entry = {**entry, "dtype": _NAMES[dtype]}
+        if (kind := PRECISIONS.get(entry["dtype"])) is not None:
+            size = size // kind.itemsize * PRECISIONS[wanted].itemsize
+            entry = {**entry, "dtype": wanted}
         held[name] = {**entry, "data_offsets": (at, at + size)}
         at += size
     about = json.loads(raw[8:]).get("__metadata__", {"format": "pt"})
