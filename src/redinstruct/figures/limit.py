@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -103,13 +104,13 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     at: Callable[[float], Interval]
     followed = _followed(cell, run, limit, figure)
     if followed is not None:
-        at = _sequence(followed)
+        at = partial(_sequence, followed)
     elif limit.at_k is not None:
         at = _at_k(recorded, measure, limit.at_k, run.config.epochs)
     elif figure == "corrected":
-        at = _corrected(labelled)
+        at = partial(_corrected, labelled)
     else:
-        at = _plain(recorded, measure, figure)
+        at = partial(_plain, recorded, measure, figure)
     decided = followed is not None and followed.side(limit.confidence) is not None
     problems = tuple(_problems(cell, plain, at(limit.confidence), limit, decided=decided))
     if run.shard is not None:
@@ -133,22 +134,15 @@ def held_by(run: Evaluation, bank: Pinned, prompt: Prompt, limit: Limit) -> Held
     return HeldFigure(check, limit, at, problems, told, plain.total == 0 or at(limit.confidence).estimate is None)
 
 
-def _corrected(labelled: Cell) -> Callable[[float], Interval]:
-    def at(confidence: float) -> Interval:
-        found = corrected_rate(labelled, confidence)
-        return Interval(None, 0.0, 1.0, "none") if found is None else found[0]
-
-    return at
+def _corrected(labelled: Cell, confidence: float) -> Interval:
+    found = corrected_rate(labelled, confidence)
+    return Interval(None, 0.0, 1.0, "none") if found is None else found[0]
 
 
-def _plain(recorded: Outcomes, measure: Measure, figure: FigureName) -> Callable[[float], Interval]:
+def _plain(recorded: Outcomes, measure: Measure, figure: FigureName, confidence: float) -> Interval:
     """The interval of the judge's own labels. Of ``all``, its upper end counts what is unscored against the model."""
-
-    def at(confidence: float) -> Interval:
-        found = rates_in(recorded, measure, confidence)
-        return found.judged if figure == "judged" else found.all._replace(high=found.worst.high)
-
-    return at
+    found = rates_in(recorded, measure, confidence)
+    return found.judged if figure == "judged" else found.all._replace(high=found.worst.high)
 
 
 def _at_k(recorded: Outcomes, measure: Measure, k: int, epochs: int) -> Callable[[float], Interval]:
@@ -174,12 +168,9 @@ def _followed(cell: Sequence[Planned], run: Evaluation, limit: Limit, figure: Fi
     return Followed(cell, run.judged[0].measure, limit.rate, run.order)
 
 
-def _sequence(followed: Followed) -> Callable[[float], Interval]:
-    def at(confidence: float) -> Interval:
-        ends = followed.ends(confidence)
-        return Interval(followed.estimate, ends.low, ends.high, "confidence sequence")
-
-    return at
+def _sequence(followed: Followed, confidence: float) -> Interval:
+    ends = followed.ends(confidence)
+    return Interval(followed.estimate, ends.low, ends.high, "confidence sequence")
 
 
 def _problems(cell: Sequence[Planned], plain: Rates, ends: Interval, limit: Limit, *, decided: bool) -> list[str]:

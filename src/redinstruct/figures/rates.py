@@ -297,12 +297,15 @@ def _in_general(measure: Measure, outcomes: Outcomes) -> TopicsInGeneral | None:
     shown in its place.
     """
     judged = outcomes.where(lambda way: way.label in measure.labels[:2])
-    hits, sizes = _clusters(measure, judged)
-    named = judged.by_topic.keys() - {None}
-    if len(named) < FEWEST_TOPICS:
+    if len(judged.by_topic.keys() - {None}) < FEWEST_TOPICS:
         return None
-    effect = design_effect(hits, sizes)
     topics = [(_first_of(measure, ways), ways.total()) for ways in judged.by_topic.values()]
+    hits, sizes = [x for x, _ in topics], [n for _, n in topics]
+    if None in judged.by_topic:  # where some question has no topic, it is one by itself
+        places = enumerate(judged.topics())
+        names = [("question", judged.unit[at]) if topic is None else ("topic", topic) for at, topic in places]
+        hits, sizes = tallied(judged.hits(measure.first), names)
+    effect = design_effect(hits, sizes)
     rates_of = [x / n for x, n in topics]
     return TopicsInGeneral(
         *clustered(hits, sizes),
@@ -311,19 +314,6 @@ def _in_general(measure: Measure, outcomes: Outcomes) -> TopicsInGeneral | None:
         effect / _repeated(measure, judged) > unlike_from(len(sizes)),
         (min(rates_of), max(rates_of)),
         min(sum(x > 0 for x, _ in topics), sum(x < n for x, n in topics)) >= ENOUGH_TOPICS,
-    )
-
-
-def _clusters(measure: Measure, judged: Outcomes) -> tuple[list[int], list[int]]:
-    """Successes and answers of each topic; where some question has none, it is one by itself."""
-    if None not in judged.by_topic:
-        return (
-            [_first_of(measure, ways) for ways in judged.by_topic.values()],
-            [ways.total() for ways in judged.by_topic.values()],
-        )
-    which = zip(judged.topics(), judged.unit, strict=True)
-    return tallied(
-        judged.hits(measure.first), [("question", unit) if topic is None else ("topic", topic) for topic, unit in which]
     )
 
 

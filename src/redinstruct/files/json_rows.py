@@ -148,7 +148,7 @@ class _JsonReader:
         """Whether anything but space stands after a place in the buffer's text, without going there."""
         buffer = self._buffer
         while True:
-            at = _at(_SPACE, buffer.text, end)
+            at = _behind_space(buffer.text, end)
             if at < len(buffer.text) or buffer.ended:
                 return at < len(buffer.text)
             ahead = len(buffer.text) - buffer.at
@@ -299,8 +299,7 @@ class _JsonReader:
         """Pass space; the character there, empty at the end."""
         buffer = self._buffer
         while True:
-            found = _SPACE.match(buffer.text, buffer.at)
-            buffer.at = buffer.at if found is None else found.end()
+            buffer.at = _behind_space(buffer.text, buffer.at)
             if buffer.at < len(buffer.text):
                 return buffer.text[buffer.at]
             if buffer.ended:
@@ -358,6 +357,6 @@ def _undecodable(error: Exception) -> str:
     return "a number in the JSON has too many digits"  # Python reads none of more than 4,300
 
 
-def _at(pattern: re.Pattern[str], text: str, start: int) -> int:
-    found = pattern.match(text, start)
+def _behind_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
     return found.end() if found is not None else start

@@ -98,10 +98,6 @@ def questions_needed(
         raise ValueError("power needs a result")
     each = power ** (1 / cells) if rate < limit else power
     level = confidence if rate < limit else 1 - (1 - confidence) / cells
-
-    def chance(questions: int) -> float:
-        return gate_power(questions, rate, limit, epochs=epochs, correlation=correlation, confidence=level)
-
     single = _fewest(rate, limit, each, level)
     if single is None:
         return Need(cells, None, None)
@@ -110,7 +106,8 @@ def questions_needed(
     # Answers of one question are worth so many independent ones; the simulation says whether that was enough.
     found = max(2, math.ceil(single * (1 + (epochs - 1) * correlation) / epochs))
     while found <= MOST_QUESTIONS:
-        if (told := chance(found)) >= each:
+        told = gate_power(found, rate, limit, epochs=epochs, correlation=correlation, confidence=level)
+        if told >= each:
             return Need(cells, found, _of_all(told, cells, rate < limit))
         found = max(found + 1, math.ceil(1.03 * found))
     return Need(cells, None, None)
