@@ -216,6 +216,20 @@ def test_what_is_exported_gives_the_same_labels_when_imported(
     assert "0 new labels of 10" in cli("labels", copy, "--import", file, "--format", kind).err
 
 
+@pytest.mark.parametrize("kind", ["csv", "argilla", "label-studio"])
+def test_a_label_of_another_answer_to_the_same_question_is_refused(
+    cli: InProcess, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    """A run that was purged and made anew has the same attempts: its labels corrected the new answers' rate."""
+    labelled(folder, ("ann", "hn"))
+    make_run(tmp_path / "anew", [[H] * 10 + [U] * 30, [H] * 20 + [U] * 20], answer=lambda row: f"another {row}")
+    file = tmp_path / "labels.file"
+    assert cli("labels", folder, "--export", file, "--format", kind, "--show-content").code == 0
+    with nothing_written(tmp_path):
+        refused = cli("labels", tmp_path / "anew", "--import", file, "--format", kind)
+    assert "row 1: it labels another answer" in refused.error_line
+
+
 def test_a_label_may_begin_with_a_capital_as_in_an_imported_run(cli: InProcess, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     (listed,) = cli("show", folder, "--limit", 1, "--json").json["attempts"]

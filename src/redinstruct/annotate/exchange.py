@@ -6,7 +6,8 @@
     label-studio   JSON: a list of tasks {data, meta, annotations}, as Label Studio's JSON export and import have it;
                    one <Choices name="label" toName="answer">
 
-Promised: every row that is imported is about an attempt of this very run (its key; ``id`` here), its label is one of
+Promised: every row that is imported is about an attempt of this very run (its key; ``id`` here) and, where the file
+holds the answer's hash, about this very answer (a question that is asked anew has the same key); its label is one of
 the measure's; a file with any other row is refused whole, row named, nothing written; labels that stand already are
 not added again; an export imported elsewhere gives the same labels. The judge's verdict is in no file: people label
 blind there too. Not promised: that these two tools' next versions keep their formats (written from their documentation
@@ -31,11 +32,12 @@ from redinstruct.figures.people import follow_people
 from redinstruct.files import RowFile, fold, kind_of
 from redinstruct.files.words import Fields
 from redinstruct.run import NAMED, Annotated, AnnotationStore, AttemptView, Store, by_answer, is_run, no_run
-from redinstruct.safetext import csv_cell, in_csv, redact, terminal
+from redinstruct.safetext import csv_cell, in_csv, redact, short_hash, terminal
 from redinstruct.settings import check_said
 from redinstruct.types import MEASURES, Annotation, JsonObject, Measure
 
-COLUMNS = ("id", "bank", "prompt", "annotator", "act", "label", "detail")
+HASH = "answer_hash"
+COLUMNS = ("id", "bank", "prompt", HASH, "annotator", "act", "label", "detail")
 _TEXTS = ("question", "answer")
 UNSURE = "unsure"
 
@@ -73,7 +75,8 @@ def _to_csv(rows: Sequence[tuple[AttemptView, list[Annotation]]], content: bool)
         texts = [view.question.text, judged_text(view)] if content else []
         said = [[a.annotator, a.act, a.label or "", a.detail or ""] for a in acts] or [[""] * 4]
         for cells in said:
-            writer.writerow([in_csv(cell) for cell in (view.key, view.bank, view.prompt, *cells, *texts)])
+            about = view.key, view.bank, view.prompt, _hash(view) or ""
+            writer.writerow([in_csv(cell) for cell in (*about, *cells, *texts)])
     return out.getvalue()
 
 
@@ -81,7 +84,7 @@ def _argilla_record(view: AttemptView, acts: Sequence[Annotation], choices: Choi
     return {
         "id": view.key,
         "fields": {"question": view.question.text, "answer": judged_text(view)},
-        "metadata": {"bank": view.bank, "prompt": view.prompt},
+        "metadata": {"bank": view.bank, "prompt": view.prompt, HASH: _hash(view)},
         "suggestions": {},
         "responses": {
             "label": [{"value": name, "user_id": a.annotator} for a in acts if (name := _name(a, choices)) is not None]
@@ -93,7 +96,7 @@ def _argilla_record(view: AttemptView, acts: Sequence[Annotation], choices: Choi
 def _label_studio_task(view: AttemptView, acts: Sequence[Annotation], choices: Choices) -> JsonObject:
     return {
         "data": {"id": view.key, "question": view.question.text, "answer": judged_text(view)},
-        "meta": {"bank": view.bank, "prompt": view.prompt},
+        "meta": {"bank": view.bank, "prompt": view.prompt, HASH: _hash(view)},
         "annotations": [
             {
                 "completed_by": {"email": a.annotator},
@@ -105,6 +108,12 @@ def _label_studio_task(view: AttemptView, acts: Sequence[Annotation], choices: C
             if (name := _name(a, choices)) is not None
         ],
     }
+
+
+def _hash(view: AttemptView) -> str | None:
+    """What tells the answer from another; None where there is none."""
+    text = judged_text(view)
+    return short_hash(text) if text else None
 
 
 def _name(a: Annotation, choices: Choices) -> str | None:
@@ -132,14 +141,16 @@ def imported(path: Path, kind: str, measure: Measure, annotator: str | None, sto
             measure does not have, or says nobody's name (and ``annotator`` is None).
     """
     judge, _ = judge_of(store, None)
-    known = {view.key for view in store.attempts(judge) if view.completion.outcome == "text"}
+    known = {view.key: _hash(view) for view in store.attempts(judge) if view.completion.outcome == "text"}
     read = {"csv": _from_csv, "argilla": _from_argilla, "label-studio": _from_label_studio}[kind]
     choices = choices_of(measure)
     found = []
-    for number, (key, name, said, act) in enumerate(read(_records(path, kind), choices), 1):
+    for number, (key, labelled, name, said, act) in enumerate(read(_records(path, kind), choices), 1):
         where = f"--import: row {number}"
         if key not in known:
             raise UsageError(f"{where}: its id is no answered attempt of this run")
+        if None not in (labelled, known[key]) and labelled != known[key]:
+            raise UsageError(f"{where}: it labels another answer: the question was asked anew since")
         if said is None and act is None:
             continue
         who = name or annotator
@@ -158,8 +169,8 @@ def _annotation(who: str, said: str | None, act: str | None, choices: Choices) -
     return Annotation(who, "adjudicate" if act == "adjudicate" else "label", label, detail, "import")
 
 
-LabelRow = tuple[str, str | None, str | None, str | None]
-"""Key (hex), annotator, choice, act; None where the row does not say."""
+LabelRow = tuple[str, str | None, str | None, str | None, str | None]
+"""Key (hex), the answer's hash, annotator, choice, act; None where the row does not say."""
 
 
 def _from_csv(records: Iterable[Fields], choices: Choices) -> Iterator[LabelRow]:
@@ -169,7 +180,7 @@ def _from_csv(records: Iterable[Fields], choices: Choices) -> Iterator[LabelRow]
         if act not in (None, "label", "unsure", "skip", "adjudicate"):
             raise UsageError(f"--import: row {number}: its act is none that a person can do")
         said = next((name for name, value in choices.items() if value == (label, detail)), label)
-        yield _cell(row, "id") or "", _cell(row, "annotator"), said, act or (label and "label")
+        yield _cell(row, "id") or "", _cell(row, HASH), _cell(row, "annotator"), said, act or (label and "label")
 
 
 def _cell(row: Fields, name: str) -> str | None:
@@ -181,7 +192,7 @@ def _cell(row: Fields, name: str) -> str | None:
 
 def _from_argilla(records: Iterable[Fields], _: Choices) -> Iterator[LabelRow]:
     for record in records:
-        key = str(record.get("id") or "")
+        key, labelled = str(record.get("id") or ""), _hash_in(record.get("metadata"))
         responses = record.get("responses") or {}
         if not isinstance(responses, dict):
             raise UsageError("--import: a record's responses are no object")
@@ -189,29 +200,34 @@ def _from_argilla(records: Iterable[Fields], _: Choices) -> Iterator[LabelRow]:
         if not isinstance(answers, list):
             raise UsageError("--import: a record's responses to `label` are no list")
         if not answers:
-            yield key, None, None, None
+            yield key, labelled, None, None, None
         for answer in answers:
             if not isinstance(answer, dict):
                 raise UsageError("--import: a record's response is no object")
             value, who = answer.get("value"), answer.get("user_id")
-            yield key, None if who is None else str(who), None if value is None else str(value), None
+            yield key, labelled, None if who is None else str(who), None if value is None else str(value), None
 
 
 def _from_label_studio(records: Iterable[Fields], _: Choices) -> Iterator[LabelRow]:
     for task in records:
-        data = task.get("data")
+        data, labelled = task.get("data"), _hash_in(task.get("meta"))
         key = str(data.get("id") or "") if isinstance(data, dict) else ""
         annotations = task.get("annotations") or []
         if not isinstance(annotations, list):
             raise UsageError("--import: a task's annotations are no list")
         if not annotations:
-            yield key, None, None, None
+            yield key, labelled, None, None, None
         for annotation in annotations:
             if not isinstance(annotation, dict):
                 raise UsageError("--import: a task's annotation is no object")
             if annotation.get("was_cancelled"):
                 continue
-            yield key, _completed_by(annotation), _choice(annotation), None
+            yield key, labelled, _completed_by(annotation), _choice(annotation), None
+
+
+def _hash_in(about: object) -> str | None:
+    found = about.get(HASH) if isinstance(about, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _completed_by(annotation: Fields) -> str | None:
