@@ -180,6 +180,7 @@ def test_an_attack_that_is_not_measured_yet_decides_nothing_and_a_limit_that_is_
         "none=0.1",
         "=0.1",
         "samples=+0.1",
+        "tune=+1",
     ):
         assert "--stress" in cli("gate", run, "--max-rate", 0.1, "--stress", limit).error_line
     plain = part_of(run, Condition("prefill", 1))

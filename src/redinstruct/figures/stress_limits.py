@@ -57,14 +57,14 @@ def _limits(what: StressRun, text: str) -> list[StressLimit]:
         value = float(share)
     except ValueError:
         value = math.nan
-    if not sign or not 0 <= value <= 1:
+    rise = share.strip().startswith("+")
+    if not sign or not 0 <= value <= 1 or (rise and value == 1):  # a margin of everything holds nothing
         raise UsageError(f"--stress {text[:60]}: expected ATTACK[:SETTING]=SHARE, prefill:5=0.10 or quantize=+0.05 say")
     attacks = [one for one in what.conditions if one.attack != NONE]
     found = [one for one in attacks if one.attack == attack and setting in ("", str(one.setting))]
     if not found:
         there = ", ".join(f"{one.attack}:{one.setting}" for one in attacks) or "none"
         raise UsageError(f"--stress {text[:60]}: the run has no such attack; it has {there}")
-    rise = share.strip().startswith("+")
     if rise and attack in TRIES:
         raise UsageError(f"--stress {text[:60]}: of {attack} only a share can be held; their tries are other counts")
     return [StressLimit(one, value, rise, rise and what.benign is not None) for one in found]
