@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import msgspec
 from inspect_ai.model import Model as Bound
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
@@ -96,11 +95,8 @@ def scorer_of(given: Fields, measure: str) -> Scorer:
     return made
 
 
-class _Instrument(msgspec.Struct):
-    """A judge that is ready: what it is, and how its model is asked."""
-
-    judge: Judge
-    call: Call
+_Instrument = tuple[Judge, Call]
+"""A judge that is ready, and how its model is asked."""
 
 
 def _scorer(name: str, measure: str, flags: Fields) -> Scorer:
@@ -112,17 +108,17 @@ def _scorer(name: str, measure: str, flags: Fields) -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001  (Inspect's signature)
         if not ready:
             ready.append(_instrument(chosen, measure))
-        instrument = ready[0]
+        judge, call = ready[0]
         completion, question, prompt = _read(state)
         if completion.outcome != "text":
-            return _scored(Verdict("no_response", reason=completion.reason), instrument.judge, completion.note)
+            return _scored(Verdict("no_response", reason=completion.reason), judge, completion.note)
         key = hashlib.sha256(f"{state.sample_id}\0{state.epoch}\0{prompt}".encode()).digest()
         case = Case(question, completion.judged or "", key)
         try:
-            verdict = await instrument.judge.verdict(case, instrument.call)
+            verdict = await judge.verdict(case, call)
         except CallFailed as failure:
             verdict = Verdict("error", reason=failure.reason, note=failure.note)
-        return _scored(verdict, instrument.judge, verdict.note)
+        return _scored(verdict, judge, verdict.note)
 
     return score
 
@@ -153,7 +149,7 @@ def _instrument(flags: TaskFlags, measure: str) -> _Instrument:
     """The judge, and its model bound. Raises ``UsageError`` where it asks one and none is."""
     options = flags.judge_how
     if flags.judge not in NEEDS_MODEL:
-        return _Instrument(bound_judge(make_judge(flags.judge, MEASURES[measure], None, options)), _nobody)
+        return bound_judge(make_judge(flags.judge, MEASURES[measure], None, options)), _nobody
     if flags.judge_model is not None:
         judge = make_judge(flags.judge, MEASURES[measure], flags.judge_model, options)
         model = model_of_judge(judge, flags.judge_model, _TIMEOUT, options)
@@ -164,7 +160,7 @@ def _instrument(flags: TaskFlags, measure: str) -> _Instrument:
             reply, _ = await caller(request, None)
             return reply
 
-        return _Instrument(bound_judge(judge), ask)
+        return bound_judge(judge), ask
     grader = bound_grader()
     if grader is None:
         raise UsageError(NOT_BOUND.format(name=flags.judge))
@@ -178,7 +174,7 @@ def _instrument(flags: TaskFlags, measure: str) -> _Instrument:
             raise CallFailed(error.reason, 1, error.note) from None
         return reply
 
-    return _Instrument(bound_judge(judge), grade)
+    return bound_judge(judge), grade
 
 
 def grader_id(grader: Bound) -> str:
