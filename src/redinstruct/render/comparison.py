@@ -12,7 +12,7 @@ from redinstruct.figures.comparison.words import change_in_words
 from redinstruct.figures.gate import GateResult, worst_first
 from redinstruct.figures.limit import State
 from redinstruct.figures.numbers import p_value
-from redinstruct.render.junit import End, EndKind, JunitCase, junit_xml
+from redinstruct.render.junit import EndKind, JunitCase, junit_xml
 from redinstruct.render.tables import markdown_table
 from redinstruct.safetext import in_markdown
 
@@ -86,6 +86,6 @@ def gate_junit(result: GateResult) -> str:
     for check in result.checks:
         name = check.bank if check.prompt is None else f"{check.bank}/{check.prompt}"
         against = " against the baseline" if check.against == "baseline" else ""
-        ends = None if check.state == "passed" else End(_ENDS[check.state], check.why)
+        ends = None if check.state == "passed" else (_ENDS[check.state], check.why)
         cases.append(JunitCase(result.model, f"{name} ({check.judge_id}){against}", end=ends))
     return junit_xml("redinstruct gate", cases)

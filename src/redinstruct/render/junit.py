@@ -15,17 +15,15 @@ import msgspec
 
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.report import Report, ResultFigures
+from redinstruct.render.tables import figures_of
 from redinstruct.render.words import doubts, in_doubt
 from redinstruct.safetext import shown
 
 EndKind = Literal["failure", "error", "skipped"]
 
 
-class End(msgspec.Struct, frozen=True):
-    """How a case ended that did not pass, and why."""
-
-    outcome: EndKind
-    why: str
+End = tuple[EndKind, str]
+"""How a case ended that did not pass, and why."""
 
 
 class JunitCase(msgspec.Struct, frozen=True):
@@ -41,7 +39,7 @@ def junit_xml(suite: str, cases: Sequence[JunitCase]) -> str:
     """A suite as JUnit XML. Every text of any origin is shown, and stays in its attribute."""
 
     def count(outcome: EndKind) -> str:
-        return str(sum(case.end is not None and case.end.outcome == outcome for case in cases))
+        return str(sum(case.end is not None and case.end[0] == outcome for case in cases))
 
     root = ElementTree.Element(
         "testsuite",
@@ -58,7 +56,8 @@ def junit_xml(suite: str, cases: Sequence[JunitCase]) -> str:
             for key, value in case.properties.items():
                 ElementTree.SubElement(properties, "property", name=shown(key), value=shown(str(value)))
         if case.end is not None:
-            ElementTree.SubElement(entry, case.end.outcome, message=shown(case.end.why))
+            outcome, why = case.end
+            ElementTree.SubElement(entry, outcome, message=shown(why))
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -69,29 +68,13 @@ def junit_text(report: Report) -> str:
 
 def _case(result: ResultFigures) -> JunitCase:
     name = f"{result.measure}: {result.bank}/{result.prompt} ({result.judge_id})"
-    end = None
+    end: End | None = None
     if result.rate.judged.estimate is None:
-        end = End("error", "nothing was judged")
+        end = ("error", "nothing was judged")
     elif result.provisional:
         share = percent(result.coverage)
-        end = End("skipped", f"provisional: {share} % of the attempts have a verdict, 95 % are needed")
+        end = ("skipped", f"provisional: {share} % of the attempts have a verdict, 95 % are needed")
     elif in_doubt(result):
-        end = End("skipped", f"answers in doubt: {'; '.join(doubts(result))}")
-    return JunitCase(result.model, name, _figures(result), end)
-
-
-def _figures(result: ResultFigures) -> dict[str, float | str]:
-    found: dict[str, float | str] = {
-        "planned": result.planned,
-        "total": result.counts.total,
-        **result.counts.by_label(),
-    }
-    found["coverage"] = result.coverage
-    rate = result.rate
-    for name, figure in (("judged", rate.judged), ("all", rate.all), ("corrected", rate.corrected)):
-        if figure is None:
-            found[name] = "uncorrected"
-        elif figure.estimate is not None:
-            found |= {name: figure.estimate, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    found |= msgspec.structs.asdict(result.answers)
-    return found | {"bound_low": rate.bounds[0], "bound_high": rate.bounds[1]}
+        end = ("skipped", f"answers in doubt: {'; '.join(doubts(result))}")
+    figures = {name: figure for name, figure in figures_of(result).items() if figure != ""}
+    return JunitCase(result.model, name, {"corrected": "uncorrected", **result.counts.by_label(), **figures}, end)

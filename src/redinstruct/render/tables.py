@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from redinstruct.figures.numbers import in_column
 from redinstruct.figures.report import FiguresOf, Report, ResultFigures, TopicFigures
@@ -54,20 +55,30 @@ def csv_text(report: Report) -> str:
 
 def _csv_row(result: ResultFigures, part: FiguresOf, topic: str) -> list[object]:
     names = (result.model, result.bank, result.prompt, result.measure, result.judge or "", result.judge_id, topic)
+    return [*map(in_csv, names), *figures_of(part).values()]
+
+
+def figures_of(part: FiguresOf) -> dict[str, float | str]:
+    """Column -> figure of a result or topic; empty where there is none."""
     low, high = part.rate.bounds
-    own = {"first_label": in_csv(MEASURES[result.measure].first), "bound_low": low, "bound_high": high,
-           "provisional": int(part.provisional), "labels": _held(part, "rate.corrected.labels") or 0}  # fmt: skip
-    return [*map(in_csv, names), *(own[name] if name in own else _held(part, at) for name, at in _FIGURES.items())]
+    own: dict[str, float | str] = {
+        "first_label": MEASURES[part.counts.measure].first,
+        "bound_low": low,
+        "bound_high": high,
+        "provisional": int(part.provisional),
+        "labels": _held(part, "rate.corrected.labels") or 0,
+    }
+    return {name: own[name] if name in own else _held(part, place) for name, place in _FIGURES.items()}
 
 
-def _held(part: FiguresOf, place: str) -> object:
-    """The figure at a place; empty where there is none (answers are counted for the whole alone)."""
-    held: object = part
+def _held(part: FiguresOf, place: str) -> float | str:
+    held: Any = part
     for name in place.split("."):
-        if held is None or (name == "answers" and isinstance(held, TopicFigures)):
+        if held is None or (name == "answers" and isinstance(held, TopicFigures)):  # counted for the whole alone
             return ""
         held = getattr(held, name)
-    return "" if held is None else held
+    found: float | str = "" if held is None else held
+    return found
 
 
 def rate_rows(results: Sequence[ResultFigures]) -> list[dict[str, str]]:
