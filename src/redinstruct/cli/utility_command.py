@@ -18,6 +18,7 @@ from redinstruct.engine import Limits
 from redinstruct.errors import EXIT_DONE, EXIT_INCONCLUSIVE
 from redinstruct.figures.report import plain
 from redinstruct.figures.scores import MeasuredScore, UtilityResult, score_figures
+from redinstruct.render.useful import score_cells
 from redinstruct.settings import settings_from
 from redinstruct.types import JsonObject
 from redinstruct.utility_check.runs import check_utility
@@ -82,7 +83,7 @@ def _document(result: UtilityResult, absent: tuple[tuple[str, int, int], ...]) -
     }
 
 
-_RIGHT = ("value", "95 % interval", "items", "tasks")
+_RIGHT = ("value [95 % CI]", "items", "tasks")
 
 
 def _say(result: UtilityResult, run: Path) -> None:
@@ -111,12 +112,5 @@ def _say(result: UtilityResult, run: Path) -> None:
 
 
 def _row(measured: MeasuredScore) -> dict[str, str]:
-    interval, mean = measured.interval, measured.mean
-    return {
-        "task": measured.task,
-        "metric": measured.metric + ("" if measured.higher_is_better else " (lower is better)"),
-        "value": "not defined" if mean is None else f"{mean:.4f}",
-        "95 % interval": f"{interval.low:.4f} to {interval.high:.4f}",
-        "items": f"{measured.n:,}" + (f" ({measured.undefined:,} not defined)" if measured.undefined else ""),
-        "tasks": f"{len(set(measured.parts))} of {measured.of}",
-    }
+    tasks = f"{len(set(measured.parts))} of {measured.of}"
+    return {"task": measured.task, **score_cells(measured), "tasks": tasks}

@@ -22,16 +22,20 @@ def margin_in_words(checks: Sequence[UtilityResult]) -> str:
     return f"a loss under {100 * checks[-1].margin:g} points counts as none, fixed before the checks began"
 
 
+def score_cells(measured: MeasuredScore) -> dict[str, str]:
+    """A benchmark's metric, its figure, and of how many items."""
+    undefined = f" ({measured.undefined:,} not defined)" if measured.undefined else ""
+    return {
+        "of": measured.metric + ("" if measured.higher_is_better else " (lower is better)"),
+        "value [95 % CI]": value_words(measured),
+        "items": f"{measured.n:,}{undefined}",
+    }
+
+
 def utility_rows(checks: Sequence[UtilityResult]) -> list[dict[str, str]]:
     """A line per benchmark and check, as every surface shows them; the same benchmark stands together."""
     return [
-        {
-            "benchmark": measured.task,
-            "model": check.model,
-            "of": measured.metric + ("" if measured.higher_is_better else " (lower is better)"),
-            "value [95 % CI]": value_words(measured),
-            "items": f"{measured.n:,}",
-        }
+        {"benchmark": measured.task, "model": check.model, **score_cells(measured)}
         for name in dict.fromkeys(measured.task for check in checks for measured in check.headline)
         for check in checks
         for measured in check.headline
