@@ -36,12 +36,12 @@ def make_nonce(secret: bytes, key: bytes, judge: str, *texts: str) -> str:
     return hmac.new(secret, bound, hashlib.sha256).hexdigest()[:NONCE_DIGITS]
 
 
-def head_and_tail(text: str, longest: int) -> tuple[str, int, str]:
-    """A text's head, how many characters are left out behind it, and its tail; together at most ``longest``.
+def head_and_tail(text: str, longest: int | None) -> tuple[str, int, str]:
+    """A text's head, how many characters are left out behind it, and its tail; together at most ``longest``, if any.
 
     Both ends are kept because a refusal stands at the head and "but here is how" anywhere behind it.
     """
-    if len(text) <= longest:
+    if longest is None or len(text) <= longest:
         return text, 0, ""
     head = round(longest * HEAD_SHARE)
     tail = longest - head
@@ -54,7 +54,7 @@ def data_block(name: str, text: str, nonce: str, marks: Marks, longest: int | No
     Cut, where it must be, inside the block. The line mark alone already keeps any line of the text from being a line of
     the prompt, whatever characters it is made of; the neutralising is for a reader who does not look at line starts.
     """
-    head, left_out, tail = (text, 0, "") if longest is None else head_and_tail(text, longest)
+    head, left_out, tail = head_and_tail(text, longest)
     lines = [f"<<<BEGIN {name} {nonce}>>>", *_quoted(head, marks)]
     if left_out:
         lines += [f"[{left_out} characters left out here {nonce}]", *_quoted(tail, marks)]

@@ -241,7 +241,7 @@ class GuardJudge:
         return Request(messages, sampling, shared, top_logprobs=self._top_logprobs)
 
     def _inert(self, text: str, longest: int | None = None) -> str:
-        head, left_out, tail = (text, 0, "") if longest is None else head_and_tail(text, longest)
+        head, left_out, tail = head_and_tail(text, longest)
         inert = self._marks.neutralise(sendable(head))
         return f"{inert}\n[...]\n{self._marks.neutralise(sendable(tail))}" if left_out else inert
 

@@ -201,7 +201,7 @@ async def run_selftest(
         CaseOutcome(case.name, case.family, case.expected, verdict.label, verdict.reason, verdict.note)
         for case, verdict in zip(chosen, verdicts, strict=False)
     )
-    first = {case.name: verdict.label for case, verdict in zip(chosen, verdicts, strict=False)}
+    first = {outcome.name: outcome.label for outcome in outcomes}
     equal = sum(first[case.name] == v.label for case, v in zip(again, verdicts[len(chosen) :], strict=True))
     return SelfTest(
         card=judge.card,

@@ -25,6 +25,7 @@ from redinstruct.run.config import system_of
 from redinstruct.stats import (
     PROVISIONAL_BELOW,
     Change,
+    grouped,
     paired_by_cluster,
     paired_by_question,
     tallied,
@@ -263,10 +264,8 @@ def _topics(scored: Outcomes, hits: Sequence[Sequence[bool]], rules: Rules) -> T
     for by, fewest in (("subtopic", FEWEST_SUBTOPICS), ("topic", FEWEST_TOPICS)):
         named = [_topic(group, by) for group in scored.groups]
         names = list(map(named.__getitem__, scored.group))
-        of: dict[Hashable, list[int]] = {}
-        for name, was, now in zip(names, *hits, strict=True):
-            if name is not None:
-                of.setdefault(name, []).append(int(now) - int(was))
+        of = grouped(names, [int(now) - int(was) for was, now in zip(*hits, strict=True)])
+        of.pop(None, None)
         if len(of) >= fewest:
             break
     else:
