@@ -16,7 +16,7 @@ from redinstruct.prompts.rows import kto_rows
 from redinstruct.safealign import AlignConfig, GuardRule, GuardStopped, Lora, align, with_settings
 from redinstruct.safealign.card import read_card
 from redinstruct.safealign.rows import read_rows
-from redinstruct.safealign.trl_backend import dpo_rows
+from redinstruct.safealign.trl_backend import dpo_rows, micro_batch
 from tests.support import align_data
 from tests.support.cli import InProcess
 
@@ -87,6 +87,14 @@ def test_a_model_that_broke_is_not_written(strategy: str, tiny: Path, data: dict
     with pytest.raises(RedInstructError, match=r"is not finite at step \d+; nothing was saved before; lower --lr"):
         align(wild)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("batch", "fits", "micro"), [(64, 64, 64), (64, 48, 32), (10, 3, 2), (6, 4, 3), (6, 1, 2), (5, 3, 3), (1, 1, 2)]
+)
+def test_a_step_holds_the_rows_that_were_asked_for_where_a_part_of_them_fits(batch: int, fits: int, micro: int) -> None:
+    """Of 10 rows of which 3 fit 9 were taken."""
+    assert micro_batch(batch, fits) == micro
 
 
 IGNORED = [

@@ -151,7 +151,7 @@ def _trainer(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tok
             raise UsageError(f"this TRL does not fit the installed transformers ({type(error).__name__})") from None
         datasets.disable_progress_bars()
         settings = config.chosen
-        micro = max(2, plan_alignment(config, this_machine(config.memory)).micro_batch)
+        micro = micro_batch(settings.batch, plan_alignment(config, this_machine(config.memory)).micro_batch)
         model = load_model(config.base, seed=config.seed)
         made = with_adapter(model, config.lora) if config.lora else model
         own = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, _SFT_SHARE]}
@@ -170,6 +170,11 @@ def _trainer(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tok
         return type(trainer_class.__name__, (GuardedTrainer, trainer_class), {})(
             model=made, ref_model=reference, args=arguments, train_dataset=data, processing_class=tokenizer
         )
+
+
+def micro_batch(batch: int, fits: int) -> int:
+    """The most rows at once that fit and divide a step: two at least, as KTO needs another answer beside each."""
+    return max((rows for rows in range(2, min(fits, batch) + 1) if batch % rows == 0), default=max(2, fits))
 
 
 def _balanced(rows: Sequence[Any]) -> dict[str, float]:
