@@ -248,6 +248,7 @@ def test_an_export_holds_no_text_unless_asked_and_never_the_verdict(
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     assert len(rows) == 20
     assert [row["label"] for row in rows[:3]] == [H, U, ""]
+    assert all(row["answer_hash"].startswith("sha256:") for row in rows)  # digits alone are a number to a spreadsheet
     assert "inert" not in file.read_text()
     with nothing_written(tmp_path):
         refused = cli("labels", folder, "--export", tmp_path / "x.json", "--format", "argilla")

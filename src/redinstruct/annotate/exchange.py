@@ -111,9 +111,9 @@ def _label_studio_task(view: AttemptView, acts: Sequence[Annotation], choices: C
 
 
 def _hash(view: AttemptView) -> str | None:
-    """What tells the answer from another; None where there is none."""
+    """What tells the answer from another; None where there is none. A spreadsheet takes bare digits for a number."""
     text = judged_text(view)
-    return short_hash(text) if text else None
+    return f"sha256:{short_hash(text)}" if text else None
 
 
 def _name(a: Annotation, choices: Choices) -> str | None:
