@@ -23,7 +23,7 @@ from redinstruct.run import Spent, Store, SummaryStore, Times, judges_of, times_
 from redinstruct.run.config import RunConfig, flags_of, system_of
 from redinstruct.run.stress import evaluations_of, is_stress
 from redinstruct.safetext import terminal
-from redinstruct.types import MEASURES, JudgeCard, PromptTemplate, Sampling
+from redinstruct.types import MEASURES, JudgeCard, PromptTemplate
 
 MOST_ATTEMPTS = 1000
 """How many attempts a page lists with their texts, over all its runs."""
@@ -196,6 +196,7 @@ def _run_view(store: Store, most: int, indexed: int, wanted: str | None) -> RunV
 def settings_of(config: RunConfig) -> list[tuple[str, str]]:
     """The configuration as name and value, in full; banks and prompts by stem and sha256."""
     sampling = config.sampling
+    own = ("temperature", sampling.temperature), ("top p", sampling.top_p), ("seed", sampling.seed)
     return [
         ("model", config.model),
         *(("bank", f"{bank.name} (sha256 {bank.sha256})") for bank in config.banks),
@@ -205,7 +206,7 @@ def settings_of(config: RunConfig) -> list[tuple[str, str]]:
         ("protocol", config.protocol),
         ("chat template", config.chat_template),
         ("max tokens", str(sampling.max_tokens)),
-        *((name, "the model's own" if value is None else str(value)) for name, value in _own(sampling)),
+        *((name, "the model's own" if value is None else str(value)) for name, value in own),
         *(("stop", text) for text in sampling.stop),
         ("limit", "all questions" if config.limit is None else f"{config.limit:,} questions of each bank"),
         ("epochs", str(config.epochs)),
@@ -214,10 +215,6 @@ def settings_of(config: RunConfig) -> list[tuple[str, str]]:
         *(("model option", f"{name}={value}") for name, value in config.options),
         ("configuration digest", config.digest),
     ]
-
-
-def _own(sampling: Sampling) -> list[tuple[str, float | int | None]]:
-    return [("temperature", sampling.temperature), ("top p", sampling.top_p), ("seed", sampling.seed)]
 
 
 def command_of(config: RunConfig, card: JudgeCard) -> str:

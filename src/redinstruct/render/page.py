@@ -68,13 +68,6 @@ class Forest(NamedTuple):
     left_out: int
 
 
-class FailureLine(NamedTuple):
-    """Attempts that failed alike (``failure`` of the results' document), and the line that they belong to."""
-
-    line: FigureLine
-    failure: FailureFigures
-
-
 class Block(NamedTuple):
     """The results of one run under one judge. ``run`` counts from 1; ``failed`` are those that said why.
 
@@ -86,7 +79,7 @@ class Block(NamedTuple):
     verdict: words.ModelVerdict
     lines: tuple[FigureLine, ...]
     forests: tuple[Forest, ...]
-    failed: tuple[FailureLine, ...]
+    failed: tuple[tuple[FigureLine, FailureFigures], ...]
     leads: bool
 
 
@@ -172,7 +165,7 @@ def _block(number: int, results: Sequence[ResultFigures], *, leads: bool) -> Blo
     several = len({result.bank for result in results}) > 1
     lines = tuple(FigureLine(r.prompt + words.in_doubt(r), r.bank if several else None, r) for r in results)
     failed = tuple(
-        FailureLine(line, failure)
+        (line, failure)
         for line, result in zip(lines, results, strict=True)
         for failure in result.failures
         if failure.words
