@@ -67,23 +67,25 @@ def remark(text: str) -> None:
     say_folded(text, indent="  ")
 
 
+def _bold(text: str) -> str:
+    return f"\x1b[1m{clean(text)}\x1b[0m" if _is_terminal(sys.stdout) else clean(text)
+
+
 def say_list(pairs: Sequence[tuple[str, str]]) -> None:
     """Short names in a column, in bold, and beside each what is said of it, folded there, in a log too."""
-    bold, plain = ("\x1b[1m", "\x1b[0m") if _is_terminal(sys.stdout) else ("", "")
     left = max(len(clean(name)) for name, _ in pairs) + 2
     room = max(min(width(), 100) - left, NARROWEST)
     for name, text in pairs:
         together = clean(text).replace(" %", "\xa0%")  # a number and its sign stay on one line
         lines = textwrap.wrap(together, room, break_long_words=False, break_on_hyphens=False) or [""]
         first, *others = (line.replace("\xa0", " ") for line in lines)
-        _out(f"{bold}{clean(name)}{plain}{' ' * (left - len(clean(name)))}{first}\n")
+        _out(f"{_bold(name)}{' ' * (left - len(clean(name)))}{first}\n")
         _out("".join(f"{' ' * left}{line}\n" for line in others))
 
 
 def say_heading(title: str, *details: str) -> None:
     """A title in bold, and its details on a line of their own."""
-    bold, plain = ("\x1b[1m", "\x1b[0m") if _is_terminal(sys.stdout) else ("", "")
-    _out(f"{bold}{clean(title)}{plain}\n")
+    _out(f"{_bold(title)}\n")
     if details:
         say_folded("; ".join(details))
 
