@@ -10,6 +10,7 @@ import click
 from redinstruct.annotate.figures import summary
 from redinstruct.annotate.session import Session
 from redinstruct.cli import console
+from redinstruct.cli.browser import port_option
 from redinstruct.cli.kinds import RUN, Whole
 from redinstruct.cli.labels_command import say_labels
 from redinstruct.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, from_extra
@@ -21,9 +22,7 @@ DRAWN = 100
 
 @click.command("annotate")
 @click.argument("run", type=RUN)
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, metavar="P", help="0: any free one."
-)
+@port_option
 @click.option(
     "--sample",
     type=Whole(1),

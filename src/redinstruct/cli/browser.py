@@ -1,10 +1,16 @@
-"""A page shown in the browser, where there is one."""
+"""A page for the browser: its port, and shown there, where there is one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from redinstruct.cli import console
+
+port_option = click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, metavar="P", help="0: any free one."
+)
 
 
 def temporary_page() -> Path:

@@ -11,8 +11,8 @@ import click
 
 from redinstruct.cli import console
 from redinstruct.cli.demo_real import carry_out, share_cell
-from redinstruct.cli.kinds import PATH, RUN, Whole
-from redinstruct.cli.options import as_json, seal_option
+from redinstruct.cli.kinds import PATH, RUN
+from redinstruct.cli.options import as_json, seal_option, seed_option
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError, own_command
 from redinstruct.run import check_outside
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("demo")
-@click.option(
-    "--seed", type=Whole(0), default=0, show_default=True, metavar="S", help="Initialisation and order of training."
-)
+@seed_option
 @click.option("--quick", is_flag=True, help="A smaller model, part of the world, two recipes: not the figures.")
 @click.option("--real", is_flag=True, help="On SmolLM2-135M-Instruct, taught a harmless policy; needs [smollm2].")
 @click.option(

@@ -10,8 +10,9 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.figures import say_figures
-from redinstruct.cli.kinds import PATH, RUN
+from redinstruct.cli.kinds import PATH
 from redinstruct.cli.options import as_json, seal_option
+from redinstruct.cli.run_folder import run_option
 from redinstruct.errors import UsageError
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
@@ -23,7 +24,7 @@ from redinstruct.settings import given_flags, settings_from
 
 @click.command("import")
 @click.argument("file", type=PATH, metavar="FILE")
-@click.option("--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made.")
+@run_option("The run's folder; made.", required=True)
 @flags_of(ImportSettings)
 @seal_option
 @as_json

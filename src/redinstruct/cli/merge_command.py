@@ -9,18 +9,13 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.kinds import RUN
 from redinstruct.cli.outputs import note_attacks
+from redinstruct.cli.run_folder import run_option
 from redinstruct.run import merge
 
 
 @click.command("merge")
 @click.argument("shards", type=RUN, nargs=-1, required=True, metavar="SHARD...")
-@click.option(
-    "--run",
-    required=True,
-    type=RUN,
-    metavar="DIR",
-    help="The merged run's folder: made, or a run that gains what it lacks.",
-)
+@run_option("The merged run's folder: made, or a run that gains what it lacks.", required=True)
 def command(shards: tuple[Path, ...], run: Path) -> int:
     """Put shards together as one run, finished or not; the run that they were dealt out of may be among them.
 

@@ -120,6 +120,9 @@ seal_option = click.option(
     callback=_sealing,
     help="Encrypt questions and answers on the disk, by the key in REDINSTRUCT_SEAL_KEY(_FILE).",
 )
+seed_option = click.option(
+    "--seed", type=Whole(0), default=0, show_default=True, metavar="S", help="Initialisation and order of training."
+)
 show_content = click.option(
     "--show-content", is_flag=True, help="Show questions and answers; they may be harmful to read."
 )

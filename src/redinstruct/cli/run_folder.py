@@ -22,10 +22,11 @@ BEGUN = "{}; made, or resumed if it is this run's. Left out: a new one, runs/DAT
 """What is said of the folder of what a verb begins."""
 
 
-def run_option(text: str) -> Callable[[F], F]:
+def run_option(text: str, *, required: bool = False) -> Callable[[F], F]:
     """The flag that names a run's folder; left out, a verb that begins one makes it by date, and says so."""
     return click.option(
-        "--run", "-r", cls=Listed, group=NEEDED, first=5, type=RUN, metavar="DIR", help=text
+        "--run", "-r", cls=Listed, group=NEEDED, first=5, type=RUN, metavar="DIR", help=text,
+        required=required,
     )  # fmt: skip
 
 

@@ -10,9 +10,9 @@ import click
 from redinstruct.cli import console
 from redinstruct.cli.derived import flags_of
 from redinstruct.cli.endings import say_ending
-from redinstruct.cli.kinds import RUN
 from redinstruct.cli.options import as_json, how_to_ask, seal_option
 from redinstruct.cli.prepared import limits_from, stop_signals
+from redinstruct.cli.run_folder import run_option
 from redinstruct.errors import from_extra
 from redinstruct.figures.report import plain
 from redinstruct.figures.stressed import StressFigures
@@ -27,9 +27,7 @@ _JUDGE = JudgeSettings.__struct_fields__
 
 @click.command("stress")
 @flags_of(StressOptions, only=("model", "bank", *_JUDGE))
-@click.option(
-    "--run", required=True, type=RUN, metavar="DIR", help="The run's folder; made, or resumed if it is this run's."
-)
+@run_option("The run's folder; made, or resumed if it is this run's.", required=True)
 @flags_of(StressOptions, without=("model", "bank", *_JUDGE))
 @seal_option
 @how_to_ask()

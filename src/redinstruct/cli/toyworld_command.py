@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.kinds import RUN, Whole
+from redinstruct.cli.kinds import RUN
+from redinstruct.cli.options import seed_option
 from redinstruct.cli.prepared import stop_signals
 from redinstruct.errors import UsageError, from_extra
 from redinstruct.run import check_outside
@@ -24,14 +25,7 @@ def command(context: click.Context) -> None:
 
 @command.command("build")
 @click.option("--out", required=True, type=RUN, metavar="DIR", help="The checkpoint's folder: use it as hf/DIR.")
-@click.option(
-    "--seed",
-    type=Whole(0),
-    default=0,
-    show_default=True,
-    metavar="S",
-    help="Initialisation and order of training; the world stays.",
-)
+@seed_option
 @click.option("--quick", is_flag=True, help="A smaller model on part of the world.")
 def build_command(out: Path, seed: int, quick: bool) -> int:
     """Build the tiny model as an ordinary checkpoint, with its banks and its prompts.

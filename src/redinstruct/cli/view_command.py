@@ -7,16 +7,14 @@ from pathlib import Path
 import click
 
 from redinstruct.cli import console
-from redinstruct.cli.browser import in_browser
+from redinstruct.cli.browser import in_browser, port_option
 from redinstruct.cli.kinds import PATH
 from redinstruct.errors import UsageError, from_extra
 
 
 @click.command("view")
 @click.argument("folder", type=PATH, required=False, metavar="[DIR]")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, metavar="P", help="0: any free one."
-)
+@port_option
 @click.option("open_it", "--open", is_flag=True, help="Show the list in a browser too.")
 def command(folder: Path | None, port: int, open_it: bool) -> int:
     """All runs of a folder in the browser: list them, find some, open a report, compare two by two clicks.
