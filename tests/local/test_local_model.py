@@ -603,6 +603,21 @@ def test_a_template_without_a_system_role_gets_it_in_the_users_turn(tiny: Path) 
     assert len(folding.notes) == 1
 
 
+@pytest.mark.parametrize("said", ["'What now?'", "m.content[:10]", "m.content | upper", "messages[0].content"])
+def test_a_template_that_leaves_out_what_is_asked_is_no_measurement(tiny: Path, said: str) -> None:
+    other = with_template(tiny, "{% for m in messages %}" + f"{{{{ {said} }}}}" + "{% endfor %}")
+    turns = (Message("user", "Is bread plain?"), Message("assistant", "Yes."), Message("user", "Is it brown, too?"))
+    with pytest.raises(ModelError, match="bad_request") as caught:
+        other.answer([Request(turns, GREEDY)])
+    assert caught.value.note == "the chat template leaves out what the user says"
+
+
+@pytest.mark.parametrize("said", ["m.content | trim", "m.content | replace('\n', ' ')", "m.content | tojson"])
+def test_a_template_may_write_what_is_asked_in_its_own_way(tiny: Path, said: str) -> None:
+    other = with_template(tiny, "{% for m in messages %}" + f"{{{{ {said} }}}}" + "{% endfor %}")
+    assert other.answer([Request((Message("user", ' Is "bread"\nplain?\n'),), GREEDY)])
+
+
 def test_a_template_that_opens_the_thought_says_so_and_marks_stay_in_the_text(tiny: Path) -> None:
     thinking = with_template(tiny, TURNS + "{{ '<think>\n' }}")
     (reply,) = thinking.answer([Request((Message("user", "Is bread forbidden?"),), GREEDY)])
