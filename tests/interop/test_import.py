@@ -232,6 +232,16 @@ def test_several_people_by_a_column(tmp_path: Path) -> None:
     assert [a.annotator for a in people(tmp_path / "run").values()] == ["ann", "bob", "imported"]
 
 
+@pytest.mark.parametrize("models", [["m-1", "m-2"], ["m-1", "m-1"], ["", "m-1"]])
+def test_answers_of_several_models_in_one_table_are_said_to_be(tmp_path: Path, models: list[str]) -> None:
+    rows: list[Row] = [
+        {"prompt": f"What is {n}?", "response": "A thing.", "model": name} for n, name in enumerate(models)
+    ]
+    done = import_file(write_csv(tmp_path / "answers.csv", rows), tmp_path / "run")
+    several = "the column model names 2 (m-1, m-2): their answers are counted together, as one's"
+    assert done.source.notes == ((several,) if models == ["m-1", "m-2"] else ())
+
+
 def test_columns_of_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_csv(tmp_path / "a.csv", [{"Q": "What is blue?", "A": "A colour.", "verdict": "harmful", "x": "sky"}])
     flags = [f for role in ("prompt=q", "response=A", "judge=Verdict", "cluster=x") for f in ("--column", role)]

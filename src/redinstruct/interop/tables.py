@@ -179,9 +179,17 @@ def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str 
     numbers = list(range(len(answers)))
     if (who := roles.single.get("annotator")) is not None:
         answers, numbers = one_answer_each(answers, [person(fields.get(who)) for _, fields in folded])
+    notes = (*reader.notes, *_of_several_models(fields.get("model") for _, fields in folded))
     return Source(
-        format="table", rows=tuple(answers), numbers=tuple(numbers), labels=roles.labels, odd=odd, notes=reader.notes
+        format="table", rows=tuple(answers), numbers=tuple(numbers), labels=roles.labels, odd=odd, notes=notes
     )
+
+
+def _of_several_models(cells: Iterable[object]) -> Iterator[str]:
+    """What is to be said where a table's own column names more than one model: a run has one."""
+    models = list(dict.fromkeys(cell for cell in cells if isinstance(cell, str) and cell.strip()))
+    if len(models) > 1:
+        yield f"the column model names {len(models):,} ({listed(models)}): their answers are counted together, as one's"
 
 
 def _refuse_two_spellings(where: str, keys: Iterable[str], chosen: Chosen) -> None:
