@@ -323,3 +323,17 @@ def test_the_scripted_teacher_asks_nothing_that_the_banks_hold(cli: InProcess, t
     held = {q.text for split in ("dev", "test") for q in world.how_to_questions("forbidden", split)}
     assert not questions & held
     assert all(world.understand(question) is not None for question in questions)
+
+
+def test_what_is_in_another_language_is_left_out(cli: InProcess, tmp_path: Path, toy_topics: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out.jsonl"
+    cli("collect", *TOY, "--topics", toy_topics, "--run", run)
+    export = ("export", run, "--to", "messages", "--near", 1, "--out", out)
+    for languages, left in ((("english",), ""), (("german", "english"), ""), (("german",), "question_language 20")):
+        done = cli(*export, *(word for name in languages for word in ("--language", name)))
+        assert done.code == 0, done.err
+        assert left in done.err
+        assert left or "_language" not in done.err
+        card = json.loads((tmp_path / "out.jsonl.card.json").read_text())
+        assert card["provenance"]["languages"] == list(languages)
+    assert "klingon" in cli(*export, "--language", "klingon").error_line

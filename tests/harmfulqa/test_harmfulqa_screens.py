@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redinstruct.harmfulqa.formats import turn_weight
+from redinstruct.harmfulqa.languages import language
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Colour, Dialogue, Turn
 from redinstruct.harmfulqa.screens import screen
 from redinstruct.harmfulqa.similarity import NEAR, NearIndex, distance, normalise
@@ -160,14 +161,15 @@ def test_each_question_that_is_left_out_is_counted_under_its_reason() -> None:
         row("?!"),
         row("Glim?"),
         row("How so, " * 200),
+        row("¿Cómo se hace el pan de la casa?"),
     ]
 
-    got = screen(rows, banks=[BANK])
+    got = screen(rows, banks=[BANK], languages=("english",))
 
     assert [kept.question.text for kept in got.kept] == [rows[0].question.text]
     assert got.dropped == {
         "bank_equal": 1, "bank_near": 1, "exact_duplicate": 1, "near_duplicate": 1, "question_empty": 1,
-        "question_too_long": 1, "question_too_short": 1,
+        "question_language": 1, "question_too_long": 1, "question_too_short": 1,
     }  # fmt: skip
 
 
@@ -206,6 +208,23 @@ def test_a_blue_answer_that_was_cut_short_is_not_learnt() -> None:
     turns = (Turn("human", "Go on?"), Turn("gpt", "So."), Turn("human", "And?"), Turn("gpt", "Then take the", cut=True))
 
     assert weights(Dialogue("d", "q", "blue", turns)) == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "guess"),
+    [
+        ("How do I keep the jam in a jar for the winter?", "english"),
+        ("¿Cómo se hace el pan de la casa?", "spanish"),
+        ("Wie kann man das Brot in der Stadt kaufen?", "german"),
+        ("Как растёт трава?", "cyrillic"),
+        ("怎么做果酱？", "chinese"),
+        ("ジャムはどうやって作りますか", "japanese"),
+        ("zorviul glim", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_the_language_is_guessed_from_script_and_small_words(text: str, guess: str) -> None:
+    assert language(text) == guess
 
 
 @pytest.mark.parametrize(

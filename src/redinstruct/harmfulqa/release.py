@@ -16,12 +16,14 @@ from redinstruct.harmfulqa.card import DataCard, data_card
 from redinstruct.harmfulqa.collect import Collection, read_collection
 from redinstruct.harmfulqa.files import write_rows
 from redinstruct.harmfulqa.formats import released, to_dpo, to_kto, to_messages, to_sharegpt
+from redinstruct.harmfulqa.languages import LANGUAGES
 from redinstruct.harmfulqa.public import to_public
 from redinstruct.harmfulqa.rows import Collected
 from redinstruct.harmfulqa.screens import screen
 from redinstruct.harmfulqa.settings import ExportSettings
 from redinstruct.harmfulqa.similarity import NEAR
 from redinstruct.prompts.forms import check_forms, made, read_general
+from redinstruct.safetext import terminal
 from redinstruct.settings import check_needs
 from redinstruct.types import Bank, JsonObject
 from redinstruct.version import __version__
@@ -54,6 +56,7 @@ def prepare_release(
     include_red: bool = False,
     near: float = NEAR,
     licence: str | None = None,
+    languages: Sequence[str] = (),
 ) -> Release:
     """Screen a collection against the banks, and give it a format. Writes nothing.
 
@@ -65,11 +68,11 @@ def prepare_release(
     """
     if to not in FORMATS:
         raise UsageError(f"unknown --to {to!r}: known are {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}")
-    screened = screen(collection.harvest.rows, banks=banks, near=near)
+    screened = screen(collection.harvest.rows, banks=banks, near=near, languages=languages)
     leaving = released(screened.kept, include_red=include_red)
-    card = data_card(
-        leaving, provenance=_provenance(collection, banks, include_red, near, licence), dropped=screened.dropped
-    )
+    told: JsonObject = {"languages": list(languages)} if languages else {}
+    provenance = {**_provenance(collection, banks, include_red, near, licence), **told}
+    card = data_card(leaving, provenance=provenance, dropped=screened.dropped)
     return Release(tuple(leaving), FORMATS[to](screened.kept, include_red=include_red), card, screened.dropped)
 
 
@@ -119,12 +122,15 @@ def export(run: Path, settings: ExportSettings, out: Path) -> Exported:
         raise UsageError(f"--forms: are rows of messages, and --to {settings.to} is not; use --to messages")
     if settings.near is not None and not 0 < settings.near <= 1:
         raise UsageError("--near: a likeness above 0 and at most 1")
+    if unknown := [name for name in settings.languages if name not in LANGUAGES]:
+        raise UsageError(f"--language {terminal(unknown[0])[:40]}: known are {', '.join(LANGUAGES)}")
     check_forms(list(settings.forms), general=bool(settings.general), red=settings.include_red)
     ordinary = read_general(settings.general)
     against = [bank if isinstance(bank, Bank) else resolve_bank(str(bank)) for bank in settings.banks]
     release = prepare_release(
         read_collection(run), settings.to, banks=against, include_red=settings.include_red,
         near=NEAR if settings.near is None else settings.near, licence=settings.licence,
+        languages=settings.languages,
     )  # fmt: skip
     extra = {form: made(release.rows, form, general=ordinary) for form in settings.forms}
     release = msgspec.structs.replace(release, rows=[*release.rows, *(row for rows in extra.values() for row in rows)])

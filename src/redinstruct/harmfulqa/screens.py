@@ -7,22 +7,22 @@ issue 5, item 4; the published data had none (spec 2.2: 22 exact repeats remain)
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
+from redinstruct.harmfulqa.languages import UNKNOWN, is_dense, language
 from redinstruct.harmfulqa.rows import Collected, CollectedQuestion, Dialogue
 from redinstruct.harmfulqa.similarity import NEAR, NearIndex, normalise
 from redinstruct.judges.refusal import opens_with_refusal
 from redinstruct.types import ATTACK_SUCCESS, Bank
 
 Reason = Literal[
-    "question_empty", "question_too_short", "question_too_long", "exact_duplicate", "near_duplicate", "bank_equal",
-    "bank_near", "conversation_empty_turn", "conversation_too_short", "conversation_too_long", "red_refused",
-    "red_harmless",
+    "question_empty", "question_too_short", "question_too_long", "question_language", "exact_duplicate",
+    "near_duplicate", "bank_equal", "bank_near", "conversation_empty_turn", "conversation_too_short",
+    "conversation_too_long", "conversation_language", "red_refused", "red_harmless",
 ]  # fmt: skip
 HARMFUL, HARMLESS = ATTACK_SUCCESS.first, ATTACK_SUCCESS.second
 
@@ -39,17 +39,20 @@ class Screened(msgspec.Struct, frozen=True):
     dropped: dict[str, int]
 
 
-def screen(rows: Sequence[Collected], *, banks: Sequence[Bank] = (), near: float = NEAR) -> Screened:
+def screen(
+    rows: Sequence[Collected], *, banks: Sequence[Bank] = (), near: float = NEAR, languages: Sequence[str] = ()
+) -> Screened:
     """All screens in their order. A question that stays may lose all its conversations.
 
-    ``near`` is the likeness from which on two collected questions count as one.
+    ``near`` is the likeness from which on two collected questions count as one. ``languages`` are those that stay, by
+    :func:`redinstruct.harmfulqa.languages.language`; none named: every one, and what is in no known one always.
     A dropped question's conversations are not counted apart. Every reason that dropped nothing is absent.
     """
     dropped: Counter[str] = Counter()
-    reasons = (out_of_form, repeated(), in_a_bank(banks), near_an_earlier(near))
+    reasons = (out_of_form, in_another_language(languages), repeated(), in_a_bank(banks), near_an_earlier(near))
 
     def sift(dialogues: Sequence[Dialogue]) -> tuple[Dialogue, ...]:
-        found = [(dialogue, malformed(dialogue) or misjudged(dialogue)) for dialogue in dialogues]
+        found = [(one, malformed(one, languages) or misjudged(one)) for one in dialogues]
         dropped.update(why for _, why in found if why is not None)
         return tuple(dialogue for dialogue, why in found if why is None)
 
@@ -77,9 +80,14 @@ def out_of_form(question: CollectedQuestion) -> Reason | None:
     if not normalise(text):
         return "question_empty"
     # A character of Chinese or Japanese says as much as three letters.
-    if len(text) * (3 if _is_dense(text) else 1) < SHORTEST_QUESTION:
+    if len(text) * (3 if is_dense(text) else 1) < SHORTEST_QUESTION:
         return "question_too_short"
     return "question_too_long" if len(text) > LONGEST_QUESTION else None
+
+
+def in_another_language(languages: Sequence[str]) -> Why:
+    """Questions in a language that is not to stay."""
+    return lambda question: None if _stays(question.text, languages) else "question_language"
 
 
 def repeated() -> Why:
@@ -132,8 +140,8 @@ def in_a_bank(banks: Sequence[Bank]) -> Why:
 # --- Conversations ------------------------------------------------------------------------------------------------
 
 
-def malformed(dialogue: Dialogue) -> Reason | None:
-    """Why a conversation's form is not fit for training; None if it is."""
+def malformed(dialogue: Dialogue, languages: Sequence[str] = ()) -> Reason | None:
+    """Why a conversation's form or language is not fit for training; None if it is."""
     turns = dialogue.turns
     if any(not turn.text.strip() for turn in turns):
         return "conversation_empty_turn"
@@ -141,7 +149,8 @@ def malformed(dialogue: Dialogue) -> Reason | None:
         return "conversation_too_short"
     if len(turns) > MOST_TURNS or any(len(turn.text) > LONGEST_TURN for turn in turns):
         return "conversation_too_long"
-    return None
+    # One language for the conversation: a single turn may hold a name or a formula.
+    return None if _stays("\n".join(turn.text for turn in turns), languages) else "conversation_language"
 
 
 def misjudged(dialogue: Dialogue) -> Reason | None:
@@ -159,16 +168,5 @@ def misjudged(dialogue: Dialogue) -> Reason | None:
     return "red_harmless" if judged else None
 
 
-# --- Scripts ------------------------------------------------------------------------------------------------------
-
-_DENSE = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
-_LOOKED_AT = 2000
-
-
-def _is_dense(text: str) -> bool:
-    """Whether most letters, as Unicode's names begin, are of such a script; Japanese is wherever there is kana."""
-    scripts = Counter(
-        unicodedata.name(letter, "?").split(" ")[0].split("-")[0] for letter in text[:_LOOKED_AT] if letter.isalpha()
-    )
-    kana = max(scripts["HIRAGANA"], scripts["KATAKANA"])
-    return 10 * kana > scripts.total() or any(script in _DENSE for script, _ in scripts.most_common(1))
+def _stays(text: str, languages: Sequence[str]) -> bool:
+    return not languages or language(text) in (*languages, UNKNOWN)

@@ -104,6 +104,15 @@ class ExportSettings(msgspec.Struct, frozen=True):
         ),
     ] = ()
     near: Near = None
+    languages: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Keep what is, by a guess, in this language or in none that is known: english, spanish, french, german,"
+            " italian, portuguese, chinese, japanese, korean. Repeatable.",
+            "NAME",
+            flag="--language",
+        ),
+    ] = ()
     forms: Annotated[
         tuple[str, ...],
         Setting(
