@@ -195,6 +195,8 @@ def test_a_bank_s_columns_may_have_names_of_their_own(tmp_path: Path, capsys: py
             ("prompt=nobody", "--column prompt=nobody: no such column, found q, prompt, kind, is_harmful"),
             ("human=q", "columns of a bank are for prompt, context, topic, subtopic, language, label"),
             ("label=kind", "column kind: no row says safe"),
-            ("prompt", "--column: expected PURPOSE=NAME, each purpose once"),
+            ("prompt", "--column prompt: expected PURPOSE=NAME, each purpose once"),
+            ("topic=", "--column topic=: expected PURPOSE=NAME, each purpose once"),
+            ("topic= ", "--column topic= : expected PURPOSE=NAME, each purpose once"),
         ):
             assert said in cli("eval", *what, tmp_path / "other", "--column", wrong).error_line

@@ -152,12 +152,10 @@ def _pairs_as(values: Any) -> Callable[[click.Context, click.Parameter, Any], An
             return request_fields(entries, flag)
         if values is float:
             return numbers(entries, flag)
-        if values is str:
-            return {purpose: name.strip() for purpose, (name,) in pairs_of(entries, flag, _COLUMN).items()}
-        return {
-            purpose: tuple(map(str.strip, names))
-            for purpose, names in pairs_of(entries, flag, _COLUMN, ("human",)).items()
-        }
+        several = () if values is str else ("human",)
+        columns = pairs_of(entries, flag, _COLUMN, several, names=True)
+        named = {purpose: tuple(map(str.strip, names)) for purpose, names in columns.items()}
+        return {purpose: names[0] for purpose, names in named.items()} if values is str else named
 
     return read
 

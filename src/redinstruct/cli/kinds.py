@@ -87,18 +87,22 @@ class Number(click.ParamType[float]):
         return number
 
 
-def pairs_of(given: Iterable[str], flag: str, example: str, several: tuple[str, ...] = ()) -> dict[str, list[str]]:
+def pairs_of(
+    given: Iterable[str], flag: str, example: str, several: tuple[str, ...] = (), *, names: bool = False
+) -> dict[str, list[str]]:
     """``KEY=VALUE`` pairs as key -> values: each key once, but for those that may be given several times.
 
+    ``names``: the values are names, none of them empty, and a wrong entry is shown; else it may hold a secret.
+
     Raises:
-        UsageError: an entry without a key or a sign, or a key given twice. No value is shown: it may be a secret.
+        UsageError: an entry without a key or a sign, an empty name, or a key given twice.
     """
     found: dict[str, list[str]] = {}
     for entry in given:
         key, sign, value = entry.partition("=")
         key = key.strip()
-        if not sign or not key:
-            raise UsageError(f"{flag}: expected {example}")
+        if not sign or not key or (names and not value.strip()):
+            raise UsageError(f"{flag}{f' {entry}' if names else ''}: expected {example}")
         if key in found and key not in several:
             raise UsageError(f"{flag} {key}: given twice")
         found.setdefault(key, []).append(value)
