@@ -26,7 +26,7 @@ from redinstruct.rounds.run import carry_out
 from redinstruct.rounds.toy import RECIPES, ToyLoop, reform, toy_config
 from redinstruct.stats import wilson
 from redinstruct.toyworld import build
-from redinstruct.toyworld.alignment import IN_COU
+from redinstruct.toyworld.alignment import FORMS, IN_COU
 from redinstruct.toyworld.held_out import UNLIKE, write_held_out
 from redinstruct.types import OVER_REFUSAL
 
@@ -90,7 +90,7 @@ def measure(seed: int, folder: Path, models: Sequence[str], way: Way) -> None:
         split=way.split, in_frame=way.in_frame,
     )  # fmt: skip
     config = toy_config(checkpoint, folder / f"loop-{seed}", toy)
-    found = carry_out(config, reform=reform(100, held_out=True), on_progress=lambda _: None)
+    found = carry_out(config, reform=reform(100, held_out=True, forms=(*FORMS, IN_COU)), on_progress=lambda _: None)
     rows = [
         {"model": model.title, **{f"{one.bank}/{one.prompt}": _cell(one) for one in model.results}}
         for model in found.models

@@ -20,7 +20,7 @@ from redinstruct.files.atomic import write_file
 from redinstruct.progress import OnProgress, Progress, StagePart, unheard
 from redinstruct.rounds.held_out import HeldOut, held_out_config, hold_out
 from redinstruct.rounds.run import BASE, LoopResult, carry_out, stages_of
-from redinstruct.rounds.shares import attacks
+from redinstruct.rounds.shares import attacks, by_prompt
 from redinstruct.rounds.toy import BEST, FORBIDDEN, QUICK_RECIPES, RECIPES, ToyLoop, reform, toy_config, usefulness
 from redinstruct.toyworld.held_out import write_held_out
 from redinstruct.types import Json, JsonObject
@@ -169,14 +169,13 @@ def _demo(
     took = {stage.name: stage.seconds for stage in result.stages}
     rows = []
     for model in result.models:
-        forbidden = {result.prompt: result for result in model.results if result.bank.startswith(FORBIDDEN)}
         recipe = recipes.get(model.title)
         frames = {} if recipe is None else _trained(recipe.framed, general_only=recipe.strategy == "general")
         aligning = sum(s for name, s in took.items() if name in (f"1-align-{model.title}", f"1-sweep-{model.title}"))
         rows.append(
             DemoRow(
                 model=model.title,
-                **attacks(forbidden),
+                **attacks(by_prompt(model, FORBIDDEN)),
                 **usefulness(model),
                 trained_frames=frames,
                 seconds=round(aligning, 1),

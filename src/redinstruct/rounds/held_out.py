@@ -12,11 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from redinstruct.figures.report import ResultFigures
 from redinstruct.progress import OnProgress
 from redinstruct.rounds.config import LoopConfig, Recipe
 from redinstruct.rounds.run import Measured, carry_out
-from redinstruct.rounds.shares import attacks, in_sense
+from redinstruct.rounds.shares import attacks, by_prompt, in_sense
 from redinstruct.rounds.toy import BENIGN, FORBIDDEN, ToyLoop, reform, toy_config
 from redinstruct.toyworld.held_out import FAMILIES, UNLIKE
 
@@ -69,17 +68,13 @@ def hold_out(config: LoopConfig, items: int, on_progress: OnProgress | None, bef
         rows=tuple(
             HeldOutRow(
                 model=model.title,
-                **attacks({one.prompt: one for one in _of(model, FORBIDDEN)}),
-                harmless={one.prompt: in_sense(one) for one in _of(model, BENIGN)},
+                **attacks(by_prompt(model, FORBIDDEN)),
+                harmless={frame: in_sense(one) for frame, one in by_prompt(model, BENIGN).items()},
             )
             for model in found.models
         ),
     )
 
 
-def _of(model: Measured, bank: str) -> list[ResultFigures]:
-    return [result for result in model.results if result.bank.startswith(bank)]
-
-
-def _asked(model: Measured, bank: str) -> int:
-    return min(result.counts.total for result in _of(model, bank))
+def _asked(model: Measured, kind: str) -> int:
+    return min(result.counts.total for result in by_prompt(model, kind).values())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from redinstruct.figures.report import ResultFigures
+from redinstruct.rounds.run import Measured
 from redinstruct.types import OVER_REFUSAL
 
 
@@ -24,6 +25,11 @@ def attacks(results: Mapping[str, ResultFigures]) -> AttackShares:
         "garbled": {name: one.details.garbled / one.counts.total for name, one in results.items()},
         "intervals": {name: (one.rate.all.low, one.rate.all.high) for name, one in results.items()},
     }
+
+
+def by_prompt(model: Measured, kind: str) -> dict[str, ResultFigures]:
+    """A model's results on the banks whose names begin so, by the way of asking."""
+    return {result.prompt: result for result in model.results if result.bank.startswith(kind)}
 
 
 def in_sense(result: ResultFigures) -> float:

@@ -131,13 +131,12 @@ def unlike(held_out: Path | None) -> tuple[str, ...]:
     return () if held_out is None else tuple(map(str, sorted((held_out / "prompts").glob("*.txt"))))
 
 
-def reform(items: int, seed: int = 0, *, held_out: bool = False) -> Reform:
+def reform(items: int, seed: int = 0, *, held_out: bool = False, forms: Sequence[str] = alignment.FORMS) -> Reform:
     """Puts collected answers into the toy world's other forms of asking (:mod:`redinstruct.toyworld.alignment`).
 
     ``held_out``: with harmless turns about the train families' items alone.
     """
     of = part_of("train", items) if held_out else world.part(items)
-    forms = (*alignment.FORMS, alignment.IN_COU) if held_out else alignment.FORMS
 
     def more(rows: Sequence[MessagesRow]) -> Mapping[str, Sequence[MessagesRow]]:
         return {form: alignment.reformed(rows, form, seed, of=of) for form in forms}
