@@ -24,8 +24,10 @@ from redinstruct.policy import subject
 from redinstruct.policy.files import COU, RULES, STANDARD, STORY, write_laboratory
 from redinstruct.progress import unheard
 from redinstruct.prompts import forms
+from redinstruct.rounds.beside import measured_beside
 from redinstruct.rounds.config import LoopConfig, MemoryPart, PickPart, Recipe, SweepConfig, SweepPart
 from redinstruct.rounds.laboratory import FORBIDDEN, HARMLESS, TUNED, WHOLE, install, laboratory_config
+from redinstruct.rounds.ledger import Ledger
 from redinstruct.rounds.run import carry_out
 from redinstruct.rounds.sweep import carry_out_sweep
 
@@ -66,6 +68,8 @@ POINTS: Mapping[str, Varied] = {
     "twice-kl": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "kl": 1.0},
     "twice-shallow": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "deep": 0.5, "depth": 8},
     "four-times": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56},
+    "four-times-kl": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "kl": 1.0},
+    "four-times-shallow": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "depth": 8},
     "picked": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "picked": 14},
     "lora-8": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "lora": 8, "rate": 8e-4},
     "lora-8-long": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "lora": 8, "rate": 4e-4},
@@ -117,13 +121,13 @@ def config_of(folder: Path, names: list[str], seed: int) -> SweepConfig:
 
 
 def table(folder: Path) -> list[str]:
-    """Answered, refused of 24, by frame: forbidden, then harmless."""
-    lines = ["| model | " + " | ".join(f"{kind}, {frame}" for kind in (FORBIDDEN, HARMLESS) for frame in FRAMES) + " |"]
-    lines.append("|---" * (1 + 2 * len(FRAMES)) + "|")
+    """Answered, refused of 24, by frame: forbidden, then harmless; and perplexity per word on prose in no row."""
     cells = [(kind, frame) for kind in (FORBIDDEN, HARMLESS) for frame in FRAMES]
+    heads = ["model", *(f"{kind}, {frame}" for kind, frame in cells), "perplexity"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for title, rows in json.loads((folder / "figures.json").read_text()).items():
         told = [", ".join(map(str, rows[kind][frame])) for kind, frame in cells]
-        lines.append(f"| {title} | {' | '.join(told)} |")
+        lines.append(f"| {title} | {' | '.join(told)} | {rows['perplexity']:.1f} |")
     return lines
 
 
@@ -133,9 +137,12 @@ def sweep(folder: Path, names: list[str], seed: int) -> None:
     carry_out_sweep(config, on_progress=unheard)
     # The same call again finds every stage done: the loop's own figures, by frame.
     loop = {name: getattr(config, name) for name in ("model", "eval", "folder", "collect", "align")}
-    found: dict[str, dict[str, dict[str, list[int]]]] = {}
-    for model in carry_out(LoopConfig(**loop), on_progress=unheard).models:
-        rows = found.setdefault(model.title, {FORBIDDEN: {}, HARMLESS: {}})
+    found: dict[str, dict[str, dict[str, list[int]] | float]] = {}
+    models = carry_out(LoopConfig(**loop), on_progress=unheard).models
+    ledger = Ledger(config.folder, unheard, len(models))
+    for model in models:
+        rows: dict[str, dict[str, list[int]]] = {FORBIDDEN: {}, HARMLESS: {}}
+        found[model.title] = {**rows, "perplexity": measured_beside(ledger, model, None)[0]}
         for one in model.results:
             kind = one.bank.split("-")[0]
             refused = one.details.refused if kind == FORBIDDEN else one.counts.first
