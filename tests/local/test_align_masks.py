@@ -236,6 +236,30 @@ def test_a_template_that_would_teach_something_else_is_refused_before_training(b
     assert "\n" not in str(caught.value)
 
 
+USERS = "{% if message['role'] == 'user' %}{{ 'U: '"
+ANSWERS = "{% elif message['role'] == 'assistant' %}{{ 'A: ' + message['content'] + eos_token }}"
+
+
+def bare(users: str) -> PreTrainedTokenizerFast:
+    """A tokenizer whose template writes a user's turn like this, and nothing of a system's."""
+    family = next(family for family in FAMILIES if family.name == "alpaca")
+    return tokenizer_of(family, template="{% for message in messages %}" + users + ANSWERS + TAIL)
+
+
+@pytest.mark.parametrize("said", ["'\n'", "message['content'] | upper", "message['content'][:2]"])
+def test_a_template_that_leaves_out_what_is_asked_is_refused_before_training(said: str) -> None:
+    with pytest.raises(UsageError, match="leaves out what is asked"):
+        choose(bare(USERS.replace("'U: '", said) + " }}"))
+
+
+def test_a_row_whose_system_message_the_template_leaves_out_is_not_learnt_as_if_it_had_none() -> None:
+    tokenizer = bare(USERS + " + message['content'] + '\n' }}")
+    assert why(row("what?", "a lamp.", system="the garden is green."), tokenizer) == [
+        "the template leaves out what is asked"
+    ]
+    assert said(only(row("what?", "a lamp."), tokenizer), tokenizer) == [" a lamp.</s>"]
+
+
 @pytest.mark.parametrize("end", ["\n", "", "U: "], ids=["blank", "nothing", "text of the next turn"])
 def test_where_a_template_ends_no_answer_the_tokenizers_own_end_is_learnt(end: str) -> None:
     body = "A:" + ANSWER + "{{ '" + end.replace("\n", "\\n") + "' if not loop.last else '' }}"

@@ -603,6 +603,15 @@ def test_a_template_without_a_system_role_gets_it_in_the_users_turn(tiny: Path) 
     assert len(folding.notes) == 1
 
 
+def test_a_system_message_that_the_template_leaves_out_goes_into_the_users_turn(tiny: Path) -> None:
+    users = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
+    folding = with_template(tiny, users)
+    request = Request((Message("system", "Is bread"), Message("user", "forbidden?")), GREEDY)
+    together = Request((Message("user", "Is bread\n\nforbidden?"),), GREEDY)
+    assert texts(folding.answer([request])) == texts(with_template(tiny, users).answer([together]))
+    assert len(folding.notes) == 1
+
+
 @pytest.mark.parametrize("said", ["'What now?'", "m.content[:10]", "m.content | upper", "messages[0].content"])
 def test_a_template_that_leaves_out_what_is_asked_is_no_measurement(tiny: Path, said: str) -> None:
     other = with_template(tiny, "{% for m in messages %}" + f"{{{{ {said} }}}}" + "{% endfor %}")

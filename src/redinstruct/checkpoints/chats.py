@@ -7,6 +7,7 @@ transformers' sandbox and see roles, contents and the options that the user gave
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,13 @@ _OURS = frozenset({
 
 class TemplateRefused(Exception):
     """The template does not take these messages; the text is the first line of its reason."""
+
+
+class LeavesOut(TemplateRefused):
+    """It takes them, and what ``role`` says is not in the text: a model would be asked, or trained, without it."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"leaves out what the {role} says")
 
 
 def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -65,10 +73,11 @@ def render(
     ``asking``: up to where the next answer begins; ``continuing``: the last message is an answer's beginning.
 
     Raises:
-        Refused: the template does not take these roles, or is broken.
+        TemplateRefused: the template does not take these roles, or is broken.
+        LeavesOut: what a user or the system says is not in the text.
     """
     try:
-        return str(
+        text = str(
             tokenizer.apply_chat_template(
                 [{"role": message.role, "content": message.content} for message in messages],
                 chat_template=_NO_CLOCK + template,
@@ -81,3 +90,19 @@ def render(
     except Exception as error:  # a template may raise whatever Python can
         lines = str(error).strip().splitlines()
         raise TemplateRefused(lines[0][:200] if lines else type(error).__name__) from None
+    for message in messages:
+        if message.role in ("user", "system") and not _holds(text, message.content):
+            raise LeavesOut(message.role)
+    return text
+
+
+def _holds(text: str, said: str) -> bool:
+    """Whether a rendered text has what was said, blanks apart: as it is, or as a string of JSON."""
+    if said in text:
+        return True
+    whole = _without_blanks(text)
+    return any(_without_blanks(one) in whole for one in (said, json.dumps(said, ensure_ascii=False)[1:-1]))
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())

@@ -46,7 +46,8 @@ def command(seed: int, quick: bool, real: bool, out: Path, data: Path | None, as
     asks again: is it safer, and does it still answer what is harmless?
 
     With --real the model is a real small one, SmolLM2-135M-Instruct: it is taught first not to talk about a harmless
-    subject (food), and that policy is attacked and mended. About 1,130 CPU seconds; the same command goes on.
+    subject (food), and that policy is attacked and mended. About 2,070 CPU seconds, 21 minutes
+    on two quiet cores; the same command goes on.
     """
     from redinstruct.rounds import demo
 

@@ -35,6 +35,7 @@ ROLES = "the template refuses these roles"
 UNLIKE = "the prompt of an answer is not what it is later rendered as"
 NOT_AFTER = "an answer does not follow its prompt"
 CHANGED = "the template writes another text than the answer's"
+LEFT_OUT = "the template leaves out what is asked"
 NO_STOP = "an answer ends without a stop token"
 
 _TAG = r"<[^<>\s][^<>\n]{0,48}>|\[/?[A-Z_]{2,24}\]|\[\|[^\[\]\n]{1,40}\|\]"
@@ -140,7 +141,7 @@ def place(template: Template, tokenizer: PreTrainedTokenizerBase, messages: Sequ
     """Render a conversation whose last message is the answer to be learnt.
 
     Raises:
-        Unrenderable: the template refuses the roles, the answer does not follow its prompt, or it cannot end.
+        Unrenderable: the template refuses the roles or leaves out what is asked, the answer does not follow its prompt, or it cannot end.
     """
     *before, answer = messages
     said = answer.content.strip()
@@ -267,5 +268,7 @@ def _run(
 ) -> str:
     try:
         return chats.render(tokenizer, template.text, messages, asking=asking, options=template.options)
+    except chats.LeavesOut:
+        raise Unrenderable(LEFT_OUT) from None
     except chats.TemplateRefused:
         raise Unrenderable(ROLES) from None  # the template's own words may quote the conversation
