@@ -25,7 +25,7 @@ from redinstruct.safealign.card import read_card
 from redinstruct.safealign.front import Candidate, best, candidate, front
 from redinstruct.safealign.launch import check_engaged, check_world
 from redinstruct.safealign.losses import STRATEGIES
-from redinstruct.safealign.trainer import rate_at
+from redinstruct.safealign.resuming import rate_at
 from tests.support import align_data, trajectories
 
 pytestmark = pytest.mark.local

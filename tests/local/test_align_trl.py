@@ -15,6 +15,7 @@ from redinstruct.errors import RedInstructError, UsageError
 from redinstruct.prompts.rows import kto_rows
 from redinstruct.safealign import AlignConfig, GuardRule, GuardStopped, Lora, align, with_settings
 from redinstruct.safealign.card import read_card
+from redinstruct.safealign.resuming import rate_at
 from redinstruct.safealign.rows import read_rows
 from redinstruct.safealign.trl_backend import dpo_rows, micro_batch
 from tests.support import align_data
@@ -77,6 +78,35 @@ def test_a_checkpoint_with_its_card_comes_out(strategy: str, tiny: Path, data: d
     assert card.strategy == strategy
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not list(out.glob("*.bin"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TRL, reason="TRL is not installed")
+@pytest.mark.parametrize("strategy", ["kto", "dpo"])
+def test_the_learning_rate_is_that_of_every_other_strategy(
+    strategy: str, tiny: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = config(tiny, data, tmp_path / "out", strategy, steps=6, warm_up=2, final_rate_share=0.5)
+    rates = [one.learning_rate / asked.chosen.learning_rate for one in align(asked).history]
+    assert rates == pytest.approx([rate_at(asked.chosen, step, 6) for step in range(6)])
+    assert min(rates[1:]) > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TRL, reason="TRL is not installed")
+def test_the_moments_are_those_that_the_settings_say(
+    tiny: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    made = torch.optim.AdamW.__init__
+
+    def watched(self: torch.optim.AdamW, *args: object, **kwargs: object) -> None:
+        seen.append(kwargs.get("betas"))
+        made(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", watched)
+    align(config(tiny, data, tmp_path / "out", "kto", betas=(0.8, 0.9)))
+    assert seen == [(0.8, 0.9)]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from transformers import Trainer, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from redinstruct.alignment import Settings
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import Cut
@@ -17,6 +19,16 @@ from redinstruct.safealign.guards import Guard
 from redinstruct.safealign.launch import wait_for_all
 from redinstruct.safealign.outcome import Listeners, StepFigures
 from redinstruct.safealign.saving import writing
+
+
+def rate_at(settings: Settings, step: int, steps: int) -> float:
+    """The share of the peak learning rate that step 0, 1, ... is made with: linear warm-up, then the schedule."""
+    warm = settings.warm_up if settings.warm_up >= 1 else math.ceil(settings.warm_up * steps)
+    if step + 1 <= warm:
+        return (step + 1) / warm
+    done = min(1.0, (step - warm) / max(1, steps - warm))
+    left = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[settings.schedule]
+    return settings.final_rate_share + (1 - settings.final_rate_share) * left
 
 
 class ResumableTrainer(Trainer):
@@ -31,9 +43,9 @@ class ResumableTrainer(Trainer):
     cut: Cut | None = None
     sharded = False
 
-    def begin_run(self, guard: Guard, listeners: Listeners) -> None:
+    def begin_run(self, guard: Guard, listeners: Listeners, settings: Settings) -> None:
         """Let it be the trainer of a run that has not made a step."""
-        self.guard, self.history, self.listeners = guard, [], listeners
+        self.guard, self.history, self.listeners, self._settings = guard, [], listeners, settings
         # Without a progress bar of its own, Trainer prints every log to standard output.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -49,6 +61,14 @@ class ResumableTrainer(Trainer):
         if last is None:
             return "nothing was saved before"
         return f"the state after {int(last.name.removeprefix(states.PREFIX))} steps is intact"
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """:func:`rate_at`, a pure function of the step: in TRL's loop too, whose schedules know no final rate."""
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or inner(self.optimizer), lambda step: rate_at(self._settings, step, num_training_steps)
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def note_step(self, figures: StepFigures) -> None:
         """One step more is made."""

@@ -141,7 +141,8 @@ def place(template: Template, tokenizer: PreTrainedTokenizerBase, messages: Sequ
     """Render a conversation whose last message is the answer to be learnt.
 
     Raises:
-        Unrenderable: the template refuses the roles or leaves out what is asked, the answer does not follow its prompt, or it cannot end.
+        Unrenderable: the template refuses the roles or leaves out what is asked, the answer does not follow its
+            prompt, or it cannot end.
     """
     *before, answer = messages
     said = answer.content.strip()

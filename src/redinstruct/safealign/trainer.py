@@ -32,23 +32,13 @@ from redinstruct.safealign.outcome import Listeners, StepFigures
 from redinstruct.safealign.plan import MemoryPlan
 from redinstruct.safealign.prepare import Prepared
 from redinstruct.safealign.probe import ProbeFigures
-from redinstruct.safealign.resuming import ResumableTrainer, inner
+from redinstruct.safealign.resuming import ResumableTrainer
 from redinstruct.safealign.steps import Steps
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "paged-adamw-8bit": "paged_adamw_8bit"}
 _LEAST_BETWEEN = 5
 """Steps between two looks at the harmless questions."""
 _PARTS = ("blue", "general", "red", "red_first", "red_above", "red_term")
-
-
-def rate_at(settings: Settings, step: int, steps: int) -> float:
-    """The share of the peak learning rate that step 0, 1, ... is made with: linear warm-up, then the schedule."""
-    warm = settings.warm_up if settings.warm_up >= 1 else math.ceil(settings.warm_up * steps)
-    if step + 1 <= warm:
-        return (step + 1) / warm
-    done = min(1.0, (step - warm) / max(1, steps - warm))
-    left = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[settings.schedule]
-    return settings.final_rate_share + (1 - settings.final_rate_share) * left
 
 
 class AlignTrainer(ResumableTrainer, TrainerCallback):
@@ -69,7 +59,7 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         """What needs the trainer itself is set on it later: ``probe``, ``on_candidate``, ``before_training``."""
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=_only)
         keep_wide(getattr(self.accelerator.state, "fsdp_plugin", None))
-        self.begin_run(guard, listeners)
+        self.begin_run(guard, listeners, prepared.config.chosen)
         self.cut, self.sharded = plan.cut, plan.sharding == "fsdp"
         self.interrupted = False
         self.data, self._strategy, self._settings = steps, prepared.strategy, prepared.config.chosen
@@ -82,7 +72,7 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         self.before_training: Callable[[Any], None] | None = None
         self.add_callback(self)
 
-    # ---- data, schedule ----
+    # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The steps' numbers: rank and number decide the rows, so nothing is left to shard."""
@@ -91,14 +81,6 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
     def floating_point_ops(self, *_: Any, **__: Any) -> int:
         """Not counted."""
         return 0
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """:func:`rate_at`, a pure function of the step."""
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or inner(self.optimizer), lambda step: rate_at(self._settings, step, num_training_steps)
-        )
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
 
     # ---- one step ----
 

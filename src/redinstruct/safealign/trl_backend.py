@@ -158,7 +158,7 @@ def _trainer(config: AlignConfig, rows: Sequence[KtoRow] | Sequence[DpoRow], tok
         arguments = config_class(
             output_dir=str(folder), max_steps=settings.steps or -1, num_train_epochs=settings.epochs,
             per_device_train_batch_size=micro, gradient_accumulation_steps=max(1, settings.batch // micro),
-            learning_rate=settings.learning_rate, lr_scheduler_type=settings.schedule, warmup_steps=settings.warm_up,
+            learning_rate=settings.learning_rate, adam_beta1=settings.betas[0], adam_beta2=settings.betas[1],
             max_grad_norm=settings.clip, weight_decay=settings.weight_decay, max_length=settings.max_length,
             seed=config.seed, use_cpu=not _gpu(), bf16=_gpu(), report_to="none", disable_tqdm=True, logging_steps=1,
             logging_nan_inf_filter=False, save_strategy="no", gradient_checkpointing=False,

@@ -41,7 +41,7 @@ class GuardedTrainer(ResumableTrainer, TrainerCallback):
         self._ordinary, self._pad_id = sampled(ordinary), pad_id
         # One look is one mean over the same rows each time: there is no noise to be smoothed away.
         rule = msgspec.structs.replace(config.guard, action="stop", start_steps=1, smoothing=0.0)
-        self.begin_run(Guard(rule), listeners)
+        self.begin_run(Guard(rule), listeners, config.chosen)
         labelled_by(self.model)
         self.add_callback(self)
 
