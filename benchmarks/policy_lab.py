@@ -139,7 +139,7 @@ def sweep(folder: Path, names: list[str], seed: int) -> None:
     loop = {name: getattr(config, name) for name in ("model", "eval", "folder", "collect", "align")}
     found: dict[str, dict[str, dict[str, list[int]] | float]] = {}
     models = carry_out(LoopConfig(**loop), on_progress=unheard).models
-    ledger = Ledger(config.folder, unheard, len(models))
+    ledger = Ledger(Path(config.folder), unheard, len(models))
     for model in models:
         rows: dict[str, dict[str, list[int]]] = {FORBIDDEN: {}, HARMLESS: {}}
         found[model.title] = {**rows, "perplexity": measured_beside(ledger, model, None)[0]}
