@@ -136,6 +136,28 @@ def test_an_odd_attack_of_pyrit_s_is_named_and_the_rest_is_read(tmp_path: Path, 
     assert rows_of(tmp_path / "run")[-1].question.topic == "hue"
 
 
+ATTACKER = (
+    "INSERT INTO TargetIdentifiers (hash, model_name, identifier_json, class_name) VALUES ('h', 'other-m', '{}', 'T')"
+)
+
+
+def test_the_model_of_pyrit_s_memory_is_the_one_that_was_attacked_and_not_one_that_attacked(
+    tmp_path: Path, memory: Path
+) -> None:
+    done = import_file(changed(memory, ATTACKER), tmp_path / "run")
+    assert (done.source.model, done.source.notes) == ("stub-m", ())
+
+
+def test_a_memory_of_attacks_on_several_models_says_that_they_are_counted_together(
+    tmp_path: Path, memory: Path
+) -> None:
+    held = "conversation_id = (SELECT conversation_id FROM AttackResultEntries WHERE rowid = 2)"
+    changed(memory, ATTACKER, f"UPDATE Conversations SET target_identifier_hash = 'h' WHERE {held}")
+    done = import_file(memory, tmp_path / "run")
+    assert done.source.notes == ("the memory names 2 (stub-m, other-m): their answers are counted together, as one's",)
+    assert not done.source.model.startswith(("stub-m", "other-m"))
+
+
 @pytest.mark.parametrize(
     ("statements", "said"),
     [

@@ -1,9 +1,10 @@
 """PyRIT's memory: the SQLite file in which it keeps every attack, for it has no export (read in PyRIT 1.1.0's source).
 
     AttackResultEntries  objective, outcome (success, failure, undetermined, error), last_response_id,
-                         targeted_harm_categories: a row an attack
+                         targeted_harm_categories, conversation_id: a row an attack
     PromptMemoryEntries  id, role, converted_value, converted_value_data_type, response_error: a row a message's piece
-    TargetIdentifiers    model_name
+    Conversations        conversation_id, target_identifier_hash: whom it was held with
+    TargetIdentifiers    hash, model_name: of what was attacked, and of attackers and scorers too
 
 The question is the objective; what the attack sent for it is left out, as of JailbreakBench's artifacts. The judge is
 ``pyrit``: its outcome. An answer that the target's filter withheld is no answer, whatever the outcome says. The file is
@@ -25,19 +26,22 @@ from redinstruct.files import MAX_BYTES, kind_of
 from redinstruct.files.limits import MAX_ROW, check_rows
 from redinstruct.files.zipped import begins_with
 from redinstruct.interop.logs import RowsSoFar
-from redinstruct.interop.rows import ImportRow, RowLabel, Source
+from redinstruct.interop.rows import ImportRow, RowLabel, Source, of_several_models
 from redinstruct.types import ATTACK_SUCCESS, Measure
 
 _MARK = b"SQLite format 3\0"
 _TABLES = "SELECT name FROM main.sqlite_master WHERE type = 'table'"
 _ATTACKS = (
-    "SELECT objective, outcome, last_response_id, targeted_harm_categories FROM main.AttackResultEntries ORDER BY rowid"
+    "SELECT objective, outcome, last_response_id, targeted_harm_categories, conversation_id"
+    " FROM main.AttackResultEntries ORDER BY rowid"
 )
 _PIECES = (
     "SELECT id, converted_value, converted_value_data_type, response_error FROM main.PromptMemoryEntries"
     " WHERE role IN ('assistant', 'simulated_assistant')"
 )
-_TARGETS = "SELECT DISTINCT model_name FROM main.TargetIdentifiers LIMIT 2"
+_HELD_WITH = "SELECT conversation_id, target_identifier_hash FROM main.Conversations"
+_TARGETS = "SELECT hash, model_name FROM main.TargetIdentifiers"
+_OF_TARGETS = {"Conversations", "TargetIdentifiers"}
 _OUTCOMES = {"success": 0, "failure": 1}
 
 
@@ -71,14 +75,15 @@ def read_memory(path: Path, measure: Measure, one: str | None) -> Source:
             if not {"AttackResultEntries", "PromptMemoryEntries"} <= tables:
                 raise UsageError("is a database without PyRIT's attack results (as PyRIT 1.1 keeps them)")
             attacks = memory.execute(_ATTACKS).fetchall()
-            wanted = {last for _, _, last, _ in attacks}
+            wanted = {last for _, _, last, _, _ in attacks}
             answers = {row[0]: _answer(row[1:]) for row in memory.execute(_PIECES) if row[0] in wanted}
-            models = memory.execute(_TARGETS).fetchall() if "TargetIdentifiers" in tables else []
+            models = _models(memory, [talk for *_, talk in attacks]) if tables >= _OF_TARGETS else []
     except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's own message may quote what is broken
         raise UsageError(f"cannot be read as PyRIT's memory ({' '.join(str(error).split())})") from None
-    if len(models) == 1 and isinstance(models[0][0], str):
-        reading.model = models[0][0].strip()
-    for number, (objective, outcome, last, harms) in enumerate(attacks, 1):
+    reading.model = models[0] if len(models) == 1 else ""
+    if (note := of_several_models("the memory", models)) is not None:
+        reading.note(note)
+    for number, (objective, outcome, last, harms, _) in enumerate(attacks, 1):
         check_rows(number, path.stat().st_size)
         _attack(reading, f"attack {number}", objective, str(outcome), answers.get(last), harms)
     return reading.told()
@@ -95,6 +100,14 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         yield memory
     finally:
         memory.close()
+
+
+def _models(memory: sqlite3.Connection, conversations: Sequence[object]) -> list[str]:
+    """The models that were attacked in these conversations: each once, in order."""
+    named = dict(memory.execute(_TARGETS).fetchall())
+    held = {talk: named.get(target) for talk, target in memory.execute(_HELD_WITH)}
+    found = (held.get(talk) for talk in conversations)
+    return list(dict.fromkeys(name.strip() for name in found if isinstance(name, str) and name.strip()))
 
 
 def _answer(piece: Sequence[object]) -> _Answer:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.files import Fields, fold, kind_of, named
+from redinstruct.files import Fields, fold, kind_of, listed, named
 from redinstruct.questions.halves import sign
 from redinstruct.questions.spread import Selected
 from redinstruct.types import ATTACK_SUCCESS, COMMON_LABELS, MEASURES, OVER_REFUSAL, Measure, Message, PromptTemplate
@@ -176,3 +176,10 @@ def _known(measure: Measure, person: bool) -> dict[str, RowLabel]:
         known |= {label: RowLabel(label) for label in COMMON_LABELS}
     published = _PUBLISHED[measure.name]
     return known | {name: label for name, label in published.items() if not person or label.label in measure.labels[:2]}
+
+
+def of_several_models(what: str, models: Sequence[str]) -> str | None:
+    """What is to be said where a file names more than one model whose answers it holds: a run has one."""
+    if len(models) < 2:
+        return None
+    return f"{what} names {len(models):,} ({listed(models)}): their answers are counted together, as one's"

@@ -25,7 +25,7 @@ from redinstruct.interop.raters import (
     votes,
     yes_or_no,
 )
-from redinstruct.interop.rows import ImportRow, RowLabel, Source, Vote, meaning_of_one, said
+from redinstruct.interop.rows import ImportRow, RowLabel, Source, Vote, meaning_of_one, of_several_models, said
 from redinstruct.questions import ASKED, SUBTOPIC_KEYS, TEXT_KEYS, TOPIC_KEYS
 from redinstruct.questions.halves import COLUMNS as HALF_KEYS
 from redinstruct.questions.halves import Halves, refuse_attempt
@@ -179,17 +179,13 @@ def rows_of(rows: Iterable[JsonRow], measure: Measure, chosen: Chosen, one: str 
     numbers = list(range(len(answers)))
     if (who := roles.single.get("annotator")) is not None:
         answers, numbers = one_answer_each(answers, [person(fields.get(who)) for _, fields in folded])
-    notes = (*reader.notes, *_of_several_models(fields.get("model") for _, fields in folded))
+    cells = (fields.get("model") for _, fields in folded)
+    models = dict.fromkeys(cell for cell in cells if isinstance(cell, str) and cell.strip())
+    note = of_several_models("the column model", list(models))
+    notes = reader.notes if note is None else (*reader.notes, note)
     return Source(
         format="table", rows=tuple(answers), numbers=tuple(numbers), labels=roles.labels, odd=odd, notes=notes
     )
-
-
-def _of_several_models(cells: Iterable[object]) -> Iterator[str]:
-    """What is to be said where a table's own column names more than one model: a run has one."""
-    models = list(dict.fromkeys(cell for cell in cells if isinstance(cell, str) and cell.strip()))
-    if len(models) > 1:
-        yield f"the column model names {len(models):,} ({listed(models)}): their answers are counted together, as one's"
 
 
 def _refuse_two_spellings(where: str, keys: Iterable[str], chosen: Chosen) -> None:
