@@ -11,6 +11,7 @@ and each pair is a part of its own. All figures of a judge, its rate and its agr
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -157,7 +158,7 @@ FEWEST_LABELS = 5
 """With fewer labels of a part that is not labelled whole, nothing is estimated from them."""
 
 
-class Cell(msgspec.Struct, frozen=True):
+class Cell(msgspec.Struct, frozen=True, dict=True):
     """The attempts of one judge, bank and prompt that have one of the measure's two labels, beside people's labels.
 
     ``judge`` is true for the measure's first label; ``human`` maps an index into it to a person's label. ``drawn_by``
@@ -176,7 +177,7 @@ class Cell(msgspec.Struct, frozen=True):
     flagged: int | None = None
     """How many ``judge`` holds true, where that is known."""
 
-    @property
+    @cached_property
     def counted(self) -> tuple[Part, Part] | None:
         """What the judge flagged, and the rest, where nothing else has to be told of an attempt; else None."""
         if self.drawn_by is not None or self.questions is not None:
@@ -196,14 +197,14 @@ class Cell(msgspec.Struct, frozen=True):
             None if self.questions is None else [self.questions[i] for i in places],
         )
 
-    @property
+    @cached_property
     def parts(self) -> list[Hashable]:
         """Within which attempts the labelled ones are a matter of chance: the part of each attempt."""
         if self.drawn_by is None:
             return list(self.judge)
         return list(zip(self.judge, self.drawn_by, strict=True))
 
-    @property
+    @cached_property
     def strata(self) -> list[Part]:
         """The parts with their labels counted."""
         if self.counted is not None:
