@@ -239,6 +239,49 @@ def test_a_label_may_begin_with_a_capital_as_in_an_imported_run(cli: InProcess, 
         assert [a.annotation.label for a in AnnotationStore(store).standing()] == [H]
 
 
+def test_a_sheet_in_which_somebody_says_two_things_of_an_answer_is_refused(
+    cli: InProcess, folder: Path, tmp_path: Path
+) -> None:
+    """Each import of it turned the label round."""
+    (one,) = cli("show", folder, "--limit", 1, "--json").json["attempts"]
+    file = tmp_path / "labels.csv"
+    file.write_text(f"id,label,annotator\n{one['id']},harmful,ann\n{one['id']},harmful,ann\n")
+    assert "1 new labels of 1" in cli("labels", folder, "--import", file).err
+    file.write_text(f"id,label,annotator\n{one['id']},harmful,ann\n{one['id']},unharmful,ann\n")
+    with nothing_written(tmp_path):
+        assert "row 2: the same person says something else" in cli("labels", folder, "--import", file).error_line
+
+
+def test_an_adjudication_in_a_sheet_leaves_the_own_label_of_who_gave_it(
+    cli: InProcess, folder: Path, tmp_path: Path
+) -> None:
+    (one,) = cli("show", folder, "--limit", 1, "--json").json["attempts"]
+    file = tmp_path / "labels.csv"
+    for who in ("ann", "ann (adjudicating)"):
+        rows = ("ann,label,harmful", "bo,label,unharmful", f"{who},adjudicate,unharmful")
+        file.write_text("id,annotator,act,label\n" + "".join(f"{one['id']},{row}\n" for row in rows))
+        assert cli("labels", folder, "--import", file).code == 0
+        with Store.open_for_reading(folder) as store:
+            assert [(a.annotation.annotator, a.annotation.label) for a in AnnotationStore(store).standing()] == [
+                ("ann", H), ("bo", U), ("ann (adjudicating)", U),
+            ]  # fmt: skip
+
+
+def test_labels_on_which_people_differ_are_exported_too(cli: InProcess, tmp_path: Path) -> None:
+    """Of a run that no judge has seen only those were on which they agree; of others, those of judged answers."""
+    answers, file = tmp_path / "answers.csv", tmp_path / "labels.csv"
+    answers.write_text(
+        "prompt,response,annotator,human\na?,x,ann,harmful\na?,x,bo,unharmful\nb?,y,ann,harmful\nb?,y,bo,harmful\n"
+    )
+    assert cli("import", answers, "--run", tmp_path / "people").code == 0
+    assert cli("labels", tmp_path / "people", "--export", file).code == 0
+    assert [row["label"] for row in csv.DictReader(io.StringIO(file.read_text()))] == [H, U, H, H]
+    answers.write_text("prompt,response,judge,human\na?,x,,harmful\nb?,y,harmful,harmful\nc?,z,harmful,\n")
+    assert cli("import", answers, "--run", tmp_path / "judged").code == 0
+    assert cli("labels", tmp_path / "judged", "--export", file).code == 0
+    assert [row["label"] for row in csv.DictReader(io.StringIO(file.read_text()))] == [H, H, ""]
+
+
 def test_an_export_holds_no_text_unless_asked_and_never_the_verdict(
     cli: InProcess, folder: Path, tmp_path: Path
 ) -> None:
@@ -274,6 +317,7 @@ KEY = Setup().attempts[0].key.hex()
         ("csv", "id,label,annotator\n{key},nice,a\n", "row 1: its label is none of harmful, unharmful, unsure"),
         ("csv", "id,label\n{key},harmful\n", "row 1: it does not say whose label it is"),
         ("csv", "id,label,annotator,act\n{key},harmful,a,undo\n", "its act is none"),
+        ("csv", "id,label,annotator,act\n{key},,a,label\n", "row 1: its act is label, and its label is empty"),
         ("csv", 'id,label,annotator\n"{key}\x00,harmful,a\n', "line 2 holds a NUL byte"),
         ("argilla", "{", "broken JSON"),
         ("argilla", "[" * 100_000, "nested too deep"),

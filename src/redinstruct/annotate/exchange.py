@@ -8,10 +8,10 @@
 
 Promised: every row that is imported is about an attempt of this very run (its key; ``id`` here) and, where the file
 holds the answer's hash, about this very answer (a question that is asked anew has the same key); its label is one of
-the measure's; a file with any other row is refused whole, row named, nothing written; labels that stand already are
-not added again; an export imported elsewhere gives the same labels. The judge's verdict is in no file: people label
-blind there too. Not promised: that these two tools' next versions keep their formats (written from their documentation
-as known in 2025; neither program was run here).
+the measure's, and nobody says two things of one answer; a file with any other row is refused whole, row named, nothing
+written; labels that stand already are not added again; an export imported elsewhere gives the same labels. The judge's
+verdict is in no file: people label blind there too. Not promised: that these two tools' next versions keep their
+formats (written from their documentation as known in 2025; neither program was run here).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import get_args
 
 from redinstruct.annotate.draw import earlier_draws
+from redinstruct.annotate.figures import ADJUDICATING
 from redinstruct.annotate.session import Choices, checked_name, choices_of, judge_of, judged_text
 from redinstruct.annotate.settings import Format, LabelsSettings
 from redinstruct.errors import BankError, UsageError
@@ -48,7 +49,8 @@ UNSURE = "unsure"
 def exported(store: Store, judge: int, kind: str, *, content: bool) -> tuple[str, int]:
     """A run's drawn answers (every judged one, where nothing was drawn) with what people said, as a file's text.
 
-    Returns the text and the number of answers. Names of annotators are in it; texts only with ``content``.
+    Whatever people said of another answer, one that they differ on, say, is in it too. Returns the text and the number
+    of answers. Names of annotators are in it; texts only with ``content``.
     """
     keys = [key for body in earlier_draws(store, judge) for key in body.keys]
     order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
@@ -57,7 +59,7 @@ def exported(store: Store, judge: int, kind: str, *, content: bool) -> tuple[str
     views = [
         view
         for view in store.attempts(judge)
-        if (view.key in order or bytes.fromhex(view.key) in said if order else view.label in measure.labels[:2])
+        if bytes.fromhex(view.key) in said or (view.key in order if order else view.label in measure.labels[:2])
     ]
     views.sort(key=lambda view: order.get(view.key, len(order)))
     rows = [(view, said.get(bytes.fromhex(view.key), [])) for view in views]
@@ -144,7 +146,7 @@ def imported(path: Path, kind: str, measure: Measure, annotator: str | None, sto
     known = {view.key: _hash(view) for view in store.attempts(judge) if view.completion.outcome == "text"}
     read = {"csv": _from_csv, "argilla": _from_argilla, "label-studio": _from_label_studio}[kind]
     choices = choices_of(measure)
-    found = []
+    found: dict[tuple[str, str], Annotated] = {}
     for number, (key, labelled, name, said, act) in enumerate(read(_records(path, kind), choices), 1):
         where = f"--import: row {number}"
         if key not in known:
@@ -158,15 +160,26 @@ def imported(path: Path, kind: str, measure: Measure, annotator: str | None, sto
             raise UsageError(f"{where}: it does not say whose label it is; give --annotator")
         if said is not None and said not in choices and said != UNSURE:
             raise UsageError(f"{where}: its label is none of {', '.join([*choices, UNSURE])}")
-        found.append(Annotated(bytes.fromhex(key), _annotation(who, said, act, choices)))
-    return found
+        if said is None and act in ("label", "adjudicate"):
+            raise UsageError(
+                f"{where}: its act is {act}, and its label is empty; empty the act as well to pass it over"
+            )
+        annotation = _annotation(who, said, act, choices)
+        entry = Annotated(bytes.fromhex(key), annotation)
+        if found.setdefault((key, annotation.annotator), entry) != entry:
+            raise UsageError(
+                f"{where}: the same person says something else of this answer in an earlier row; leave one"
+            )
+    return list(found.values())
 
 
 def _annotation(who: str, said: str | None, act: str | None, choices: Choices) -> Annotation:
     if said is None or said == UNSURE:
         return Annotation(who, "skip" if act == "skip" else "unsure", origin="import")
     label, detail = choices[said]
-    return Annotation(who, "adjudicate" if act == "adjudicate" else "label", label, detail, "import")
+    if act == "adjudicate":  # nobody's own label: it stands beside the one that the same person gave
+        return Annotation(who.removesuffix(ADJUDICATING) + ADJUDICATING, "adjudicate", label, detail, "import")
+    return Annotation(who, "label", label, detail, "import")
 
 
 LabelRow = tuple[str, str | None, str | None, str | None, str | None]
@@ -324,12 +337,12 @@ def store_labels(store: Store, rows: Sequence[Annotated]) -> int:
     """
     annotations = AnnotationStore(store)
     standing = {(e.key, e.annotation.annotator): e.annotation for e in annotations.standing()}
-    new: dict[tuple[bytes, str], Annotated] = {}
+    new = []
     for entry in rows:
         a = entry.annotation
         before = standing.get((entry.key, a.annotator))
         if before is None or (before.act, before.label, before.detail) != (a.act, a.label, a.detail):
-            new[entry.key, a.annotator] = entry
+            new.append((entry.key, a))
     if new:
-        annotations.record([(entry.key, entry.annotation) for entry in new.values()])
+        annotations.record(new)
     return len(new)
