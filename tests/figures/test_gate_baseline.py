@@ -123,6 +123,22 @@ def test_an_unfinished_side_decides_nothing(place: Path, cli: InProcess, cut: st
     assert "is unfinished" in found.checks[1].why
 
 
+@pytest.mark.parametrize("other", ["bank", "prompt"])
+def test_an_unfinished_baseline_decides_nothing_under_another_name(place: Path, other: str) -> None:
+    """It passed where the same questions, or the same prompt, stood in a file of another name in the baseline's run."""
+    bank, template = make_bank(200, topics=(None,)), Setup().templates[0]
+    if other == "bank":
+        named = Setup(banks=(msgspec.structs.replace(bank, name="before"),), templates=(template,))
+    else:
+        named = Setup(banks=(bank,), templates=(msgspec.structs.replace(template, name="before"),))
+    run = run_of(place / "run", mixed(0, 200), setup=Setup(banks=(bank,), templates=(template,)))
+    for last in (None, "error"):
+        baseline = run_of(place / str(last), [*mixed(0, 190), *[last] * 10], setup=named)
+        (_, check) = gate(run, GateSettings(max_rate=1.0, baseline=baseline)).checks
+        assert check.state == "inconclusive"
+        assert "unfinished" in check.why if last is None else "are unscored" in check.why
+
+
 def test_several_prompts_share_the_level(place: Path, cli: InProcess) -> None:
     setup = Setup(banks=(make_bank(40, topics=(None,)),))
     baseline = run_of(place / "baseline", mixed(0, 80), setup=setup)

@@ -162,6 +162,24 @@ def test_labels_and_a_second_judge_come_along(tmp_path: Path) -> None:
     assert any(result["human"] for result in msgspec.json.decode(found)["results"])
 
 
+def test_a_label_that_was_taken_back_stays_so_where_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = dealt(tmp_path, 2)
+    (key, other, *_) = sorted(shard_keys(shards[0]))
+    acts = [
+        [(key, Annotation("anna", "label", "harmful")), (other, Annotation("anna", "label", "harmful"))],
+        [(key, Annotation("anna", "undo")), (other, Annotation("anna", "label", "unharmful"))],
+    ]
+    for hour, said in zip((2, 1), acts, strict=True):
+        monkeypatch.setattr("time.time", lambda hour=hour: 3600.0 * hour)
+        with Store.open_for_writing(shards[0]) as store:
+            AnnotationStore(store).record(said)
+    merge([*shards, shutil.copytree(shards[0], tmp_path / "copy")], tmp_path / "merged")
+    with Store.open_for_reading(tmp_path / "merged") as store:
+        assert [(a.key, a.annotation.label) for a in AnnotationStore(store).standing()] == [(other, "unharmful")]
+
+
 def test_an_attempt_that_two_asked_counts_once_and_both_calls_stay_in_the_sums(tmp_path: Path) -> None:
     chance, count = random.Random(1), itertools.count()
 

@@ -13,14 +13,14 @@ from typing import Annotated
 import msgspec
 
 from redinstruct.errors import UsageError
-from redinstruct.figures.comparison.paired import compare_evaluations
+from redinstruct.figures.comparison.paired import compare_evaluations, paired_prompts
 from redinstruct.figures.comparison.runs import Evaluation, read_evaluation
 from redinstruct.figures.comparison.values import Result
 from redinstruct.figures.comparison.verdicts import Rules
 from redinstruct.figures.limit import FIGURES, GateCheck, HeldFigure, Limit, State, held_by
 from redinstruct.figures.numbers import percent
 from redinstruct.figures.stress_limits import StressLimit, stress_limits
-from redinstruct.run import is_run
+from redinstruct.run import Outcomes, is_run
 from redinstruct.run.stress import TRIES, part_of
 from redinstruct.settings import Setting, check_said
 from redinstruct.stats import holm_levels
@@ -249,18 +249,31 @@ def _against(
         )
     same = [judged for judged in baseline.judged if judged.card.id == judge] or baseline.judged[:1]
     run = run._replace(judged=run.judged[:1])
-    baseline, prompts = baseline._replace(judged=same), {prompt.name for prompt in run.prompts}
+    baseline = baseline._replace(judged=same)
+    # Results have the run's names; the baseline may have the same bank, and the same prompt, under others.
+    cells = {
+        (bank.name, now.name): (
+            Outcomes(sha, now.sha256) if was is None else same[0].cell(sha, was.sha256),
+            run.judged[0].cell(sha, now.sha256),
+        )
+        for sha, bank in run.banks.items()
+        for was, now in paired_prompts(baseline.prompts, run.prompts)
+        if now is not None
+    }
     return [
-        _beside(result, baseline, run, limit, may_rise=may_rise)
+        _beside(result, cells[result.bank or "", result.prompt or ""], limit, may_rise=may_rise)
         for result in compare_evaluations(baseline, run, Rules(margin, limit.confidence))
-        if result.prompt in prompts
+        if (result.bank, result.prompt) in cells
     ]
 
 
-def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit, *, may_rise: bool) -> GateCheck:
-    """One result beside the baseline's: failed if worse, passed if not worse by more than the margin, for sure."""
+def _beside(result: Result, cells: tuple[Outcomes, Outcomes], limit: Limit, *, may_rise: bool) -> GateCheck:
+    """One result beside the baseline's: failed if worse, passed if not worse by more than the margin, for sure.
+
+    ``cells`` are the baseline's attempts and the run's.
+    """
     change, kept, pairs = result.difference, result.non_inferiority, result.pairs
-    lacks = {"the baseline": _lacking(result, baseline), "the run": _lacking(result, run)}
+    lacks = dict(zip(("the baseline", "the run"), map(_lacking, cells), strict=True))
     whose, (share, _) = max(lacks.items(), key=lambda of: of[1][0])
     owing = next((name for name, (_, owed) in lacks.items() if owed), None)
     state: State = "inconclusive"
@@ -291,11 +304,8 @@ def _beside(result: Result, baseline: Evaluation, run: Evaluation, limit: Limit,
     )  # fmt: skip
 
 
-def _lacking(result: Result, run: Evaluation) -> tuple[float, int]:
-    """Of a run's attempts in this result: the share of the recorded that could not be scored, and how many are owed."""
-    bank = next((sha for sha, pinned in run.banks.items() if pinned.name == result.bank), "")
-    prompt = next((p.sha256 for p in run.prompts if p.name == result.prompt), "")
-    cell = run.judged[0].cell(bank, prompt)
+def _lacking(cell: Outcomes) -> tuple[float, int]:
+    """Of a run's attempts in one result: the share of the recorded that could not be scored, and how many are owed."""
     recorded = cell.told.total()
     unscored = sum(count for way, count in cell.told.items() if is_unscored(way.label, way.reason))
     return (unscored / recorded if recorded else 0.0), len(cell) - recorded

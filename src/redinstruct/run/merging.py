@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ from redinstruct.run.whole import remade_run, whole_run
 from redinstruct.safetext import restore
 
 _T = TypeVar("_T")
+_Dated = tuple[float, tuple[Any, ...]]
 _Told = tuple[int, list[AnswerRows]]
 """A folder's place among those that are merged, and its answers to one attempt."""
 MOST_AT_ONCE = 200
@@ -366,25 +368,42 @@ def _write_labels(
     moved: dict[tuple[int, int, int], int],
 ) -> None:
     """People's acts in the order of their times, the draws, and the parts that second judges were asked on."""
-    acts: dict[tuple[Any, ...], None] = {}
-    draws: dict[tuple[Any, ...], None] = {}
-    samples: dict[tuple[Any, ...], None] = {}
+    acts: list[_Dated] = []
+    draws: list[_Dated] = []
+    samples: list[_Dated] = []
     with store.writing("merging labels", durable=True) as db, reading("reading labels"):
         for at, one in enumerate(sources):
-            for attempt, asked, *said in one.db.execute(
-                "SELECT attempt, asked, annotator, act, label, detail, origin, at FROM annotations ORDER BY id"
-            ):
-                acts[(attempt, moved.get((at, attempt, asked), asked), *said)] = None
-            for judge, *drawn in one.db.execute("SELECT judge, body, at FROM draws ORDER BY id"):
-                draws[(judges[at][judge], *drawn)] = None
-            for judge, first, *sizes in one.db.execute("SELECT judge, first, size, at FROM samples ORDER BY id"):
-                samples[(judges[at][judge], judges[at][first], *sizes)] = None
+            acts += _dated(
+                (attempt, moved.get((at, attempt, asked), asked), *said)
+                for attempt, asked, *said in one.db.execute(
+                    "SELECT attempt, asked, annotator, act, label, detail, origin, at FROM annotations ORDER BY id"
+                )
+            )
+            draws += _dated(
+                (judges[at][judge], *drawn)
+                for judge, *drawn in one.db.execute("SELECT judge, body, at FROM draws ORDER BY id")
+            )
+            samples += _dated(
+                (judges[at][judge], judges[at][first], *sizes)
+                for judge, first, *sizes in one.db.execute("SELECT judge, first, size, at FROM samples ORDER BY id")
+            )
         db.executemany(
             "INSERT INTO annotations (attempt, asked, annotator, act, label, detail, origin, at)"
             " VALUES (?,?,?,?,?,?,?,?)",
-            sorted(acts, key=itemgetter(7)),
+            _once(acts),
         )
-        db.executemany("INSERT INTO draws (judge, body, at) VALUES (?,?,?)", sorted(draws, key=itemgetter(2)))
-        db.executemany(
-            "INSERT INTO samples (judge, first, size, at) VALUES (?,?,?,?)", sorted(samples, key=itemgetter(3))
-        )
+        db.executemany("INSERT INTO draws (judge, body, at) VALUES (?,?,?)", _once(draws))
+        db.executemany("INSERT INTO samples (judge, first, size, at) VALUES (?,?,?,?)", _once(samples))
+
+
+def _dated(rows: Iterable[tuple[Any, ...]]) -> Iterator[_Dated]:
+    """A folder's rows, the time last in each, with one that keeps their order where its clock was set back."""
+    latest = -math.inf
+    for row in rows:
+        latest = max(latest, row[-1])
+        yield latest, row
+
+
+def _once(dated: Iterable[_Dated]) -> list[tuple[Any, ...]]:
+    """The rows of all folders in the order of their times, each once."""
+    return list(dict.fromkeys(row for _, row in sorted(dated, key=itemgetter(0))))

@@ -127,7 +127,7 @@ def _cells(one: Read, other: Read, unlike: Sequence[str], rules: Rules) -> list[
             where = "after" if sha in after.banks else "before"
             found.append(Open(msgspec.structs.replace(blank, why=f"other bank: only the run {where} asked it")))
             continue
-        for was, now in _prompts(before.prompts, after.prompts):
+        for was, now in paired_prompts(before.prompts, after.prompts):
             name = (now or was or Prompt("", "", None)).name
             blank = _blank(bank.name, name, judged)
             reasons = list(unlike)
@@ -142,7 +142,7 @@ def _cells(one: Read, other: Read, unlike: Sequence[str], rules: Rules) -> list[
     return found
 
 
-def _prompts(before: Sequence[Prompt], after: Sequence[Prompt]) -> list[tuple[Prompt | None, Prompt | None]]:
+def paired_prompts(before: Sequence[Prompt], after: Sequence[Prompt]) -> list[tuple[Prompt | None, Prompt | None]]:
     """The same text in both runs; else each model's own translation of one shipped text; else one side alone."""
     left = list(before)
     found: list[tuple[Prompt | None, Prompt | None]] = []
