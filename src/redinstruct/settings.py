@@ -8,7 +8,7 @@ loop's TOML file, Inspect's ``-T``, and what the Python function takes; from the
 from __future__ import annotations
 
 import math
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from redinstruct.errors import UsageError
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 Flags = dict[str, Any]
 """A verb's settings by their names, as click, or a Python function's arguments, hand them on."""
 
@@ -113,18 +114,29 @@ def check_said(settings: msgspec.Struct) -> None:
         for note in notes:
             if isinstance(note, Bounds):
                 bounds, needing = note, needing or (isinstance(note, Setting) and bool(note.needs))
-        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-        kinds, names, why = {bool, int, float}.intersection(parts), bounds.names, None
-        if kinds:
-            why = why_outside(value, kinds, bounds)
-        for part in parts:
-            names = get_args(part) if get_origin(part) is Literal and not names else names
-        if names and value not in names:
-            why = f"be one of {', '.join(map(str, names))}, not {str(value)[:40]!r}"
-        if why is not None:
+        several = get_origin(kind) is tuple and isinstance(value, tuple)
+        of_each = get_args(kind)[0] if several else kind
+        whys = (why_not(one, of_each, bounds) for one in (value if several else (value,)))
+        if (why := next((why for why in whys if why is not None), None)) is not None:
             raise UsageError(f"{flag_of(field.name, setting_of(field))} must {why}")
     if needing:
         check_needs(settings)
+
+
+def why_not(value: Any, kind: Any, bounds: Bounds) -> str | None:
+    """What one value must do to be what its field says, to stand after "must"; None: it is."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    kinds, names = {bool, int, float}.intersection(parts), bounds.names
+    why = why_outside(value, kinds, bounds) if kinds else None
+    if not kinds and str in parts and all(isinstance(part, type) for part in parts) and not isinstance(value, parts):
+        why = (
+            f"be {' or '.join(_WORDS.get(p, f'a {p.__name__}') for p in parts if p is not NoneType)}, not {value!r:.40}"
+        )
+    for part in parts:
+        names = get_args(part) if get_origin(part) is Literal and not names else names
+    if names and value not in names:
+        why = f"be one of {', '.join(map(str, names))}, not {str(value)[:40]!r}"
+    return why
 
 
 def check_needs(settings: msgspec.Struct) -> None:
@@ -189,7 +201,7 @@ _ENDS = {
     (False, False): "", (True, False): ", the first excluded", (False, True): ", the last excluded",
     (True, True): ", both excluded",
 }  # fmt: skip
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def settings_from(kind: type[S], given: Flags, **more: Any) -> S:
@@ -199,10 +211,32 @@ def settings_from(kind: type[S], given: Flags, **more: Any) -> S:
     """
     given, said = {**given, **more}, dict[str, object]()
     for field in msgspec.structs.fields(kind):
-        value = given.get(field.name)
+        value = plainly(given.get(field.name))
         if (value is not None and (value != () or field.default is None)) or (field.required and field.name in given):
             said[field.name] = value
     return kind(**said)
+
+
+def plainly(value: Any) -> Any:
+    """The same with numpy's numbers and texts as Python's own, within lists and mappings too.
+
+    Neither JSON nor SQLite knows those: one of them in a configuration would be found out when it is written.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, dict):
+        return {key: plainly(one) for key, one in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(plainly, value))
+    return value
+
+
+def with_plain(settings: T) -> T:
+    """Settings that somebody made, with :func:`plainly`'s values; anything else as it is."""
+    if not isinstance(settings, msgspec.Struct):
+        return settings
+    made = {name: with_plain(plainly(getattr(settings, name))) for name in settings.__struct_fields__}
+    return msgspec.structs.replace(settings, **made)
 
 
 Dtype = Annotated[

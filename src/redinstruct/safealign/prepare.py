@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
@@ -31,8 +30,10 @@ from redinstruct.safealign.rows import STREAMS, Row, Rows, Stream, read_rows, ro
 from redinstruct.safealign.steps import Process, Steps
 from redinstruct.safealign.templates import Template, choose, told_of
 from redinstruct.safetext import terminal
+from redinstruct.settings import ANY, why_not
 
 _TEXTS = {"name", "red", "pooled", "needs_reference", "reads"}
+_KINDS = get_type_hints(Strategy, include_extras=True)
 _NUMBERS = tuple(field.name for field in fields(Strategy) if field.name not in _TEXTS)
 
 
@@ -123,19 +124,25 @@ def strategy_of(config: AlignConfig) -> Strategy:
     Raises:
         UsageError: there is none of this name, or it has no such number.
     """
-    for name, value in config.parameters.items():
-        if name not in _NUMBERS:
-            raise UsageError(f"--set {terminal(name)}: expected one of {', '.join(_NUMBERS)}")
-        if not math.isfinite(value):
-            raise UsageError(f"--set {name}={value}: must be a finite number")
+    if unknown := next((name for name in config.parameters if name not in _NUMBERS), None):
+        raise UsageError(f"--set {terminal(unknown)}: expected one of {', '.join(_NUMBERS)}")
     if (strategy := STRATEGIES.get(config.strategy)) is None:
         known = ", ".join([*STRATEGIES, *TRL_STRATEGIES, RESTA])
         raise UsageError(f"--strategy {terminal(config.strategy)}: expected one of {known}")
     if unread := next((name for name in config.parameters if name not in strategy.numbers), None):
         known = ", ".join(strategy.numbers)
         raise UsageError(f"--set {unread}: --strategy {config.strategy} does not read it; it reads {known}")
-    changed: dict[str, Any] = {name: int(x) if name == "steps" else x for name, x in config.parameters.items()}
+    changed: dict[str, Any] = {name: _number(name, value) for name, value in config.parameters.items()}
     return replace(strategy, **changed)
+
+
+def _number(name: str, value: float) -> float:
+    """A number of a strategy, of the kind and within the bounds that its field says."""
+    kind, *notes = get_args(_KINDS[name]) if get_origin(_KINDS[name]) is Annotated else (_KINDS[name],)
+    said = int(value) if float not in (kind, *get_args(kind)) and value.is_integer() else value
+    if (why := why_not(said, kind, next(iter(notes), ANY))) is not None:
+        raise UsageError(f"--set {name} must {why}")
+    return said
 
 
 def prepare(config: AlignConfig, *, world: int = 1) -> Prepared:

@@ -43,6 +43,7 @@ SURROGATE = "half a surrogate pair in a message, which no tokenizer reads"
 NO_QUESTION = "an empty question"
 NO_ANSWER = "no answer of the assistant"
 WEIGHT = "a weight that is not a finite number"
+SIZE = "a weight that is too large or too small for a step (1e-6 to 1e6)"
 LABEL = "a label that is neither yes nor no"
 MISPLACED = "a weight on a message that is not the assistant's"
 STREAM = "a stream that is none of blue, general and red"
@@ -317,4 +318,7 @@ def _weight(value: object) -> float | None:
         weight = math.inf
     if not math.isfinite(weight):
         raise Malformed(WEIGHT)
+    # Sums of weights are divided by, in float32: 1e-300 would be nothing there, and 1e38 without end.
+    if weight and not 1e-6 <= abs(weight) <= 1e6:
+        raise Malformed(SIZE)
     return weight

@@ -182,10 +182,10 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         self.interrupted = values[-1] > 0
         self._sums = dict.fromkeys(names, 0.0)
         if not math.isfinite(self._figures["loss"]):
-            raise RedInstructError(self._broken("loss"))
+            raise RedInstructError(self._broken("loss", self.state.global_step + 1))
 
-    def _broken(self, what: str) -> str:
-        return f"the {what} is not finite at step {self.state.global_step + 1}; {self.intact()}; lower --lr"
+    def _broken(self, what: str, step: int) -> str:
+        return f"the {what} is not finite at step {step}; {self.intact()}; lower --lr"
 
     def log(self, logs: dict[str, float], *_: Any, **__: Any) -> None:
         """Take Trainer's log of a step and make the step's figures of it; nothing is written anywhere.
@@ -196,7 +196,7 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         if "grad_norm" not in logs or not self._figures:
             return
         if not math.isfinite(logs["grad_norm"]):
-            raise RedInstructError(self._broken("gradient"))
+            raise RedInstructError(self._broken("gradient", self.state.global_step))
         whole_step = self.data.of_step(self.state.global_step - 1)[1]
         has = {"blue": whole_step.blue, "general": whole_step.general, "red": whole_step.red_sequences}
         found = {

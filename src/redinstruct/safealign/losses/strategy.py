@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from redinstruct.safealign.losses.totals import GENERAL, LabelledTokens, Totals
 from redinstruct.safealign.rows import STREAMS, Stream
+from redinstruct.settings import Bounds
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,17 @@ class Strategy:
 
     name: str
     red: RedTerm | None = None
-    blue_weight: float = 1.0
-    general_weight: float = 1.0
-    red_weight: float = 1.0
+    blue_weight: Annotated[float, Bounds(least=0)] = 1.0
+    general_weight: Annotated[float, Bounds(least=0)] = 1.0
+    red_weight: Annotated[float, Bounds(least=0)] = 1.0
     pooled: bool = False
-    below: float = 1.0
-    above: float = 1.0
+    below: Annotated[float, Bounds(least=0)] = 1.0
+    above: Annotated[float, Bounds(least=0)] = 1.0
     threshold: float = 1.0
-    beta: float = 1.0
+    beta: Annotated[float, Bounds(above=0)] = 1.0
     gamma: float = 0.0
-    kl_weight: float = 0.0
-    steps: int | None = None
+    kl_weight: Annotated[float, Bounds(least=0)] = 0.0
+    steps: Annotated[int | None, Bounds(least=1)] = None
     needs_reference: bool = False
     reads: tuple[str, ...] = ()
 
