@@ -14,12 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from redinstruct import checkpoints
 from redinstruct.checkpoints.loading import load_causal
 from redinstruct.errors import UsageError
 from redinstruct.models.transformers import LocalModel
+from redinstruct.publishing.parcels import pack
 from redinstruct.safealign import AlignConfig, Aligned, Lora, align, with_settings
 from redinstruct.safealign.card import read_card
-from redinstruct.safealign.exports import say_precision, say_stops
+from redinstruct.safealign.exports import say_precision, say_stops, with_adapter
 from redinstruct.safealign.fidelity import Exporter, parted, sampled
 from redinstruct.safealign.masks import Encoded
 from tests.support import align_data
@@ -298,6 +300,35 @@ def test_a_checkpoint_that_is_not_all_there_is_refused_in_one_line_by_who_runs_i
         with pytest.raises(UsageError, match=says):
             aligned(folder, data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_beside_the_weights_is_a_part_of_what_is_asked_and_is_merged_before_it_is_trained(
+    base: Base, data: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(base("llama"), tmp_path / "both")
+    with_adapter(load_causal(folder, "both"), Lora(rank=2)).save_pretrained(folder)
+    named = checkpoints.digest(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 99}))
+    assert checkpoints.digest(folder) != named
+    with pytest.raises(UsageError, match="an adapter lies beside its weights"):
+        aligned(folder, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_licence_goes_where_the_weights_go_and_the_bases_own_card_does_not(
+    base: Base, data: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(base("llama"), tmp_path / "licensed")
+    terms = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE.md", "USE_POLICY.md")
+    for name in (*terms, "README.md", "CHANGELOG.md"):
+        (folder / name).write_text(f"the base's {name}")
+    aligned(folder, data, tmp_path / "out")
+    for name in terms:
+        assert (tmp_path / "out" / name).read_text() == f"the base's {name}"
+    assert "aligned by" in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "CHANGELOG.md").exists()
+    assert {*terms, "README.md"} <= set(pack(tmp_path / "out").files)
 
 
 def test_mistrals_own_file_beside_transformers_is_no_part_of_the_checkpoint(base: Base, tmp_path: Path) -> None:

@@ -19,10 +19,13 @@ from redinstruct.errors import ModelSpecError
 
 _WEIGHTS = "*.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+ADAPTER = "adapter_config.json"
+"""Of peft: where it lies beside weights, transformers puts the adapter on them."""
 _IDENTITY = (
     _WEIGHTS,
     "*.safetensors.index.json",
     "config.json",
+    ADAPTER,
     "generation_config.json",
     "*token*.json",
     "vocab*",
@@ -40,6 +43,13 @@ _MOST_LAYERS = 10_000
 _WIDTHS = re.compile(r"(size|dim|rank|heads|groups|experts|positions?|embeddings|channels)$|^(d_|n_|num_)")
 _MOST_WIDTH = 2**31
 _MAX_JSON = 64 << 20
+
+LICENCES = tuple(
+    f"{name}{suffix}"
+    for name in ("LICENSE", "LICENCE", "NOTICE", "COPYING", "COPYRIGHT", "USE_POLICY")
+    for suffix in ("", ".md", ".txt")
+)
+"""On which terms a checkpoint is given: these files go wherever its weights go."""
 
 _SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"

@@ -22,7 +22,7 @@ from redinstruct.run.kinds import what_is
 from redinstruct.safetext import terminal
 
 _CARD = "README.md"
-CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", *checkpoints.LICENCES)
 """What a checkpoint consists of, beside its card."""
 DATA_FILES = ("*.json", "*.jsonl", "*.csv", "*.tsv", "*.txt", "*.gz", "*.parquet")
 _LICENCES = frozenset({"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0"})

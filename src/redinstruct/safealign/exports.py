@@ -46,6 +46,11 @@ def check_base(folder: Path, flag: str = "--base") -> str:
     if not folder.is_dir():
         raise UsageError(f"{flag} {terminal(str(folder))}: no such folder; give that of a transformers checkpoint")
     loading.check_folder(folder, shown)
+    if (folder / checkpoints.ADAPTER).is_file():
+        raise UsageError(
+            f"{shown}: an adapter lies beside its weights ({checkpoints.ADAPTER}); merge it into them first (peft's"
+            " merge_and_unload), or take it out"
+        )
     for path in checkpoints.weight_files(folder, shown):
         try:
             header(path)
@@ -232,9 +237,10 @@ def _without_path(config: Path) -> None:
 
 
 def copy_others(base: Path, target: Path) -> None:
-    """Copy every file of a checkpoint but weights, notes and manifests."""
+    """Copy every file of a checkpoint but weights, notes (not its licence) and manifests."""
     for path in sorted(base.iterdir()):
-        if path.is_file() and path.suffix not in _LEFT and path.name not in _NOT_THE_BASES and path.name[0] != ".":
+        kept = path.suffix not in _LEFT and path.name not in _NOT_THE_BASES and path.name[0] != "."
+        if path.is_file() and (kept or path.name in checkpoints.LICENCES):
             shutil.copyfile(path, target / path.name)
     for name in _FOLDERS:
         if (base / name).is_dir():
