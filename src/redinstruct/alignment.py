@@ -21,7 +21,7 @@ from redinstruct.errors import UsageError, did_you_mean
 from redinstruct.files.words import Fields
 from redinstruct.prompts.forms import check_forms, forms_of
 from redinstruct.safetext import terminal
-from redinstruct.settings import Bounds, Setting, check_said, flag_of, is_given, setting_of
+from redinstruct.settings import Bounds, Setting, check_said, flag_of, is_given, setting_of, with_plain
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
@@ -144,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Setting("Share of refusals that are learnt after the first words of a harmful answer.", "X", least=0, most=1),
     ] = 0.5
     deep_prefix_tokens: Annotated[int, Setting("The most tokens that these first words are.", "N", least=1)] = 100
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Bounds(least=0, below=1)] = (0.9, 0.999)
     weight_decay: Annotated[float, Bounds(least=0)] = 0.0
     warm_up: Annotated[float, Bounds(least=0)] = 1e-4
     schedule: Schedule = "cosine"
@@ -312,14 +312,15 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: a number that no run can have.
         """
-        name = self.preset or preset_for(self.base)
+        said = _of_its_kinds(self)
+        name = said.preset or preset_for(said.base)
         if name not in PRESETS:
             raise UsageError(f"--preset {name}: expected one of {', '.join(PRESETS)}")
-        forms = forms_of(self.forms, name, self.strategy)
+        forms = forms_of(said.forms, name, said.strategy)
         # A preset's forms are refused by its name: nobody named them.
-        where = "--forms" if self.forms is not None else f"--preset {name} (--forms names others)"
-        check_forms(forms, general=bool(self.general), red=True, where=where)
-        made = msgspec.structs.replace(self, preset=name, settings=self.settings or PRESETS[name], forms=forms)
+        where = "--forms" if said.forms is not None else f"--preset {name} (--forms names others)"
+        check_forms(forms, general=bool(said.general), red=True, where=where)
+        made = msgspec.structs.replace(said, preset=name, settings=said.settings or PRESETS[name], forms=forms)
         check(made)
         return made
 
@@ -335,8 +336,32 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("base", "data", "general", "probe", "out", "safe", *NEUTRAL):
             plain.pop(name, None)
             plain["settings"].pop(name, None)
-        text = json.dumps([plain, base, files], sort_keys=True)
+        # Which of the files are learnt as what: a file given as --general is another run than as --probe.
+        roles = len(self.data), len(self.general), len(self.probe)
+        text = json.dumps([plain, base, files, roles], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _of_its_kinds(config: AlignConfig) -> AlignConfig:
+    """The same with every value as its field has it: Python may have said it otherwise (a list, numpy's number).
+
+    Raises:
+        UsageError: a value is of another kind.
+    """
+    config = with_plain(config)
+    check_said(config)
+    parts = (("settings", config.settings or Settings(), Settings), ("guard", config.guard, GuardRule))
+    for name, part, kind in parts:
+        if not isinstance(part, kind):
+            raise UsageError(f"{name} must be a redinstruct.alignment.{kind.__name__}, not a {type(part).__name__}")
+        check_said(part)
+    try:
+        plain = msgspec.to_builtins(config, enc_hook=str)
+        return msgspec.convert(
+            plain, AlignConfig, dec_hook=lambda kind, value: value if kind is object else kind(value)
+        )
+    except msgspec.ValidationError as error:
+        raise UsageError(f"a setting is of another kind: {terminal(str(error))}") from None
 
 
 def preset_for(base: Path) -> str:

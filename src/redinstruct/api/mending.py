@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redinstruct.api.measuring import RunFolder, place_of
+from redinstruct.api.measuring import RunFolder, limits_of, place_of
 from redinstruct.api.notebooks import beside_the_loop, listener
 from redinstruct.engine import Limits, Prices
 from redinstruct.engine.choice import Ray, computed_by
@@ -14,7 +15,7 @@ from redinstruct.errors import from_extra
 from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress
-from redinstruct.settings import settings_from
+from redinstruct.settings import plainly, settings_from, with_plain
 from redinstruct.types import Bank, Sampling
 from redinstruct.utility_check.runs import UtilityOutcome, check_utility
 from redinstruct.utility_check.settings import UtilitySettings
@@ -66,9 +67,9 @@ def collect(
     from redinstruct.harmfulqa import CollectSettings, prepare_collection
     from redinstruct.harmfulqa import collect as carry_out
 
-    limits = limits or Limits()
+    limits = limits_of(limits)
     asked = settings_from(CollectSettings, given, topics=_topics(topics), judge_options=None)
-    asked = asked.with_judge_how(judge_options).with_sampling(sampling)
+    asked = asked.with_judge_how(judge_options).with_sampling(with_plain(sampling))
     plan = prepare_collection(asked, limits.timeout)
     tell = listener("collecting", on_progress)
     return beside_the_loop(lambda: carry_out(plan, place_of(run), limits, tell, until_covered=until_covered))
@@ -114,9 +115,14 @@ def export(
     settings = settings_from(
         ExportSettings, given, banks=tuple([banks] if isinstance(banks, str | Path | Bank) else banks),
         forms=tuple([forms] if isinstance(forms, str) else forms),
-        general=tuple(place_of(file) for file in ([general] if isinstance(general, str | Path) else general)),
+        general=_files(general),
     )  # fmt: skip
     return beside_the_loop(lambda: carry_out(place_of(run), settings, place_of(out)))
+
+
+def _files(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """One file or several, by name."""
+    return tuple(map(place_of, [given] if isinstance(given, str | os.PathLike) else given))
 
 
 def align(
@@ -130,10 +136,10 @@ def align(
 ) -> Aligned:
     """Fine-tune a checkpoint to be safer, as ``redinstruct align`` does; the same call resumes an interrupted one.
 
-    ``base`` is a checkpoint's folder (``hf/`` in front may stay), ``data`` files of conversations, ``out`` the
-    aligned checkpoint's folder. ``on_evaluate(folder, step)`` answers ``{"safety": x, "utility": y}``, both better the
-    higher, and so chooses the checkpoint to keep. ``fields`` are the other fields of
-    ``redinstruct.safealign.AlignConfig`` (``general``, ``seed``, ``lora``, ``settings``, ...).
+    ``base`` is a checkpoint's folder (``hf/`` in front may stay), ``data`` a file of conversations or several, ``out``
+    the aligned checkpoint's folder. ``on_evaluate(folder, step)`` answers ``{"safety": x, "utility": y}``, both better
+    the higher, and so chooses the checkpoint to keep. ``fields`` are the other fields of
+    ``redinstruct.safealign.AlignConfig`` (``general``, ``seed``, ``settings``, ...); ``lora`` may be a rank.
 
     Returns:
         The aligned ``checkpoint``'s folder, ``history`` (the figures of every step), the card's ``figures`` and
@@ -145,17 +151,16 @@ def align(
     Source: SAFE-ALIGN, Bhardwaj & Poria 2023 (arXiv 2308.09662); each strategy names its own.
     """
     with from_extra("train", "align"):
+        from redinstruct.alignment import Lora
         from redinstruct.checkpoints.embedded import folder_of
         from redinstruct.safealign import AlignConfig
         from redinstruct.safealign import align as carry_out
-    files = [data] if isinstance(data, str | Path) else list(data)
-    config = AlignConfig(
-        base=folder_of(base),
-        data=tuple(place_of(file) for file in files),
-        strategy=strategy,
-        out=place_of(out),
-        **fields,
-    )
+    fields |= {name: _files(fields[name]) for name in ("general", "probe") if name in fields}
+    if isinstance(fields.get("safe"), str):
+        fields["safe"] = folder_of(fields["safe"])
+    if isinstance(rank := plainly(fields.get("lora")), int):
+        fields["lora"] = Lora(rank=rank, alpha=2 * rank)
+    config = AlignConfig(base=folder_of(base), data=_files(data), strategy=strategy, out=place_of(out), **fields)
     return carry_out(config, on_evaluate=on_evaluate)
 
 

@@ -40,12 +40,16 @@ def candidate(step: int, figures: Mapping[str, float]) -> Candidate:
     """An answer of ``on_evaluate``, checked.
 
     Raises:
-        UsageError: it holds no finite ``safety`` and ``utility``.
+        UsageError: it holds no finite ``safety`` and ``utility``, or something else than numbers.
     """
+    try:
+        held = {str(name): float(value) for name, value in figures.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise UsageError(f"on_evaluate must answer numbers by their names (step {step})") from None
     for name in ("safety", "utility"):
-        if not math.isfinite(figures.get(name, math.nan)):
+        if not math.isfinite(held.get(name, math.nan)):
             raise UsageError(f"on_evaluate must answer a finite {name!r} (step {step})")
-    return Candidate(step, {name: float(value) for name, value in figures.items()})
+    return Candidate(step, held)
 
 
 def best(base: Candidate, found: Iterable[Candidate], margin: float) -> Candidate | None:
