@@ -96,6 +96,8 @@ class Sampled(msgspec.Struct, frozen=True):
 
     def with_sampling(self, given: Sampling | None) -> Self:
         """The same with another sampling."""
+        if given is not None and not isinstance(given, Sampling):
+            raise UsageError(f"sampling must be a redinstruct.types.Sampling, not a {type(given).__name__}")
         return self if given is None else msgspec.structs.replace(self, **msgspec.structs.asdict(given))
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 import redinstruct
@@ -18,7 +20,7 @@ from redinstruct.engine import Limits
 from redinstruct.errors import UsageError
 from redinstruct.models.base import ModelError, Reply, Request
 from redinstruct.models.scripted import ScriptedModel
-from redinstruct.types import Bank, FailureReason, Question
+from redinstruct.types import Bank, FailureReason, Question, Sampling
 from tests.support.cli import nothing_written
 from tests.support.endpoint import Endpoint
 from tests.support.teacher import teach
@@ -113,6 +115,56 @@ def test_bad_input_raises_one_line_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown judge"):
         asyncio.run(notebook())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"system": 5}, "--system must be a text"),
+        ({"system": Path("system.txt")}, "--system must be a text"),
+        ({"judge": 3}, "--judge must be a text or a Judge"),
+        ({"model": object()}, "--model must be a text or a Model"),
+        ({"sampling": {"temperature": 1}}, "sampling must be a redinstruct.types.Sampling, not a dict"),
+        ({"limits": {"concurrency": 1}}, "limits must be a redinstruct.engine.Limits, not a dict"),
+        ({"judge_options": {"x": 1}}, "judge_options must be a redinstruct.judges.JudgeOptions, not a dict"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_and_nothing_is_written(
+    given: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"model": "scripted/weak", "bank": a_bank(), "judge": "refusal", "run": tmp_path / "run"}
+    with pytest.raises(UsageError, match=words):
+        redinstruct.evaluate(**asked | given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_and_texts_of_numpy_are_as_good_as_pythons_own(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"model": "scripted/weak", "judge": "refusal", "prompts": ("standard", "cou")}
+    plain = {"limit": 3, "sampling": Sampling(temperature=0.5, max_tokens=7)}
+    redinstruct.evaluate(**asked | plain, bank=a_bank(), run=tmp_path / "run")
+    other: Any = np
+    numpys: dict[str, Any] = {
+        "limit": other.int64(3),
+        "sampling": Sampling(temperature=other.float64(0.5), max_tokens=other.int64(7)),
+        "limits": Limits(concurrency=other.int64(2)),
+    }
+    again = redinstruct.evaluate(**asked | numpys, bank=a_bank(), run=tmp_path / "run")
+    assert (again.planned, again.calls) == (6, 0), "the same run"
+    listed = redinstruct.evaluate(
+        **asked, bank=other.array(["What is blue?", "What is green?"]), run=tmp_path / "listed"
+    )
+    assert listed.planned == 4
+    gate = redinstruct.gate(tmp_path / "run", other.float32(0.5), confidence=other.float64(0.9))
+    change = redinstruct.compare(tmp_path / "run", tmp_path / "run", margin=other.float64(0.125))
+    assert [type(one) for one in (gate.max_rate, change.margin)] == [float, float]
+    assert msgspec.json.encode([gate, change]), "as JSON"
+
+
+def test_questions_may_come_one_by_one(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"model": "scripted/weak", "judge": "refusal", "run": tmp_path / "run"}
+    questions: Any = (f"What is item {i}?" for i in range(3))
+    outcome = redinstruct.evaluate(**asked, bank=questions)
+    assert outcome.planned == 9
 
 
 def test_a_first_denied_answer_is_recorded_as_soon_as_another_one_comes(tmp_path: Path) -> None:

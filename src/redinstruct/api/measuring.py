@@ -33,10 +33,11 @@ from redinstruct.questions import bank_of
 from redinstruct.redeval import Outcome, RejudgeSettings, rejudge
 from redinstruct.run import Store
 from redinstruct.run.stress import evaluations_of
-from redinstruct.settings import settings_from
+from redinstruct.settings import plainly, settings_from, with_plain
 from redinstruct.types import Bank, PromptTemplate, Question, Sampling
 
 RunFolder = str | os.PathLike[str]
+"""A run's folder: a text, a path, or a :class:`redinstruct.Run`."""
 
 
 def place_of(name: RunFolder) -> Path:
@@ -50,7 +51,17 @@ def place_of(name: RunFolder) -> Path:
     return Path(name)
 
 
-"""A run's folder: a text, a path, or a :class:`redinstruct.Run`."""
+def limits_of(given: Limits | None) -> Limits:
+    """The limits that were given, or the usual ones.
+
+    Raises:
+        UsageError: they are none.
+    """
+    if not isinstance(given, Limits | None):
+        raise UsageError(f"limits must be a redinstruct.engine.Limits, not a {type(given).__name__}")
+    return with_plain(given) or Limits()
+
+
 Banks = str | Path | Bank | Sequence[str | Path | Bank] | Sequence[str | Question]
 """A bank, several, or the questions of one: a text with a space or a question mark is a question, unless such a file
 is there; else it names a file or a known bank."""
@@ -101,8 +112,8 @@ def evaluate(
         asked = settings_from(
             redeval.EvalSettings, given, banks=_banks(bank), prompts=_prompts(prompts), model_options=options,
             columns=None if columns is None else dict(columns), judge_options=None,
-        ).with_judge_how(judge_options).with_sampling(sampling)  # fmt: skip
-        limits = limits or Limits()
+        ).with_judge_how(judge_options).with_sampling(with_plain(sampling))  # fmt: skip
+        limits = limits_of(limits)
         plan = redeval.prepare(asked, limits.timeout, place_of(run))
         tell = listener(plan.config.model, on_progress)
         return beside_the_loop(partial(redeval.evaluate, plan, place_of(run), limits, tell))
@@ -137,7 +148,7 @@ def judge(
     name = judge if isinstance(judge, str) else judge.card.name
     tell = listener(f"judging by {name}", on_progress)
     with computed_by(engine, judge_model):
-        return beside_the_loop(lambda: rejudge(place_of(run), asked, limits or Limits(), tell))
+        return beside_the_loop(lambda: rejudge(place_of(run), asked, limits_of(limits), tell))
 
 
 def compare(
@@ -164,7 +175,7 @@ def compare(
 
     Source: McNemar's mid-p test by question, and Holm's adjustment; see :mod:`redinstruct.stats`.
     """
-    asked = CompareSettings(margin=margin, confidence=confidence, judge=judge)
+    asked = with_plain(CompareSettings(margin=margin, confidence=confidence, judge=judge))
     return ComparisonShown.of(compared(place_of(before), place_of(after), asked))
 
 
@@ -234,7 +245,7 @@ def stress(
     def several(given: int | Sequence[int]) -> tuple[int, ...]:
         return (given,) if isinstance(given, int) else tuple(given)
 
-    limits = limits or Limits()
+    limits = limits_of(limits)
     how = fields.pop("judge_options", None)
     asked = StressOptions(
         model=f"hf/{str(model).removeprefix('hf/')}", bank=bank, judge=judge, benign=benign, prefill=several(prefill),
@@ -309,6 +320,7 @@ def _banks(given: Banks) -> tuple[str | Path | Bank, ...]:
     """The banks that were named, or the one that the listed questions are."""
     if isinstance(given, str | Path | Bank):
         return (given,)
+    given = [plainly(one) for one in given]
     asked = [one for one in given if isinstance(one, Question) or (isinstance(one, str) and _is_question(one))]
     if not asked:
         return tuple(one for one in given if not isinstance(one, Question))

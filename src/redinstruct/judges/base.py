@@ -72,6 +72,7 @@ def label_of(measure: Measure, *, harmful: bool, refused: bool) -> str:
     return measure.first if counted else measure.second
 
 
+@runtime_checkable
 class Judge(Protocol):
     """``card`` is its identity; ``measure`` what its labels mean. A judge without a model never awaits ``call``."""
 

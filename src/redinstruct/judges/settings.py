@@ -69,6 +69,8 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True):
         """The same with what is chosen about the judge."""
         if given is None:
             return self
+        if not isinstance(given, JudgeOptions):
+            raise UsageError(f"judge_options must be a redinstruct.judges.JudgeOptions, not a {type(given).__name__}")
         return msgspec.structs.replace(
             self, rubric=given.rubric, judge_format="json" if given.constrained else "line", policy=given.policy,
             guard_kind=given.guard_kind, judge_options=given.request,
