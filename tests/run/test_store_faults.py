@@ -27,7 +27,7 @@ from redinstruct.run import STORE_NAME, Store, schema
 from redinstruct.run.config import check_same_run
 from redinstruct.safetext import restore
 from redinstruct.types import Verdict
-from tests.support.cli import ROOT
+from tests.support.cli import ROOT, here, nothing_written, write_bank
 from tests.support.old_runs import unpack
 from tests.support.stores import OTHER_CARD, SCRIPT, Setup, fill, make_bank, recorded, report, scratch, text
 from tests.support.tally import faults, tally
@@ -101,6 +101,32 @@ class TestTwoProcesses:
                 Store.open_for_writing(run)
             fill(store, judge, ["harmful"])
         Store.open_for_writing(run).close()
+
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+    def test_a_file_system_without_locks_is_named_and_nothing_left_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        """It was said that another process used the run, and that one should wait."""
+        run, bank = tmp_path / "run", write_bank(tmp_path, 3)
+        begin = ("eval", "--model", "scripted/weak", "--bank", bank, "--judge", "refusal", "--run")
+        assert here(*begin, run).code == 0
+
+        def refuse(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("fcntl.flock", refuse)
+        (tmp_path / "new").mkdir()
+        with nothing_written(tmp_path):
+            answers = tmp_path / "answers.csv"
+            for line in (
+                (*begin, run, "--epochs", 2), (*begin, tmp_path / "new"), ("purge", run, "--yes"),
+                ("shard", run, "--of", 2, "--out", tmp_path / "shards"), ("merge", run, "--run", tmp_path / "merged"),
+            ):  # fmt: skip
+                done = here(*line)
+                assert (done.code, done.err.count("\n")) == (1, 1), done
+                assert f"cannot lock files ({os.strerror(number)})" in done.err
+            assert os.strerror(number) in here("report", run, "--csv", answers).err
+        assert here("report", run).code == here("show", run).code == 0
 
     def test_of_many_that_start_at_once_each_writes_or_is_told(self, tmp_path: Path) -> None:
         script = """

@@ -188,7 +188,12 @@ def _made(part: Path, mode: int, *, folder: bool = False) -> int:
             finally:
                 os.close(handle)
             continue
-        handle = _locked(part, flags)
+        try:
+            handle = _locked(part, flags)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # a file system without locks: nobody can be at work on it
+                _remove(part)
+            raise
         if _is_at(handle, part):
             return handle
         os.close(handle)  # another process took it for a leftover before it was locked

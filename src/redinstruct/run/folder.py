@@ -134,10 +134,15 @@ def check_run_folder(folder: Path) -> None:
         )
 
 
+class NoLocks(StoreError):
+    """A file system without locks, a network's say: no command can write a run there."""
+
+
 def lock_folder(folder: Path) -> int:
     """Take the run's lock; returns the open file that holds it. It is let go when the file, or the process, closes.
 
     Raises:
+        NoLocks: the folder's file system has none.
         StoreError: another process holds it, or the file cannot be opened.
     """
     try:
@@ -148,8 +153,14 @@ def lock_folder(folder: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever removed the folder meanwhile held the lock of a file that is gone: it locks nothing.
         held = os.path.samestat(os.fstat(lock), (folder / LOCK_NAME).lstat())
-    except OSError:
+    except (BlockingIOError, FileNotFoundError):
         held = False
+    except OSError as error:
+        os.close(lock)
+        raise NoLocks(
+            f"{folder}: its file system cannot lock files ({error.strerror}), and two commands could write one run; "
+            "put it on another file system, a local disk say"
+        ) from error
     if not held:
         os.close(lock)
         raise StoreError(f"{folder} is in use by another redinstruct process; wait for it, or use another --run")

@@ -32,6 +32,7 @@ from redinstruct.run.folder import (
     LOCK_NAME,
     LOG_NAME,
     STORE_NAME,
+    NoLocks,
     blank_log,
     check_plain,
     check_run_folder,
@@ -123,7 +124,12 @@ class OpenStore:
             make_private_file(folder / ".gitignore", b"*\n")
         except OSError as error:
             raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
-        lock = lock_folder(folder)
+        try:
+            lock = lock_folder(folder)
+        except NoLocks:
+            if created:
+                remove_own(folder)  # no other command can have begun a run there
+            raise
         connection: sqlite3.Connection | None = None
         try:
             try:
