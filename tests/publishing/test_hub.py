@@ -291,6 +291,18 @@ def test_a_place_that_is_taken_is_not_written_over(cli: InProcess, tmp_path: Pat
     assert (told.code, hub.requests) == (2, [])
 
 
+def test_data_that_was_exported_into_a_checkpoint_s_folder_stays_here(
+    written: dict[bool, Path], tmp_path: Path
+) -> None:
+    """Red conversations went with the weights, and nobody was asked."""
+    folder = checkpoint(tmp_path / "safer")
+    alone = pack(folder)
+    exported(written, folder, red=True)
+    parcel = pack(folder)
+    assert parcel.files == alone.files
+    assert set(parcel.left) == {*alone.left, "data.json", "data.json.card.json", "data.json.card.md"}
+
+
 def test_a_parcel_of_a_checkpoint_without_a_card(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "safer")
     (folder / "README.md").unlink()

@@ -74,7 +74,10 @@ def _checkpoint(folder: Path, shown: str) -> Parcel:
     checkpoints.check(folder, shown)
     if not (folder / _CARD).is_file():
         raise UsageError(f"{shown}: has no card ({_CARD}); say in it what the model is, and what it was trained on")
-    kept = {path.name for pattern in (*CHECKPOINT_FILES, _CARD) for path in folder.glob(pattern) if path.is_file()}
+    there = {path.name for pattern in (*CHECKPOINT_FILES, _CARD) for path in folder.glob(pattern) if path.is_file()}
+    # What `export` wrote into this folder is data, with a card that says whether it is red: it is pushed by itself.
+    data = {path.name for path in folder.iterdir() if card_paths(path)[1].is_file()}
+    kept = there - data - {card.name for name in data for card in card_paths(folder / name)}
     left = sorted(path.name for path in folder.iterdir() if path.name not in kept)
     return Parcel("model", {name: folder / name for name in sorted(kept)}, left=tuple(left))
 
