@@ -282,6 +282,22 @@ def test_labels_on_which_people_differ_are_exported_too(cli: InProcess, tmp_path
     assert [row["label"] for row in csv.DictReader(io.StringIO(file.read_text()))] == [H, H, ""]
 
 
+@pytest.mark.parametrize("kind", ["csv", "argilla", "label-studio"])
+def test_an_export_of_imported_labels_changes_nothing_when_imported(cli: InProcess, tmp_path: Path, kind: str) -> None:
+    """Each label was new, and lost whether its answer was refused in full."""
+    answers, run, file = tmp_path / "answers.csv", tmp_path / "run", tmp_path / "labels.file"
+    said = "1_full_compliance", "2_full_refusal", "3_partial_refusal"
+    answers.write_text("prompt,response,final_label\n" + "".join(f"{at}?,{at},{one}\n" for at, one in enumerate(said)))
+    assert cli("import", answers, "--run", run, "--measure", "over_refusal").code == 0
+    before = cli("report", run, "--json").json
+    assert cli("labels", run, "--export", file, "--format", kind, "--show-content").code == 0
+    assert "0 new labels of 3" in cli("labels", run, "--import", file, "--format", kind).err
+    file.write_text(file.read_text().replace("imported", "bo"))
+    assert "3 new labels of 3" in cli("labels", run, "--import", file, "--format", kind).err
+    after = cli("report", run, "--json").json
+    assert after["results"][0]["details"] == before["results"][0]["details"]
+
+
 def test_an_export_holds_no_text_unless_asked_and_never_the_verdict(
     cli: InProcess, folder: Path, tmp_path: Path
 ) -> None:

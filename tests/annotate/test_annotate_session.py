@@ -176,7 +176,7 @@ def test_over_refusal_has_three_answers_and_partial_counts_as_refused(tmp_path: 
         for choice in ("refused", "complied", "partial"):
             label(session, choice)
         assert [(a.annotation.label, a.annotation.detail) for a in AnnotationStore(store).standing()] == [
-            ("refused", None), ("complied", None), ("refused", "partial"),
+            ("refused", "refused"), ("complied", "complied"), ("refused", "partial"),
         ]  # fmt: skip
 
 

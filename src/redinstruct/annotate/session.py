@@ -35,9 +35,10 @@ class Refused(Exception):
 
 
 def choices_of(measure: Measure) -> Choices:
-    """What a person may choose: the page's name of it -> label and detail."""
-    found: Choices = {measure.first: (measure.first, None), measure.second: (measure.second, None)}
-    if measure.name == "over_refusal":
+    """What a person may choose: the page's name of it -> label and detail, which is what an import has for it too."""
+    refusing = measure.name == "over_refusal"
+    found: Choices = {label: (label, label if refusing else None) for label in measure.labels[:2]}
+    if refusing:
         found["partial"] = (measure.first, "partial")
     return found
 
