@@ -111,6 +111,24 @@ def test_another_configuration_does_not_take_an_unfinished_run_for_its_own(
 
 
 @pytest.mark.slow
+def test_one_run_at_a_time_makes_a_checkpoint(tiny: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    asked = config(tiny, data, tmp_path / "out", settings={"save_every": 2})
+    refused = []
+
+    def meanwhile(figures: StepFigures) -> None:
+        if figures.step == 5:
+            before = tree(unfinished(asked.out))
+            for other in (asked, config(tiny, data, tmp_path / "out", seed=7)):
+                with pytest.raises(RedInstructError, match="in use by another redinstruct process") as caught:
+                    align(other)
+                refused.append(str(caught.value))
+            assert tree(unfinished(asked.out)) == before
+
+    assert len(align(asked, meanwhile).history) == 14
+    assert len(refused) == 2
+
+
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_state_and_the_checkpoint_that_was_there(
     tiny: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,23 @@ def _locked(path: Path, flags: int) -> int:
     return handle
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process alone, for as long as it lives or is within.
+
+    Raises:
+        OSError: EBUSY: another process has it; it is no folder, or is gone.
+    """
+    handle = _locked(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Whoever removed the folder meanwhile held the lock of one that is gone: it locks nothing.
+        if not _is_at(handle, folder):
+            raise OSError(errno.EBUSY, "another process is writing it", str(folder))
+        yield
+    finally:
+        os.close(handle)
+
+
 def _is_at(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), path.lstat())

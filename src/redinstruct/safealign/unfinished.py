@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import shutil
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 
 from redinstruct.checkpoints.loading import without_progress_bars
-from redinstruct.errors import UsageError
-from redinstruct.files.atomic import write_file
+from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.files.atomic import held, write_file
 from redinstruct.safealign import states
 from redinstruct.safealign.launch import wait_for_all, world
 from redinstruct.safealign.saving import writing
@@ -39,31 +40,29 @@ def as_it_was(threads: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unfinished(out: Path, digest: str) -> Iterator[Path]:
-    """The folder of a run's saved states, beside ``out``. It is removed when the run is done, else it stays.
+    """The folder of a run's saved states, beside ``out``, for one run at a time.
+
+    It is removed when the run is done, else it stays.
 
     Raises:
         UsageError: it holds another run; or it cannot be made.
+        RedInstructError: another process is at work on it.
     """
     folder = out.absolute().parent / f".{out.name}.unfinished"
     main = world()[0] == 0
-    mark = folder / RUN_NAME
-    if mark.is_file() and mark.read_text(encoding="utf-8").strip() != digest:
-        raise UsageError(
-            f"{terminal(str(folder))} holds an unfinished alignment with other flags or data: use those to finish it,"
-            " or remove the folder"
-        )
-    if main:
-        _begin(folder, mark, digest)
-    try:
-        yield folder
-    except BaseException:
-        # Without a saved state there is nothing to go on from.
-        if main and states.latest(folder) is None:
+    if not main:
+        _check_own(folder / RUN_NAME, digest)
+    with _begun(folder, digest) if main else contextlib.nullcontext():
+        try:
+            yield folder
+        except BaseException:
+            # Without a saved state there is nothing to go on from.
+            if main and states.latest(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        wait_for_all()
+        if main:
             shutil.rmtree(folder, ignore_errors=True)
-        raise
-    wait_for_all()
-    if main:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def give_up(folder: Path) -> None:
@@ -71,11 +70,33 @@ def give_up(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _begin(folder: Path, mark: Path, digest: str) -> None:
+@contextlib.contextmanager
+def _begun(folder: Path, digest: str) -> Iterator[None]:
+    """The folder made, or found as this run's own, and held."""
+    mark = folder / RUN_NAME
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out: nothing can be written there ({error.strerror})") from None
-    with writing(f"the folder {folder.name}", "nothing was changed"):
-        if not mark.is_file():
-            write_file(mark, f"{digest}\n")
+    with contextlib.ExitStack() as kept:
+        try:
+            kept.enter_context(held(folder))
+        except OSError as error:
+            raise RedInstructError(
+                f"{terminal(str(folder))} is in use by another redinstruct process; wait for it, or use another --out"
+                if error.errno == errno.EBUSY
+                else f"{terminal(str(folder))}: cannot be used ({error.strerror})"
+            ) from None
+        _check_own(mark, digest)
+        with writing(f"the folder {folder.name}", "nothing was changed"):
+            if not mark.is_file():
+                write_file(mark, f"{digest}\n")
+        yield
+
+
+def _check_own(mark: Path, digest: str) -> None:
+    if mark.is_file() and mark.read_text(encoding="utf-8").strip() != digest:
+        raise UsageError(
+            f"{terminal(str(mark.parent))} holds an unfinished alignment with other flags or data: use those to finish"
+            " it, or remove the folder"
+        )
