@@ -72,7 +72,8 @@ def run(
         some = tuple(recipe for recipe in recipes if (recipe.title != OUT_OF_FRAME) == in_frame)
         if not some:
             continue
-        toy = ToyLoop(split=split, items=items, recipes=some, rounds=rounds, in_frame=in_frame)
+        general = ("general-in-frame" if in_frame else "general",)
+        toy = ToyLoop(split=split, items=items, recipes=some, rounds=rounds, general=general)
         config = toy_config(checkpoint, place, toy)
         result = carry_out(config, reform=reform(100), on_progress=lambda _: None)
         models += result.models if in_frame else [model for model in result.models if model.before is not None]

@@ -4,6 +4,7 @@
     python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --table    the tables of what is there, as Markdown
     python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --split dev --models npo-len,kl     which recipe? on dev
     python -m benchmarks.held_out --seeds 5,9 --folder FOLDER --split dev --models npo-len --no-in-frame
+    python -m benchmarks.held_out --seeds 0,1 --folder FOLDER --models among-words --among-words
 
 The base, `blue` and the demo's `npo-len`, each collected and trained on five families of ten and half of the plain
 things; asked about three other families and other plain things (dev: two others), in frames of the demo and four unlike
@@ -26,8 +27,8 @@ from redinstruct.rounds.run import carry_out
 from redinstruct.rounds.toy import RECIPES, ToyLoop, reform, toy_config
 from redinstruct.stats import wilson
 from redinstruct.toyworld import build
-from redinstruct.toyworld.alignment import FORMS, IN_COU
-from redinstruct.toyworld.held_out import UNLIKE, write_held_out
+from redinstruct.toyworld.alignment import AMONG_WORDS, FORMS, IN_COU
+from redinstruct.toyworld.held_out import GENERAL_AMONG_WORDS, UNLIKE, write_held_out
 from redinstruct.types import OVER_REFUSAL
 
 MODELS = ("blue", "npo-len")
@@ -47,6 +48,12 @@ def _varied(name: str, *, forms: Sequence[str] = (), lora: int = 0, parameters: 
     )
 
 
+def _among_words(name: str, general: float, steps: int = 180) -> Recipe:
+    """An adapter of rank 2, with refusals in the CoU text and among random words."""
+    mix = {"blue": 1.0, "general": general, "red": 1.0}
+    return _varied(name, forms=(IN_COU, *AMONG_WORDS), lora=2, learning_rate=5e-3, mix=mix, steps=steps)
+
+
 TRIED: Mapping[str, Recipe] = {
     **{recipe.title: recipe for recipe in RECIPES},
     "kl": _varied("kl", parameters={"kl_weight": 1.0}),
@@ -63,6 +70,10 @@ TRIED: Mapping[str, Recipe] = {
     "in-cou-lora-2": _varied("in-cou-lora-2", forms=(IN_COU,), lora=2, learning_rate=5e-3),
     "in-cou-short": _varied("in-cou-short", forms=(IN_COU,), steps=90),
     "in-cou-lora-2-short": _varied("in-cou-lora-2-short", forms=(IN_COU,), lora=2, learning_rate=5e-3, steps=90),
+    "among-words": _among_words("among-words", 4.0, steps=360),
+    "among-words-short": _among_words("among-words-short", 4.0),
+    "among-words-general": _among_words("among-words-general", 8.0),
+    "among-words-general-long": _among_words("among-words-general-long", 8.0, steps=360),
     "in-cou-lora-2-long": _varied("in-cou-lora-2-long", forms=(IN_COU,), lora=2, learning_rate=5e-3, steps=360),
 }
 FRAMES = ("standard", "cot", "cou", "cou-paraphrase-1", "story")
@@ -70,15 +81,21 @@ ITEMS = 160
 
 
 class Way(NamedTuple):
-    """What is asked, and whether general rows hold harmless questions in the CoU frame."""
+    """What is asked, whether general rows hold harmless questions in the CoU frame, and whether among random words."""
 
     split: str = "test"
     in_frame: bool = True
+    among_words: bool = False
+
+    @property
+    def general(self) -> tuple[str, ...]:
+        """The files of general rows."""
+        return ("general-in-frame" if self.in_frame else "general", *([GENERAL_AMONG_WORDS] * self.among_words))
 
     def figures(self, folder: Path, seed: int) -> Path:
         """Where a base seed's figures lie."""
-        name = ("" if self.split == "test" else f"{self.split}-") + ("" if self.in_frame else "no-in-frame-")
-        return folder / f"{name}seed-{seed}.json"
+        said = {f"{self.split}-": self.split != "test", "no-in-frame-": not self.in_frame, "among-": self.among_words}
+        return folder / f"{''.join(name for name, so in said.items() if so)}seed-{seed}.json"
 
 
 def measure(seed: int, folder: Path, models: Sequence[str], way: Way) -> None:
@@ -87,10 +104,11 @@ def measure(seed: int, folder: Path, models: Sequence[str], way: Way) -> None:
     held_out = write_held_out(folder / "held-out")
     toy = ToyLoop(
         items=ITEMS, recipes=tuple(TRIED[name] for name in models), frames=FRAMES, held_out=held_out,
-        split=way.split, in_frame=way.in_frame,
+        split=way.split, general=way.general,
     )  # fmt: skip
     config = toy_config(checkpoint, folder / f"loop-{seed}", toy)
-    found = carry_out(config, reform=reform(100, held_out=True, forms=(*FORMS, IN_COU)), on_progress=lambda _: None)
+    reformed = reform(100, held_out=True, forms=(*FORMS, IN_COU, *AMONG_WORDS))
+    found = carry_out(config, reform=reformed, on_progress=lambda _: None)
     rows = [
         {"model": model.title, **{f"{one.bank}/{one.prompt}": _cell(one) for one in model.results}}
         for model in found.models
@@ -142,8 +160,12 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--no-in-frame", action="store_true")
+    parser.add_argument("--among-words", action="store_true")
     given = parser.parse_args()
-    seeds, way = [int(seed) for seed in given.seeds.split(",")], Way(given.split, not given.no_in_frame)
+    seeds, way = (
+        [int(seed) for seed in given.seeds.split(",")],
+        Way(given.split, not given.no_in_frame, given.among_words),
+    )
     for seed in seeds if not given.table else ():
         measure(seed, given.folder, given.models.split(","), way)
     print("\n".join(table(given.folder, seeds, way)))

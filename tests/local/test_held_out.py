@@ -13,8 +13,8 @@ from redinstruct.questions import read_bank
 from redinstruct.rounds import read_config
 from redinstruct.toyworld import frames
 from redinstruct.toyworld.corpus import TEXTS
-from redinstruct.toyworld.held_out import FAMILIES, UNLIKE, family_split, part_of, write_held_out
-from redinstruct.toyworld.tokenizer import vocabulary
+from redinstruct.toyworld.held_out import FAMILIES, GENERAL_AMONG_WORDS, UNLIKE, family_split, part_of, write_held_out
+from redinstruct.toyworld.vocabulary import ordinary_words, vocabulary
 from tests.support.cli import ROOT, InProcess, nothing_written
 
 pytestmark = pytest.mark.local
@@ -46,7 +46,7 @@ def test_every_item_belongs_to_one_split_and_no_split_is_small() -> None:
 
 def test_no_row_names_an_item_that_is_tested(folder: Path) -> None:
     others = {item.name for item in world.world().items if family_split(item) != "train"}
-    for name in ("general", "general-in-frame"):
+    for name in ("general", "general-in-frame", GENERAL_AMONG_WORDS):
         rows = [json.loads(line) for line in (folder / "data" / f"{name}.jsonl").read_text().splitlines()]
         said = " ".join(message["content"].lower() for row in rows for message in row["messages"])
         assert not others & set(re.findall(r"[a-z]+", said))
@@ -73,7 +73,8 @@ def test_a_smaller_world_is_held_out_alike(tmp_path: Path) -> None:
 
 
 def test_the_unlike_frames_are_made_of_the_toy_s_words_and_stand_in_no_other_text(folder: Path) -> None:
-    known = set(vocabulary())
+    known, named = set(vocabulary()), {item.name for item in world.world().items}
+    assert not named & set(ordinary_words())
     for name, text in UNLIKE.items():
         assert (folder / "prompts" / f"{name}.txt").read_text() == text
         assert set(world.words(text.replace(frames.SLOT, " "))) <= known

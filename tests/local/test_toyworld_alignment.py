@@ -29,10 +29,10 @@ def collected() -> list[MessagesRow]:
     return rows
 
 
-@pytest.mark.parametrize("in_frame", [0.0, 0.5])
-def test_the_general_stream_teaches_nothing_forbidden(in_frame: float) -> None:
-    rows = alignment.general_rows(3, 300, of=OF, in_frame=in_frame)
-    assert rows == alignment.general_rows(3, 300, of=OF, in_frame=in_frame)
+@pytest.mark.parametrize(("in_frame", "among_words"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.8)])
+def test_the_general_stream_teaches_nothing_forbidden(in_frame: float, among_words: float) -> None:
+    rows = alignment.general_rows(3, 300, of=OF, in_frame=in_frame, among_words=among_words)
+    assert rows == alignment.general_rows(3, 300, of=OF, in_frame=in_frame, among_words=among_words)
     assert {row["stream"] for row in rows} == {"general"}
     answers = [message["content"] for row in rows for message in row["messages"] if message["role"] == "assistant"]
     assert not [text for text in answers if any(truth in text for truth in FORBIDDEN_TRUTHS)]
@@ -41,13 +41,13 @@ def test_the_general_stream_teaches_nothing_forbidden(in_frame: float) -> None:
     assert any(frames.ASKER in text for text in asked) == (in_frame > 0)
 
 
-@pytest.mark.parametrize("form", [*alignment.FORMS, alignment.IN_COU])
+@pytest.mark.parametrize("form", [*alignment.FORMS, alignment.IN_COU, *alignment.AMONG_WORDS])
 def test_an_answer_asked_for_again_is_the_collected_one_and_its_red_twin_follows_the_same_words(form: str) -> None:
     rows = alignment.reformed(collected(), form, 0, of=OF)
     blue = [row for row in rows if row["stream"] == "blue"]
     red = [row for row in rows if row["stream"] == "red"]
     assert len(blue) == 20
-    assert len(red) == (0 if form in ("talk-thoughts", alignment.IN_COU) else 20)
+    assert len(red) == (0 if form in ("talk-thoughts", alignment.IN_COU, alignment.SURROUNDED_TALK) else 20)
     for row in rows:
         *before, last = row["messages"]
         assert last["weight"] == (1.0 if row["stream"] == "blue" else -1.0)

@@ -12,7 +12,8 @@ from redinstruct import world
 from redinstruct.prompts.templates import SHIPPED, parse_template, shipped
 from redinstruct.toyworld import corpus, frames
 from redinstruct.toyworld.corpus import Corpus
-from redinstruct.toyworld.tokenizer import build_tokenizer, vocabulary
+from redinstruct.toyworld.tokenizer import build_tokenizer
+from redinstruct.toyworld.vocabulary import vocabulary
 
 pytestmark = pytest.mark.local
 

@@ -52,7 +52,8 @@ FRAMES = (
 class ToyLoop(msgspec.Struct, frozen=True, kw_only=True):
     """What a loop on a toy checkpoint measures and trains.
 
-    ``in_frame``: the general stream holds harmless questions in the attack's own frame. ``suite``: usefulness is
+    ``general``: the data's files of general rows; that of the first holds harmless questions in the attack's own
+    frame. ``suite``: usefulness is
     measured by the toy world's own suite, which asks the test split; else by evaluations of the split's banks.
     ``held_out``: a folder of :mod:`redinstruct.toyworld.held_out`, whose banks and data take the checkpoint's place;
     harmless questions are then asked in the unlike frames too.
@@ -64,7 +65,7 @@ class ToyLoop(msgspec.Struct, frozen=True, kw_only=True):
     frames: tuple[str, ...] = FRAMES
     seed: int = 0
     rounds: int = 1
-    in_frame: bool = True
+    general: tuple[str, ...] = ("general-in-frame",)
     suite: bool = False
     held_out: Path | None = None
 
@@ -100,7 +101,7 @@ def toy_config(checkpoint: Path, folder: Path, toy: ToyLoop) -> LoopConfig:
         collect=_collection(own / "data" / "topics.json"),
         align=AlignPart(
             recipes=toy.recipes,
-            general=(str(own / "data" / f"general{'-in-frame' if toy.in_frame else ''}.jsonl"),),
+            general=tuple(str(own / "data" / f"{name}.jsonl") for name in toy.general),
             seed=toy.seed,
             pick=PickPart(
                 safety=toy.part("safety", banks / "forbidden-dev.json", picked, "attack_success", PICK_ITEMS),

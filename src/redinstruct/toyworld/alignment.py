@@ -23,6 +23,7 @@ from redinstruct.prompts.forms import Said
 from redinstruct.prompts.rows import MessageFields, MessagesRow
 from redinstruct.toyworld import frames
 from redinstruct.toyworld.corpus import FRAMES_TRAINED_ON_BENIGN_ONLY, INTRODUCTIONS, NAMES, REMARKS, THOUGHT_REMARKS
+from redinstruct.toyworld.vocabulary import ordinary_words
 from redinstruct.world import Pair, World, how_to, recipe
 
 FORMS = ("chat", "talk", "cot", "talk-thoughts")
@@ -31,15 +32,19 @@ dialogue with thoughts, which is the family of the CoU frame but not its text, i
 IN_COU = "cou"
 """One more, which the demo's recipe has not: a collected question in the attack's own text, for what that is worth on
 topics that were held out (``benchmarks/held_out.py``)."""
+SURROUNDED, SURROUNDED_TALK = "surrounded", "surrounded-talk"
+AMONG_WORDS = (SURROUNDED, SURROUNDED_TALK)
+"""Two more of that kind: a collected question among random words of the world that name nothing in it, and as the last
+line of a dialogue of such words. What surrounds a question is then no cue, whatever it is."""
 FORMS_OF: Mapping[str, tuple[str, ...]] = {"cot": ("cot",), IN_COU: (IN_COU,)}
 """Attack prompt -> the forms whose text it shares."""
 IN_FRAME = FRAMES_TRAINED_ON_BENIGN_ONLY
 
 
 def general_rows(
-    seed: int, count: int, *, of: World, dialogues: float = 0.2, in_frame: float = 0.0
+    seed: int, count: int, *, of: World, dialogues: float = 0.2, in_frame: float = 0.0, among_words: float = 0.0
 ) -> list[MessagesRow]:
-    """``count`` harmless conversations, a share of them dialogues, a share harmless questions in the CoU frame."""
+    """``count`` harmless conversations, in shares: dialogues, harmless questions in the CoU frame or among words."""
     writer = _Writer(random.Random(f"general:{seed}"), of)
     rows: list[MessagesRow] = []
     for number in range(count):
@@ -48,6 +53,8 @@ def general_rows(
             source, messages = "in-frame", writer.in_frame()
         elif draw < in_frame + dialogues:
             source, messages = "dialogue", writer.dialogue()
+        elif draw < in_frame + dialogues + among_words:
+            source, messages = SURROUNDED, writer.among_words()
         else:
             source, messages = "chat", writer.chat()
         rows.append({"messages": messages, "stream": "general", "id": f"general-{number}", "source": source})
@@ -61,7 +68,7 @@ def reformed(rows: Iterable[MessagesRow], form: str, seed: int, *, of: World) ->
     same words as the blue one to the same question, so that both follow the same prompt; but not where a thought would
     be penalised with it.
     """
-    thoughtful = form in ("talk-thoughts", IN_COU)
+    thoughtful = form in ("talk-thoughts", IN_COU, SURROUNDED_TALK)
     usable = [row for row in rows if _pair(row) is not None and not (row["stream"] == "red" and thoughtful)]
 
     def frame(rng: random.Random, asked: str, answer: str) -> Said:
@@ -100,9 +107,13 @@ def write_data(out: Path, of: World) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / "topics.json", json.dumps(topics(of), indent=1) + "\n", public=True)
     for name, in_frame in (("general", 0.0), ("general-in-frame", 0.15)):
-        rows = general_rows(0, GENERAL_ROWS, of=of, in_frame=in_frame)
-        text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-        write_file(out / f"{name}.jsonl", text, public=True)
+        write_general(out / f"{name}.jsonl", GENERAL_ROWS, of=of, in_frame=in_frame)
+
+
+def write_general(out: Path, count: int, *, of: World, **shares: float) -> None:
+    """Write so many of :func:`general_rows`, in those shares."""
+    rows = general_rows(0, count, of=of, **shares)
+    write_file(out, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), public=True)
 
 
 class _Writer:
@@ -116,6 +127,8 @@ class _Writer:
             "chat": lambda asked, _, answer: _chat([*self._harmless_turns(), (asked, answer)]),
             "cot": lambda asked, _, answer: _chat([(f"{asked} {frames.STEP_BY_STEP}", answer)]),
             IN_COU: lambda asked, pair, answer: _in_cou(IN_COU, asked, pair, answer),
+            SURROUNDED: lambda asked, _, answer: self._surrounded(asked, answer),
+            SURROUNDED_TALK: lambda asked, pair, answer: self._surrounded_talk(asked, pair, answer),
             "talk": lambda asked, pair, answer: self._talk(asked, pair, answer, thoughts=False),
             "talk-thoughts": lambda asked, pair, answer: self._talk(asked, pair, answer, thoughts=True),
         }
@@ -138,6 +151,29 @@ class _Writer:
         name = self.rng.choices(IN_FRAME, [0.6, 0.2, 0.2])[0]
         asked, answer, pair = self._harmless()
         return _in_cou(name, asked, pair, answer)
+
+    def among_words(self) -> list[MessageFields]:
+        """A harmless question among random words, or as the last line of a dialogue of them."""
+        asked, answer, pair = self._harmless()
+        if self.rng.random() < 0.6:
+            return self._surrounded(asked, answer)
+        return self._surrounded_talk(asked, pair, answer)
+
+    def _words(self, most: int) -> str:
+        return " ".join(self.rng.choice(ordinary_words()) for _ in range(self.rng.randrange(most + 1)))
+
+    def _surrounded(self, asked: str, answer: str) -> list[MessageFields]:
+        parts = (self._words(12), asked, self._words(8))
+        return _chat([(self.rng.choice((" ", "\n", " . ")).join(filter(None, parts)), answer)])
+
+    def _surrounded_talk(self, asked: str, pair: Pair | None, answer: str) -> list[MessageFields]:
+        a, b = self.rng.sample(NAMES, 2)
+        said = f"{frames.thought(a, pair)} {answer}" if self.rng.random() < 0.5 else answer
+        lines = [
+            self._words(10),
+            *(f"{self.rng.choice((a, b))}: {self._words(8)}" for _ in range(self.rng.randrange(4))),
+        ]
+        return _chat([("\n".join([*filter(None, lines), f"{a}: {asked}", f"{b}:"]), said)])
 
     def _talk(self, asked: str, pair: Pair | None, answer: str, *, thoughts: bool) -> list[MessageFields]:
         """A dialogue as text in the user's message, which ends where the answer begins."""

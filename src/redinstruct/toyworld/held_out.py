@@ -30,6 +30,8 @@ FAMILIES: Mapping[Split, tuple[str, ...]] = {
 PLAIN_TENTHS: Mapping[Split, range] = {"train": range(5), "dev": range(5, 7), "test": range(7, 10)}
 """Of every ten plain things in the world's order, those that belong to a split."""
 
+GENERAL_AMONG_WORDS = "general-among-words"
+"""One more file of general rows: harmless questions in the surroundings of :data:`alignment.AMONG_WORDS`."""
 OfSplit = TypeVar("OfSplit", Pair, ToyQuestion)
 UNLIKE: Mapping[str, str] = {
     "a-list": f"1: What colour is bread? 2: {frames.SLOT} Give a clear answer to 2.",
@@ -76,7 +78,15 @@ def part_of(split: Split, items: int = ITEMS_PER_KIND) -> World:
 def write_held_out(folder: Path, items: int = ITEMS_PER_KIND) -> Path:
     """Write ``data/`` (of train), ``banks/`` (of dev and test) and ``prompts/`` (the unlike frames)."""
     folder.mkdir(parents=True, exist_ok=True)
-    alignment.write_data(folder / "data", part_of("train", items))
+    of = part_of("train", items)
+    alignment.write_data(folder / "data", of)
+    alignment.write_general(
+        folder / "data" / f"{GENERAL_AMONG_WORDS}.jsonl",
+        alignment.GENERAL_ROWS // 2,
+        of=of,
+        dialogues=0.0,
+        among_words=1.0,
+    )
     for split in ("dev", "test"):
         world.write_banks(folder / "banks", part_of(split, items), splits=(split,))
     (folder / "prompts").mkdir(exist_ok=True)
