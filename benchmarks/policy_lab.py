@@ -73,6 +73,7 @@ POINTS: Mapping[str, Varied] = {
     "picked": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "picked": 14},
     "lora-8": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 28, "lora": 8, "rate": 8e-4},
     "lora-8-long": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 56, "lora": 8, "rate": 4e-4},
+    "eight-times-kl": {"mix": {"blue": 4.0, "general": 7.0, "red": 1.0}, "steps": 112, "kl": 1.0},
     "twice-blue": {"mix": {"blue": 4.0, "general": 8.0}, "strategy": "blue", "steps": 28, "deep": 0.0},
 }
 
