@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any, NamedTuple
 
 import pytest
@@ -61,6 +62,26 @@ def test_a_sentence_that_asks_to_come_again_says_when(words: str, seconds: float
 )  # fmt: skip
 def test_headers_say_when_a_limit_is_filled_again(headers: dict[str, str], seconds: float | None) -> None:
     assert waits.refilled(headers) == seconds
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="there is one zone")
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/Los_Angeles"])
+@pytest.mark.parametrize("form", ["%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S -0000", "%Y-%m-%dT%H:%M:%S",
+                                  "%A, %d-%b-%y %H:%M:%S GMT"])  # fmt: skip
+def test_a_moment_is_counted_from_the_servers_own_clock_in_utc(
+    monkeypatch: pytest.MonkeyPatch, zone: str, form: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        now = time.time() - 7200.0  # the server is two hours behind us
+        said, until = (time.gmtime(moment) for moment in (now, now + 30.0))
+        headers = {"Date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", said), "Retry-After": time.strftime(form, until)}
+        assert waits.asked(headers, [], []) == 30.0
+        assert waits.refilled({"Date": headers["Date"], "x-ratelimit-reset": str(int(now) + 30)}) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_quota_that_is_spent_is_told_from_a_limit_that_passes() -> None:
@@ -306,6 +327,11 @@ SHAPES: dict[str, Shape] = {
                                      R.SERVER_ERROR, again=True, says="overloaded"),
     "OpenRouter error in choice": Shape(chat({"content": ""}, "error", {"error": {"code": 429, "message": "slow down"}}),
                                         R.RATE_LIMITED, again=True, says="slow down"),
+    "an error beside an answer that is empty": Shape(said("", None) | err("upstream failed", code=502), R.SERVER_ERROR,
+                                                    again=True, says="upstream failed"),
+    "an error beside an answer that was withheld": Shape(said("", "content_filter") | err("stopped"), "withheld"),
+    # NestJS answers every POST with 201 unless it is told otherwise
+    "a success that is called created": Shape(said(A), "judged", 201),
     # DeepSeek docs; SGLang
     "insufficient_system_resource": Shape(said("", "insufficient_system_resource"), R.SERVER_ERROR, again=True),
     "abort": Shape(said(None, "abort"), R.SERVER_ERROR, again=True),

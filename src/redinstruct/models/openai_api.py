@@ -223,7 +223,7 @@ class EndpointModel:
         try:
             url = _beside(self._url) if request.echo or request.plain else self._url
             async with session.post(url, data=body, allow_redirects=False, **self._way) as response:
-                if response.status != 200:
+                if not 200 <= response.status < 300:  # some gateways answer every POST with 201
                     raise status_error(response.status, response.headers, await self._error_page(response))
                 data = await self._read(response, self._max_bytes)
                 return (read_echo(data, request) if request.echo else read_reply(data),)
@@ -277,7 +277,7 @@ class EndpointModel:
         return self._session
 
     async def _error_page(self, response: aiohttp.ClientResponse) -> bytes:
-        """What came with another status than 200. The status says what happened, however its page may end."""
+        """What came with a status that is no success. The status says what happened, however its page may end."""
         try:
             return await self._read(response, MAX_ERROR_BYTES)
         except (ModelError, aiohttp.ClientError, OSError, asyncio.IncompleteReadError):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from redinstruct.models import echoes
+from redinstruct.models import echoes, events
 from redinstruct.models.base import ModelError, Reply, Request, TokenChoice
 from redinstruct.models.failures import Filtered, body_error, is_filter_code, page, told
 from redinstruct.safetext import redact, terminal
@@ -61,6 +61,7 @@ def read_reply(data: bytes) -> Reply:
         ModelError: it holds none; the reason is typed.
         Filtered: the provider's filter withheld it, and sent nothing in its place.
     """
+    data = events.whole(data)
     body = _parse(data)
     if not body.choices:
         raise _without_choices(data)
@@ -69,13 +70,14 @@ def read_reply(data: bytes) -> Reply:
     kind: Finish = "usual" if finish is None or finish == "stop" else finish_kind(finish)
     hinted = b'"INTERVENED' in data or b'put_sensitive"' in data
     withheld = kind == "filter" or (hinted and _SIGN.search(data) is not None)
-    text, thought = _said(choice, optional=withheld or choice.error is not None or kind != "usual")
-    if not text:
-        if choice.error is not None:
-            raise body_error(choice.error)
+    error = choice.error or body.error
+    text, thought = _said(choice, optional=withheld or bool(error) or kind != "usual")
+    if not text and not withheld:
+        if error:
+            raise body_error(error)
         if kind == "broken":
             raise ModelError(FailureReason.SERVER_ERROR, transient=True, note=f"finish reason {_short(str(finish))}")
-        withheld = withheld or kind == "refusal" or (not thought and told(_loaded(data)).marked)
+        withheld = kind == "refusal" or (not thought and told(_loaded(data)).marked)
     tokens_in, tokens_out = _usage(body.usage)
     return Reply(
         text,
@@ -90,6 +92,7 @@ def read_reply(data: bytes) -> Reply:
 
 def read_echo(data: bytes, request: Request) -> Reply:
     """The prompt's own tokens in an answer of ``/completions``; raises as :func:`read_reply`."""
+    data = events.whole(data)
     body = _parse(data)
     if not body.choices:
         raise _without_choices(data)
@@ -149,8 +152,6 @@ def _parse(data: bytes) -> _Body:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    if data[:64].lstrip().startswith((b"data:", b"event:", b":")):
-        return _from_events(data)
     try:
         # msgspec refuses lone surrogates, which are legal JSON and do come out of models; and it finds a wrong shape
         # before it finds that the text is no JSON at all, which is worth another try.
@@ -162,45 +163,6 @@ def _parse(data: bytes) -> _Body:
         # answer's own, and is not repeated.
         note = _short(page(data)) if b"<title" in data[:2000].lower() else None
         raise ModelError(FailureReason.INVALID_JSON, transient=True, note=note) from None
-
-
-def _from_events(data: bytes) -> _Body:
-    """An answer that came as server-sent events although nobody asked for a stream, put together again.
-
-    Raises:
-        ModelError: it broke off, or is no stream of completions.
-    """
-    body = _Body()
-    parts: dict[str, list[str]] = {}
-    finish: object = None
-    ended = False
-    for line in data.decode("utf-8", "replace").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() != "data":
-            continue
-        if value.strip() == "[DONE]":
-            ended = True
-            continue
-        event = _loaded(value.encode())
-        if not isinstance(event, dict):
-            continue
-        body.usage = event.get("usage") or body.usage
-        body.error = event.get("error") or body.error
-        choices = event.get("choices")
-        for choice in choices[:1] if isinstance(choices, list) else ():
-            if isinstance(choice, dict):
-                finish = choice.get("finish_reason") or finish
-                delta = choice.get("delta") or choice.get("message")
-                for field, piece in delta.items() if isinstance(delta, dict) else ():
-                    if isinstance(piece, str):
-                        parts.setdefault(field, []).append(piece)
-    if body.error is not None:
-        raise body_error(body.error)
-    if not ended and finish is None:
-        raise ModelError(FailureReason.INVALID_JSON, transient=True, note="the answer broke off")
-    message = {field: "".join(pieces) for field, pieces in parts.items()}
-    body.choices = [_Choice(message={"content": None, **message}, finish_reason=finish)]
-    return body
 
 
 def _said(choice: _Choice, *, optional: bool) -> tuple[str | None, str | None]:

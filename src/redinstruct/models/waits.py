@@ -6,6 +6,9 @@ Asked outright: ``retry-after-ms``, ``Retry-After`` (seconds, a duration or an H
 that says 0 beside one that says 23 s is a default. Without any, the moment at which the limit is filled again:
 ``x-ratelimit-reset-requests`` (OpenAI, Groq), ``anthropic-ratelimit-tokens-reset``, ``RateLimit-Reset``, an epoch in
 seconds or milliseconds (OpenRouter); of several limits, those of which nothing remains.
+
+A moment is counted from the server's own ``Date``, where it says one: our clock, or its, may be wrong. One without a
+zone is UTC's, as in HTTP's oldest form of a date.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import email.utils
 import re
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 LONGEST = 30 * 86400.0
 """Seconds. A wait that is longer than this is a slip, or a date read as a number."""
@@ -46,12 +49,13 @@ _MOST_WORDS = 4096
 
 def asked(headers: Mapping[str, str], fields: Iterable[tuple[str, object]], words: Iterable[str]) -> float | None:
     """Seconds that a failure asks for outright, in its headers, in its body's fields (name, value) or in its words."""
-    found = [_value(headers.get("retry-after-ms"), 1e-3), _value(headers.get("x-ms-retry-after-ms"), 1e-3),
-             _value(headers.get("Retry-After"))]  # fmt: skip
+    now = _clock(headers)
+    found = [_value(headers.get(name), now, 1e-3) for name in ("retry-after-ms", "x-ms-retry-after-ms")]
+    found.append(_value(headers.get("Retry-After"), now))
     for name, value in fields:
         if (field := _FIELD.match(name)) is not None:
             unit = (field["unit"] or "").lower()
-            found.append(_value(value, 1e-3 if unit.startswith("m") else 1.0))
+            found.append(_value(value, now, 1e-3 if unit.startswith("m") else 1.0))
     found += [_in_words(text) for text in words]
     return max((wait for wait in found if wait is not None), default=None)
 
@@ -60,14 +64,15 @@ def refilled(headers: Mapping[str, str]) -> float | None:
     """Seconds until the limits that an answer's headers name are filled again."""
     empty: list[float] = []
     unknown: list[float] = []
+    now = _clock(headers)
     lower = {name.lower(): value for name, value in headers.items()}
     for name, value in lower.items():
         left: str | None
         if name == "ratelimit":  # the newer draft: "default";r=0;t=30
             told = dict(_POLICY.findall(value))
-            wait, left = _value(told.get("t")), told.get("r")
+            wait, left = _value(told.get("t"), now), told.get("r")
         elif "reset" in name and "limit" in name:
-            wait = _value(value)
+            wait = _value(value, now)
             left = lower.get(name.replace("reset-after", "remaining").replace("reset", "remaining"))
         else:
             continue
@@ -104,35 +109,42 @@ def _in_words(text: str) -> float | None:
     return None
 
 
-def _value(value: object, unit: float = 1.0) -> float | None:
+def _value(value: object, now: float, unit: float = 1.0) -> float | None:
     """The wait that a header or a field holds: a number, a duration, or a moment."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return _sane(_number(float(value)) * unit) if abs(value) < 1e18 else None
+        return _sane(_number(float(value), now) * unit) if abs(value) < 1e18 else None
     if not isinstance(value, str) or not (text := value.strip()) or len(text) > 100:
         return None
     try:
-        return _sane(_number(float(text)) * unit)
+        return _sane(_number(float(text), now) * unit)
     except ValueError:
         pass
     if (duration := _DURATION.fullmatch(text)) is not None:
         return _sane(seconds(duration[0]))
-    return _sane(_moment(text))
+    moment = _moment(text)
+    return None if moment is None else _sane(max(0.0, moment - now))
 
 
-def _number(value: float) -> float:
+def _number(value: float, now: float) -> float:
     """Seconds from now; a number that can only be an epoch, in seconds or milliseconds, is one."""
     if value > 1e11:
         value /= 1000
-    return max(0.0, value - time.time()) if value > 1e9 else value
+    return max(0.0, value - now) if value > 1e9 else value
+
+
+def _clock(headers: Mapping[str, str]) -> float:
+    """The time at the server when it answered, as an epoch."""
+    said = _moment(headers.get("Date", ""))
+    return time.time() if said is None else said
 
 
 def _moment(text: str) -> float | None:
-    """Seconds until an RFC 3339 or HTTP date."""
+    """An RFC 3339 or HTTP date as an epoch."""
     try:
         at = datetime.fromisoformat(text) if text[:4].isdigit() else email.utils.parsedate_to_datetime(text)
-        return max(0.0, at.timestamp() - time.time())
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError, TypeError):
         return None
 
