@@ -97,7 +97,7 @@ def _outside() -> list[tuple[msgspec.Struct, str, object]]:
     found: list[tuple[msgspec.Struct, str, object]] = []
     for settings in SAID:
         for field in msgspec.structs.fields(type(settings)):
-            kind, notes = noted(field)
+            kind, notes = noted(field.type)
             kinds = set(get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,))
             said = next((note for note in notes if isinstance(note, Bounds)), Bounds())
             if not (kinds & {int, float, bool} or said.names or any(get_origin(one) is Literal for one in kinds)):
@@ -178,7 +178,7 @@ def test_what_would_be_ignored_is_refused_however_it_was_said(
 ) -> None:
     fields = {field.name: field for field in msgspec.structs.fields(type(settings))}
     assert {need.partition("=")[0] for need in needs} <= fields.keys()
-    kind = noted(fields[name])[0]
+    kind = noted(fields[name].type)[0]
     given: object = True if kind is bool else 7 if kind is int or kind == int | None else 0.25
     check_needs(settings)  # nothing was said
     with pytest.raises(UsageError, match="only with --") as refused:

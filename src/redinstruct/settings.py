@@ -8,6 +8,8 @@ loop's TOML file, Inspect's ``-T``, and what the Python function takes; from the
 from __future__ import annotations
 
 import math
+from collections.abc import Set
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -40,9 +42,6 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     most: float | None = None
     below: float | None = None
     names: tuple[str, ...] = ()
-
-
-ANY = Bounds()
 
 
 class Setting(Bounds, frozen=True):
@@ -84,17 +83,69 @@ def flag_of(name: str, said: Setting | Kept | None = None) -> str:
     return f"--{name.replace('_', '-')}" if said is None or said.flag is None else said.flag
 
 
-def noted(field: msgspec.structs.FieldInfo) -> tuple[Any, list[Any]]:
-    """A field's type, and what is said of it beside."""
-    if get_origin(field.type) is Annotated:
-        kind, *notes = get_args(field.type)
+def noted(annotation: Any) -> tuple[Any, list[Any]]:
+    """The type that an annotation says, and what it says of it beside."""
+    if get_origin(annotation) is Annotated:
+        kind, *notes = get_args(annotation)
         return kind, notes
-    return field.type, []
+    return annotation, []
 
 
 def setting_of(field: msgspec.structs.FieldInfo) -> Setting | None:
     """What a field says of how it is set; None: no flag sets it."""
-    return next((note for note in noted(field)[1] if isinstance(note, Setting)), None)
+    return next((note for note in noted(field.type)[1] if isinstance(note, Setting)), None)
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What a field's annotation says of its value (:func:`rule_of`): one of ``names``, or of these kinds.
+
+    ``numbers`` are bool, int and float among its types; ``others`` the types of which anything else must be one, none
+    where that is not looked at; of ``several`` values each is held against the rule.
+    """
+
+    flag: str
+    bounds: Bounds
+    needs: bool
+    numbers: frozenset[type]
+    others: tuple[type, ...]
+    names: tuple[str, ...]
+    several: bool
+
+    def why_not(self, value: Any) -> str | None:
+        """What one value must do to be what its field says, to stand after "must"; None: it is."""
+        if self.names:
+            return (
+                None if value in self.names else f"be one of {', '.join(map(str, self.names))}, not {str(value)[:40]!r}"
+            )
+        if self.numbers:
+            return why_outside(value, self.numbers, self.bounds)
+        if self.others and not isinstance(value, self.others):
+            said = (_WORDS.get(kind, f"a {kind.__name__}") for kind in self.others if kind is not NoneType)
+            return f"be {' or '.join(said)}, not {value!r:.40}"
+        return None
+
+
+def rule_of(name: str, annotation: Any) -> Rule:
+    """What a value of a field of this name must be."""
+    kind, notes = noted(annotation)
+    bounds = next((note for note in notes if isinstance(note, Bounds)), Bounds())
+    setting = bounds if isinstance(bounds, Setting) else None
+    several = get_origin(kind) is tuple
+    kind = get_args(kind)[0] if several else kind
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    literals = next((get_args(part) for part in parts if get_origin(part) is Literal), ())
+    plain = str in parts and all(isinstance(part, type) for part in parts)
+    return Rule(
+        flag_of(name, setting), bounds, needs=bool(setting and setting.needs),
+        numbers=frozenset({bool, int, float}.intersection(parts)), others=parts if plain else (),
+        names=bounds.names or literals, several=several,
+    )  # fmt: skip
+
+
+@cache
+def rules_of(kind: type[msgspec.Struct]) -> dict[str, Rule]:
+    """The rule of each field."""
+    return {field.name: rule_of(field.name, field.type) for field in msgspec.structs.fields(kind)}
 
 
 def check_said(settings: msgspec.Struct) -> None:
@@ -104,39 +155,14 @@ def check_said(settings: msgspec.Struct) -> None:
     Raises:
         UsageError: naming the flag.
     """
-    needing = False
-    for field in msgspec.structs.fields(type(settings)):
-        value = getattr(settings, field.name)
-        if value is None:
-            continue
-        kind, notes = noted(field)
-        bounds = ANY
-        for note in notes:
-            if isinstance(note, Bounds):
-                bounds, needing = note, needing or (isinstance(note, Setting) and bool(note.needs))
-        several = get_origin(kind) is tuple and isinstance(value, tuple)
-        of_each = get_args(kind)[0] if several else kind
-        whys = (why_not(one, of_each, bounds) for one in (value if several else (value,)))
-        if (why := next((why for why in whys if why is not None), None)) is not None:
-            raise UsageError(f"{flag_of(field.name, setting_of(field))} must {why}")
-    if needing:
-        check_needs(settings)
-
-
-def why_not(value: Any, kind: Any, bounds: Bounds) -> str | None:
-    """What one value must do to be what its field says, to stand after "must"; None: it is."""
-    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    kinds, names = {bool, int, float}.intersection(parts), bounds.names
-    why = why_outside(value, kinds, bounds) if kinds else None
-    if not kinds and str in parts and all(isinstance(part, type) for part in parts) and not isinstance(value, parts):
-        why = (
-            f"be {' or '.join(_WORDS.get(p, f'a {p.__name__}') for p in parts if p is not NoneType)}, not {value!r:.40}"
-        )
-    for part in parts:
-        names = get_args(part) if get_origin(part) is Literal and not names else names
-    if names and value not in names:
-        why = f"be one of {', '.join(map(str, names))}, not {str(value)[:40]!r}"
-    return why
+    rules = rules_of(type(settings))
+    for name, rule in rules.items():
+        value = getattr(settings, name)
+        listed = value if isinstance(value, (tuple, list)) else ()
+        for one in listed if rule.several else (value,):
+            if one is not None and (why := rule.why_not(one)) is not None:
+                raise UsageError(f"{rule.flag} must {why}")
+    check_needs(settings)
 
 
 def check_needs(settings: msgspec.Struct) -> None:
@@ -145,10 +171,11 @@ def check_needs(settings: msgspec.Struct) -> None:
     Raises:
         UsageError: naming the flag, and what it needs.
     """
-    fields = {field.name: field for field in msgspec.structs.fields(type(settings))}
-    for name, field in fields.items():
-        said = setting_of(field)
-        if said is None or not said.needs or not is_given(settings, field):
+    needing = [name for name, rule in rules_of(type(settings)).items() if rule.needs]
+    fields = {field.name: field for field in msgspec.structs.fields(type(settings))} if needing else {}
+    for name in needing:
+        said = setting_of(fields[name])
+        if said is None or not is_given(settings, fields[name]):
             continue
         needed = [need.partition("=") for need in said.needs]
         if not any(is_given(settings, fields[n]) if not sign else getattr(settings, n) == v for n, sign, v in needed):
@@ -171,7 +198,7 @@ def given_flags(settings: msgspec.Struct, *, but: tuple[str, ...] = ()) -> list[
     return [flag_of(field.name, setting_of(field)) for field in fields if is_given(settings, field)]
 
 
-def why_outside(value: Any, kinds: set[type], bounds: Bounds) -> str | None:
+def why_outside(value: Any, kinds: Set[type], bounds: Bounds) -> str | None:
     """What a number must do to be of these kinds and within its bounds, to stand after "must"; None: it is."""
     known = tuple(kinds | {int} if float in kinds else kinds)
     if not isinstance(value, known) or (isinstance(value, bool) and bool not in kinds):
@@ -209,9 +236,9 @@ def settings_from(kind: type[S], given: Flags, **more: Any) -> S:
 
     What was not said (None, or no entry of several) is left out where the field has a default of its own.
     """
-    given, said = {**given, **more}, dict[str, object]()
+    given, said = plainly({**given, **more}), dict[str, object]()
     for field in msgspec.structs.fields(kind):
-        value = plainly(given.get(field.name))
+        value = given.get(field.name)
         if (value is not None and (value != () or field.default is None)) or (field.required and field.name in given):
             said[field.name] = value
     return kind(**said)
@@ -222,21 +249,23 @@ def plainly(value: Any) -> Any:
 
     Neither JSON nor SQLite knows those: one of them in a configuration would be found out when it is written.
     """
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return value.item()
     if isinstance(value, dict):
-        return {key: plainly(one) for key, one in value.items()}
+        return {key: one if type(one) in _OWN else plainly(one) for key, one in value.items()}
     if type(value) in (tuple, list):
         return type(value)(map(plainly, value))
-    return value
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
 
 
 def with_plain(settings: T) -> T:
     """Settings that somebody made, with :func:`plainly`'s values; anything else as it is."""
     if not isinstance(settings, msgspec.Struct):
         return settings
-    made = {name: with_plain(plainly(getattr(settings, name))) for name in settings.__struct_fields__}
+    made = plainly({name: getattr(settings, name) for name in settings.__struct_fields__})
+    made |= {name: with_plain(value) for name, value in made.items() if isinstance(value, msgspec.Struct)}
     return msgspec.structs.replace(settings, **made)
+
+
+_OWN = {NoneType, bool, int, float, str}
 
 
 Dtype = Annotated[

@@ -67,7 +67,7 @@ def flags_of(
     """
     found = []
     for field in msgspec.structs.fields(kind):
-        type_, notes = noted(field)
+        type_, notes = noted(field.type)
         said = next((note for note in notes if isinstance(note, Setting)), None)
         if said is not None and field.name not in without and (only is None or field.name in only):
             needed = required and field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT

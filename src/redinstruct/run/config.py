@@ -140,7 +140,7 @@ def flags_of(config: RunConfig) -> Iterator[tuple[str, str | None]]:
     """
     fixed = ("sampling", "chat_template") if config.protocol == PROTOCOL_2023 else ()
     for field in msgspec.structs.fields(RunConfig):
-        kept = next((note for note in noted(field)[1] if isinstance(note, Kept)), Kept())
+        kept = next((note for note in noted(field.type)[1] if isinstance(note, Kept)), Kept())
         value, flag = getattr(config, field.name), flag_of(field.name, kept)
         if kept.free or field.name in fixed or value in (field.default, _LEFT_OUT.get(field.name)):
             continue

@@ -54,7 +54,7 @@ def check_same(
 def differences(stored: msgspec.Struct, asked: msgspec.Struct, but: Collection[str] = ()) -> Iterator[str]:
     """Every difference that does not let ``asked`` go on with ``stored``, in words."""
     for field in msgspec.structs.fields(stored):
-        kept = next((note for note in noted(field)[1] if isinstance(note, Kept)), Kept())
+        kept = next((note for note in noted(field.type)[1] if isinstance(note, Kept)), Kept())
         was, now = getattr(stored, field.name), getattr(asked, field.name)
         if was == now or kept.free or field.name in but:
             continue

@@ -6,9 +6,9 @@ import importlib.util
 import os
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from msgspec.structs import replace as replace_fields
 from transformers import PreTrainedTokenizerBase
@@ -30,11 +30,14 @@ from redinstruct.safealign.rows import STREAMS, Row, Rows, Stream, read_rows, ro
 from redinstruct.safealign.steps import Process, Steps
 from redinstruct.safealign.templates import Template, choose, told_of
 from redinstruct.safetext import terminal
-from redinstruct.settings import ANY, why_not
+from redinstruct.settings import rule_of
 
 _TEXTS = {"name", "red", "pooled", "needs_reference", "reads"}
-_KINDS = get_type_hints(Strategy, include_extras=True)
-_NUMBERS = tuple(field.name for field in fields(Strategy) if field.name not in _TEXTS)
+_NUMBERS = {
+    name: rule_of(name, kind)
+    for name, kind in get_type_hints(Strategy, include_extras=True).items()
+    if name not in _TEXTS
+}
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,9 @@ def strategy_of(config: AlignConfig) -> Strategy:
 
 def _number(name: str, value: float) -> float:
     """A number of a strategy, of the kind and within the bounds that its field says."""
-    kind, *notes = get_args(_KINDS[name]) if get_origin(_KINDS[name]) is Annotated else (_KINDS[name],)
-    said = int(value) if float not in (kind, *get_args(kind)) and value.is_integer() else value
-    if (why := why_not(said, kind, next(iter(notes), ANY))) is not None:
+    rule = _NUMBERS[name]
+    said = int(value) if float not in rule.numbers and value.is_integer() else value
+    if (why := rule.why_not(said)) is not None:
         raise UsageError(f"--set {name} must {why}")
     return said
 
