@@ -314,6 +314,29 @@ def test_a_budget_needs_prices_and_is_never_overrun(cli: InProcess, stub: Endpoi
     assert stub.requests == 18
 
 
+@pytest.mark.parametrize("option", ["max_tokens=5000", "max_completion_tokens=5000", "n=10"])
+def test_a_budget_counts_what_an_option_lets_a_model_write(
+    cli: InProcess, stub: Endpoint, bank: Path, tmp_path: Path, option: str
+) -> None:
+    each = 5.0  # 5,000 tokens at a dollar a thousand
+    priced = flags(bank, tmp_path / "run", "--json", "--price-in", 0, "--price-out", 1000, "--model-option", option)
+    assert cli(*priced, "--budget", each - 0.1).code == 11
+    assert stub.requests == 0
+    assert cli(*priced, "--budget", each).code == 11
+    assert stub.requests == 1
+
+
+def test_a_budget_needs_a_bound_of_what_is_written(cli: InProcess, stub: Endpoint, bank: Path, tmp_path: Path) -> None:
+    priced = (*flags(bank, tmp_path / "run", judge="paper"), "--judge-model", JUDGE, "--price-in", 1, "--price-out", 1)
+    for role in ("model", "judge"):
+        with nothing_written(tmp_path):
+            open_ended = cli(*priced, "--budget", 50, f"--{role}-option", "max_tokens=null")
+            assert "max_completion_tokens" in open_ended.error_line
+    assert stub.requests == 0
+    bound = ("--model-option", "max_tokens=null", "--model-option", "max_completion_tokens=500")
+    assert cli(*priced, "--budget", 50, *bound).code == 0
+
+
 # ---- errors are data ----
 
 

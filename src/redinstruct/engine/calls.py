@@ -100,6 +100,10 @@ class Caller:
         self.fuse.ended(failed)
         return failed
 
+    def bound(self, request: Request) -> float:
+        """Dollars that the request can cost at most."""
+        return self.prices.bound(request, self.model)
+
     @property
     def in_batches(self) -> bool:
         """Whether the model answers several requests at once, here or elsewhere."""
@@ -128,7 +132,7 @@ class Caller:
         free = False
         try:
             if allowance is not None:
-                bound = self.prices.bound(request)
+                bound = self.bound(request)
                 allowance.take(bound)
                 paid = bound
             self.calls += 1
@@ -147,7 +151,7 @@ class Caller:
         paid = 0.0
         reply: Reply | None = None
         if allowance is not None:
-            paid = self.prices.bound(request)
+            paid = self.bound(request)
             allowance.take(paid)
         try:
             self.calls += 1

@@ -9,7 +9,7 @@ import msgspec
 
 from redinstruct.engine.servers import PATIENCE
 from redinstruct.errors import UsageError
-from redinstruct.models.base import Reply, Request
+from redinstruct.models.base import Reply, Request, longest_answer
 from redinstruct.settings import FAILED, JUDGING, LIMITS, Setting, check_said
 
 DEFAULT_CONCURRENCY = 64
@@ -32,10 +32,11 @@ class Prices(msgspec.Struct, frozen=True):
         """Dollars for so many tokens; a count that the endpoint did not give costs nothing here."""
         return ((tokens_in or 0) * self.read + (tokens_out or 0) * self.written) / 1e6
 
-    def bound(self, request: Request) -> float:
-        """The most that this request can cost: every byte a token, every allowed token written."""
+    def bound(self, request: Request, model: object = None) -> float:
+        """The most that this request can cost at a model: every byte a token, every allowed token written."""
         size = sum(len(m.content.encode("utf-8", "surrogatepass")) + 16 for m in request.messages)
-        return self.cost(int(size / BYTES_PER_TOKEN_FLOOR), request.sampling.max_tokens)
+        written = longest_answer(model, request.sampling.max_tokens)
+        return self.cost(int(size / BYTES_PER_TOKEN_FLOOR), written)
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from typing import TypeVar
 from redinstruct.engine.limits import Limits, Prices, Spending, check_limits
 from redinstruct.errors import UsageError
 from redinstruct.models import Model
+from redinstruct.models.base import longest_answer
 from redinstruct.run import Store, check_run_folder, is_run
 
 T = TypeVar("T")
@@ -52,13 +53,22 @@ async def closing(*models: Model | None) -> AsyncIterator[None]:
                 await model.aclose()
 
 
-def spending_of(run: Path, limits: Limits, tokens: Callable[[Store], tuple[int, int, int, int]]) -> Spending | None:
+def spending_of(
+    run: Path, limits: Limits, tokens: Callable[[Store], tuple[int, int, int, int]], *models: Model | None
+) -> Spending | None:
     """The limits of calls and money, where there are any; what the run has cost already is spent.
 
-    ``tokens`` are those so far: in and out of everybody but the judge, in and out of the judge.
+    ``tokens`` are those so far: in and out of everybody but the judge, in and out of the judge. ``models`` are asked.
+
+    Raises:
+        UsageError: with a budget, an option leaves open how much one of the models may write.
     """
     if limits.max_calls is None and limits.budget is None:
         return None
+    if limits.budget is not None:
+        for model in models:
+            if model is not None and longest_answer(model, 1) is None:
+                raise UsageError(f"--budget: an option takes {model.id}'s max_tokens away; set max_completion_tokens")
     spent = 0.0
     if limits.budget is not None and is_run(run):
         with Store.open_for_reading(run) as store:

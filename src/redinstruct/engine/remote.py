@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from redinstruct.engine.wire import Errand, Group, Loaded, ModelSpec, pack, unpack
 from redinstruct.errors import ConfigError, ModelSpecError
-from redinstruct.models.base import ModelError, Reply, Request
+from redinstruct.models.base import ModelError, Options, Reply, Request
 from redinstruct.types import FailureReason
 from redinstruct.version import __version__
 
@@ -279,10 +280,13 @@ class RemoteModel:
 
     batch_size = 1
 
-    def __init__(self, workers: Sequence[Worker], number: int, loaded: Loaded, where: str) -> None:
+    def __init__(
+        self, workers: Sequence[Worker], number: int, loaded: Loaded, where: str, options: Options | None = None
+    ) -> None:
         self.id = loaded.id
         self.in_batches, self.scores = loaded.batches, loaded.scores
         self.address_from = loaded.address_from or where
+        self.options = options or {}
         self.replicas = tuple(_Part(self, worker, number, part) for worker in workers for part in range(loaded.parts))
         self._workers, self._number = tuple(workers), number
 
@@ -323,4 +327,4 @@ def held_by(workers: Sequence[Worker], number: int, spec: ModelSpec, where: str)
     ids = list(dict.fromkeys(one.id for one in loaded))
     if len(ids) > 1:
         raise ConfigError(f"--engine ray: workers hold different models under {spec.spec}: {', '.join(ids)}")
-    return RemoteModel(workers, number, loaded[0], where)
+    return RemoteModel(workers, number, loaded[0], where, json.loads(spec.options))

@@ -108,7 +108,7 @@ class Worklist:
         started = time.perf_counter()
         try:
             if allowance is None and self._spending is not None:
-                with await self._spending.begin(1, caller.prices.bound(request)) as own:
+                with await self._spending.begin(1, caller.bound(request)) as own:
                     reply, tries = await caller(request, own)
             else:
                 reply, tries = await caller(request, allowance)

@@ -119,7 +119,7 @@ async def _collect(
     plan: CollectPlan, run: Path, limits: Limits, on_progress: OnProgress | None, until_covered: bool
 ) -> Collecting:
     async with closing(plan.teacher, plan.answerer, plan.judge_model):
-        spending = spending_of(run, limits, _tokens)
+        spending = spending_of(run, limits, _tokens, plan.teacher, plan.answerer, plan.judge_model)
         fitness = None
         if plan.judge is not None:
             fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)

@@ -88,6 +88,18 @@ class Reply(msgspec.Struct, frozen=True):
         return spoken(self.text or "", opened=self.thought_opened, cut=True).answer
 
 
+def longest_answer(model: object, asked: int) -> int | None:
+    """Tokens that the answers to one request may have in all, where ``asked`` is what the request itself allows.
+
+    An option of the model's may allow more, or several answers; None: one takes the bound away.
+    """
+    options: Options = getattr(model, "options", {})
+    allowed = (options.get("max_tokens", asked), options.get("max_completion_tokens"))
+    bounds = [value for value in allowed if isinstance(value, int)]
+    several = options.get("n")
+    return max(bounds) * (several if isinstance(several, int) else 1) if bounds else None
+
+
 class ModelError(Exception):
     """One request gave no reply. ``transient`` failures may be tried again.
 

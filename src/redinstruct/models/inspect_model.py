@@ -15,7 +15,7 @@ import msgspec
 
 from redinstruct.errors import ModelSpecError
 from redinstruct.files import Fields
-from redinstruct.models.base import ModelError, Reply, Request
+from redinstruct.models.base import ModelError, Options, Reply, Request
 from redinstruct.models.failures import Filtered, status_error, unquoted
 from redinstruct.safetext import redact, terminal
 from redinstruct.types import FailureReason
@@ -44,7 +44,8 @@ class InspectModel:
         *, tries: int | None = 0,
     ) -> None:  # fmt: skip
         self.id = spec
-        self._model, self._timeout, self._options, self._tries = model, timeout, dict(options or {}), tries
+        self._model, self._timeout, self._tries = model, timeout, tries
+        self.options: Options = dict(options or {})
 
     @classmethod
     def named(cls, name: str, options: Fields, timeout: float) -> InspectModel:
@@ -96,7 +97,7 @@ class InspectModel:
             seed=sampling.seed, stop_seqs=list(sampling.stop) or None,
             max_retries=self._tries, attempt_timeout=max(1, round(self._timeout)),
             max_connections=None if self._tries is None else _CONNECTIONS,
-        ).merge(GenerateConfig.model_validate(self._options))  # fmt: skip
+        ).merge(GenerateConfig.model_validate(self.options))  # fmt: skip
 
     async def aclose(self) -> None:
         """Let go of the provider's client."""

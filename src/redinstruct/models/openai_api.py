@@ -24,7 +24,7 @@ from redinstruct.errors import ModelSpecError
 from redinstruct.models import adapting, echoes
 from redinstruct.models.adapting import Adapted
 from redinstruct.models.addresses import Address, read_addresses
-from redinstruct.models.base import ModelError, Reply, Request
+from redinstruct.models.base import ModelError, Options, Reply, Request
 from redinstruct.models.failures import Filtered, status_error, unquoted
 from redinstruct.models.proxies import Proxy
 from redinstruct.models.replies import read_echo, read_reply
@@ -106,6 +106,7 @@ class SeveralServers:
         self.replicas = tuple(replicas)
         self.id = replicas[0].id
         self.address_from = replicas[0].address_from
+        self.options = replicas[0].options
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -145,7 +146,8 @@ class EndpointModel:
         self._scheme = address.scheme
         self._headers = address.headers
         self._proxy = address.proxy
-        self._options = dict(options or {})
+        self.options: Options = dict(options or {})
+        """Fields that every request has, whatever it asks for itself."""
         self._adapted = _ADAPTED.setdefault((spec, str(address.url)), Adapted())
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_SECONDS, timeout))
         self._max_bytes = max_bytes
@@ -178,8 +180,8 @@ class EndpointModel:
         if request.echo:
             return _encode(echoes.fields(self._model, request))
         fields = self._adapted.fields(self._fields(request), request.messages)
-        if self._options:
-            fields.update(self._options)
+        if self.options:
+            fields.update(self.options)
             fields = {name: value for name, value in fields.items() if value is not None}
         return _encode(fields)
 
@@ -250,7 +252,7 @@ class EndpointModel:
 
     def _may_leave_out(self, request: Request, refused: Sequence[str]) -> set[str]:
         """Those of the refused fields that the tool sends of its own accord, and can do without."""
-        own = set(self._fields(request)) - set(self._options) - {"model", "messages", "prompt"}
+        own = set(self._fields(request)) - set(self.options) - {"model", "messages", "prompt"}
         if any(message.role == adapting.SYSTEM for message in request.messages):
             own.add(adapting.SYSTEM)
         return own & set(refused)

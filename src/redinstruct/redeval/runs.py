@@ -53,7 +53,7 @@ def evaluate(plan: Plan, run: Path, limits: Limits | None = None, on_progress: O
 
 async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgress | None) -> Outcome:
     async with closing(plan.model, plan.judge_model):
-        spending = spending_of(run, limits, Store.tokens)
+        spending = spending_of(run, limits, Store.tokens, plan.model, plan.judge_model)
         fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
         made = make_place(run)
         with Store.open_for_writing(run) as store:
@@ -104,7 +104,7 @@ async def _rejudge(
     on_progress: OnProgress | None,
 ) -> Outcome:
     async with closing(model):
-        spending = spending_of(run, limits, Store.tokens)
+        spending = spending_of(run, limits, Store.tokens, model)
         fitness = await tested(run, judge, model, limits, spending, on_progress)
         with Store.open_for_writing(run) as store:
             judge_row = store.add_judge(judge.card)

@@ -120,14 +120,14 @@ class EvaluationSession:
         """Calls and dollars (at most) that the attempt takes when nothing goes wrong."""
         calls, cost = 0, 0.0
         if owed.completion is None and self._target is not None:
-            calls, cost = 1, self._target.prices.bound(self._request(owed))
+            calls, cost = 1, self._target.bound(self._request(owed))
         if self._asked is not None:
             calls, cost = calls + 1, cost + self._judge_bound(self._asked, owed)
         return calls, cost
 
     def _judge_bound(self, asked: Caller, owed: OwedAttempt) -> float:
         """Dollars (at most, nearly) of one judgement: the judge's own words, the question, an answer of full length."""
-        own = asked.prices.bound(self._judge.request(EMPTY_CASE)) if isinstance(self._judge, Asking) else 0.0
+        own = asked.bound(self._judge.request(EMPTY_CASE)) if isinstance(self._judge, Asking) else 0.0
         read = len(owed.attempt.question.text.encode("utf-8", "surrogatepass")) + 8 * self._config.sampling.max_tokens
         return own + asked.prices.cost(read, 0)
 

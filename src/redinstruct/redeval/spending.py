@@ -14,6 +14,7 @@ import msgspec
 from redinstruct.engine import Limits, Prices, check_limits
 from redinstruct.judges import TESTED, Asking, battery
 from redinstruct.models import Request
+from redinstruct.models.base import longest_answer
 from redinstruct.redeval import Plan
 from redinstruct.redeval.fitness import REPEATS, needs_test
 from redinstruct.redeval.session import EMPTY_CASE
@@ -77,6 +78,7 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
     plan = plan.for_run(standing.config)
     prices, judge_prices = limits.prices, limits.judge_prices or limits.prices
     asks = plan.judge.request(EMPTY_CASE) if plan.judge_model is not None and isinstance(plan.judge, Asking) else None
+    longest = plan.config.sampling.max_tokens
     rows = []
     for bank, questions in zip(plan.banks, plan.questions, strict=True):
         asked = sum(_bytes(q) for q in questions) // len(questions)
@@ -88,7 +90,7 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
             owed = attempts - done
             fixed = sum(map(_size, (template.prefix, template.suffix, plan.config.system or "")))
             reads = owed * (MESSAGE_TOKENS + (fixed + asked) // BYTES_PER_TOKEN)
-            writes = owed * plan.config.sampling.max_tokens
+            writes = owed * (longest_answer(plan.model, longest) or longest)
             cost = None if prices is None else prices.cost(reads, writes)
             if asks is not None:
                 judge_reads, judge_writes = _judging(asks, owed, asked, writes)

@@ -127,7 +127,7 @@ class Asker:
         party = Party(self._model, self._limits.prices, begun=self._answered)
         progress, tally = Progress(0, len(requests)), self.tally
         work = Worklist({TARGET: party}, self._limits, self._spending, tally.on_progress, progress)
-        cost = sum(map(work.callers[TARGET].prices.bound, requests))
+        cost = sum(map(work.callers[TARGET].bound, requests))
         whole = await work.set_aside(len(requests), cost) if work.limited else None
 
         async def one(number: int) -> None:
