@@ -330,6 +330,9 @@ SHAPES: dict[str, Shape] = {
     "an error beside an answer that is empty": Shape(said("", None) | err("upstream failed", code=502), R.SERVER_ERROR,
                                                     again=True, says="upstream failed"),
     "an error beside an answer that was withheld": Shape(said("", "content_filter") | err("stopped"), "withheld"),
+    # gateways: a content security policy, a user's whole budget
+    "a header of many kilobytes": Shape(said(A), "judged", headers=("X-Policy: " + "x" * 40_000,)),
+    "a status line of another protocol": Shape(b"", R.CONNECTION, 0, again=True, says="not HTTP"),
     # NestJS answers every POST with 201 unless it is told otherwise
     "a success that is called created": Shape(said(A), "judged", 201),
     # DeepSeek docs; SGLang

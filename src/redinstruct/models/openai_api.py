@@ -37,7 +37,9 @@ CONNECT_SECONDS = 30.0
 SLOW_AFTER_SECONDS = 15.0
 SLOW_BYTES_PER_SECOND = 64.0
 MAX_ERROR_BYTES = 1 << 16
+MAX_HEADER_BYTES = 1 << 16
 
+_NOT_HTTP = "the answer is not HTTP as the library reads it"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _encode = msgspec.json.Encoder().encode
 # What a model does not take is asked once in a process, whatever role it plays.
@@ -52,11 +54,12 @@ _UNANSWERED: tuple[tuple[type[Exception], FailureReason, str | None], ...] = (
     (aiohttp.ClientSSLError, FailureReason.UNREACHABLE, "no TLS connection could be made: its certificate, or that it"
      " speaks no TLS"),
     (aiohttp.ClientConnectorError, FailureReason.UNREACHABLE, None),
+    (aiohttp.ClientResponseError, FailureReason.CONNECTION, _NOT_HTTP),
     (aiohttp.ClientError, FailureReason.CONNECTION, None),
     (OSError, FailureReason.CONNECTION, None),
     (asyncio.IncompleteReadError, FailureReason.CONNECTION, None),
     # Headers or an address that it refuses.
-    (ValueError, FailureReason.BAD_SHAPE, "the answer is not HTTP as the library reads it"),
+    (ValueError, FailureReason.BAD_SHAPE, _NOT_HTTP),
 )  # fmt: skip
 
 
@@ -275,6 +278,9 @@ class EndpointModel:
             headers=headers,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
+            # Gateways write policies and whole budgets into their headers; 8 KiB, the library's own, is often less.
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
         return self._session
 
