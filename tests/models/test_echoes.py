@@ -53,7 +53,7 @@ def test_the_address_lies_beside_the_chat() -> None:
 @settings(max_examples=60)
 @given(
     st.dictionaries(
-        st.sampled_from(["text_offset", "token_logprobs", "top_logprobs"]),
+        st.sampled_from(["tokens", "text_offset", "token_logprobs", "top_logprobs"]),
         st.one_of(
             st.none(), st.integers(), st.lists(st.one_of(st.none(), st.floats(), st.text(max_size=3)), max_size=4)
         ),
@@ -65,6 +65,50 @@ def test_no_shape_makes_the_reader_fail(changes: dict[str, Any], text: str) -> N
     found = tokens(given_logprobs, text)
     assert "".join(choice.token for choice in found) in ("", text)
     assert tokens(changes or None, text) == () or set(changes) >= {"text_offset", "token_logprobs"}
+
+
+def chances(named: list[str], offsets: list[int] | None = None) -> dict[str, Any]:
+    """What an endpoint says of these tokens: the n-th has the log-probability -n, the first has none."""
+    where = [sum(map(len, named[:number])) for number in range(len(named))] if offsets is None else offsets
+    own = [None, *(-float(number) for number in range(1, len(named)))]
+    return {"tokens": named, "token_logprobs": own, "top_logprobs": [None] * len(named), "text_offset": where}
+
+
+def read(logprobs: dict[str, Any], text: str) -> list[tuple[str, float | None]]:
+    found = tokens(logprobs, text)
+    return [(one.token, one.alternatives[0][1] if one.alternatives else None) for one in found]
+
+
+@pytest.mark.parametrize("mark", ["<|begin_of_text|>", "<s>", "<bos>"])
+def test_the_mark_that_begins_a_text_moves_no_token(mark: str) -> None:
+    # vLLM: offsets are sums of the lengths of all that it calls a token.
+    assert read(chances([mark, "The", " sky", " more"]), "The sky") == [("The", -1.0), (" sky", -2.0)]
+
+
+def test_offsets_that_nobody_counted_are_not_needed() -> None:
+    # SGLang says -1 for each.
+    assert read(chances(["The", " sky", " more"], [-1, -1, -1]), "The sky") == [("The", None), (" sky", -1.0)]
+
+
+@pytest.mark.parametrize(
+    "halves", [["\ufffd", "\ufffd", "\ufffd"], ["", "", "\U0001f600"], ["", "\ufffd", "\ufffd"], ["\ufffd", "", ""]]
+)
+@pytest.mark.parametrize("rest", [[], [" sky"], ["s"]])
+def test_a_character_of_several_tokens_is_the_first_ones(halves: list[str], rest: list[str]) -> None:
+    text = "A \U0001f600" + "".join(rest)
+    found = read(chances(["A", " ", *halves, *rest, " more"]), text)
+    assert found[:5] == [("A", None), (" ", -1.0), ("\U0001f600", -2.0), ("", -3.0), ("", -4.0)]
+    assert [piece for piece, _ in found[5:]] == rest
+
+
+def test_tokens_of_another_text_are_none() -> None:
+    assert read(chances(["Another", " text", " more"]), "The sky") == []
+    assert read(chances(["token_id:17", "token_id:4"]), "The sky") == []
+
+
+def test_tokens_that_are_bytes_are_placed_by_their_offsets() -> None:
+    given = chances(["bytes:\\xe2\\x80", "bytes:\\x94", " sky", " more"], [0, 0, 1, 5])
+    assert [piece for piece, _ in read(given, "\u2014 sky")] == ["", "\u2014", " sky"]
 
 
 def test_a_failed_echo_has_its_reason() -> None:
