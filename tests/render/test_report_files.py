@@ -265,6 +265,15 @@ def test_a_pipe_is_written_to_whatever_may_be_done_in_its_folder(
     assert "--md" in cli(*verb, run, "--md", loop).error_line
 
 
+@pytest.mark.parametrize("flag", ["--out", "--csv", "--md", "--junit", "--jsonl", "--parquet"])
+def test_a_dash_is_no_file(tmp_path: Path, cli: InProcess, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    """Elsewhere it means standard output: a file of that name stands in the way of every command after it."""
+    run = mixed(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    with nothing_written(tmp_path):
+        assert f"{flag} -" in cli("report", run, flag, "-").error_line
+
+
 @pytest.mark.parametrize("own", ["run.sqlite", "run.lock", ".gitignore"])
 def test_no_verb_writes_over_the_rows_of_a_run(cli: InProcess, tmp_path: Path, own: str) -> None:
     """Whichever verb writes the file, and whether or not it reads that run."""

@@ -27,6 +27,8 @@ def check_files(files: Mapping[str, Path | None]) -> None:
     for flag, file in files.items():
         if file is None:
             continue
+        if str(file) == "-":
+            raise UsageError(f"{flag} -: name a file (/dev/stdout is standard output); nothing was written")
         if _is_loop(file):
             raise UsageError(f"{flag} {file}: is a loop of symbolic links")
         place = file.resolve()
