@@ -73,7 +73,6 @@ TRIED: Mapping[str, Recipe] = {
     "among-words": _among_words("among-words", 4.0, steps=360),
     "among-words-short": _among_words("among-words-short", 4.0),
     "among-words-general": _among_words("among-words-general", 8.0),
-    "among-words-general-long": _among_words("among-words-general-long", 8.0, steps=360),
     "in-cou-lora-2-long": _varied("in-cou-lora-2-long", forms=(IN_COU,), lora=2, learning_rate=5e-3, steps=360),
 }
 FRAMES = ("standard", "cot", "cou", "cou-paraphrase-1", "story")
