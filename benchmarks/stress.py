@@ -27,7 +27,7 @@ FRAMES = ("standard", "cou")
 MODELS = ("base", "blue", "npo-len")
 COLLECTED = 80
 """Questions that the loops ask; those of the base in the CoU frame give the beginnings."""
-PREFILL, TRIES, STEPS, BITS = (1, 3, 5), (5,), (2, 4, 8, 16), (4,)
+PREFILL, TRIES, STEPS, BITS = (1, 3, 5), (5,), (4, 16, 64, 256), (4,)
 
 
 def attack(seed: int, folder: Path, title: str, items: int) -> None:
