@@ -95,6 +95,10 @@ def sick() -> ModelError:
     return ModelError(FailureReason.SERVER_ERROR, transient=True, note="backend is down")
 
 
+def a_page() -> ModelError:
+    return ModelError(FailureReason.INVALID_JSON, transient=True, note="Sign in")
+
+
 def between(start: float, end: float, error: Callable[[], ModelError]) -> Callable[[float], ModelError | None]:
     return lambda at: error() if start <= at < end else None
 
@@ -323,22 +327,35 @@ def test_one_that_fails_is_drained_and_comes_back_when_it_recovers() -> None:
     assert sum(at >= 40 for at in shaky.asked) > 300
 
 
-@pytest.mark.parametrize("error", [gone, broken, sick])
+@pytest.mark.parametrize("error", [gone, broken, sick, a_page])
 def test_one_that_was_never_there_takes_no_part(error: Callable[[], ModelError]) -> None:
     end = carry_out(lambda: Several(Simulated(), Simulated(fault=between(0, 1e9, error))), 600, concurrency=16)
     assert end.outcomes == {"answer": 600}
     assert end.seconds < 60
 
 
-@pytest.mark.parametrize("reason", [FailureReason.UNAUTHORIZED, FailureReason.NOT_FOUND, FailureReason.QUOTA])
+@pytest.mark.parametrize(
+    "reason",
+    [FailureReason.UNAUTHORIZED, FailureReason.NOT_FOUND, FailureReason.QUOTA, FailureReason.RATE_LIMITED],
+)
 @pytest.mark.parametrize(("start", "patience"), [(0, 120.0), (5, 120.0), (0, 0.0)])
 def test_one_that_turns_calls_away_costs_no_attempt(reason: FailureReason, start: float, patience: float) -> None:
-    denied = between(start, 1e9, lambda: ModelError(reason, note="no such thing"))
+    again = reason is FailureReason.RATE_LIMITED
+    denied = between(start, 1e9, lambda: ModelError(reason, transient=again, note="no such thing"))
     first = Simulated(fault=denied)
     end = carry_out(lambda: Several(first, Simulated(seconds=2)), 600, concurrency=16, patience=patience)
     assert end.outcomes == {"answer": 600}
     assert end.calls < 600 + 60
     assert end.notes == (f"openai-api/simulated/m: server 1 of 2 is passed over: {reason} (no such thing)",)
+
+
+def test_one_at_its_limit_is_asked_again_when_it_said_and_the_others_go_on() -> None:
+    limited = between(5, 65, lambda: ModelError(FailureReason.RATE_LIMITED, transient=True, retry_after=65 - now()))
+    first = Simulated(fault=limited)
+    end = carry_out(lambda: Several(first, Simulated(seconds=2)), 4000, concurrency=64)
+    assert end.outcomes == {"answer": 4000}
+    assert [at for at in first.asked if 6 < at < 65] == []
+    assert sum(at >= 65 for at in first.asked) > 300
 
 
 def test_only_when_all_are_out_the_run_waits_and_then_stops() -> None:

@@ -1,8 +1,9 @@
 """The servers behind one model: which one is asked next, which one is out, and how it comes back.
 
-Each has a gate of its own. A server that nobody answers at, that gives nothing but failures to several callers, or
-that turns a call away (its key, the model's name, its quota) while another one is up, is out: it gets no more calls
-than a probe now and then (a call that waits anyway), and comes back with the first answer.
+Each has a gate of its own. A server that nobody answers at, that gives nothing but failures to several callers (or,
+while another is up, pages that are no answer), or that turns a call away (its key, the model's name, its quota, its
+limit) while another is up, is out: it gets no more calls than a probe now and then (a call that waits anyway), and
+comes back with the first answer.
 While all are out, calls wait; what waited is not used up. Who has never answered in this invocation is not waited for:
 its address is most likely wrong, and the calls' own tries tell that soonest.
 """
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from redinstruct.engine.fuse import FAILING
 from redinstruct.engine.gate import AdaptiveGate
+from redinstruct.engine.retry import LONGEST_RETRY_AFTER
 from redinstruct.models.base import Model, ModelError
 from redinstruct.types import FailureReason
 
@@ -25,7 +27,7 @@ CALLS = 8
 of them and one more. Fewer may be the fault of what is asked."""
 DOWN = frozenset({FailureReason.UNREACHABLE, FailureReason.CONNECTION, FailureReason.SERVER_ERROR})
 _SILENT = DOWN | {FailureReason.TIMEOUT}
-_TURNED_AWAY = FAILING - _SILENT
+_TURNED_AWAY = FAILING - _SILENT | {FailureReason.RATE_LIMITED}
 LATE_SECONDS, GATEWAY_SECONDS = 0.25, 10.0
 """A time-out that comes sooner was the server's own answer (408), a 5xx that comes sooner no gateway's deadline."""
 
@@ -65,14 +67,15 @@ class Server:
         self.silent = failure.reason is FailureReason.UNREACHABLE
         at_once = self.silent or failure.reason in _TURNED_AWAY
         if self.out_since is None and (at_once or len(self._callers) >= self._calls):
-            self.out_since, self._pause = now, FIRST_PROBE
-            self.probe_at = now + self._pause
+            self.out_since, self._pause = now, FIRST_PROBE / 2
+            self.still_out(now)
             self.gate.scatter()
 
     def still_out(self, now: float) -> None:
-        """A probe failed: the next one comes after a longer pause."""
+        """The next probe comes after a longer pause, and not before the server itself wants to be asked."""
         self._pause = min(LONGEST_PROBE, 2 * self._pause)
-        self.probe_at = now + self._pause
+        asked = None if self.last is None else self.last.retry_after
+        self.probe_at = now + max(self._pause, min(LONGEST_RETRY_AFTER, asked or 0.0))
 
 
 class Place(NamedTuple):
@@ -166,15 +169,17 @@ class Servers:
             self._wake()
         if not asked:
             return False
-        passed_on = reason in _TURNED_AWAY and any(s is not server and s.out_since is None for s in self.all)
-        if reason not in _SILENT and not passed_on:
+        is_other_up = any(s is not server and s.out_since is None for s in self.all)
+        passed_on = reason in _TURNED_AWAY and is_other_up
+        no_answer = reason is FailureReason.INVALID_JSON and is_other_up
+        if reason not in _SILENT and not passed_on and not no_answer:
             self._has_answered = True
             if server.out_since is not None:
                 self._wake()
             server.answered()
             return False
         now = asyncio.get_running_loop().time()
-        if failure is not None and (reason in DOWN or passed_on):
+        if failure is not None and (reason in DOWN or passed_on or no_answer):
             server.failed(failure, caller, now)
         if probe:
             server.still_out(now)
