@@ -4,10 +4,11 @@ Families mark their thoughts each in a way of their own, servers lose the openin
 the brackets while decoding. What is recognised:
 
 - blocks, whose marks may stand several times, nested, or without the opening one: ``<think>``, ``<thinking>``,
-  ``<thought>``, ``<reasoning>`` (with any ``name:`` before, ``<seed:think>``), ``[THINK]`` (Magistral), ``◁think▷``
-  (Kimi), ``<|START_THINKING|>`` (Cohere), ``<|begin_of_thought|>``, ``<|channel>thought`` (Gemma 4),
-  ``<|inner_prefix|>`` (Apertus), ``<|think|>`` (Solar), ``&lt;think&gt;``; in front only, and closed: ``<analysis>``,
-  ``<reflection>``, ``<scratchpad>`` and their like, ``<details type="reasoning">``;
+  ``<thought>``, ``<reasoning>`` (with any name before, ``<seed:think>``, ``<longcat_think>``, or a pace behind,
+  ``<ifm|think_fast>``), ``[THINK]`` (Magistral), ``◁think▷`` (Kimi), ``<|START_THINKING|>`` (Cohere),
+  ``<|begin_of_thought|>``, ``<|channel>thought`` (Gemma 4), ``<|inner_prefix|>`` (Apertus), ``<|think|>`` (Solar),
+  ``&lt;think&gt;``; in front only, and closed: ``<analysis>``, ``<reflection>``, ``<scratchpad>`` and their like,
+  ``<details type="reasoning">``;
 - harmony's channels (gpt-oss), also without their brackets: ``analysis...assistantfinal...``;
 - sentences: Granite's "Here is my thought process: ... Here is my response:", Ollama's "Thinking... ...done thinking."
 
@@ -27,20 +28,21 @@ from typing import NamedTuple
 CUT, UNOPENED, LEFT = "reasoning", "reasoning_unopened", "reasoning_left"
 """Flags: a thought was cut out; one of which the opening mark was missing; what may be a thought stays."""
 
-_NAME = r"(?:[a-z]{1,10}:)?(?:think(?:ing)?|thoughts?|reasoning)"
+NAME = r"(?:[a-z]{1,10}[:_|])?(?:think(?:ing|_fast(?:er)?)?|thoughts?|reasoning)"
+"""What a mark of a thought in angle brackets is called, as a pattern without regard to case."""
 _PLACE = r"(?:thinking|think|thought|reasoning)"
 # Each mark and its kin: what opens it, what closes it. A closing mark closes a block of its own family only. Led by one
 # set of characters, so that the search passes over everything else without trying the alternatives.
 _MARK = re.compile(
     r"[<\[◁&](?:(?<=<)(?:"
-    rf"(?P<xml>(?i:{_NAME}))(?: [^<>]{{0,80}})?>|/(?P<xml_end>(?i:{_NAME})) ?>"
+    rf"(?P<xml>(?i:{NAME}))(?: [^<>]{{0,80}})?>|/(?P<xml_end>(?i:{NAME})) ?>"
     rf"|\|(?i:(?P<place>(?:start|begin|begin_of)_{_PLACE})|(?P<place_end>(?:end|end_of)_{_PLACE}))\|>"
     r"|(?P<gemma>\|channel>thought\b)|(?P<gemma_end>channel\|>)"
     r"|(?P<apertus>\|inner_prefix\|>)|(?P<apertus_end>\|inner_suffix\|>)"
     r"|(?P<solar>\|think\|>)|(?P<solar_end>\|end\|>\s{0,4}<\|begin\|>assistant<\|content\|>)"
     rf")|(?<=\[)(?:(?P<square>{_PLACE.upper()})\]|/(?P<square_end>{_PLACE.upper()})\])"
     r"|(?<=◁)(?:(?P<kimi>think(?:ing)?)▷|/(?P<kimi_end>think(?:ing)?)▷)"
-    rf"|(?<=&)lt;(?:(?P<escaped>(?i:{_NAME}))&gt;|/(?P<escaped_end>(?i:{_NAME}))&gt;))"
+    rf"|(?<=&)lt;(?:(?P<escaped>(?i:{NAME}))&gt;|/(?P<escaped_end>(?i:{NAME}))&gt;))"
 )
 _IN_FRONT = re.compile(
     r"\s*(?:<(?P<name>analysis|reflection|scratchpad|inner_monologue|internal_monologue|monologue|reason|cot|plan)>"

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from redinstruct.checkpoints import chats
 from redinstruct.errors import UsageError
 from redinstruct.files.words import Fields
+from redinstruct.prompts.thoughts import NAME
 from redinstruct.safetext import terminal
 from redinstruct.types import Message
 
@@ -45,7 +46,7 @@ _MARKS = re.compile(rf"\s*(?:(?:{_TAG})(?:[^<>\[\]]{{0,40}}?(?:{_TAG}))*\s*)?")
 _LAST_TAG = re.compile(rf"({_TAG})\s*$")
 _LONGEST_MARKS = 400
 _PIECES = re.compile(rf"({_TAG}|\s+)")
-_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]")
+_THOUGHT_END = re.compile(rf"</(?i:{NAME})>|\[/THINK\]")
 
 
 class Template(msgspec.Struct, frozen=True):
