@@ -27,6 +27,7 @@ from redinstruct.stats import (
     Rates,
     bounds,
     jeffreys,
+    mean_of_rates,
     question_effect,
     rates,
     rates_by_question,
@@ -573,3 +574,13 @@ def test_importing_stats_loads_neither_numpy_nor_scipy() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mean_of_rates_needs_them_and_lies_between_their_limits() -> None:
+    for nothing in ([], [(0, 0)], [(1, 2), (0, 0)]):
+        with pytest.raises(ValueError, match="at least one trial"):
+            mean_of_rates(nothing)
+    found = mean_of_rates([(6, 6), (0, 6)])
+    assert found.estimate == 0.5
+    assert found.low + found.high == pytest.approx(1)
+    assert 0.2 < found.low < 0.4

@@ -28,6 +28,7 @@ from redinstruct.figures.scores import (
 )
 from redinstruct.run import STORE_NAME, CollectionStore, Store, UtilityStore, UtilityTaskRow
 from redinstruct.run.rows import to_json
+from redinstruct.stats import jeffreys
 from tests.support.cli import InProcess
 from tests.utility_check.test_utility_hhh import PUBLISHED, SIZES
 
@@ -114,6 +115,16 @@ def test_intervals_say_how_they_were_made() -> None:
     assert measured([]).interval == (None, 0.0, 1.0, "none")
     assert measured([0.5]).stderr is None
     assert measured([0.5]).interval[1:3] == (0.0, 1.0)
+
+
+def test_a_mean_of_parts_that_are_all_lost_or_won_is_no_certainty() -> None:
+    for value in (0.0, 1.0):
+        found = measured([value] * 12, list("aaaaaabbbbbb"), average="parts").interval
+        alone = jeffreys(round(6 * value), 6)
+        assert (found.estimate, found.method) == (value, "mover")
+        assert found.high - found.low == pytest.approx((alone.high - alone.low) / math.sqrt(2))
+    one = measured([1.0, 0.0, 1.0], list("aaa"), average="parts").interval
+    assert one[1:3] == pytest.approx(jeffreys(2, 3)[1:3])
 
 
 def test_what_is_not_defined_is_left_out_and_counted() -> None:

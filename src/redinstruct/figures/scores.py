@@ -23,7 +23,7 @@ from redinstruct.errors import ConfigError
 from redinstruct.run import NAMED, Store, UtilityStore, UtilityTaskRow
 from redinstruct.run.rows import from_json
 from redinstruct.settings import Kept
-from redinstruct.stats import Interval, grouped, wilson
+from redinstruct.stats import Interval, grouped, mean_of_rates, wilson
 
 Average = Literal["items", "parts"]
 """What a group's mean is of: all items alike, or its parts alike however many items they hold."""
@@ -152,15 +152,18 @@ class MeasuredScore(msgspec.Struct, frozen=True):
 
     @property
     def interval(self) -> Interval:
-        """95 %: Wilson's for right-or-wrong items, else the normal one, kept within [0, 1] where the values lie there.
+        """95 %: Wilson's for right-or-wrong items, made of each part's for a mean of parts; else the normal one, kept
+        within [0, 1] where the values lie there.
 
         Of no item: [0, 1], method ``none``.
         """
         mean, stderr = self.mean, self.stderr
         if mean is None:
             return Interval(None, 0.0, 1.0, "none")
-        if self.average == "items" and set(self.values) <= {0.0, 1.0}:
-            return wilson(round(math.fsum(self.values)), self.n)
+        if set(self.values) <= {0.0, 1.0}:
+            strata = grouped(self.parts if self.average == "parts" else [""] * self.n, self.values).values()
+            rates = [(round(math.fsum(values)), len(values)) for values in strata]
+            return wilson(*rates[0]) if self.average == "items" else mean_of_rates(rates)
         reach = NormalDist().inv_cdf(0.975) * stderr if stderr is not None else math.inf
         low, high = mean - reach, mean + reach
         if all(0 <= value <= 1 for value in self.values):

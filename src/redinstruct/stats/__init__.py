@@ -1,7 +1,7 @@
 """Rates and intervals: pure functions of counts, with their sources::
 
     one rate                                wilson, jeffreys; wilson_by_question where questions were asked several
-                                            times, clustered where they come in topics
+                                            times, clustered where they come in topics; mean_of_rates of several
     the six labels of a measure             rates, rates_by_question, bounds
     a judge's errors corrected              corrected, corrected_by (labels from this run; of its model);
                                             run_rate, run_difference (of these very answers; strata makes the parts);
@@ -27,7 +27,7 @@ from redinstruct.stats.calibration import rogan_gladen
 from redinstruct.stats.clusters import clustered, design_effect, unlike_from
 from redinstruct.stats.correction import corrected, corrected_by, corrected_of, draw_part, part_sizes, two_judges
 from redinstruct.stats.finite import run_difference, run_rate
-from redinstruct.stats.intervals import jeffreys, wilson
+from redinstruct.stats.intervals import jeffreys, mean_of_rates, wilson
 from redinstruct.stats.means import ROUNDING, detectable, detectable_mean, paired_means
 from redinstruct.stats.multiplicity import hit_at_k, holm, holm_levels, smallest_level
 from redinstruct.stats.pairs import mcnemar_midp, paired, paired_by_cluster, paired_by_question
@@ -43,7 +43,7 @@ __all__ = [
     "RepeatedVerdict", "Shares", "Watch", "WeakJudge", "at_k", "bounds", "clustered", "cohen_kappa", "corrected",
     "corrected_by", "corrected_of", "decide", "design_effect", "detectable", "detectable_mean", "draw_part",
     "gate_power", "grouped", "gwet_ac1", "hit_at_k", "holm", "holm_levels", "jeffreys", "krippendorff_alpha",
-    "mcnemar_midp", "paired", "paired_by_cluster", "paired_by_question", "paired_means", "part_sizes",
+    "mcnemar_midp", "mean_of_rates", "paired", "paired_by_cluster", "paired_by_question", "paired_means", "part_sizes",
     "question_effect", "questions_needed", "rates", "rates_by_question", "rates_of", "rogan_gladen", "run_difference",
     "run_rate", "shrunken", "sides", "smallest_level", "strata", "tallied", "two_judges", "unlike_from",
     "variance_shares", "wilson", "wilson_by_question",
