@@ -38,7 +38,9 @@ class EchoingEndpoint(Endpoint):
     broken = False
 
     chat_only = False
-    """``/completions`` is not there at all."""
+    """``/completions`` is not there at all; ``refusal`` says so."""
+
+    refusal = error(404, "not found")
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -47,7 +49,7 @@ class EchoingEndpoint(Endpoint):
     def continued(self, body: dict[str, Any]) -> bytes:
         """Plain text, continued."""
         if self.chat_only:
-            return error(404, "not found")
+            return self.refusal
         self.plain.append(body)
         text = self.respond({**body, "messages": [{"role": "user", "content": body["prompt"]}]})
         return http(200, json.dumps({"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]}).encode())

@@ -21,6 +21,8 @@ from redinstruct.utility_check.runs import UtilityOutcome, check_utility
 from redinstruct.utility_check.settings import UtilitySettings
 from redinstruct.utility_check.toy import Fact
 from tests.support.cli import InProcess
+from tests.support.echoing import EchoingEndpoint
+from tests.support.endpoint import error
 from tests.support.workers import Nearby, NearbyEngine
 
 PRICES = Prices(1.0, 2.0)
@@ -67,6 +69,32 @@ def test_a_fault_of_what_was_asked_is_neither() -> None:
 
 def test_an_endpoint_without_completions_says_why_it_gives_no_probabilities() -> None:
     assert one_by_one(Fails(0, FailureReason.NOT_FOUND)).why_no_probabilities() == "not_found: as it said"
+
+
+AZURE = "The completion operation does not work with the specified model, gpt-4o. Please choose different model."
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (error(404, "This is a chat model and not supported in the v1/completions endpoint."), True),
+        (error(405), True),
+        (error(400, AZURE, code="OperationNotSupported"), True),
+        (error(400, "This model's maximum context length is 4096 tokens."), False),
+    ],
+)
+def test_an_endpoint_that_has_only_a_chat_is_told_from_one_that_refuses_what_was_asked(
+    refusal: bytes, told: bool
+) -> None:
+    with EchoingEndpoint() as stub:
+        stub.chat_only, stub.refusal = True, refusal
+        asker = Asker(make_model("openai-api/stub/m", environ=stub.env()))
+        request = Request((Message("user", "The sky is"),), Sampling(max_tokens=2), plain=True)
+        if told:
+            assert not asker.takes(request)
+        else:
+            with pytest.raises(RedInstructError, match="context length"):
+                asker.takes(request)
 
 
 def test_a_task_for_which_too_few_calls_are_left_is_not_begun() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -24,6 +25,8 @@ from redinstruct.progress import OnProgress, Progress, unheard
 from redinstruct.types import FailureReason, Message, Sampling
 
 _PROBE = "The sky is blue."
+# Azure says so of its chat models with a 400: "The completion operation does not work with the specified model".
+_OTHER_WAY = re.compile(r"\boperation\b|chat (?:completions? )?models?\b|/completions\b", re.IGNORECASE)
 TARGET = "target"
 
 
@@ -106,6 +109,8 @@ class Asker:
             in_a_loop(self._say([request]))
         except CallFailed as error:
             if error.reason in (FailureReason.NOT_FOUND, FailureReason.HTTP_STATUS):
+                return False
+            if error.reason == FailureReason.BAD_REQUEST and _OTHER_WAY.search(error.note or ""):
                 return False
             raise self._gave_up(error) from error
         return True
