@@ -7,6 +7,7 @@
     │   ├── ModelSpecError                 an unknown or unusable model or judge id
     │   ├── ConfigError                    another configuration on an existing run
     │   └── EndpointDenied                 every attempt so far failed for a reason that no other will fare better with
+    ├── TrainingFailed            exit 1   a training that cannot go on with its settings on this machine
     ├── EndpointLost              exit 11  an endpoint that answered before fails now: what it owes stays owed
     ├── StoreError                exit 1   the run store cannot be read or written
     │   └── DamagedStore          exit 2   what stands in the run folder is not what this program wrote
@@ -43,6 +44,10 @@ class UsageError(RedInstructError):
     """Bad input. Raised before anything is written."""
 
     exit_code = EXIT_USAGE
+
+
+class TrainingFailed(RedInstructError):
+    """A training that cannot go on as it is: its numbers are not finite, or one row does not fit into memory."""
 
 
 class BankError(UsageError):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.errors import RedInstructError, TrainingFailed, UsageError
 from redinstruct.safealign import AlignConfig, GuardRule, GuardStopped, Lora, StepFigures, align, states, with_settings
 from tests.support import align_data
 from tests.support.cli import run, start, tree
@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_move(
 ) -> None:
     out = tmp_path / "out"
     wild = config(tiny, data, out, settings={"learning_rate": 1e30, "clip": 1e30, "steps": 14, "warm_up": 1.0})
-    with pytest.raises(RedInstructError, match=r"is not finite at step \d+; .*lower --lr"):
+    with pytest.raises(TrainingFailed, match=r"is not finite at step \d+; .*lower --lr"):
         align(wild)
     assert not out.exists()
 

@@ -140,3 +140,18 @@ def test_a_second_round_begins_with_the_aligned_model_and_the_data_of_both(tmp_p
     ]
     assert {"2-npo-len", "2-resta"} <= document["comparisons"].keys()
     assert len(list((tmp_path / "two").glob("?-data-*"))) == 2
+
+
+def test_a_loop_goes_on_without_a_recipe_whose_training_fails_and_tries_it_again(tmp_path: Path, toy: Path) -> None:
+    config = write(tmp_path, toy, "wild", steps=3)
+    text, wild = config.read_text(), "steps = 4, learning_rate = 1e30, clip = 1e30"
+    config.write_text(text.replace("steps = 4", wild))
+    found = []
+    for _ in range(2):
+        done = run("loop", config, "--json", timeout=400)
+        assert done.code == 0, done.err
+        found.append(json.loads(done.out))
+    for document in found:
+        assert "is not finite" in document["stopped"]["1-resta"]
+        assert {model["model"] for model in document["models"]} == {"base", "npo-len"}
+    assert [stage["skipped"] for stage in found[1]["stages"]] == [True] * len(found[0]["stages"])

@@ -11,7 +11,8 @@ import msgspec
 
 from redinstruct.alignment import AlignConfig, GuardRule, Lora, TrainingFigures, preset_for, with_settings
 from redinstruct.checkpoints.embedded import folder_of
-from redinstruct.errors import ConfigError, RedInstructError, how_to_install
+from redinstruct.errors import ConfigError, RedInstructError, TrainingFailed, how_to_install
+from redinstruct.files.words import Fields
 from redinstruct.models import id_of
 from redinstruct.progress import OnProgress, Progress
 from redinstruct.prompts.forms import UNFRAMED
@@ -52,10 +53,11 @@ def aligned(
 
     ``data`` are the rounds' export folders; ``picker`` chooses where the recipe leaves a choice. ``own_forms``: the
     loop has put the data into forms of its own, a file each; else :mod:`redinstruct.prompts.forms` does. There is no
-    folder where the guard stopped the training; the figures say why under ``stopped``.
+    folder where the guard stopped the training, or it failed; the figures say why under ``stopped``. One that failed
+    is no stage that is done: the same call tries it again, from its last saved state.
 
     Raises:
-        RedInstructError: [train] is missing, or the alignment failed; what was saved of it stays.
+        RedInstructError: [train] is missing, or the disk is full; what was saved of it stays.
     """
     own = recipe.framed if own_forms else ()
     safety = [folder / f for folder in data for f in (COLLECTED, *(f"{form}.jsonl" for form in own))]
@@ -63,14 +65,11 @@ def aligned(
     general = [Path(path) for path in align.general]
     if recipe.strategy == "general":
         safety = general
-    inputs = {
+    inputs: Fields = {
         "base": id_of(base),
-        "recipe": _deciding(recipe),
-        "seed": align.seed,
-        **({"template_options": dict(align.template_options)} if align.template_options else {}),
+        **_said(align, recipe),
         "data": [_sha256(path) for path in safety],
         "general": [_sha256(path) for path in general],
-        **({"probe": [_sha256(Path(path)) for path in align.probe]} if align.probe else {}),
         "picked": None if recipe.pick_every is None or picker is None else picker.identity,
     }
 
@@ -79,7 +78,10 @@ def aligned(
         config = config_of(folder_of(base), safety, general, align, asked, place)
         return _carried_out(config, recipe, None if recipe.pick_every is None else picker, ledger.tell)
 
-    stage = ledger.stage(f"{number}-align-{recipe.title}", inputs, work, f"aligning: {recipe.title}")
+    try:
+        stage = ledger.stage(f"{number}-align-{recipe.title}", inputs, work, f"aligning: {recipe.title}")
+    except TrainingFailed as failed:
+        return None, {"stopped": str(failed)}
     figures = msgspec.convert(stage.figures, RecipeFigures)
     if "stopped" in figures:
         return None, figures
@@ -162,6 +164,16 @@ def plans(config: LoopConfig) -> Iterator[tuple[str, MemoryPlan]]:
             folder_of(config.model), (), tuple(map(Path, align.general)), align, recipe, Path(config.folder)
         )
         yield recipe.title, plan_alignment(made, machine_of(made.memory, processes if processes > 1 else None))
+
+
+def _said(align: AlignPart, recipe: Recipe) -> Fields:
+    """What of the file decides a recipe's checkpoint, its general rows and the base aside."""
+    return {
+        "recipe": _deciding(recipe),
+        "seed": align.seed,
+        **({"template_options": dict(align.template_options)} if align.template_options else {}),
+        **({"probe": [_sha256(Path(path)) for path in align.probe]} if align.probe else {}),
+    }
 
 
 def _deciding(recipe: Recipe) -> JsonObject:

@@ -69,7 +69,7 @@ class Measured(msgspec.Struct, frozen=True):
 class LoopResult(msgspec.Struct, frozen=True):
     """What a loop found: every model in order, the comparisons with the model each was made from, what it took.
 
-    ``stopped``: the recipes that the guard stopped, and why.
+    ``stopped``: the recipes that the guard stopped, or whose training failed, and why.
     """
 
     models: tuple[Measured, ...]

@@ -62,7 +62,7 @@ class Spread(msgspec.Struct, frozen=True):
 class SweepRow(msgspec.Struct, frozen=True):
     """One point of the grid. ``front``: none other is both at least as safe and as useful, and better in one.
 
-    ``stopped`` counts the seeds that the guard stopped, which have no model.
+    ``stopped`` counts the seeds that have no model: the guard stopped them, or their training failed.
     """
 
     recipe: str

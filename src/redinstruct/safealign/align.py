@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
-from redinstruct.errors import RedInstructError
+from redinstruct.errors import TrainingFailed
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.progress import OnProgress
 from redinstruct.run import check_outside
@@ -40,8 +40,8 @@ def align(
     Raises:
         UsageError: bad input; nothing was written.
         GuardStopped: the general loss ran away, and dropping the red term did not bring it back.
-        RedInstructError: the loss is not finite, the disk is full, one row does not fit into memory: the last saved
-            state and ``--out`` are intact.
+        TrainingFailed: the loss is not finite, or one row does not fit into memory.
+        RedInstructError: the disk is full. Here and there the last saved state and ``--out`` are intact.
         KeyboardInterrupt: ``should_stop``; the same call goes on.
     """
     try:
@@ -50,7 +50,7 @@ def align(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise RedInstructError(out_of_memory_advice("outside a step", "what was saved is intact")) from None
+        raise TrainingFailed(out_of_memory_advice("outside a step", "what was saved is intact")) from None
 
 
 def _aligned(config: AlignConfig, listeners: Listeners) -> Aligned:

@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from redinstruct.alignment import Settings
+from redinstruct.errors import TrainingFailed
 from redinstruct.files.atomic import whole_folder
 from redinstruct.safealign import states
 from redinstruct.safealign.batches import Cut
@@ -61,6 +62,10 @@ class ResumableTrainer(Trainer):
         if last is None:
             return "nothing was saved before"
         return f"the state after {int(last.name.removeprefix(states.PREFIX))} steps is intact"
+
+    def broken(self, what: str, step: int) -> TrainingFailed:
+        """Why there is no next step, where this is not finite."""
+        return TrainingFailed(f"the {what} is not finite at step {step}; {self.intact()}; lower --lr")
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """:func:`rate_at`, a pure function of the step: in TRL's loop too, whose schedules know no final rate."""

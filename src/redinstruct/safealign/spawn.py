@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from redinstruct.alignment import AlignConfig
-from redinstruct.errors import RedInstructError, UsageError
+from redinstruct.errors import RedInstructError, TrainingFailed, UsageError
 from redinstruct.files.atomic import write_file
 from redinstruct.files.opening import read_json
 from redinstruct.progress import OnProgress, Progress, unheard
@@ -27,6 +27,9 @@ from redinstruct.safealign.outcome import Aligned, GuardStopped, StepFigures
 _CONFIG, _RESULT, _PROGRESS = "config.json", "result.json", "progress.json"
 _LOOK_EVERY = 0.5
 """Seconds between two looks at how far the run is."""
+
+
+_RAISED = (UsageError, TrainingFailed, RedInstructError)
 
 
 class _Result(msgspec.Struct):
@@ -43,7 +46,7 @@ def align_in_processes(config: AlignConfig, processes: int, on_progress: OnProgr
     ``on_progress`` hears of steps. The same call goes on where a run was interrupted.
 
     Raises:
-        GuardStopped, UsageError, RedInstructError: as :func:`redinstruct.safealign.align` raises them.
+        GuardStopped, UsageError, TrainingFailed, RedInstructError: as :func:`redinstruct.safealign.align` raises them.
     """
     config = msgspec.structs.replace(config, processes=processes)
     with tempfile.TemporaryDirectory(prefix="redinstruct-") as name:
@@ -60,7 +63,7 @@ def align_in_processes(config: AlignConfig, processes: int, on_progress: OnProgr
         return result.done
     if result.raised == GuardStopped.__name__:
         raise GuardStopped(result.why, ())
-    raise UsageError(result.why) if result.raised == UsageError.__name__ else RedInstructError(result.why)
+    raise next(kind for kind in _RAISED if kind.__name__ in (result.raised, RedInstructError.__name__))(result.why)
 
 
 def _watched(folder: Path, processes: int, on_progress: OnProgress) -> int:
@@ -103,7 +106,7 @@ def main(folder: Path) -> int:
     except KeyboardInterrupt:
         result = _Result()
     except RedInstructError as error:
-        kind = next(one for one in (GuardStopped, UsageError, RedInstructError) if isinstance(error, one))
+        kind = next(one for one in (GuardStopped, *_RAISED) if isinstance(error, one))
         result = _Result(raised=kind.__name__, why=str(error))
     if is_main_process() or result.done is None:
         write_file(folder / _RESULT, msgspec.json.encode(result, enc_hook=str))

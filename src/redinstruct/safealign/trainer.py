@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainingArguments
 
 from redinstruct.alignment import Settings
 from redinstruct.checkpoints.host import give_back
-from redinstruct.errors import RedInstructError
+from redinstruct.errors import TrainingFailed
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.safealign.batches import MODEL_KEYS, Batch, Cut
 from redinstruct.safealign.guards import Guard
@@ -88,7 +88,7 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         """A whole optimizer step's gradient, micro-batch after micro-batch; where memory runs out, in smaller ones.
 
         Raises:
-            RedInstructError: one row at a time is still too much.
+            TrainingFailed: one row at a time is still too much.
         """
         model.train()
         step = int(inputs["step"])
@@ -115,7 +115,7 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
                 if summed([float(not fits)], self.args.device)[0]:
                     return False
             elif not fits:
-                raise RedInstructError(self._too_large(step))
+                raise TrainingFailed(self._too_large(step))
         return True
 
     def _tried(self, model: torch.nn.Module, step: int, number: int, rows: Sequence[int]) -> bool:
@@ -141,7 +141,7 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         longest = max(len(row) for row in self.data.of_step(step)[0].values())
         halved = self.cut.halved(longest)
         if halved == self.cut or max(len(part) for part in self.data.micro_batches(step, self.cut)) == 1:
-            raise RedInstructError(self._too_large(step))
+            raise TrainingFailed(self._too_large(step))
         self.cut = halved
         self.listeners.note(
             f"out of memory: going on with micro-batches of at most {halved.rows} rows and {halved.positions:,} tokens;"
@@ -174,7 +174,7 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         """Before the optimizer moves: the step's figures over all processes, which all must be finite.
 
         Raises:
-            RedInstructError: the loss is not.
+            TrainingFailed: the loss is not.
         """
         names = list(self._sums)
         values = summed([*self._sums.values(), float(self.listeners.should_stop())], self.args.device)
@@ -182,21 +182,18 @@ class AlignTrainer(ResumableTrainer, TrainerCallback):
         self.interrupted = values[-1] > 0
         self._sums = dict.fromkeys(names, 0.0)
         if not math.isfinite(self._figures["loss"]):
-            raise RedInstructError(self._broken("loss", self.state.global_step + 1))
-
-    def _broken(self, what: str, step: int) -> str:
-        return f"the {what} is not finite at step {step}; {self.intact()}; lower --lr"
+            raise self.broken("loss", self.state.global_step + 1)
 
     def log(self, logs: dict[str, float], *_: Any, **__: Any) -> None:
         """Take Trainer's log of a step and make the step's figures of it; nothing is written anywhere.
 
         Raises:
-            RedInstructError: the gradient was not finite; nothing of this step is saved.
+            TrainingFailed: the gradient was not finite; nothing of this step is saved.
         """
         if "grad_norm" not in logs or not self._figures:
             return
         if not math.isfinite(logs["grad_norm"]):
-            raise RedInstructError(self._broken("gradient", self.state.global_step))
+            raise self.broken("gradient", self.state.global_step)
         whole_step = self.data.of_step(self.state.global_step - 1)[1]
         has = {"blue": whole_step.blue, "general": whole_step.general, "red": whole_step.red_sequences}
         found = {

@@ -17,7 +17,6 @@ import torch
 from transformers import TrainerCallback, TrainerControl
 
 from redinstruct.alignment import AlignConfig
-from redinstruct.errors import RedInstructError
 from redinstruct.safealign.fidelity import losses, sampled
 from redinstruct.safealign.forward import labelled_by
 from redinstruct.safealign.guards import Guard
@@ -58,16 +57,14 @@ class GuardedTrainer(ResumableTrainer, TrainerCallback):
         """One step's loss.
 
         Raises:
-            RedInstructError: it, or the gradient, is not finite.
+            TrainingFailed: it, or the gradient, is not finite.
         """
         if not logs or "loss" not in logs:
             return
         loss, gradient = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
         for what, value in (("loss", loss), ("gradient", gradient)):
             if not math.isfinite(value):
-                raise RedInstructError(
-                    f"the {what} is not finite at step {state.global_step}; {self.intact()}; lower --lr"
-                )
+                raise self.broken(what, state.global_step)
         self.note_step(
             StepFigures(
                 step=state.global_step,
