@@ -336,7 +336,13 @@ def test_one_that_was_never_there_takes_no_part(error: Callable[[], ModelError])
 
 @pytest.mark.parametrize(
     "reason",
-    [FailureReason.UNAUTHORIZED, FailureReason.NOT_FOUND, FailureReason.QUOTA, FailureReason.RATE_LIMITED],
+    [
+        FailureReason.UNAUTHORIZED,
+        FailureReason.NOT_FOUND,
+        FailureReason.QUOTA,
+        FailureReason.RATE_LIMITED,
+        FailureReason.REDIRECT,
+    ],
 )
 @pytest.mark.parametrize(("start", "patience"), [(0, 120.0), (5, 120.0), (0, 0.0)])
 def test_one_that_turns_calls_away_costs_no_attempt(reason: FailureReason, start: float, patience: float) -> None:

@@ -342,6 +342,8 @@ SHAPES: dict[str, Shape] = {
     "vLLM object error": Shape({"object": "error", "message": "The model `m` does not exist.", "type": "NotFoundError",
                                 "code": 404}, R.NOT_FOUND, says="does not exist"),
     "an error without a code": Shape({"error": "Internal server error"}, R.SERVER_ERROR, again=True, says="Internal"),
+    "a server that moved": Shape(b"<html><title>308 Permanent Redirect</title></html>", R.REDIRECT, 308,
+                                 says="set the address that it leads to: 308"),
     "FastAPI detail": Shape({"detail": [{"loc": ["body", "messages"], "msg": "field required"}]}, R.UNPROCESSABLE, 422,
                             says="field required"),
     "a page": Shape(b"<html><title>502 Bad Gateway</title></html>", R.SERVER_ERROR, 502, again=True, says="502 Bad"),

@@ -2,8 +2,8 @@
 
 Each has a gate of its own. A server that nobody answers at, that gives nothing but failures to several callers (or,
 while another is up, pages that are no answer), or that turns a call away (its key, the model's name, its quota, its
-limit) while another is up, is out: it gets no more calls than a probe now and then (a call that waits anyway), and
-comes back with the first answer.
+limit, its address) while another is up, is out: it gets no more calls than a probe now and then (a call that waits
+anyway), and comes back with the first answer.
 While all are out, calls wait; what waited is not used up. Who has never answered in this invocation is not waited for:
 its address is most likely wrong, and the calls' own tries tell that soonest.
 """
@@ -27,7 +27,7 @@ CALLS = 8
 of them and one more. Fewer may be the fault of what is asked."""
 DOWN = frozenset({FailureReason.UNREACHABLE, FailureReason.CONNECTION, FailureReason.SERVER_ERROR})
 _SILENT = DOWN | {FailureReason.TIMEOUT}
-_TURNED_AWAY = FAILING - _SILENT | {FailureReason.RATE_LIMITED}
+_TURNED_AWAY = FAILING - _SILENT | {FailureReason.RATE_LIMITED, FailureReason.REDIRECT}
 LATE_SECONDS, GATEWAY_SECONDS = 0.25, 10.0
 """A time-out that comes sooner was the server's own answer (408), a 5xx that comes sooner no gateway's deadline."""
 

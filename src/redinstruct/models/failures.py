@@ -29,6 +29,7 @@ PASSES = 600.0
 QUOTED = 24
 """Characters in a row that an endpoint's words share with the request: then they are quoted from it."""
 NOT_SHOWN = "[of the request]"
+_NOT_FOLLOWED = "no redirect is followed, set the address that it leads to"
 _PAGE = re.compile(rb"^\s*<(?:!doctype|html|head|title)", re.IGNORECASE)
 _MOST_LEAVES = 400
 _DEEPEST = 8
@@ -275,6 +276,8 @@ def _meaning(said: ErrorWords, status: int | None, headers: Mapping[str, str]) -
         return ModelError(FailureReason.QUOTA, note=note)
     if reason is FailureReason.HTTP_STATUS:
         note = f"status {status}" if note is None else f"status {status}: {note}"
+    elif reason is FailureReason.REDIRECT:
+        note = (_NOT_FOLLOWED if note is None else f"{_NOT_FOLLOWED}: {note}")[:MAX_NOTE]
     named = [value for name, value in said.fields if name in ("param", "loc") and isinstance(value, str)]
     refused = () if status in _OF_LOAD else adapting.refused(said.codes, said.words, named)
     if not transient:
