@@ -399,6 +399,31 @@ def read(data: bytes) -> Reply | ModelError | Filtered:
     return reply
 
 
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        # xAI: "completion_tokens" are the answer's alone; Gemini says no details
+        ({"prompt_tokens": 37, "completion_tokens": 9, "total_tokens": 140,
+          "completion_tokens_details": {"reasoning_tokens": 94}}, (37, 103)),
+        ({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}, (20, 603)),
+        ({"prompt_tokens": 20, "completion_tokens": 0, "total_tokens": 81}, (20, 61)),
+        # OpenAI: they hold the thought
+        ({"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80,
+          "completion_tokens_details": {"reasoning_tokens": 50}}, (20, 60)),
+        ({"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 0}, (20, 60)),
+        ({"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 2**60}, (20, 60)),
+        ({"completion_tokens": 60, "total_tokens": 80}, (None, 60)),
+        ({"prompt_tokens": 20, "total_tokens": 80}, (20, None)),
+    ],
+)  # fmt: skip
+def test_what_was_thought_is_counted_as_written(
+    usage: dict[str, object], counted: tuple[int | None, int | None]
+) -> None:
+    reply = read(json.dumps({"choices": [{"message": {"content": "Blue"}}], "usage": usage}).encode())
+    assert isinstance(reply, Reply)
+    assert (reply.tokens_in, reply.tokens_out) == counted
+
+
 def check_types(reply: Reply) -> None:
     assert isinstance(reply.text, str | None)
     assert isinstance(reply.finish_reason, str | None)

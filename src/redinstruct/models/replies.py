@@ -222,10 +222,14 @@ def _texts(value: object, depth: int) -> Iterator[str]:
 
 
 def _usage(usage: object) -> tuple[int | None, int | None]:
+    """Tokens read and written. A thought is written, and paid for; xAI and Gemini count it in the total alone."""
     if not isinstance(usage, dict):
         return None, None
-    a, b = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return a if type(a) is int and a in _COUNTS else None, b if type(b) is int and b in _COUNTS else None
+    given = (usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    read, written, total = (count if type(count) is int and count in _COUNTS else None for count in given)
+    if read is not None and written is not None and total is not None:
+        written = max(written, total - read)
+    return read, written
 
 
 def _short(finish: str) -> str:
