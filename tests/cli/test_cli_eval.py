@@ -329,9 +329,10 @@ def test_a_budget_counts_what_an_option_lets_a_model_write(
 def test_a_budget_needs_a_bound_of_what_is_written(cli: InProcess, stub: Endpoint, bank: Path, tmp_path: Path) -> None:
     priced = (*flags(bank, tmp_path / "run", judge="paper"), "--judge-model", JUDGE, "--price-in", 1, "--price-out", 1)
     for role in ("model", "judge"):
-        with nothing_written(tmp_path):
-            open_ended = cli(*priced, "--budget", 50, f"--{role}-option", "max_tokens=null")
-            assert "max_completion_tokens" in open_ended.error_line
+        for option in ("max_tokens=null", "max_tokens=-1", "max_completion_tokens=-1"):
+            with nothing_written(tmp_path):
+                open_ended = cli(*priced, "--budget", 50, f"--{role}-option", option)
+                assert "max_completion_tokens" in open_ended.error_line
     assert stub.requests == 0
     bound = ("--model-option", "max_tokens=null", "--model-option", "max_completion_tokens=500")
     assert cli(*priced, "--budget", 50, *bound).code == 0

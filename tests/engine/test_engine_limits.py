@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from redinstruct.engine import AdaptiveGate, LimitReached, Prices, Spending
 from redinstruct.models import Reply, Request
+from redinstruct.models.base import longest_answer
 from redinstruct.types import Message, Sampling
 from tests.support.virtual_time import NothingLeft, now, run_virtual
 
@@ -241,6 +243,17 @@ def test_the_bound_takes_every_byte_for_a_token(text: str, max_tokens: int) -> N
     prices = Prices(read=1.0, written=2.0)
     size = len(text.encode("utf-8", "surrogatepass"))
     assert prices.bound(request(text, max_tokens)) >= prices.cost(size, max_tokens)
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [({}, 7), (None, 7), ("text", 7), ({"max_tokens": 9}, 9), ({"max_tokens": None}, None), ({"max_tokens": -1}, None),
+     ({"max_completion_tokens": 5}, 7), ({"max_tokens": None, "max_completion_tokens": 5}, 5), ({"n": 3}, 21),
+     ({"n": 0}, 7), ({"max_tokens": "9"}, None)],
+)  # fmt: skip
+def test_what_a_model_may_write_is_what_its_options_let_it(options: object, tokens: int | None) -> None:
+    """Whatever else a model of somebody's own calls its options."""
+    assert longest_answer(SimpleNamespace(options=options), 7) == tokens
 
 
 # --- Spending -----------------------------------------------------------------------------------------------------

@@ -91,13 +91,17 @@ class Reply(msgspec.Struct, frozen=True):
 def longest_answer(model: object, asked: int) -> int | None:
     """Tokens that the answers to one request may have in all, where ``asked`` is what the request itself allows.
 
-    An option of the model's may allow more, or several answers; None: one takes the bound away.
+    An option of the model's may allow more, or several answers; None: one takes the bound away (-1 is none, to
+    llama.cpp).
     """
-    options: Options = getattr(model, "options", {})
+    given = getattr(model, "options", None)
+    options: Options = given if isinstance(given, Mapping) else {}
     allowed = (options.get("max_tokens", asked), options.get("max_completion_tokens"))
     bounds = [value for value in allowed if isinstance(value, int)]
     several = options.get("n")
-    return max(bounds) * (several if isinstance(several, int) else 1) if bounds else None
+    if not bounds or min(bounds) <= 0:
+        return None
+    return max(bounds) * (max(1, several) if isinstance(several, int) else 1)
 
 
 class ModelError(Exception):
