@@ -101,6 +101,16 @@ def test_a_character_of_several_tokens_is_the_first_ones(halves: list[str], rest
     assert [piece for piece, _ in found[5:]] == rest
 
 
+@pytest.mark.parametrize(
+    "named", [["The", "sky", "is"], [" The", " sky", " is"], ["The", " sky", " is"], [" ", "The", "sky", " is"]]
+)
+def test_a_blank_that_decoding_lost_or_added_moves_no_token(named: list[str]) -> None:
+    """vLLM decodes each token by itself: SentencePiece's blanks are lost, or put back in front of the first one too."""
+    found = read(chances(["<s>", *named, "blue"]), "The sky is")
+    assert [piece for piece, _ in found if piece] == ["The", " sky", " is"]
+    assert [chance for _, chance in found] == [-float(number) for number in range(1, len(named) + 1)]
+
+
 def test_tokens_of_another_text_are_none() -> None:
     assert read(chances(["Another", " text", " more"]), "The sky") == []
     assert read(chances(["token_id:17", "token_id:4"]), "The sky") == []

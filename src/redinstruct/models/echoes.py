@@ -66,6 +66,21 @@ def _placed(named: Any, offsets: Any, text: str) -> tuple[int, list[str]]:
     return 0, [text[start:end] for start, end in zip(inside, [*inside[1:], len(text)], strict=True)]
 
 
+def _length(token: str, text: str, start: int) -> int | None:
+    """How much of the text a token is that begins at ``start``; None where it is not there.
+
+    Tokens that are decoded one by one lose the blank in front of them (SentencePiece: Llama 2, Mistral), or have it
+    put back, also in front of the first one, where the text has none.
+    """
+    if start < 0:
+        return None
+    if text.startswith(token, start):
+        return len(token)
+    if text.startswith(f" {token}", start):
+        return len(token) + 1
+    return len(token) - 1 if start == 0 and token[0] == " " and text.startswith(token[1:]) else None
+
+
 def _pieces(named: Sequence[str], text: str) -> list[str]:
     """The text taken apart as the tokens say; empty where they say another text.
 
@@ -84,12 +99,13 @@ def _pieces(named: Sequence[str], text: str) -> list[str]:
         # The one that completes a character is told with all of it by some; by others it is one of those without.
         own = bool(unread) and not any(unread) and text.startswith(token, at)
         start = at if own or not unread else text.find(token, at + 1, at + _LONGEST_UNREAD * len(unread) + len(token))
-        if start < 0 or not text.startswith(token, start):
+        length = _length(token, text, start)
+        if length is None:
             break  # the one that was generated, or one of another text
         if unread:
             found[-len(unread)] = token if own else text[at:start]
-        found.append("" if own else token)
-        at = start + len(token)
+        found.append("" if own else text[start : start + length])
+        at = start + length
         unread.clear()
     if unread and len(text) - at <= _LONGEST_UNREAD * len(unread):
         found[-len(unread)] = text[at:]
