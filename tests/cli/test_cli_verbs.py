@@ -275,6 +275,11 @@ def test_a_plan_counts_calls_tokens_and_money_and_asks_nothing(
         assert "total" in out
         assert "$" in out
         assert "may end the run" in out
+        written = money["tokens_out"]
+        longer = ("--model-option", "max_tokens=5000", "--judge-option", "max_completion_tokens=9000")
+        assert cli(*base, "--json", *longer).json["total"]["tokens_out"] == 12 * 3 * 2 * (5000 + 9000) > written
+        unbounded = cli(*base, "--price-in", 2, "--price-out", 8, "--budget", 1, "--judge-option", "max_tokens=null")
+        assert "max_completion_tokens" in unbounded.error_line
         assert "No prices given" in cli(*base).out
 
 

@@ -53,22 +53,24 @@ async def closing(*models: Model | None) -> AsyncIterator[None]:
                 await model.aclose()
 
 
+def check_bounded(limits: Limits, *models: Model | None) -> None:
+    """Raises ``UsageError`` where there is a budget, and an option leaves open how much one of the models may write."""
+    for model in models if limits.budget is not None else ():
+        if model is not None and longest_answer(model, 1) is None:
+            raise UsageError(f"--budget: an option takes {model.id}'s max_tokens away; set max_completion_tokens")
+
+
 def spending_of(
     run: Path, limits: Limits, tokens: Callable[[Store], tuple[int, int, int, int]], *models: Model | None
 ) -> Spending | None:
     """The limits of calls and money, where there are any; what the run has cost already is spent.
 
-    ``tokens`` are those so far: in and out of everybody but the judge, in and out of the judge. ``models`` are asked.
-
-    Raises:
-        UsageError: with a budget, an option leaves open how much one of the models may write.
+    ``tokens`` are those so far: in and out of everybody but the judge, in and out of the judge. ``models`` are asked;
+    raises as :func:`check_bounded`.
     """
     if limits.max_calls is None and limits.budget is None:
         return None
-    if limits.budget is not None:
-        for model in models:
-            if model is not None and longest_answer(model, 1) is None:
-                raise UsageError(f"--budget: an option takes {model.id}'s max_tokens away; set max_completion_tokens")
+    check_bounded(limits, *models)
     spent = 0.0
     if limits.budget is not None and is_run(run):
         with Store.open_for_reading(run) as store:

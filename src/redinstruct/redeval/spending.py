@@ -12,15 +12,16 @@ from typing import Any
 import msgspec
 
 from redinstruct.engine import Limits, Prices, check_limits
+from redinstruct.engine.opening import check_bounded
 from redinstruct.judges import TESTED, Asking, battery
-from redinstruct.models import Request
+from redinstruct.models import Model, Request
 from redinstruct.models.base import longest_answer
 from redinstruct.redeval import Plan
 from redinstruct.redeval.fitness import REPEATS, needs_test
 from redinstruct.redeval.session import EMPTY_CASE
 from redinstruct.run import Store, check_run_folder, check_shard_stays, is_run, shard_of
 from redinstruct.run.config import RunConfig, check_same_run
-from redinstruct.types import Question
+from redinstruct.types import Question, Sampling
 
 SCHEMA = "redinstruct.plan/1"
 BYTES_PER_TOKEN = 4
@@ -74,11 +75,12 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
         UsageError: limits that no run can keep to.
     """
     check_limits(limits)
+    check_bounded(limits, plan.model, plan.judge_model)
     standing = _standing(plan, run, retry_errors=not limits.keep_errors)
     plan = plan.for_run(standing.config)
     prices, judge_prices = limits.prices, limits.judge_prices or limits.prices
-    asks = plan.judge.request(EMPTY_CASE) if plan.judge_model is not None and isinstance(plan.judge, Asking) else None
-    longest = plan.config.sampling.max_tokens
+    asks = _asks(plan)
+    longest = _written(plan.model, plan.config.sampling)
     rows = []
     for bank, questions in zip(plan.banks, plan.questions, strict=True):
         asked = sum(_bytes(q) for q in questions) // len(questions)
@@ -90,7 +92,7 @@ def forecast(plan: Plan, limits: Limits, run: Path | None = None) -> Forecast:
             owed = attempts - done
             fixed = sum(map(_size, (template.prefix, template.suffix, plan.config.system or "")))
             reads = owed * (MESSAGE_TOKENS + (fixed + asked) // BYTES_PER_TOKEN)
-            writes = owed * (longest_answer(plan.model, longest) or longest)
+            writes = owed * longest
             cost = None if prices is None else prices.cost(reads, writes)
             if asks is not None:
                 judge_reads, judge_writes = _judging(asks, owed, asked, writes)
@@ -133,6 +135,20 @@ def _judging(asks: Request, count: int, question_bytes: int, answer_tokens: int)
     )
     reads = count * (own + question_bytes // BYTES_PER_TOKEN) + answer_tokens
     return reads, count * asks.sampling.max_tokens
+
+
+def _written(model: Model | None, sampling: Sampling) -> int:
+    """Tokens that an answer has at most; where an option takes that away, what was asked without it."""
+    return longest_answer(model, sampling.max_tokens) or sampling.max_tokens
+
+
+def _asks(plan: Plan) -> Request | None:
+    """What the judge would ask a model for a case that is empty; None where it asks none."""
+    if plan.judge_model is None or not isinstance(plan.judge, Asking):
+        return None
+    asks = plan.judge.request(EMPTY_CASE)
+    longest = _written(plan.judge_model, asks.sampling)
+    return msgspec.structs.replace(asks, sampling=msgspec.structs.replace(asks.sampling, max_tokens=longest))
 
 
 def _selftest(plan: Plan, asks: Request, prices: Prices | None) -> list[ForecastRow]:
