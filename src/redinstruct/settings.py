@@ -100,7 +100,8 @@ class Rule(msgspec.Struct, frozen=True):
     """What a field's annotation says of its value (:func:`rule_of`): one of ``names``, or of these kinds.
 
     ``numbers`` are bool, int and float among its types; ``others`` the types of which anything else must be one, none
-    where that is not looked at; of ``several`` values each is held against the rule.
+    where that is not looked at; of ``several`` values each is held against the rule. None is a
+    value where it is ``optional``.
     """
 
     flag: str
@@ -110,6 +111,7 @@ class Rule(msgspec.Struct, frozen=True):
     others: tuple[type, ...]
     names: tuple[str, ...]
     several: bool
+    optional: bool
 
     def why_not(self, value: Any) -> str | None:
         """What one value must do to be what its field says, to stand after "must"; None: it is."""
@@ -138,7 +140,7 @@ def rule_of(name: str, annotation: Any) -> Rule:
     return Rule(
         flag_of(name, setting), bounds, needs=bool(setting and setting.needs),
         numbers=frozenset({bool, int, float}.intersection(parts)), others=parts if plain else (),
-        names=bounds.names or literals, several=several,
+        names=bounds.names or literals, several=several, optional=several or NoneType in parts,
     )  # fmt: skip
 
 
@@ -160,7 +162,7 @@ def check_said(settings: msgspec.Struct) -> None:
         value = getattr(settings, name)
         listed = value if isinstance(value, (tuple, list)) else ()
         for one in listed if rule.several else (value,):
-            if one is not None and (why := rule.why_not(one)) is not None:
+            if not (one is None and rule.optional) and (why := rule.why_not(one)) is not None:
                 raise UsageError(f"{rule.flag} must {why}")
     check_needs(settings)
 

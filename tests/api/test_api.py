@@ -124,6 +124,9 @@ def test_bad_input_raises_one_line_and_writes_nothing(tmp_path: Path) -> None:
         ({"system": Path("system.txt")}, "--system must be a text"),
         ({"judge": 3}, "--judge must be a text or a Judge"),
         ({"model": object()}, "--model must be a text or a Model"),
+        ({"model": None}, "--model must be a text or a Model, not None"),
+        ({"judge": None}, "--judge must be a text or a Judge, not None"),
+        ({"columns": {"nosuch": "x"}, "bank": ["What is blue?"]}, "columns of a bank's file"),
         ({"sampling": {"temperature": 1}}, "sampling must be a redinstruct.types.Sampling, not a dict"),
         ({"limits": {"concurrency": 1}}, "limits must be a redinstruct.engine.Limits, not a dict"),
         ({"judge_options": {"x": 1}}, "judge_options must be a redinstruct.judges.JudgeOptions, not a dict"),
@@ -295,6 +298,15 @@ def test_align_without_its_extra_says_how_to_get_it(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out").exists()
 
 
+def test_one_text_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    """Not for its letters, each of which would be a name."""
+    redinstruct.evaluate(model="scripted/weak", bank=a_bank(), judge="refusal", run=tmp_path / "run")
+    with pytest.raises(UsageError, match="is no stress run"):
+        redinstruct.gate(tmp_path / "run", 0.5, stress="prefill:5=0.1")
+    merged = redinstruct.merge(str(tmp_path / "run"), tmp_path / "merged")
+    assert merged.recorded == merged.planned
+
+
 @pytest.mark.parametrize("name", ["", " ", "\t"])
 def test_an_empty_name_is_no_folder_here_either(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a variable that holds nothing: `Path("")` would be where one stands."""
@@ -312,6 +324,8 @@ def test_an_empty_name_is_no_folder_here_either(name: str, tmp_path: Path, monke
         lambda: redinstruct.shard(name, 2, "out"),
         lambda: redinstruct.merge(["a", "b"], name),
         lambda: redinstruct.utility(model="scripted/weak", suite="toy", run=name),
+        lambda: redinstruct.Run(name),
+        lambda: redinstruct.loop(name),
     ]
     for way in ways:
         with nothing_written(tmp_path), pytest.raises(UsageError, match="name of a file or folder is empty"):

@@ -420,6 +420,33 @@ def test_the_check_finds_a_recipe_that_no_alignment_has(lines: str, cli: InProce
     assert WRONG_RECIPES[lines] in line
 
 
+@pytest.mark.parametrize(
+    ("strategy", "red", "data", "refused"),
+    [
+        ("blue-red", False, False, True),
+        ("npo-len", False, False, True),
+        ("resta", False, False, True),
+        ("dpo", False, False, True),
+        ("blue-red", True, False, False),
+        ("blue-red", False, True, False),
+        ("blue", False, False, False),
+        ("kto", False, False, False),
+    ],
+)
+def test_the_check_finds_a_recipe_whose_red_rows_nobody_collects(
+    strategy: str, red: bool, data: bool, refused: bool, cli: InProcess, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "bank.json").write_text('["What is the colour of item one?"]')
+    (tmp_path / "d.jsonl").write_text("")
+    trained = (TRAINED if data else ALIGN).replace('"blue"', f'"{strategy}"')
+    collected = f'[collect]\nteacher = "scripted/red-teacher"\nred = {str(red).lower()}\n'
+    (tmp_path / "loop.toml").write_text('model = "hf/m"\n' + EVAL + trained + collected)
+    done = cli("loop", tmp_path / "loop.toml", "--check")
+    assert done.code == (2 if refused else 0), done.err
+    assert (f"align.recipes {strategy}: --strategy {strategy} trains on red rows" in done.err) == refused
+
+
 def test_a_folder_without_a_name_is_refused(cli: InProcess, tmp_path: Path) -> None:
     (tmp_path / "loop.toml").write_text('model = "scripted/weak"\nfolder = ""\n' + EVAL)
     assert "folder: is empty" in cli("loop", tmp_path / "loop.toml", "--check").error_line

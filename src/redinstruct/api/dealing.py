@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-from redinstruct.api.measuring import RunFolder, place_of
+from redinstruct.api.measuring import RunFolder
 from redinstruct.api.notebooks import listener
+from redinstruct.files.opening import place_of
 from redinstruct.progress import OnProgress
 from redinstruct.run import Merged, Shards
 from redinstruct.run import merge as merged
@@ -32,7 +34,7 @@ def shard(run: RunFolder, of: int, out: RunFolder, *, on_progress: OnProgress | 
     return dealt_out(place_of(run), of, place_of(out), listener("dealing out", on_progress))
 
 
-def merge(shards: Sequence[RunFolder], run: RunFolder, *, on_progress: OnProgress | None = None) -> Merged:
+def merge(shards: RunFolder | Sequence[RunFolder], run: RunFolder, *, on_progress: OnProgress | None = None) -> Merged:
     """Put shards together as one run, finished or not: ``redinstruct merge``. The shards stay as they are.
 
     Args:
@@ -47,4 +49,5 @@ def merge(shards: Sequence[RunFolder], run: RunFolder, *, on_progress: OnProgres
         UsageError: a shard of another run or configuration, or a place that is taken; nothing was written.
         StoreError: a store does not read, or the disk is full; nothing was written.
     """
-    return merged([place_of(place) for place in shards], place_of(run), listener("merging", on_progress))
+    folders = [shards] if isinstance(shards, str | os.PathLike) else shards
+    return merged([place_of(place) for place in folders], place_of(run), listener("merging", on_progress))

@@ -26,6 +26,7 @@ from redinstruct.figures.gate import gate as gated
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import plain
 from redinstruct.figures.stressed import StressFigures
+from redinstruct.files.opening import place_of
 from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress
@@ -38,17 +39,6 @@ from redinstruct.types import Bank, PromptTemplate, Question, Sampling
 
 RunFolder = str | os.PathLike[str]
 """A run's folder: a text, a path, or a :class:`redinstruct.Run`."""
-
-
-def place_of(name: RunFolder) -> Path:
-    """A file or a folder by its name, as for the command line.
-
-    Raises:
-        UsageError: the name is empty: of a variable that holds nothing, say, it would be "here".
-    """
-    if not os.fspath(name).strip():
-        raise UsageError("the name of a file or folder is empty")
-    return Path(name)
 
 
 def limits_of(given: Limits | None) -> Limits:
@@ -110,7 +100,7 @@ def evaluate(
     given = locals()
     with computed_by(engine, model, judge_model):
         asked = settings_from(
-            redeval.EvalSettings, given, banks=_banks(bank), prompts=_prompts(prompts), model_options=options,
+            redeval.EvalSettings, given, banks=_banks(bank, columns), prompts=_prompts(prompts), model_options=options,
             columns=None if columns is None else dict(columns), judge_options=None,
         ).with_judge_how(judge_options).with_sampling(with_plain(sampling))  # fmt: skip
         limits = limits_of(limits)
@@ -190,7 +180,7 @@ def gate(
     margin: float = 0.05,
     judge: str | None = None,
     at_k: int | None = None,
-    stress: Sequence[str] = (),
+    stress: str | Sequence[str] = (),
 ) -> GateShown:
     """Does a run keep to a limit, for sure? ``redinstruct gate``, whose flags the arguments are.
 
@@ -204,7 +194,10 @@ def gate(
     """
     given = locals()
     asked = settings_from(
-        GateSettings, given, baseline=None if baseline is None else place_of(baseline), stress=tuple(stress)
+        GateSettings,
+        given,
+        baseline=None if baseline is None else place_of(baseline),
+        stress=(stress,) if isinstance(stress, str) else tuple(stress),
     )
     return GateShown.of(gated(place_of(run), asked))
 
@@ -316,8 +309,15 @@ def _prompts(
     return tuple(str(prompt) if isinstance(prompt, Path) else prompt for prompt in named)
 
 
-def _banks(given: Banks) -> tuple[str | Path | Bank, ...]:
-    """The banks that were named, or the one that the listed questions are."""
+def _banks(given: Banks, columns: Mapping[str, str] | None) -> tuple[str | Path | Bank, ...]:
+    """The banks that were named, or the one that the listed questions are. ``columns`` are those of files."""
+    banks = _named_or_listed(given)
+    if columns and all(isinstance(one, Bank) for one in banks):
+        raise UsageError("columns: names columns of a bank's file, and these questions are in none")
+    return banks
+
+
+def _named_or_listed(given: Banks) -> tuple[str | Path | Bank, ...]:
     if isinstance(given, str | Path | Bank):
         return (given,)
     given = [plainly(one) for one in given]

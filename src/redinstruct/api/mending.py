@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redinstruct.api.measuring import RunFolder, limits_of, place_of
+from redinstruct.api.measuring import RunFolder, limits_of
 from redinstruct.api.notebooks import beside_the_loop, listener
 from redinstruct.engine import Limits, Prices
 from redinstruct.engine.choice import Ray, computed_by
 from redinstruct.errors import from_extra
+from redinstruct.files.opening import place_of
 from redinstruct.judges import Judge, JudgeOptions
 from redinstruct.models import Model
 from redinstruct.progress import OnProgress
@@ -221,7 +222,7 @@ def loop(config: str | Path, *, force: bool = False, on_progress: OnProgress | N
     from redinstruct.rounds import carry_out, read_config
     from redinstruct.rounds.checks import check_extras, check_inputs
 
-    wanted = read_config(Path(config))
+    wanted = read_config(place_of(config))
     check_extras(wanted)
     check_inputs(wanted)
     tell = listener("loop", on_progress)

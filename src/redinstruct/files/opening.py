@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
+import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from redinstruct.errors import BankError
+from redinstruct.errors import BankError, UsageError
 from redinstruct.files import limits
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -38,6 +39,17 @@ _STRANGERS = (
     (b"<html", "is a web page, not the file: fetch the raw file"),
 )
 """What other files begin with, and what to do about it."""
+
+
+def place_of(name: str | os.PathLike[str]) -> Path:
+    """A file or a folder by its name, as for the command line.
+
+    Raises:
+        UsageError: the name is empty: of a variable that holds nothing, say, it would be "here".
+    """
+    if not os.fspath(name).strip():
+        raise UsageError("the name of a file or folder is empty")
+    return Path(name)
 
 
 def suffix_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from redinstruct.figures.attempts import attempt_document
 from redinstruct.figures.numbers import Figure, with_interval
 from redinstruct.figures.rates import read_report
 from redinstruct.figures.report import ResultFigures, plain
+from redinstruct.files.opening import place_of
 from redinstruct.render.tables import html_table, rate_rows
 from redinstruct.run import NAMED, Store, judges_of, named_judge
 from redinstruct.safetext import in_markup, shown
@@ -39,7 +40,7 @@ class Run:
             ConfigError: there is no evaluation in it.
             StoreError: the store does not read.
         """
-        self.path = Path(path)
+        self.path = place_of(path)
         with Store.open_for_reading(self.path, NAMED["evaluation"]) as store:
             self.config = store.begun()
 

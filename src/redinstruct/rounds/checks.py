@@ -120,8 +120,14 @@ def check_recipe(config: LoopConfig, align: AlignPart, recipe: Recipe) -> None:
 
     general = tuple(map(Path, align.general))
     made = config_of(folder_of(config.model), (), general, align, recipe, Path(config.folder)).resolved()
-    if recipe.strategy not in (*TRL_STRATEGIES, "resta"):
-        strategy_of(made)
+    own = recipe.strategy not in (*TRL_STRATEGIES, "resta")
+    learns_red = "red" in strategy_of(made).streams if own else recipe.strategy != "kto"
+    # What stands in files is seen when they are read; without any there is only what is collected.
+    if learns_red and not align.data and config.collect is not None and not config.collect.red:
+        raise UsageError(
+            f"--strategy {recipe.strategy} trains on red rows, and [collect] red = false leaves none:"
+            " say red = true, or name files of them (data in [align])"
+        )
 
 
 def _check_useful(model: str, part: UtilityPart) -> None:
