@@ -268,8 +268,8 @@ class AlignConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     guard: GuardRule = GuardRule()
-    utility_margin: float = 0.02
-    evaluate_every: int | None = None
+    utility_margin: Annotated[float, Bounds(least=0, below=1)] = 0.02
+    evaluate_every: Annotated[int | None, Bounds(least=1)] = None
     processes: Annotated[int | None, Setting("Refuse to run unless torchrun started so many.", "N", least=1)] = None
     fsdp: Annotated[
         bool | None,

@@ -74,8 +74,10 @@ def test_numbers_of_numpy_are_as_good_as_pythons_own(
         ({"parameters": {"beta": "1"}}, "another kind.*parameters"),
         ({"forms": "dialogue"}, "another kind.*forms"),
         ({"template_options": ["a"]}, "another kind.*template_options"),
-        ({"strategy": None}, "another kind.*strategy"),
+        ({"strategy": None}, "--strategy must be a text, not None"),
         ({"lora": 0}, "--lora"),
+        ({"evaluate_every": 0}, "--evaluate-every must be at least 1"),
+        ({"utility_margin": -0.1}, "--utility-margin must lie between 0 and 1"),
         ({"settings": Settings(steps=1, betas=(1.0, 0.9))}, "--betas must lie between 0 and 1"),
     ],
 )
@@ -92,6 +94,37 @@ def test_an_evaluation_that_answers_no_numbers_is_named(said: Any, asked: dict[s
     with pytest.raises(UsageError, match="on_evaluate must answer numbers"):
         redinstruct.align(**asked, no_general=True, out=tmp_path / "out", on_evaluate=lambda _folder, _step: said)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("strategy", ["kto", "dpo", "resta"])
+def test_who_would_not_be_asked_about_a_checkpoint_is_refused(
+    strategy: str, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    def on_evaluate(_folder: Path, _step: int) -> dict[str, float]:
+        return {"safety": 1.0, "utility": 1.0}
+
+    with pytest.raises(UsageError, match=f"on_evaluate: --strategy {strategy} has no checkpoints on its way"):
+        redinstruct.align(
+            **asked | {"strategy": strategy, "settings": None}, out=tmp_path / "out", on_evaluate=on_evaluate
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_nobody_chose_is_another_than_one_that_was_chosen(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def on_evaluate(_folder: Path, step: int) -> dict[str, float]:
+        seen.append(step)
+        return {"safety": 1.0, "utility": 1.0}
+
+    given = asked | {"no_general": True, "out": tmp_path / "out"}
+    redinstruct.align(**given)
+    for _ in range(2):
+        again = redinstruct.align(**given, on_evaluate=on_evaluate)
+    assert (seen, again.warnings) == ([0, 1], ("it was there already",)), "asked once, then done"
+    assert redinstruct.align(**given).warnings != ("it was there already",)
 
 
 def test_the_same_files_in_other_roles_are_another_run(

@@ -7,10 +7,12 @@ there before stays.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from redinstruct.alignment import RESTA, TRL_STRATEGIES, AlignConfig
-from redinstruct.errors import TrainingFailed
+from redinstruct.errors import TrainingFailed, UsageError
 from redinstruct.models.memory import is_out_of_memory
 from redinstruct.progress import OnProgress
 from redinstruct.run import check_outside
@@ -56,6 +58,8 @@ def align(
 def _aligned(config: AlignConfig, listeners: Listeners) -> Aligned:
     check_outside(config.out, "--out")
     check_world(config.processes, fsdp=bool(config.fsdp))
+    if listeners.on_evaluate is not None and config.strategy in (RESTA, *TRL_STRATEGIES):
+        raise UsageError(f"on_evaluate: --strategy {config.strategy} has no checkpoints on its way to choose among")
     if config.strategy == RESTA:
         from redinstruct.safealign.unsafe import mend
 
@@ -65,6 +69,10 @@ def _aligned(config: AlignConfig, listeners: Listeners) -> Aligned:
 
         return train_with_trl(config, listeners)
     prepared = prepare(config, world=world()[1])
+    if listeners.on_evaluate is not None:
+        # Somebody's choice among its checkpoints is another result than the last step's weights.
+        chosen = hashlib.sha256(f"{prepared.digest} chosen".encode()).hexdigest()
+        prepared = replace(prepared, digest=chosen)
     if (done := there_already(config.out, prepared.digest)) is not None:
         return done
     with as_it_was(config.threads), unfinished(config.out, prepared.digest) as folder:
