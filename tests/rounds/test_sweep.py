@@ -164,6 +164,9 @@ def test_a_swept_number_stands_beside_strategies_that_do_not_read_it_and_a_recip
     blue, npo = (as_read(point.recipe, config.sweep) for point in grid(config))
     assert (dict(blue.parameters), dict(npo.parameters)) == ({}, {"red_weight": 0.1})
     assert blue.name == "blue+red_weight-0.1"
+    alone = read(tmp_path, WHOLE + "[sweep.parameters]\nred_weight = [0.1, 0.3]\n")
+    with pytest.raises(UsageError, match="no strategy of the sweep reads red_weight"):
+        check_points(alone)
     own = read(tmp_path, WHOLE + "parameters = { red_weight = 0.3 }\n[sweep]\n")
     with pytest.raises(UsageError, match="--set red_weight: --strategy blue does not read it"):
         check_points(own)

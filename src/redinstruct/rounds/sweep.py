@@ -129,11 +129,16 @@ def check_points(config: SweepConfig) -> None:
     """
     align = config.align
     assert align is not None
+    read = set[str]()
     for point in grid(config):
+        recipe = as_read(point.recipe, config.sweep)
+        read.update(recipe.parameters)
         try:
-            check_recipe(config, align, as_read(point.recipe, config.sweep))
+            check_recipe(config, align, recipe)
         except UsageError as error:
             raise UsageError(f"sweep: {point.recipe.title}: {error}") from None
+    if unread := next((name for name in config.sweep.parameters if name not in read), None):
+        raise UsageError(f"sweep.parameters: no strategy of the sweep reads {unread}; leave it out")
 
 
 def _point(recipe: Recipe, chosen: Sequence[tuple[str, str, Any]]) -> SweepPoint:
