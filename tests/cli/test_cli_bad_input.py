@@ -261,7 +261,7 @@ def test_names_that_are_no_utf8_are_names_all_the_same(cli: InProcess, place: Pa
 
 def test_a_folder_in_which_nothing_may_be_written(cli: InProcess, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The superuser may write everywhere, so it is the system's answer that is played here.
-    monkeypatch.setattr("redinstruct.run.places.os.access", lambda *_: False)
+    monkeypatch.setattr("redinstruct.run.folder.os.access", lambda *_: False)
     with nothing_written(place):
         assert "cannot be written" in cli(*whole(())).error_line
 

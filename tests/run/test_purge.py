@@ -410,7 +410,7 @@ class TestOnlyOurOwn:
         run = tmp_path / "run"
         store = Store.open_for_writing(run)
         waiting = os.open(run / LOCK_NAME, os.O_RDWR)
-        store.discard([run])
+        store.discard()
         assert not run.exists()
         with Store.open_for_writing(run):
             os.close(waiting)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -178,10 +179,22 @@ class TestTheFolder:
                 Store.open_for_reading(place)
         assert list(tmp_path.iterdir()) == []
 
-    def test_created_says_whether_the_run_is_new(self, run: Path) -> None:
-        for created in (True, False):
+    def test_made_says_which_folders_are_new(self, tmp_path: Path) -> None:
+        run = tmp_path / "a" / "run"
+        for made in ([run, run.parent], []):
             with Store.open_for_writing(run) as store:
-                assert store.created is created
+                assert store.made == made
+
+    def test_a_run_that_cannot_be_begun_leaves_no_folder(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr("redinstruct.run.opened.migrate", Mock(side_effect=StoreError("the disk is full")))
+            with pytest.raises(StoreError, match="full"):
+                Store.open_for_writing(run / "inner")
+            assert not run.exists()
+            run.mkdir()
+            with pytest.raises(StoreError, match="full"):
+                Store.open_for_writing(run)
+        assert run.exists()
 
 
 class TestAppendOnly:

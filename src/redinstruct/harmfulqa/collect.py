@@ -24,8 +24,6 @@ from redinstruct.run import (
     Store,
     calls_by_step,
     failed_calls,
-    make_place,
-    no_blank_run,
     too_many_errors,
 )
 
@@ -123,7 +121,6 @@ async def _collect(
         fitness = None
         if plan.judge is not None:
             fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
-        made = make_place(run)
         with Store.open_for_writing(run) as store:
             rows = CollectionStore(store)
             _check(rows, plan.config, run)
@@ -135,7 +132,7 @@ async def _collect(
                 if fitness is not None:
                     store.add_selftest(number, fitness.body, fitness.tokens_in, fitness.tokens_out)
                 judge = bound_judge(plan.judge)
-            with no_blank_run(store, rows.is_blank, made, begun=begun):
+            with store.no_blank_run(rows.is_blank, begun=begun):
                 return await _carry_out(plan, rows, judge, limits, spending, on_progress, until_covered)
 
 

@@ -26,8 +26,6 @@ from redinstruct.run import (
     Scope,
     Store,
     check_shard_stays,
-    make_place,
-    no_blank_run,
     note_stop,
     planned_attempts,
 )
@@ -55,7 +53,6 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
     async with closing(plan.model, plan.judge_model):
         spending = spending_of(run, limits, Store.tokens, plan.model, plan.judge_model)
         fitness = await tested(run, plan.judge, plan.judge_model, limits, spending, on_progress)
-        made = make_place(run)
         with Store.open_for_writing(run) as store:
             begun = _stored_config(store, plan.config, run) is not None
             before = store.planned_so_far()
@@ -67,7 +64,7 @@ async def _evaluate(plan: Plan, run: Path, limits: Limits, on_progress: OnProgre
             work = _worklist(plan.model, plan.judge_model, limits, spending, on_progress, progress)
             decider = _decider(store, judge_row, plan, limits.stop_when_decided, owed)
             session = EvaluationSession(store, work, plan.config, bound_judge(plan.judge), judge_row, owed, decider)
-            with no_blank_run(store, store.is_blank, made, begun=begun), _no_denied_plan(store, before):
+            with store.no_blank_run(store.is_blank, begun=begun), _no_denied_plan(store, before):
                 return await session.go(run, total)
 
 

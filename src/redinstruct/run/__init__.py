@@ -24,7 +24,6 @@ from redinstruct.run.judges import JudgeRow, judges_of, named_judge
 from redinstruct.run.kinds import NAMED, check_kind, no_run, what_is
 from redinstruct.run.merging import Merged, merge
 from redinstruct.run.owed import Owed, Scope
-from redinstruct.run.places import make_place, no_blank_run
 from redinstruct.run.planned import Outcomes, Planned, has_repeats, outcomes_of_cells, planned_attempts
 from redinstruct.run.purging import importing_place, purge, purge_places
 from redinstruct.run.rows import AttemptView, CompletionRow, CountRow, OwedAttempt, VerdictRow
@@ -88,10 +87,8 @@ __all__ = [
     "is_own_file",
     "is_run",
     "judges_of",
-    "make_place",
     "merge",
     "named_judge",
-    "no_blank_run",
     "no_run",
     "note_stop",
     "outcomes_of_cells",

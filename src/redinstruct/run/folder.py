@@ -25,13 +25,26 @@ ATTACKS = "attacks"
 OWN_NAMES = {STORE_NAME, LOG_NAME, f"{STORE_NAME}-shm", f"{STORE_NAME}-journal", LOCK_NAME, ".gitignore"}
 
 
-def make_private_folder(folder: Path) -> None:
-    """Create the folder, and its missing parents, readable by the owner alone under any umask."""
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)  # another process may have been quicker
-        path.chmod(0o700)
-    folder.chmod(0o700)
+def make_private_folder(folder: Path) -> list[Path]:
+    """Create the folder, and its missing parents, readable by the owner alone under any umask.
+
+    Returns those that were made, the deepest first.
+
+    Raises:
+        OSError: it cannot be made, or not be written; nothing was left behind.
+    """
+    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        for path in reversed(made):
+            path.mkdir(mode=0o700, exist_ok=True)  # another process may have been quicker
+            path.chmod(0o700)
+        folder.chmod(0o700)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError:
+        remove_empty(made)
+        raise
+    return made
 
 
 def make_private_file(path: Path, content: bytes = b"") -> None:
@@ -56,7 +69,8 @@ def make_private_file(path: Path, content: bytes = b"") -> None:
         handle = open_plain(path, os.O_WRONLY)
     try:
         os.fchmod(handle, 0o600)
-        os.write(handle, content)
+        if content:
+            os.write(handle, content)
     finally:
         os.close(handle)
 
@@ -165,6 +179,33 @@ def lock_folder(folder: Path) -> int:
         os.close(lock)
         raise StoreError(f"{folder} is in use by another redinstruct process; wait for it, or use another --run")
     return lock
+
+
+def take_folder(folder: Path) -> tuple[list[Path], int]:
+    """Make a run's folder where there is none, and take its lock; returns what was made, the deepest first, and the
+    open file that holds the lock.
+
+    Raises:
+        ConfigError: it cannot be made, or not be written; nothing was left behind.
+        StoreError: another process holds it, there are no locks, or the disk is full.
+    """
+    try:
+        made = make_private_folder(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"--run {folder}: cannot be written ({error.strerror}); make it writable, or name another folder"
+        ) from None
+    try:
+        make_private_file(folder / LOCK_NAME)  # first: by it, `purge` knows what a kill or a full disk left
+    except OSError as error:
+        remove_empty(made)
+        raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
+    try:
+        return made, lock_folder(folder)
+    except NoLocks:
+        if not is_run(folder):
+            remove_own(folder, made)  # no other command can have begun a run there
+        raise
 
 
 def has_log(folder: Path) -> bool:

@@ -11,12 +11,12 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from redinstruct.errors import DamagedStore, RedInstructError, StoreError
+from redinstruct.errors import DamagedStore, RedInstructError, StoreError, UsageError
 from redinstruct.run.connection import (
     ODD,
     SECRET_BYTES,
@@ -29,19 +29,16 @@ from redinstruct.run.connection import (
 )
 from redinstruct.run.encryption import Seal, attach, require_key
 from redinstruct.run.folder import (
-    LOCK_NAME,
     LOG_NAME,
     STORE_NAME,
-    NoLocks,
     blank_log,
     check_plain,
     check_run_folder,
     has_log,
     is_run,
-    lock_folder,
     make_private_file,
-    make_private_folder,
     remove_own,
+    take_folder,
 )
 from redinstruct.run.kinds import A_RUN, Kind, check_kind, kind_of, no_run
 from redinstruct.run.schema import check_origin, migrate, read_as_newest
@@ -93,14 +90,13 @@ class OpenStore:
         seal: Seal,
         *,
         standing: Standing | None = None,
-        created: bool = False,
+        made: Sequence[Path] = (),
         leaves_log: bool = True,
     ) -> None:
         self.folder = folder
         self.sealed, self.locked = seal.sealed, seal.locked
-        self.created = created
         self.db = connection
-        self._lock = lock
+        self._lock, self.made = lock, made
         self._leaves_log = leaves_log
         self._standing = standing
         self._file = (folder / STORE_NAME).lstat()
@@ -117,22 +113,12 @@ class OpenStore:
         """
         check_run_folder(folder)
         check_plain(folder)
-        created = not is_run(folder)
-        try:
-            make_private_folder(folder)
-            make_private_file(folder / LOCK_NAME)  # first: by it, `purge` knows what a kill or a full disk left
-            make_private_file(folder / ".gitignore", b"*\n")
-        except OSError as error:
-            raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
-        try:
-            lock = lock_folder(folder)
-        except NoLocks:
-            if created:
-                remove_own(folder)  # no other command can have begun a run there
-            raise
+        made, lock = take_folder(folder)
+        fresh = bool(made) and not is_run(folder)
         connection: sqlite3.Connection | None = None
         try:
             try:
+                make_private_file(folder / ".gitignore", b"*\n")
                 make_private_file(folder / STORE_NAME)
             except OSError as error:
                 raise StoreError(f"--run {folder}: cannot be written ({error.strerror})") from error
@@ -155,9 +141,12 @@ class OpenStore:
                 if has_log(folder):
                     break_seal(lock)  # SQLite folds it in
                 connection.close()
+            if fresh:
+                with contextlib.suppress(OSError):
+                    remove_own(folder, made)
             os.close(lock)
             raise
-        return cls(folder, connection, lock, kept, standing=standing, created=created)
+        return cls(folder, connection, lock, kept, standing=standing, made=made)
 
     @classmethod
     def open_for_reading(cls, folder: Path, wanted: str = A_RUN) -> Self:
@@ -199,10 +188,23 @@ class OpenStore:
         """Fold the log into the file, seal it, and let go of the lock. Safe to call twice."""
         self._close(sound=True)
 
-    def discard(self, made: Iterable[Path] = ()) -> None:
+    @contextlib.contextmanager
+    def no_blank_run(self, is_blank: Callable[[], bool], *, begun: bool) -> Iterator[None]:
+        """Denied before a single answer: leave no folder that would refuse the corrected command.
+
+        A run that was ``begun`` before, by ``--max-calls 0`` say, stays.
+        """
+        try:
+            yield
+        except UsageError:
+            if not begun and is_blank():
+                self.discard()
+            raise
+
+    def discard(self) -> None:
         """Close a run that nothing was recorded in, and remove it, under its lock; what else stands there stays.
 
-        ``made`` are the folders that were made for it, the deepest first: they go where they are empty then.
+        Folders that were made for it go where they are empty then.
 
         Raises:
             StoreError: a file cannot be removed.
@@ -211,7 +213,7 @@ class OpenStore:
         self._fold_log_in()
         self._close_file()
         try:
-            remove_own(self.folder, made)
+            remove_own(self.folder, self.made)
         except OSError as error:
             raise StoreError(f"{self.folder}: the empty run cannot be removed ({error.strerror})") from error
         finally:

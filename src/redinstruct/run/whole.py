@@ -15,8 +15,7 @@ from redinstruct.errors import ConfigError, RedInstructError, StoreError
 from redinstruct.files.atomic import sync_folder
 from redinstruct.run.connection import connect_for_writing, leave_no_log, opening
 from redinstruct.run.database import Store
-from redinstruct.run.folder import STORE_NAME, check_run_folder, lock_folder, remove_empty
-from redinstruct.run.places import make_place
+from redinstruct.run.folder import STORE_NAME, lock_folder, remove_empty
 from redinstruct.run.purging import importing_place, purge, purge_places
 from redinstruct.run.seals import break_seal, seal
 
@@ -114,16 +113,15 @@ def _written(folder: Path, write: Callable[[Store], object]) -> Iterator[Path]:
             raise ConfigError(f"--run {folder}: a link stands at {part.name}, where an import is made; remove it")
         if purge_places(part):
             purge(part)  # what a killed import left; refused while another process writes it
-        check_run_folder(part)
-        made = make_place(part)
+        store = Store.open_for_writing(part)
         try:
-            with Store.open_for_writing(part) as store:
+            with store:
                 write(store)
             yield part
         except BaseException:
             with contextlib.suppress(RedInstructError, OSError):
                 purge(part)
-            remove_empty(made)
+            remove_empty(store.made)
             raise
 
 
