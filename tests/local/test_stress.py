@@ -7,12 +7,15 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
+import redinstruct
 from redinstruct import world
 from redinstruct.figures.report import plain
 from redinstruct.models.base import Request
@@ -20,9 +23,11 @@ from redinstruct.models.transformers import LocalModel
 from redinstruct.run import Store
 from redinstruct.run.encryption import KEY_NAME
 from redinstruct.run.stress import evaluations_of
+from redinstruct.stressing import carrying
 from redinstruct.stressing.ablating import ablate, take_out
 from redinstruct.stressing.answers import answers_in_rows
 from redinstruct.stressing.begun import BegunModel, asked_of, beginning
+from redinstruct.stressing.options import StressOptions
 from redinstruct.stressing.ranked import RankedModel
 from redinstruct.stressing.rounding import round_weights, rounded
 from redinstruct.types import Message, Sampling
@@ -339,3 +344,24 @@ def test_the_direction_is_gone_from_every_layer_and_the_first_tokens_are_those_o
     plain = LocalModel.load(tiny).answer([request])[0].text
     assert answers[0] == plain
     assert len(set(answers)) == 3
+
+
+def test_python_s_values_mean_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text names a file or is one prompt, and numpy's numbers are Python's own."""
+    seen: list[StressOptions] = []
+
+    def carry_out(asked: StressOptions, *_: object) -> SimpleNamespace:
+        seen.append(asked)
+        return SimpleNamespace(figures=None)
+
+    monkeypatch.setattr(carrying, "stress", carry_out)
+    other: Any = np
+    for prefill, prompts in ((other.int64(5), "cou"), ([other.int64(5)], ("cou",)), (other.array([5]), ["cou"])):
+        redinstruct.stress(
+            model="m", bank="b.json", judge="exact", run=tmp_path / "run", prefill=prefill, prompts=prompts,
+            prefill_from="before", tune=1, tune_data="rows.jsonl", seed=other.int64(3),
+        )  # fmt: skip
+    for asked in seen:
+        assert (asked.prefill, tuple(asked.prompts)) == ((5,), ("cou",))
+        assert (asked.prefill_from, asked.tune_data) == (Path("before"), Path("rows.jsonl"))
+        assert type(asked.prefill[0]) is type(asked.seed) is int

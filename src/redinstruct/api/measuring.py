@@ -236,8 +236,13 @@ def stress(
         from redinstruct.stressing.options import StressOptions
 
     def several(given: int | Sequence[int]) -> tuple[int, ...]:
-        return (given,) if isinstance(given, int) else tuple(given)
+        given = plainly(given)
+        return (given,) if isinstance(given, int) else tuple(map(plainly, given))
 
+    fields = plainly(fields)
+    fields |= {name: place_of(fields[name]) for name in ("prefill_from", "tune_data") if fields.get(name) is not None}
+    if isinstance(prompt := fields.get("prompts"), str):
+        fields["prompts"] = (prompt,)
     limits = limits_of(limits)
     how = fields.pop("judge_options", None)
     asked = StressOptions(

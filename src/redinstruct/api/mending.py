@@ -80,7 +80,8 @@ def _topics(given: str | Path | Mapping[str, Sequence[str]] | None) -> Any:
     from redinstruct.harmfulqa.topics import topics_from
 
     if isinstance(given, Mapping):
-        return topics_from({topic: list(subtopics) for topic, subtopics in given.items()}, "topics")
+        named = {topic: [one] if isinstance(one, str) else list(one) for topic, one in given.items()}
+        return topics_from(named, "topics")
     return None if given is None else Path(given)
 
 
