@@ -243,7 +243,7 @@ def test_over_refusal_by_keyboard(chromium: Any) -> None:
             said = [
                 (a.annotation.act, a.annotation.label, a.annotation.detail) for a in AnnotationStore(store).standing()
             ]
-        labels = [("label", "refused", None), ("label", "complied", None), ("label", "refused", "partial")]
+        labels = [("label", "refused", "refused"), ("label", "complied", "complied"), ("label", "refused", "partial")]
         assert said == [*labels, ("unsure", None, None)]
 
 
