@@ -105,7 +105,9 @@ def test_red_leaves_with_the_flag_only(cli: InProcess, tmp_path: Path, toy_topic
     assert cli("collect", "--teacher", "scripted/red-teacher", "--judge", "refusal", "--per-subtopic", 2, "--blue", 2,
                *flags).code == 0  # fmt: skip
     marker = "first take the blue part"
-    assert cli("export", run, "--to", name, "--out", out).code == 0
+    safe = cli("export", run, "--to", name, "--out", out)
+    assert safe.code == 0
+    assert ("--include-red" in safe.err) == (name == "dpo"), "nothing is left of pairs, and it says why"
     texts = [path.read_text() for path in tmp_path.glob("out*")]
     assert len(texts) == 3
     assert not [text for text in texts if marker in text]

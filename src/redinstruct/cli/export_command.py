@@ -47,6 +47,8 @@ def command(run: Path, out: Path, **flags: Any) -> int:
         console.note("of these in other forms: " + ", ".join(f"{form} {n:,}" for form, n in found.formed.items()))
     if found.dropped:
         console.note("left out: " + ", ".join(f"{name} {count:,}" for name, count in found.dropped.items()))
+    if asked.to == "dpo" and not asked.include_red:
+        console.note("of a pair one answer is harmful: none leaves without --include-red")
     if not asked.banks:
         console.note("screened against no evaluation bank: name those in use with --bank")
     return EXIT_DONE
