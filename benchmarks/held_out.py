@@ -161,10 +161,8 @@ def main() -> None:
     parser.add_argument("--no-in-frame", action="store_true")
     parser.add_argument("--among-words", action="store_true")
     given = parser.parse_args()
-    seeds, way = (
-        [int(seed) for seed in given.seeds.split(",")],
-        Way(given.split, not given.no_in_frame, given.among_words),
-    )
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    way = Way(given.split, not given.no_in_frame, given.among_words)
     for seed in seeds if not given.table else ():
         measure(seed, given.folder, given.models.split(","), way)
     print("\n".join(table(given.folder, seeds, way)))

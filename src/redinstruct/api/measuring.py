@@ -241,8 +241,8 @@ def stress(
 
     fields = plainly(fields)
     fields |= {name: place_of(fields[name]) for name in ("prefill_from", "tune_data") if fields.get(name) is not None}
-    if isinstance(prompt := fields.get("prompts"), str):
-        fields["prompts"] = (prompt,)
+    if fields.get("prompts") is not None:
+        fields["prompts"] = _prompts(fields["prompts"])
     limits = limits_of(limits)
     how = fields.pop("judge_options", None)
     asked = StressOptions(

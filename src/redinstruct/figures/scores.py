@@ -161,9 +161,10 @@ class MeasuredScore(msgspec.Struct, frozen=True):
         if mean is None:
             return Interval(None, 0.0, 1.0, "none")
         if set(self.values) <= {0.0, 1.0}:
-            strata = grouped(self.parts if self.average == "parts" else [""] * self.n, self.values).values()
-            rates = [(round(math.fsum(values)), len(values)) for values in strata]
-            return wilson(*rates[0]) if self.average == "items" else mean_of_rates(rates)
+            if self.average == "items":
+                return wilson(round(math.fsum(self.values)), self.n)
+            parts = grouped(self.parts, self.values).values()
+            return mean_of_rates([(round(math.fsum(values)), len(values)) for values in parts])
         reach = NormalDist().inv_cdf(0.975) * stderr if stderr is not None else math.inf
         low, high = mean - reach, mean + reach
         if all(0 <= value <= 1 for value in self.values):
